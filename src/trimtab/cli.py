@@ -1,0 +1,193 @@
+"""The command: parses, calls, prints. No logic."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from trimtab import __version__
+from trimtab.errors import TrimtabError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Align small language models, and know whether it helped.",
+)
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be given more than once.")
+]
+Model = Annotated[str, typer.Option("--model", help="Hugging Face folder or hub name.")]
+Data = Annotated[str, typer.Option("--data", help=".jsonl, .json or .parquet file, or hub name.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the tokenizer is, if elsewhere.")]
+Validation = Annotated[str | None, typer.Option("--validation", help="Validation rows, if from elsewhere.")]
+
+
+@app.callback()
+def main_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")] = False,
+) -> None:
+    if debug:
+        os.environ["TRIMTAB_DEBUG"] = "1"
+    _quiet(debug)
+
+
+@app.command()
+def study(
+    recipe: Annotated[Path, typer.Argument(help="A recipe such as recipes/quickstart.yaml.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; runs/NAME without it.")] = None,
+    settings: Set = None,
+) -> None:
+    """The whole experiment: train every method, compare them, report."""
+    from trimtab.recipe import load_recipe
+    from trimtab.study import run_study
+
+    loaded = load_recipe(recipe, settings or ())
+    folder = out or Path("runs") / loaded.name
+    results = run_study(loaded, folder)
+    _print_results(results)
+    print(f"Report: {folder / 'report.html'}")
+
+
+@app.command()
+def sft(
+    model: Model,
+    data: Data,
+    out: Out,
+    validation: Validation = None,
+    tokenizer: Tokenizer = None,
+    settings: Set = None,
+) -> None:
+    """Supervised fine-tuning on the chosen completions."""
+    _train("sft", model, data, out, validation, tokenizer, settings)
+
+
+@app.command()
+def dpo(
+    model: Model,
+    data: Data,
+    out: Out,
+    validation: Validation = None,
+    tokenizer: Tokenizer = None,
+    settings: Set = None,
+) -> None:
+    """Direct preference optimization from a model that is also the reference."""
+    _train("dpo", model, data, out, validation, tokenizer, settings)
+
+
+def _train(
+    method: str,
+    model: str,
+    data: str,
+    out: Path,
+    validation: str | None,
+    tokenizer: str | None,
+    settings: list[str] | None,
+) -> None:
+    from trimtab.recipe import stage_settings
+    from trimtab.study import METHODS, resolve_model
+    from trimtab.training.stage import run_stage
+
+    training, rows = stage_settings(method, data, validation, settings or ())
+    best = run_stage(method, METHODS[method], training, rows, resolve_model(model), out, tokenizer)
+    print(f"Model: {best}")
+
+
+@app.command()
+def generate(model: Model, data: Data, out: Out, tokenizer: Tokenizer = None, settings: Set = None) -> None:
+    """Completions of a data set's prompts, to OUT/generations.jsonl."""
+    from trimtab.study import generate_only
+
+    print(f"Completions: {generate_only(model, data, out, tokenizer, settings or ())}")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data,
+    out: Out,
+    opponent: Annotated[str | None, typer.Option(help="The model that win rates are against.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Who scores: gold (the sandbox's).")] = None,
+    tokenizer: Tokenizer = None,
+    settings: Set = None,
+) -> None:
+    """Win rates, BLEU, perplexity, lengths and behaviours of one model."""
+    from trimtab.study import evaluate_only
+
+    results = evaluate_only(model, data, out, opponent, judge, tokenizer, settings or ())
+    _print_results(results)
+    print(f"Report: {out / 'report.html'}")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A study's folder, with results.json.")]) -> None:
+    """Writes report.html, tables and figures anew from results.json."""
+    from trimtab.study import report_only
+
+    print(f"Report: {report_only(folder)}")
+
+
+@app.command()
+def version() -> None:
+    """Prints the version."""
+    print(__version__)
+
+
+def _print_results(results: Any) -> None:
+    from trimtab.report.tables import methods_table
+    from trimtab.training.progress import console
+
+    for line in results.warnings:
+        console.print(f"warning: {line}", style="yellow", highlight=False)
+    table = methods_table(results)
+    shown = Table()
+    for column in table.header:
+        shown.add_column(column)
+    for row in table.rows:
+        shown.add_row(*row)
+    console.print(shown)
+    for line in results.verdict:
+        print(line)
+
+
+def _quiet(debug: bool) -> None:
+    """Libraries speak only when asked to."""
+    if debug:
+        return
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def main() -> None:
+    """Exit code 0 only for done; a dead end is one message without a traceback."""
+    try:
+        app(standalone_mode=True)
+    except TrimtabError as error:
+        if os.environ.get("TRIMTAB_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except (OSError, json.JSONDecodeError) as error:
+        if os.environ.get("TRIMTAB_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Chat template -> token ids; truncation; which tokens are supervised.
+
+Completion tokens are supervised, the end-of-turn token included; prompt tokens never. That is decided
+by position and never by token id, since a pad token may equal eos. Whatever the template puts behind
+the end of the turn (ChatML's newline) belongs to the next turn and is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import AutoTokenizer
+
+from trimtab.data.groups import CompletionGroup
+from trimtab.data.records import Message, Record
+from trimtab.errors import TrimtabError
+
+PROBE = "trimtab probe"
+
+
+class TruncationSettings(BaseModel):
+    """Truncation keeps the instruction: completions are cut at the end, prompts never."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_length: int = Field(1024, gt=1)
+    """Tokens of a prompt with one completion."""
+    min_completion_length: int = Field(32, gt=0)
+    """A prompt that leaves fewer tokens than this (or than the completion has) loses its oldest
+    turns, and its row is dropped when none is left to lose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that was not used, and why."""
+
+    reason: str
+    origin: str
+
+
+def load_tokenizer(source: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise TrimtabError(f"tokenizer {source}: cannot be loaded: {error}") from error
+
+
+def strip_last_pair(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
+    """The conversation without its oldest exchange, system turn kept; None when nothing may go."""
+    system = messages[:1] if messages[0].role == "system" else ()
+    rest = messages[len(system) :]
+    # The next user turn is where a shorter conversation can start.
+    for i, message in enumerate(rest[1:], start=1):
+        if message.role == "user":
+            return system + rest[i:]
+    return None
+
+
+class ChatFormat:
+    """How a tokenizer renders prompts and completions."""
+
+    def __init__(self, tokenizer: Any, truncation: TruncationSettings | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.truncation = truncation or TruncationSettings()
+        self.has_template = bool(tokenizer.chat_template)
+        self.suffix = self._turn_suffix() if self.has_template else ""
+        self.end_of_turn = self._end_of_turn()
+
+    def _turn_suffix(self) -> str:
+        """What the template puts behind an assistant's text, end-of-turn token first."""
+        text = self._apply((Message("user", PROBE),), PROBE)
+        head, found, suffix = text.rpartition(PROBE)
+        if not found or PROBE not in head:
+            raise TrimtabError("the chat template does not show the assistant's text; trimtab can't train on it.")
+        return suffix
+
+    def _end_of_turn(self) -> int:
+        """The token that ends an assistant's turn: the first special one of the suffix, else eos."""
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        for token in self._ids(self.suffix):
+            if token in special:
+                return int(token)
+        if self.tokenizer.eos_token_id is None:
+            raise TrimtabError("the tokenizer has no eos token, and its template none that ends a turn.")
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def stop_tokens(self) -> list[int]:
+        """Generation ends at any of these: end of turn, and eos where it differs."""
+        eos = self.tokenizer.eos_token_id
+        return [self.end_of_turn] if eos in (None, self.end_of_turn) else [self.end_of_turn, int(eos)]
+
+    def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]) if text else []
+
+    def _apply(self, messages: tuple[Message, ...], answer: str | None = None) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        if answer is not None:
+            turns.append({"role": "assistant", "content": answer})
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=answer is None
+            )
+        except Exception as error:  # templates raise whatever they like
+            roles = " → ".join(turn["role"] for turn in turns)
+            raise TrimtabError(f"the chat template refuses a conversation ({roles}): {error}") from None
+        return text
+
+    def messages(self, prompt: str | tuple[Message, ...], origin: str = "") -> tuple[Message, ...] | None:
+        """The prompt's turns; None for plain text with a tokenizer that has no template."""
+        if isinstance(prompt, str):
+            return (Message("user", prompt),) if self.has_template else None
+        if not self.has_template:
+            raise TrimtabError(
+                f"{origin}: the prompt is a conversation, but the tokenizer has no chat template. "
+                "Use a model whose tokenizer has one, set tokenizer=FOLDER to one that has, or give plain text."
+            )
+        return prompt
+
+    def prompt_ids(self, prompt: str | tuple[Message, ...], origin: str = "") -> list[int]:
+        """A prompt as it stands before the first token of its completion."""
+        messages = self.messages(prompt, origin)
+        if messages is None:
+            assert isinstance(prompt, str)
+            ids = self._ids(prompt, add_special_tokens=True)
+            # Tokenizers that close a text with eos would have the completion follow an end.
+            while ids and ids[-1] == self.tokenizer.eos_token_id:
+                ids.pop()
+            return ids or [self._first_token()]
+        return self._ids(self._apply(messages))
+
+    def _first_token(self) -> int:
+        """What stands before an empty prompt's completion."""
+        bos = self.tokenizer.bos_token_id
+        return int(self.end_of_turn if bos is None else bos)
+
+    def completion_ids(
+        self, prompt: str | tuple[Message, ...], completion: str, prompt_ids: list[int]
+    ) -> list[int]:
+        """A completion's tokens, end of turn included.
+
+        Tokenized together with its prompt where the prompt's tokens come out as a prefix; else by
+        itself, which is what a model that generates from the prompt would have to produce.
+        """
+        messages = self.messages(prompt)
+        if messages is None:
+            assert isinstance(prompt, str)
+            whole, alone = prompt + completion, completion
+            ids = self._ids(whole, add_special_tokens=True) if prompt else self._ids(alone)
+        else:
+            start, whole = self._apply(messages), self._apply(messages, completion)
+            if not whole.startswith(start):
+                raise TrimtabError("the chat template renders a prompt otherwise once its answer is there.")
+            whole = whole.removesuffix(self.suffix)
+            alone = whole[len(start) :]
+            ids = self._ids(whole)
+        while ids and messages is None and ids[-1] == self.tokenizer.eos_token_id:
+            ids.pop()
+        n = len(prompt_ids)
+        tail = ids[n:] if (prompt or messages) and ids[:n] == prompt_ids else self._ids(alone)
+        return [*tail, self.end_of_turn]
+
+    def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
+        """A record as token ids, truncated; or why it can't be used."""
+        if any(not c.strip() for c in record.completions):
+            return Dropped("empty completion", record.origin)
+        prompt = record.prompt
+        while True:
+            prompt_ids = self.prompt_ids(prompt, record.origin)
+            completions = [self.completion_ids(prompt, c, prompt_ids) for c in record.completions]
+            room = self.truncation.max_length - len(prompt_ids)
+            if room >= min(self.truncation.min_completion_length, max(map(len, completions))):
+                break
+            shorter = None if isinstance(prompt, str) else strip_last_pair(prompt)
+            if shorter is None:
+                return Dropped("prompt too long", record.origin)
+            prompt = shorter
+        cut = tuple(tuple(c[:room]) for c in completions)
+        if len(cut) >= 2 and len(set(cut)) == 1:
+            same_text = len(set(record.completions)) == 1
+            return Dropped("identical completions" if same_text else "identical after truncation", record.origin)
+        return CompletionGroup(
+            prompt=tuple(prompt_ids),
+            completions=cut,
+            index=index,
+            truncated=tuple(len(c) > room for c in completions),
+            scores=record.scores,
+        )
+
+
+def agree_on_special_tokens(chat: ChatFormat, model: Any) -> None:
+    """Makes tokenizer, config and generation config agree on what ends a turn, before they are saved.
+
+    A base model's eos is often <|endoftext|> while its template ends turns otherwise: a model saved
+    like that never stops. eos becomes the end-of-turn token; generation stops at the old one too.
+    """
+    tokenizer, stops = chat.tokenizer, chat.stop_tokens
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(chat.end_of_turn)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    known = model.generation_config.eos_token_id
+    known = known if isinstance(known, list) else [] if known is None else [known]
+    stops += [token for token in known if token not in stops]
+    model.config.eos_token_id = chat.end_of_turn
+    model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
+    for config in (model.config, model.generation_config):
+        config.pad_token_id = tokenizer.pad_token_id

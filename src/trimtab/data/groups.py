@@ -1,0 +1,163 @@
+"""Completion groups and the packed tree batch made of them.
+
+A group is one prompt with its k completions: k=1 for SFT, 2 for a preference pair, n for GRPO.
+In a batch it is laid out as `[prompt | c1 | c2 | … | ck]`; positions restart after the prompt for
+each completion, and each completion attends to its prompt and itself only. Groups lie side by
+side, without padding.
+
+Dimension suffixes: _N packed tokens, _M completion tokens (those with a log-probability),
+_C completions of the batch, _G groups of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionGroup:
+    """One prompt and its completions as token ids.
+
+    Every completion token is supervised, the end-of-turn token included where the completion was
+    not truncated; no prompt token is. index: the row's place in its split, which names it in caches.
+    """
+
+    prompt: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+    index: int = -1
+    truncated: tuple[bool, ...] = ()
+    scores: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ValueError("a group needs at least one prompt token: the first completion token follows it")
+        if not self.completions or any(not c for c in self.completions):
+            raise ValueError("a group needs at least one completion, and none of them empty")
+
+    @property
+    def packed_length(self) -> int:
+        """Tokens that the group takes in a packed batch: the last of each completion is only predicted."""
+        return len(self.prompt) + sum(len(c) - 1 for c in self.completions)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(len(c) for c in self.completions)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Where one group lies among the packed tokens: half-open ranges."""
+
+    prompt: tuple[int, int]
+    completions: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Groups side by side. The last token of a completion is predicted, never fed.
+
+    input_ids, position_ids: [N]. source: [M], the packed position whose hidden state predicts each
+    completion token. target: [M], the tokens predicted. owner: [M], the completion of each. lengths:
+    [C], tokens of each completion. group_of: [C], the group of each completion.
+    """
+
+    groups: tuple[CompletionGroup, ...]
+    segments: tuple[Segment, ...]
+    input_ids: Tensor
+    position_ids: Tensor
+    source: Tensor
+    target: Tensor
+    owner: Tensor
+    lengths: Tensor
+    group_of: Tensor
+    # Built on demand by the CUDA path, once a batch: see models/attention.py.
+    cache: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def tokens(self) -> int:
+        return int(self.input_ids.numel())
+
+    def sum_by_completion(self, values_M: Tensor) -> Tensor:
+        """Adds a value per token up to one per completion: [M] -> [C]."""
+        out_C = values_M.new_zeros(self.lengths.numel())
+        return out_C.index_add(0, self.owner, values_M)
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        tensors = ("input_ids", "position_ids", "source", "target", "owner", "lengths", "group_of")
+        if str(self.input_ids.device) == str(device):
+            return self
+        moved = {name: getattr(self, name).to(device) for name in tensors}
+        return PackedBatch(groups=self.groups, segments=self.segments, **moved)
+
+
+def pack(groups: Sequence[CompletionGroup]) -> PackedBatch:
+    """Lays groups side by side in one packed tree batch."""
+    input_ids: list[int] = []
+    position_ids: list[int] = []
+    source: list[int] = []
+    target: list[int] = []
+    owner: list[int] = []
+    lengths: list[int] = []
+    group_of: list[int] = []
+    segments: list[Segment] = []
+    for g, group in enumerate(groups):
+        start = len(input_ids)
+        end = start + len(group.prompt)
+        input_ids += group.prompt
+        position_ids += range(len(group.prompt))
+        ranges: list[tuple[int, int]] = []
+        for completion in group.completions:
+            first = len(input_ids)
+            input_ids += completion[:-1]
+            position_ids += range(len(group.prompt), len(group.prompt) + len(completion) - 1)
+            # The prompt's last token predicts the first of every completion.
+            source.append(end - 1)
+            source += range(first, first + len(completion) - 1)
+            target += completion
+            owner += [len(lengths)] * len(completion)
+            ranges.append((first, len(input_ids)))
+            lengths.append(len(completion))
+            group_of.append(g)
+        segments.append(Segment((start, end), tuple(ranges)))
+    as_tensor = torch.tensor
+    return PackedBatch(
+        groups=tuple(groups),
+        segments=tuple(segments),
+        input_ids=as_tensor(input_ids),
+        position_ids=as_tensor(position_ids),
+        source=as_tensor(source),
+        target=as_tensor(target),
+        owner=as_tensor(owner),
+        lengths=as_tensor(lengths),
+        group_of=as_tensor(group_of),
+    )
+
+
+def cut_into_passes(groups: Sequence[CompletionGroup], token_budget: int) -> list[list[CompletionGroup]]:
+    """Cuts one optimizer step's groups into passes of at most `token_budget` packed tokens.
+
+    First-fit decreasing. Groups are never split: one over the budget has a pass of its own. How a
+    step is cut changes its memory and speed, never its gradient.
+    """
+    order = sorted(range(len(groups)), key=lambda i: (-groups[i].packed_length, i))
+    passes: list[list[int]] = []
+    used: list[int] = []
+    for i in order:
+        need = groups[i].packed_length
+        for p in range(len(passes)):
+            if used[p] + need <= token_budget:
+                passes[p].append(i)
+                used[p] += need
+                break
+        else:
+            passes.append([i])
+            used.append(need)
+    return [[groups[i] for i in sorted(members)] for members in passes]
+
+
+def total_completion_tokens(groups: Iterable[CompletionGroup]) -> int:
+    return sum(group.completion_tokens for group in groups)

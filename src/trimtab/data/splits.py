@@ -1,0 +1,169 @@
+"""Where training, validation and test rows come from, and what became of each row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings
+from trimtab.data.groups import CompletionGroup
+from trimtab.data.records import Record, read_records
+from trimtab.errors import TrimtabError
+
+SplitName = Literal["train", "validation", "test"]
+
+
+class DataSettings(TruncationSettings):
+    """Which rows go where. Validation and test each come from a source of their own, from the first
+    rows of `train` (validation first, then test), or as shares of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    train: str
+    """A .jsonl, .json or .parquet file, or the name of a hub data set."""
+    train_split: str = "train"
+    config: str | None = None
+    """The hub data set's configuration."""
+    train_rows: int | None = Field(None, gt=0)
+    """Use at most so many training rows, the first."""
+    validation: str | None = None
+    validation_split: str = "test"
+    validation_rows: int | None = Field(None, gt=0)
+    """With a source of its own: its first n rows. Without: the first n rows of train."""
+    validation_share: float | None = Field(None, gt=0, lt=1)
+    """Share of train's distinct prompts; rows with the same prompt stay together."""
+    test: str | None = None
+    test_split: str = "test"
+    test_rows: int | None = Field(None, gt=0)
+    test_share: float | None = Field(None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_way_each(self) -> DataSettings:
+        for name in ("validation", "test"):
+            share = getattr(self, f"{name}_share")
+            if share is not None and (getattr(self, name) or getattr(self, f"{name}_rows")):
+                raise ValueError(f"{name}_share can't go with {name} or {name}_rows: choose one way to split")
+        if (self.validation_share or 0) + (self.test_share or 0) >= 1:
+            raise ValueError("validation_share and test_share leave nothing to train on")
+        return self
+
+
+@dataclass
+class Splits:
+    train: list[Record]
+    validation: list[Record] = field(default_factory=list)
+    test: list[Record] = field(default_factory=list)
+    shared_prompts: int = 0
+    """Training rows whose prompt is also in validation or test: each makes the comparison too kind."""
+
+
+def split_records(settings: DataSettings) -> Splits:
+    """Reads the sources and splits them."""
+    train = read_records(settings.train, settings.train_split, settings.config)
+    held: dict[str, list[Record]] = {}
+    for name in ("validation", "test"):
+        source, rows = getattr(settings, name), getattr(settings, f"{name}_rows")
+        if source is not None:
+            held[name] = read_records(source, getattr(settings, f"{name}_split"), settings.config)[:rows]
+        elif rows is not None:
+            if rows >= len(train):
+                raise TrimtabError(
+                    f"{name}_rows={rows} takes all {len(train)} rows of {settings.train}; leave some to train on."
+                )
+            held[name], train = train[:rows], train[rows:]
+    validation_share, test_share = settings.validation_share or 0.0, settings.test_share or 0.0
+    if validation_share or test_share:
+        places = [_place(record) for record in train]
+        if validation_share:
+            held["validation"] = [r for r, p in zip(train, places, strict=True) if p < validation_share]
+        if test_share:
+            top = validation_share + test_share
+            held["test"] = [r for r, p in zip(train, places, strict=True) if validation_share <= p < top]
+        train = [r for r, p in zip(train, places, strict=True) if p >= validation_share + test_share]
+    train = train[: settings.train_rows]
+    if not train:
+        raise TrimtabError(f"data {settings.train}: the splits leave no row to train on.")
+    kept_out = {r.prompt for rows in held.values() for r in rows}
+    return Splits(train, held.get("validation", []), held.get("test", []), sum(r.prompt in kept_out for r in train))
+
+
+def _place(record: Record) -> float:
+    """A place in [0, 1) that depends on the prompt alone, so that equal prompts share a split."""
+    digest = hashlib.blake2b(repr(record.prompt).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+class SplitCounts(BaseModel):
+    """What became of the rows of one split."""
+
+    rows: int = 0
+    used: int = 0
+    dropped: dict[str, int] = Field(default_factory=dict)
+    dropped_rows: list[str] = Field(default_factory=list)
+    """The first twenty, "file:row: reason"."""
+    truncated: int = 0
+    """Completions cut at the end, and so not taught to stop."""
+    duplicates: int = 0
+    """Rows equal to an earlier one; kept."""
+    equal_scores: int = 0
+    """Pairs whose scores tie; kept."""
+
+
+def encode_records(
+    records: Sequence[Record], chat: ChatFormat, completions: Literal["first", "pair", "all"]
+) -> tuple[list[CompletionGroup], SplitCounts]:
+    """Records -> completion groups: the best completion (SFT), best and worst (DPO), or all."""
+    groups: list[CompletionGroup] = []
+    dropped: Counter[str] = Counter()
+    counts = SplitCounts(rows=len(records))
+    seen: set[Any] = set()
+    for index, record in enumerate(records):
+        row = choose(record, completions)
+        identity = (row.prompt, row.completions)
+        counts.duplicates += identity in seen
+        seen.add(identity)
+        if row.scores is not None and len(row.scores) > 1 and row.scores[0] == row.scores[-1]:
+            counts.equal_scores += 1
+        encoded = chat.encode(row, index)
+        if isinstance(encoded, Dropped):
+            dropped[encoded.reason] += 1
+            if len(counts.dropped_rows) < 20:
+                counts.dropped_rows.append(f"{encoded.origin}: {encoded.reason}")
+            continue
+        counts.truncated += sum(encoded.truncated)
+        groups.append(encoded)
+    counts.used = len(groups)
+    counts.dropped = dict(sorted(dropped.items()))
+    return groups, counts
+
+
+def choose(record: Record, completions: Literal["first", "pair", "all"]) -> Record:
+    """The record with the completions that a method trains on."""
+    if completions == "all":
+        return record
+    if completions == "pair" and len(record.completions) < 2:
+        raise TrimtabError(
+            f"{record.origin}: one completion only; preference training needs 'chosen' and 'rejected'."
+        )
+    picked = (0,) if completions == "first" else (0, len(record.completions) - 1)
+    return Record(
+        record.prompt,
+        tuple(record.completions[i] for i in picked),
+        tuple(record.scores[i] for i in picked) if record.scores else None,
+        record.origin,
+    )
+
+
+def require_groups(groups: Sequence[CompletionGroup], counts: SplitCounts, split: str, source: str) -> None:
+    """Training on nothing is an error that says where the rows went."""
+    if not groups:
+        reasons = ", ".join(f"{n} × {reason}" for reason, n in counts.dropped.items()) or "there were none"
+        raise TrimtabError(
+            f"data {source}: nothing is left of the {counts.rows} {split} rows ({reasons}). "
+            "Raise max_length, or look at the rows named in data.json."
+        )

@@ -1,0 +1,1 @@
+"""Evaluation: win rates with their uncertainty, length control, BLEU, behaviours, results.json."""

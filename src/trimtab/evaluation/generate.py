@@ -1,0 +1,125 @@
+"""Completions for evaluation, by transformers' own generate: greedy, beam search or sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import transformers
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtab.data.chat import ChatFormat
+from trimtab.data.records import Message
+
+
+class Decoding(BaseModel):
+    """How completions are decoded; the same for every method of a comparison."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    strategy: Literal["greedy", "beam", "sample"] = "sample"
+    max_new_tokens: int = Field(350, gt=0)
+    num_beams: int = Field(4, gt=0)
+    length_penalty: float = 0.9
+    """Beam search divides a score by length ** length_penalty; transformers counts new tokens only."""
+    temperature: float = Field(0.6, gt=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    seed: int = 0
+    batch_size: int = Field(64, gt=0)
+
+    def signature(self) -> str:
+        """Everything that the completions depend on beside model and prompts."""
+        parts = {
+            "greedy": [],
+            "beam": [f"beams:{self.num_beams}", f"length_penalty:{self.length_penalty}"],
+            "sample": [f"temperature:{self.temperature}", f"top_p:{self.top_p}", f"seed:{self.seed}"],
+        }[self.strategy]
+        return "|".join(
+            [
+                f"engine:transformers-{transformers.__version__}",
+                f"strategy:{self.strategy}",
+                *parts,
+                f"cap:{self.max_new_tokens}",
+                f"batch:{self.batch_size}",
+            ]
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        if self.strategy == "beam":
+            return {"do_sample": False, "num_beams": self.num_beams, "length_penalty": self.length_penalty}
+        if self.strategy == "sample":
+            return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+        return {"do_sample": False, "num_beams": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """text without special tokens; tokens counts the one that ended it."""
+
+    text: str
+    tokens: int
+    terminated: bool
+
+
+def stop_tokens(model: Any, chat: ChatFormat) -> list[int]:
+    """Every token that ends a completion: the template's, the tokenizer's, the model's."""
+    known = model.generation_config.eos_token_id
+    known = known if isinstance(known, list) else [] if known is None else [known]
+    return list(dict.fromkeys([*chat.stop_tokens, *known]))
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    chat: ChatFormat,
+    prompts: Sequence[str | tuple[Message, ...]],
+    decoding: Decoding,
+    stops: list[int],
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Generated]:
+    """One completion for each prompt, in the prompts' order.
+
+    Prompts of like length share a batch, padded on the left. Sampling draws from the decoding's seed
+    and leaves the caller's random state alone.
+    """
+    ids = [chat.prompt_ids(prompt) for prompt in prompts]
+    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    out: list[Generated | None] = [None] * len(ids)
+    cuda = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(decoding.seed)
+        for lo in range(0, len(order), decoding.batch_size):
+            places = order[lo : lo + decoding.batch_size]
+            for place, one in zip(
+                places, _generate_batch(model, chat, [ids[i] for i in places], decoding, stops), strict=True
+            ):
+                out[place] = one
+            progress(min(lo + decoding.batch_size, len(order)))
+    return [one for one in out if one is not None]
+
+
+def _generate_batch(
+    model: Any, chat: ChatFormat, rows: list[list[int]], decoding: Decoding, stops: list[int]
+) -> list[Generated]:
+    longest = max(map(len, rows))
+    pad = stops[0]
+    ids_BL = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
+    mask_BL = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    room = getattr(model.config, "max_position_embeddings", None) or 2**31
+    new = min(decoding.max_new_tokens, max(1, room - longest))
+    sequences = model.generate(
+        input_ids=ids_BL,
+        attention_mask=mask_BL,
+        generation_config=transformers.GenerationConfig(
+            max_new_tokens=new, eos_token_id=stops, pad_token_id=pad, **decoding.arguments()
+        ),
+    )
+    out = []
+    for row in sequences[:, longest:].tolist():
+        end = next((i for i, token in enumerate(row) if token in stops), None)
+        kept = row if end is None else row[:end]
+        text = chat.tokenizer.decode(kept, skip_special_tokens=True)
+        out.append(Generated(text, len(kept) + (end is not None), end is not None))
+    return out

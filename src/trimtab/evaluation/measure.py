@@ -1,0 +1,174 @@
+"""What is measured of one model: completions of the test prompts, their scores, and its fluency.
+
+Everything lands in a folder of its own, and what is there already for the same inputs is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.records import Record
+from trimtab.data.splits import DataSettings, encode_records
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.generate import Decoding, generate, stop_tokens
+from trimtab.evaluation.outputs import (
+    Generation,
+    MethodOutputs,
+    Score,
+    read_generations,
+    read_scores,
+    write_rows,
+)
+from trimtab.evaluation.perplexity import fluency
+from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision
+
+VERSION = 1
+
+
+class Judge(Protocol):
+    """Scores completions for evaluation. A failure is None, never a number."""
+
+    def score(self, prompts: list[str], completions: list[str]) -> list[float | None]: ...
+
+
+class EvaluationSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    decoding: Decoding = Decoding()
+    precision: Precision = "auto"
+    token_budget: int = 4096
+
+
+class Measured(BaseModel):
+    """measures.json: what is not in the rows."""
+
+    perplexity: float | None = None
+    bits_per_byte: float | None = None
+    seconds: float = 0.0
+
+
+def measure(
+    name: str,
+    model: str,
+    model_hash: str,
+    test: Sequence[Record],
+    validation: Sequence[Record],
+    settings: EvaluationSettings,
+    data: DataSettings,
+    judge: Judge | None,
+    folder: Path,
+    tokenizer: str | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> MethodOutputs:
+    """Generates, scores and measures, or reads what an earlier run left."""
+    inputs = _inputs(model_hash, test, validation, settings, data, judge)
+    if _done(folder, inputs):
+        report(f"evaluation of {name}: already done")
+        return _read(name, folder, judge)
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    chat = ChatFormat(load_tokenizer(tokenizer or model), data)
+    policy = load_policy(model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    policy.to(device).eval()
+    hidden = int(policy.model.get_input_embeddings().weight.shape[1])
+    precision = resolve_precision(settings.precision, device, hidden)
+    measured = _fluency(policy, chat, validation, settings, precision, device)
+    if precision == "bf16":
+        policy.to(torch.bfloat16)
+    rows = generate(
+        policy.model,
+        chat,
+        [record.prompt for record in test],
+        settings.decoding,
+        stop_tokens(policy.model, chat),
+        lambda done: report(f"evaluation of {name}: {done}/{len(test)} completions"),
+    )
+    generations = [
+        Generation(id=str(i), prompt=r.prompt_text, completion=g.text, tokens=g.tokens, terminated=g.terminated)
+        for i, (r, g) in enumerate(zip(test, rows, strict=True))
+    ]
+    write_rows(folder / "generations.jsonl", generations)
+    if judge is not None:
+        write_rows(folder / "scores.jsonl", score_all(judge, generations))
+    measured.seconds = time.monotonic() - started
+    (folder / "measures.json").write_text(measured.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    aside = folder / "inputs.json.part"
+    aside.write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8")
+    aside.replace(folder / "inputs.json")
+    return _read(name, folder, judge)
+
+
+def _fluency(
+    policy: Policy,
+    chat: ChatFormat,
+    validation: Sequence[Record],
+    settings: EvaluationSettings,
+    precision: str,
+    device: torch.device,
+) -> Measured:
+    groups, _ = encode_records(validation, chat, "first")
+    if not groups:
+        return Measured()
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        found = fluency(policy, chat, groups, settings.token_budget, device)
+    return Measured(perplexity=found.perplexity, bits_per_byte=found.bits_per_byte)
+
+
+def score_all(judge: Judge, generations: Sequence[Generation]) -> list[Score]:
+    """A score or a reason for each."""
+    found = judge.score([g.prompt for g in generations], [g.completion for g in generations])
+    if len(found) != len(generations):
+        raise TrimtabError(f"the judge gave {len(found)} scores for {len(generations)} completions")
+    return [
+        Score(id=g.id, score=score, reason="the judge gave no score" if score is None else None)
+        for g, score in zip(generations, found, strict=True)
+    ]
+
+
+def _inputs(
+    model_hash: str,
+    test: Sequence[Record],
+    validation: Sequence[Record],
+    settings: EvaluationSettings,
+    data: DataSettings,
+    judge: Judge | None,
+) -> dict[str, Any]:
+    rows = hashlib.blake2b(digest_size=16)
+    for record in (*test, *validation):
+        rows.update(repr((record.prompt, record.completions)).encode("utf-8", "surrogatepass"))
+    return {
+        "version": VERSION,
+        "model": model_hash,
+        "rows": rows.hexdigest(),
+        "counts": [len(test), len(validation)],
+        "decoding": settings.decoding.signature(),
+        "precision": settings.precision,
+        "max_length": data.max_length,
+        "judge": type(judge).__name__ if judge else None,
+    }
+
+
+def _done(folder: Path, inputs: dict[str, Any]) -> bool:
+    file = folder / "inputs.json"
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8")) == inputs
+
+
+def _read(name: str, folder: Path, judge: Judge | None) -> MethodOutputs:
+    measured = Measured.model_validate_json((folder / "measures.json").read_text(encoding="utf-8"))
+    return MethodOutputs(
+        name,
+        read_generations(folder / "generations.jsonl"),
+        read_scores(folder / "scores.jsonl") if judge else [],
+        measured.perplexity,
+        measured.bits_per_byte,
+    )

@@ -1,0 +1,118 @@
+"""What the evaluation of one method leaves on disk: generations.jsonl and scores.jsonl, joined by id."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trimtab.errors import TrimtabError
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    id: str
+
+
+class Generation(_Row):
+    """One completion; `tokens` counts the end-of-turn token, `terminated` says that it was reached."""
+
+    prompt: str
+    completion: str
+    tokens: int
+    terminated: bool
+
+
+class Score(_Row):
+    """The judge's score of one completion: None with a reason where it failed, never a number."""
+
+    score: float | None
+    reason: str | None = None
+    breakdown: dict[str, Any] = {}
+
+
+@dataclass
+class MethodOutputs:
+    """Everything measured of one method. `scores` may be empty (not judged); otherwise one a generation."""
+
+    name: str
+    generations: list[Generation]
+    scores: list[Score] = field(default_factory=list)
+    perplexity: float | None = None
+    bits_per_byte: float | None = None
+
+
+RowT = TypeVar("RowT", Generation, Score)
+
+
+def write_rows(path: Path, rows: Iterable[Generation | Score]) -> None:
+    """Write one JSON object a line; ids must be unique."""
+    rows = list(rows)
+    check_unique([row.id for row in rows], str(path))
+    lines = [row.model_dump_json() + "\n" for row in rows]
+    aside = path.with_name(path.name + ".part")
+    aside.write_text("".join(lines), encoding="utf-8")
+    aside.replace(path)
+
+
+def _read(path: Path, model: type[RowT]) -> list[RowT]:
+    rows = []
+    # Not splitlines(): U+2028 and its like are legal inside a JSON string.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(model.model_validate(json.loads(line)))
+        except (ValidationError, json.JSONDecodeError) as error:
+            raise TrimtabError(f"{path}:{number}: {error}") from None
+    check_unique([row.id for row in rows], str(path))
+    return rows
+
+
+def read_generations(path: Path) -> list[Generation]:
+    return _read(path, Generation)
+
+
+def read_scores(path: Path) -> list[Score]:
+    return _read(path, Score)
+
+
+def _some(ids: Iterable[str]) -> str:
+    listed = sorted(ids)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def check_unique(ids: Sequence[str], where: str) -> None:
+    twice = [i for i, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise TrimtabError(f"{where}: duplicated id {_some(twice)}")
+
+
+def check_same(ids: Sequence[str], expected: Sequence[str], where: str) -> None:
+    check_unique(ids, where)
+    lacking, extra = set(expected) - set(ids), set(ids) - set(expected)
+    if lacking:
+        raise TrimtabError(f"{where}: no row for id {_some(lacking)}")
+    if extra:
+        raise TrimtabError(f"{where}: unexpected id {_some(extra)}")
+
+
+def align(outputs: MethodOutputs, template: Sequence[Generation]) -> MethodOutputs:
+    """The same outputs in the order of `template`; ids and prompts must be the same ones."""
+    order = [g.id for g in template]
+    check_same([g.id for g in outputs.generations], order, f"generations of {outputs.name}")
+    by_id = {g.id: g for g in outputs.generations}
+    for g in template:
+        if by_id[g.id].prompt != g.prompt:
+            raise TrimtabError(f"generations of {outputs.name}: id {g.id} has another prompt")
+    scores = outputs.scores
+    if scores:
+        check_same([s.id for s in scores], order, f"scores of {outputs.name}")
+        scored = {s.id: s for s in scores}
+        scores = [scored[i] for i in order]
+    return MethodOutputs(outputs.name, [by_id[i] for i in order], scores, outputs.perplexity, outputs.bits_per_byte)

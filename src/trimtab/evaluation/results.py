@@ -1,0 +1,185 @@
+"""The schema of results.json: everything that the report shows, and nothing that it must work out.
+
+Rates are shares from 0 to 1, BLEU runs from 0 to 100, lengths are tokens, memory is bytes, time is
+seconds; difference = a - b. A number that does not exist is null: NaN and infinity are refused, except in
+training curves, where they happen and become null.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from trimtab.data.audit import AuditReport
+
+SCHEMA_VERSION = 1
+METHOD_ORDER = ("base", "sft", "sft_length", "dpo", "grpo")
+Metric = Literal["win_rate", "judge_score", "length"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Interval95 = tuple[float, float]
+
+
+def _finite_or_none(row: object) -> object:
+    if not isinstance(row, dict):
+        return row
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+CurveRow = Annotated[dict[str, float | int | str | None], BeforeValidator(_finite_or_none)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class WinRate(_Model):
+    """Against the opponent. `missing_bounds`: every missing prompt lost, every missing prompt won."""
+
+    ties_half: Share | None
+    strict: Share | None
+    ties_as_wins: Share | None
+    ci95: Interval95 | None
+    n: int
+    ties: int
+    missing: int
+    missing_bounds: Interval95 | None = None
+
+
+class MeanScore(_Model):
+    mean: float
+    ci95: Interval95 | None = None
+    n: int | None = None
+
+
+class LengthControlled(_Model):
+    """`length_effect` is φ of the GLM: positive when the judge's preference rises with length."""
+
+    value: Share
+    ci95: Interval95 | None = None
+    n: int | None = None
+    length_effect: float | None = None
+    warnings: list[str] = []
+
+
+class Bleu(_Model):
+    """Corpus BLEU by its order, 0 to 100."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    bleu_1: float = Field(alias="1")
+    bleu_2: float = Field(alias="2")
+    bleu_4: float = Field(alias="4")
+    signature: str
+
+
+class Length(_Model):
+    """Completion lengths in tokens."""
+
+    mean: float
+    median: float
+    chosen_mean: float | None = None
+
+
+class MethodResult(_Model):
+    win_rate: WinRate | None = None
+    judge_score: MeanScore | None = None
+    length_controlled_win_rate: LengthControlled | None = None
+    bleu: Bleu | None = None
+    perplexity: float | None = None
+    bits_per_byte: float | None = None
+    length: Length | None = None
+    terminated: Share | None = None
+    behaviours: dict[str, float | None] = {}
+
+
+class Comparison(_Model):
+    """Paired over the prompts that both answered; `p_holm` is corrected over all pairs of the metric."""
+
+    a: str
+    b: str
+    metric: Metric
+    difference: float
+    ci95: Interval95
+    p_value: Annotated[float, Field(gt=0, le=1)]
+    p_holm: float | None = None
+    n: int | None = None
+
+
+class StageCurves(_Model):
+    """Rows of metrics.jsonl under TRL's names; validation rows carry the prefix "eval_"."""
+
+    train: list[CurveRow] = []
+    validation: list[CurveRow] = []
+
+
+class Sample(_Model):
+    prompt: str
+    chosen: str | None = None
+    completions: dict[str, str] = {}
+    scores: dict[str, float | None] = {}
+
+
+class Provenance(_Model):
+    versions: dict[str, str] = {}
+    device: str | None = None
+    seeds: list[int] = []
+    hashes: dict[str, str] = {}
+    wall_seconds: dict[str, float | None] = {}
+    peak_memory_bytes: dict[str, int | None] = {}
+    decoding: str | None = None
+
+
+class SplitCounts(_Model):
+    """Rows of a split: read, kept, and why others were dropped or shortened."""
+
+    read: int
+    kept: int
+    dropped: dict[str, int] = {}
+    truncated: dict[str, int] = {}
+
+
+class Results(_Model):
+    schema_version: Literal[1] = 1
+    name: str
+    summary: str = ""
+    warnings: list[str] = []
+    verdict: list[str] = []
+    opponent: str | None = None
+    judge: str | None = None
+    training_reward: str | None = None
+    methods: dict[str, MethodResult] = {}
+    opponent_result: MethodResult | None = None
+    comparisons: list[Comparison] = []
+    lengths: dict[str, list[int]] = {}
+    curves: dict[str, StageCurves] = {}
+    samples: list[Sample] = []
+    data: dict[str, SplitCounts] = {}
+    audit: AuditReport | None = None
+    provenance: Provenance = Provenance()
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2, by_alias=True) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write aside, then rename: a reader never sees half a file."""
+        aside = path.with_name(path.name + ".part")
+        aside.write_text(self.to_json(), encoding="utf-8")
+        os.replace(aside, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Results:
+        return cls.model_validate(value)
+
+
+def ordered_methods(names: object) -> list[str]:
+    """base, sft, sft_length, dpo, grpo first, in that order; then any others as they came."""
+    given = [str(n) for n in names] if isinstance(names, (list, tuple, dict, set)) else []
+    return [m for m in METHOD_ORDER if m in given] + [m for m in given if m not in METHOD_ORDER]

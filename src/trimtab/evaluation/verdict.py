@@ -1,0 +1,228 @@
+"""Results in plain sentences: what helped, by how much, what did not, and what to doubt.
+
+"Clear" means that the 95 % interval excludes no difference and, for pairs of methods, that the p-value
+survives Holm's correction over all pairs. Every sentence follows from numbers in the results.
+"""
+
+from __future__ import annotations
+
+from trimtab.evaluation.results import Comparison, MethodResult, Results, WinRate, ordered_methods
+
+ALPHA = 0.05
+FEW_PROMPTS = 100
+MANY_TIES = 0.2
+MANY_UNFINISHED = 0.1
+LENGTH_DROP = 0.05  # raw minus length-controlled win rate that is worth a sentence
+AMPLIFIED_BY = 1.5
+AMPLIFIED_SHARE = 0.05
+
+LABELS = {"base": "Base", "sft": "SFT", "sft_length": "SFT + length penalty", "dpo": "DPO", "grpo": "GRPO"}
+
+
+def label(method: str) -> str:
+    """How a method is called in sentences, tables and figures."""
+    return LABELS.get(method, method)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def points(difference: float) -> str:
+    return f"{100 * difference:+.1f} points".replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def interval_text(ci: tuple[float, float], scale: float = 100, digits: int = 1) -> str:
+    low, high = (f"{scale * x:.{digits}f}".replace("-", "−") for x in ci)
+    return f"{low} to {high}"
+
+
+def clear(c: Comparison) -> bool:
+    p = c.p_value if c.p_holm is None else c.p_holm
+    return (c.ci95[0] > 0 or c.ci95[1] < 0) and p < ALPHA
+
+
+def find(results: Results, a: str, b: str, metric: str) -> Comparison | None:
+    """The comparison of a with b, turned round where it is stored the other way."""
+    for c in results.comparisons:
+        if c.metric == metric and {c.a, c.b} == {a, b}:
+            if c.a == a:
+                return c
+            turned = {"a": a, "b": b, "difference": -c.difference, "ci95": (-c.ci95[1], -c.ci95[0])}
+            return c.model_copy(update=turned)
+    return None
+
+
+def _against_opponent(results: Results, method: str, w: WinRate) -> str:
+    against = results.opponent or "the opponent"
+    if w.ties_half is None or w.ci95 is None:
+        return f"{label(method)}: none of its {w.missing} prompts has a score, so it has no win rate."
+    counts = f"n = {w.n}, {w.ties} tie{'' if w.ties == 1 else 's'}"
+    if w.missing:
+        counts += f", {w.missing} missing"
+    what = f"win rate {percent(w.ties_half)} (95 % interval {interval_text(w.ci95)} %, {counts})"
+    if w.ci95[0] > 0.5:
+        verb = "beats"
+    elif w.ci95[1] < 0.5:
+        verb = "loses to"
+    else:
+        verb = "cannot be told apart from"
+    return f"{label(method)} {verb} {against}: {what}."
+
+
+def _against_start(results: Results, method: str, start: str) -> str | None:
+    c = find(results, method, start, "win_rate")
+    unit, scale, digits, name = "points of win rate", 100.0, 1, "win rate"
+    if c is None:
+        c = find(results, method, start, "judge_score")
+        unit, scale, digits, name = "points of judge score", 1.0, 3, "judge score"
+    if c is None:
+        return None
+    p = p_text(c.p_value) if c.p_holm is None else f"{p_text(c.p_holm)} after Holm's correction"
+    size = f"{scale * c.difference:+.{digits}f}".replace("-", "−")
+    numbers = f"{size} {unit} (95 % interval {interval_text(c.ci95, scale, digits)}; {p})"
+    who = f"{label(method)} against {label(start)}"
+    if clear(c):
+        return f"{who}: {'helped' if c.difference > 0 else 'hurt'}, {numbers}."
+    if c.ci95[0] > 0 or c.ci95[1] < 0:
+        return f"{who}: suggestive only, {numbers}; it does not survive having compared every pair."
+    return f"{who}: no measurable difference in {name}, {numbers}."
+
+
+def _length_sentence(method: str, m: MethodResult) -> str | None:
+    w, lc = m.win_rate, m.length_controlled_win_rate
+    if w is None or w.ties_half is None or w.ci95 is None or lc is None:
+        return None
+    drop = w.ties_half - lc.value
+    ci = f" (95 % interval {interval_text(lc.ci95)} %)" if lc.ci95 else ""
+    numbers = f"from {percent(w.ties_half)} to {percent(lc.value)}{ci}"
+    lost_lead = w.ci95[0] > 0.5 and lc.ci95 is not None and lc.ci95[0] <= 0.5
+    if drop > 0 and lost_lead:
+        return f"{label(method)}: at equal length its win rate goes {numbers}: its lead may be length."
+    if drop >= LENGTH_DROP:
+        return f"{label(method)}: at equal length its win rate falls {numbers}: part of it may be length."
+    if drop <= -LENGTH_DROP:
+        return f"{label(method)}: at equal length its win rate rises {numbers}: its lengths cost it wins."
+    return None
+
+
+def _best(results: Results) -> str | None:
+    rated: list[tuple[float, str]] = []
+    for name in ordered_methods(results.methods):
+        w = results.methods[name].win_rate
+        if w is not None and w.ties_half is not None:
+            rated.append((w.ties_half, name))
+    if len(rated) < 2:
+        return None
+    top, best = max(rated, key=lambda r: r[0])
+    equals = [
+        name
+        for _, name in rated
+        if name != best and not ((c := find(results, best, name, "win_rate")) and clear(c))
+    ]
+    first = f"{label(best)} has the highest win rate, {percent(top)}"
+    if not equals:
+        return f"{first}, clearly above every other method."
+    return f"{first}; these data do not clearly separate it from {_listed([label(e) for e in equals])}."
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def verdict(results: Results) -> list[str]:
+    """Sentences, the answer first: the best, each against the opponent, the start, and at equal length."""
+    names = ordered_methods(results.methods)
+    sentences: list[str | None] = [_best(results)]
+    for name in names:
+        w = results.methods[name].win_rate
+        if w is not None:
+            sentences.append(_against_opponent(results, name, w))
+    if names and names[0] == "base":
+        sentences += [_against_start(results, name, "base") for name in names[1:]]
+    if "sft" in names:
+        sentences += [_against_start(results, n, "sft") for n in names[names.index("sft") + 1 :]]
+    sentences += [_length_sentence(name, results.methods[name]) for name in names]
+    said = [s for s in sentences if s]
+    return said or ["No method was judged, so nothing here says whether alignment helped."]
+
+
+def _win_rate_warnings(name: str, w: WinRate) -> list[str]:
+    found = []
+    if w.missing:
+        text = f"{label(name)}: {w.missing} of {w.n + w.missing} prompts have no score and are left out"
+        if w.missing_bounds is not None:
+            bounds = interval_text(w.missing_bounds)
+            text += f"; had all of them been lost or won, its win rate would be {bounds} %"
+            if _turns(w):
+                text += ": enough to turn the result"
+        found.append(text + ".")
+    if w.n and w.ties / w.n > MANY_TIES:
+        found.append(f"{label(name)}: {percent(w.ties / w.n)} of its prompts are ties, counted as half.")
+    return found
+
+
+def _turns(w: WinRate) -> bool:
+    """Whether the missing prompts could undo a lead or a deficit that the interval calls real."""
+    if w.ci95 is None or w.missing_bounds is None:
+        return False
+    low, high = w.missing_bounds
+    return (w.ci95[0] > 0.5 >= low) or (w.ci95[1] < 0.5 <= high)
+
+
+def _marker_warnings(results: Results) -> list[str]:
+    audit, found = results.audit, []
+    if audit is None:
+        return []
+    for marker in (m for m in audit.markers if m.significant):
+        for name, rate in audit.amplification.get(marker.text, {}).items():
+            if name not in results.methods or rate is None:
+                continue
+            if rate >= AMPLIFIED_SHARE and rate > AMPLIFIED_BY * marker.chosen_share:
+                found.append(
+                    f'{label(name)} amplifies a marker of the data: "{marker.text}" is in {percent(rate)} '
+                    f"of its outputs, {percent(marker.chosen_share)} of the chosen and "
+                    f"{percent(marker.rejected_share)} of the rejected texts."
+                )
+    return found
+
+
+def _curve_warnings(results: Results) -> list[str]:
+    found = []
+    for stage, curves in results.curves.items():
+        rows = [*curves.train, *curves.validation]
+        bad = sum(any(k.endswith("loss") and v is None for k, v in row.items()) for row in rows)
+        if bad:
+            found.append(f"{label(stage)}: the loss is not a number in {bad} logged rows.")
+    return found
+
+
+def warnings_of(results: Results) -> list[str]:
+    """What a reader must know before any number."""
+    found: list[str] = []
+    if results.judge is not None and results.judge == results.training_reward:
+        found.append(
+            f"The judge, {results.judge}, is also the training reward: a win rate judged by what "
+            "was optimised shows little."
+        )
+    if len(set(results.provenance.seeds)) == 1:
+        found.append(
+            "One training seed: the intervals hold for other prompts, not for another training run, which "
+            "may move every number here."
+        )
+    for name in ordered_methods(results.methods):
+        m = results.methods[name]
+        if m.win_rate is not None:
+            found += _win_rate_warnings(name, m.win_rate)
+        if m.length_controlled_win_rate is not None:
+            found += [f"{label(name)}: {w}." for w in m.length_controlled_win_rate.warnings]
+        if m.terminated is not None and 1 - m.terminated > MANY_UNFINISHED:
+            found.append(f"{label(name)}: {percent(1 - m.terminated)} of its completions were cut at the cap.")
+    n = max((m.win_rate.n for m in results.methods.values() if m.win_rate), default=None)
+    if n is not None and n < FEW_PROMPTS:
+        found.append(f"Only {n} prompts were judged: intervals are wide and small gains cannot be seen.")
+    return found + _marker_warnings(results) + _curve_warnings(results)

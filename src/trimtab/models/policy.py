@@ -1,0 +1,204 @@
+"""The policy: a causal language model whose forward pass takes a packed batch of completion groups.
+
+`Policy.forward(batch)` returns the log-probability of every completion token, ragged, in float32.
+The Qwen2, Qwen3, Llama, Mistral and Gemma families run the tree itself; any other causal model runs
+padded rows behind the same interface, exact too, but each prompt is computed once per completion.
+
+Dimension suffixes: _M completion tokens, _C completions, _L row length, _D hidden, _V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from trimtab.data.groups import PackedBatch
+from trimtab.errors import TrimtabError
+from trimtab.models import attention
+from trimtab.models.logprobs import token_logps
+
+TREE_FAMILIES = {"qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3_text"}
+# Rotary scalings whose angles depend on the longest position in the batch: rows of a packed batch
+# would change each other.
+LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+
+Precision = Literal["auto", "float32", "bf16"]
+
+
+class ModelSettings(BaseModel):
+    """How the policy is held in memory. Master weights are always float32."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    precision: Precision = "auto"
+    """Of the products: bf16 by autocast, or float32. auto: bf16 on CUDA and, where the CPU has bf16
+    instructions, for models wide enough to gain (hidden size >= 384)."""
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """logps: float32 [M]. entropy: float32 [M], nats, detached; None unless asked for."""
+
+    logps: Tensor
+    entropy: Tensor | None = None
+
+
+class Policy(nn.Module):
+    """A causal model, and how to read log-probabilities of completion groups off it."""
+
+    def __init__(self, model: Any, source: str = "") -> None:
+        super().__init__()
+        self.model = model
+        self.source = source
+        config = model.config
+        self.uses_tree = _serves_tree(config)
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        _disable_dropout(model)
+        if self.uses_tree:
+            model.set_attn_implementation(attention.NAME)
+        else:
+            warnings.warn(
+                f"{config.model_type}: no tree attention for this family; using padded rows, which compute "
+                "each prompt once per completion and hold all logits of a row",
+                stacklevel=2,
+            )
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(next(self.model.parameters()).device)
+
+    def head(self, hidden_SD: Tensor) -> Tensor:
+        """Hidden states [S, D] -> logits [S, V], with everything the family does to its logits."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden_SD)
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
+    def forward(self, batch: PackedBatch, entropy: bool = False) -> PolicyOutput:
+        if not self.uses_tree:
+            return self._forward_rows(batch, entropy)
+        hidden_ND = self.model.model(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.position_ids[None],
+            # A 4-dimensional mask is passed on as it is, so that transformers builds no N × N one.
+            attention_mask=torch.empty(1, 1, 1, 1, device=batch.input_ids.device),
+            use_cache=False,
+            tree=batch,
+        ).last_hidden_state[0]
+        logps, entropies = token_logps(
+            self.head, hidden_ND.index_select(0, batch.source), batch.target, self.vocabulary, entropy
+        )
+        return PolicyOutput(logps, entropies)
+
+    def _forward_rows(self, batch: PackedBatch, entropy: bool) -> PolicyOutput:
+        """One padded row per completion, through the model's own forward pass and head."""
+        rows = [g.prompt + c[:-1] for g in batch.groups for c in g.completions]
+        starts = [len(g.prompt) - 1 for g in batch.groups for _ in g.completions]
+        longest = max(map(len, rows))
+        ids_CL = torch.zeros(len(rows), longest, dtype=torch.long)
+        mask_CL = torch.zeros(len(rows), longest, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids_CL[i, : len(row)] = torch.tensor(row)
+            mask_CL[i, : len(row)] = 1
+        device = batch.input_ids.device
+        logits = self.model(input_ids=ids_CL.to(device), attention_mask=mask_CL.to(device), use_cache=False)
+        logits_CLV = logits.logits
+        picked = [logits_CLV[i, s : len(r)] for i, (r, s) in enumerate(zip(rows, starts, strict=True))]
+        logps, entropies = token_logps(lambda x: x, torch.cat(picked), batch.target, logits_CLV.shape[-1], entropy)
+        return PolicyOutput(logps, entropies)
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and configs as plain transformers files, loadable without trimtab."""
+        # The name of our attention function means nothing to a reader of the folder: it is not saved.
+        self.model.save_pretrained(folder, safe_serialization=True)
+
+
+def _serves_tree(config: Any) -> bool:
+    if config.model_type not in TREE_FAMILIES:
+        return False
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    parameters = rope.values() if any(isinstance(v, dict) for v in rope.values()) else [rope]
+    kinds = {p.get("rope_type", p.get("type", "default")) for p in parameters if isinstance(p, dict)}
+    if getattr(config, "use_bidirectional_attention", False):
+        return False
+    return not kinds & LENGTH_DEPENDENT_ROPE
+
+
+def _disable_dropout(model: Any) -> None:
+    """Off, as in TRL's DPO: the policy's and the reference's log-probabilities must be comparable."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def check_model_source(source: str) -> None:
+    """Says early what is wrong with a local folder. A name that is no folder is left to the hub."""
+    folder = Path(source)
+    if not folder.is_dir():
+        if folder.exists() or source.startswith((".", "/", "~")):
+            raise TrimtabError(f"model {source}: no such folder. Give a Hugging Face folder or a hub name.")
+        return
+    if not (folder / "config.json").is_file():
+        raise TrimtabError(f"model {source}: no config.json in it, so it is no Hugging Face model folder.")
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise TrimtabError(
+            f"model {source}: it has a config but no weights (model.safetensors). "
+            "Copy the weights there, or name the folder that has them."
+        )
+
+
+def load_policy(source: str, settings: ModelSettings | None = None) -> Policy:
+    """Loads a causal model in float32 from a folder or a hub name."""
+    settings = settings or ModelSettings()
+    check_model_source(source)
+    try:
+        # Compared with what the weights ask for, so that a reward model is not read as a policy.
+        AutoConfig.from_pretrained(source)
+        model, info = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise TrimtabError(f"model {source}: cannot be loaded as a causal language model: {error}") from error
+    if missing := sorted(info.get("missing_keys", [])):
+        raise TrimtabError(
+            f"model {source}: the weights lack {len(missing)} tensors ({missing[0]}, …), which would be random. "
+            "The folder is incomplete, or holds another kind of model."
+        )
+    policy = Policy(model, source)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return policy
+
+
+def resolve_precision(precision: Precision, device: torch.device, hidden_size: int) -> Literal["float32", "bf16"]:
+    """What `auto` means here; the answer is recorded, and kept on resume."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
+    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return "bf16" if fast and hidden_size >= 384 else "float32"
+
+
+def hash_weights(model: nn.Module) -> str:
+    """A hash of every weight's name, shape and value."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(json.dumps([name, list(tensor.shape), str(tensor.dtype)]).encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy())
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""The reference's log-probabilities, computed once and kept on disk.
+
+Kept under a key of everything that they depend on: the weights, the token ids (which hold tokenizer,
+template, truncation and data), and the precision. A hit is reused over epochs, runs and methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
+from trimtab.models.policy import PolicyOutput, hash_weights
+
+CHUNK = 512
+"""Groups in one file: a kill loses at most so many."""
+
+
+def hash_groups(groups: Sequence[CompletionGroup]) -> str:
+    """A hash of all token ids, and of where prompts and completions end."""
+    digest = hashlib.blake2b(digest_size=16)
+    for group in groups:
+        for part in (group.prompt, *group.completions):
+            digest.update(len(part).to_bytes(4, "little"))
+            digest.update(np.asarray(part, dtype=np.int32).tobytes())
+        digest.update(b"|")
+    return digest.hexdigest()
+
+
+def reference_key(model: torch.nn.Module, precision: str) -> str:
+    return hashlib.blake2b(f"{hash_weights(model)}|{precision}".encode(), digest_size=16).hexdigest()
+
+
+def reference_logps(
+    forward: Callable[..., PolicyOutput],
+    groups: Sequence[CompletionGroup],
+    folder: Path,
+    key: str,
+    token_budget: int,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Tensor]:
+    """The reference's log-probabilities of each group's completion tokens, in the group's order.
+
+    forward: the reference, as the trainer would call it (same precision). Returns float32 [tokens of
+    the group] for each group, on the CPU.
+    """
+    out: list[Tensor] = []
+    for lo in range(0, len(groups), CHUNK):
+        part = groups[lo : lo + CHUNK]
+        file = folder / f"{key}-{hash_groups(part)}.safetensors"
+        if file.is_file():
+            flat = load_file(file)["logps"]
+        else:
+            flat = _compute(forward, part, token_budget, device)
+            folder.mkdir(parents=True, exist_ok=True)
+            aside = file.with_suffix(f".{os.getpid()}.tmp")
+            save_file({"logps": flat}, aside)
+            aside.replace(file)
+        out += torch.split(flat, [group.completion_tokens for group in part])
+        progress(min(lo + CHUNK, len(groups)))
+    return out
+
+
+@torch.no_grad()
+def _compute(
+    forward: Callable[..., PolicyOutput],
+    groups: Sequence[CompletionGroup],
+    token_budget: int,
+    device: torch.device | str,
+) -> Tensor:
+    places = {id(group): i for i, group in enumerate(groups)}
+    found: list[Tensor | None] = [None] * len(groups)
+    for members in cut_into_passes(groups, token_budget):
+        logps_M = forward(pack(members).to(device)).logps.cpu()
+        pieces = torch.split(logps_M, [group.completion_tokens for group in members])
+        for group, piece in zip(members, pieces, strict=True):
+            found[places[id(group)]] = piece
+    return torch.cat([piece for piece in found if piece is not None])

@@ -1,0 +1,180 @@
+"""Results → report.html, tables and figures. Pure: it measures nothing and needs no network.
+
+The page is one file: style sheet and figures are inside, there is no script, and a Content-Security-Policy
+forbids any other load. Every text of a model, a data set or a recipe is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from trimtab.evaluation.behaviours import DEFINITIONS
+from trimtab.evaluation.results import Results, Sample, ordered_methods
+from trimtab.evaluation.verdict import label
+from trimtab.report import figures as fig
+from trimtab.report.tables import Table, all_tables, behaviour_label, number, to_csv, to_markdown, to_tex
+
+CAPTIONS = {
+    "win_rates": "Win rate against the opponent, with 95 % intervals by bootstrap over prompts. The dashed line "
+    "is an even match. Diamonds: the win rate that a generalised linear model predicts at equal length.",
+    "judge_scores": "Mean score by the judge.",
+    "differences_win_rate": "Paired differences in win rate. Filled: the interval excludes no difference "
+    "(before correction for the number of pairs).",
+    "differences_judge_score": "Paired differences in judge score.",
+    "differences_length": "Paired differences in completion length.",
+    "lengths": "Completion lengths in tokens; each panel has its own height. "
+    "Chosen texts longer than the range are in the last bin.",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as the page shows it."""
+
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One completion of a sample."""
+
+    who: str
+    text: str
+    score: str
+
+
+@dataclass(frozen=True)
+class ShownSample:
+    prompt: str
+    answers: list[Answer]
+
+
+def _figure(name: str, svg: str, caption: str) -> Figure:
+    # The SVG is our own: matplotlib draws all text as paths, and `inline` escapes the title.
+    return Figure(Markup(fig.inline(svg, f"Figure {name}: {caption}")), caption)
+
+
+def _sample(sample: Sample, opponent: str | None) -> ShownSample:
+    names = ordered_methods(sample.completions)
+    if opponent in names:
+        names = [n for n in names if n != opponent] + [str(opponent)]
+    answers = [
+        Answer(
+            label(n) + (" (opponent)" if n == opponent else ""),
+            sample.completions[n],
+            number(sample.scores.get(n), 2),
+        )
+        for n in names
+    ]
+    if sample.chosen is not None:
+        answers.append(Answer("Chosen text of the data", sample.chosen, ""))
+    return ShownSample(sample.prompt, answers)
+
+
+def duration(seconds: float | None) -> str:
+    """ "1 h 02 min", "3 min 20 s", "12.3 s"; "–" where it was not measured."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: int | None) -> str:
+    """Bytes in GiB or MiB; "–" where it was not measured."""
+    if count is None:
+        return "–"
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _costs(results: Results) -> list[tuple[str, str, str]]:
+    p = results.provenance
+    stages = dict.fromkeys([*p.wall_seconds, *p.peak_memory_bytes])
+    return [
+        (label(s), duration(p.wall_seconds.get(s)), size(p.peak_memory_bytes.get(s)))
+        for s in ordered_methods(list(stages))
+    ]
+
+
+def keep_together(text: str) -> str:
+    """No line break between a number and its per cent sign, around "p = ", or inside "BLEU-4"."""
+    text = re.sub(r"(?<=\d) (?=%)|(?<=\b[pn]) (?=[=<])|(?<=\b[pn] [=<]) (?=\d)", "\u00a0", text)
+    return text.replace("BLEU-", "BLEU\u2011")
+
+
+def _environment() -> Environment:
+    # autoescape=True, not by file name: the template's name ends in .j2.
+    environment = Environment(
+        loader=PackageLoader("trimtab.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["keep_together"] = keep_together
+    return environment
+
+
+def render_html(results: Results, svgs: dict[str, str] | None = None) -> str:
+    """The page as one string."""
+    svgs = fig.all_figures(results) if svgs is None else svgs
+    environment = _environment()
+    loader = environment.loader
+    assert loader is not None
+    css = loader.get_source(environment, "report.css")[0]
+    tables: dict[str, Table] = all_tables(results)
+    shown = {n: _figure(n, svg, CAPTIONS[n]) for n, svg in svgs.items() if n in CAPTIONS}
+    stages = []
+    for stage, name in fig.curve_names(results).items():
+        if name in svgs:
+            stages.append(_figure(name, svgs[name], f"{label(stage)}: training and validation."))
+    return environment.get_template("report.html.j2").render(
+        r=results,
+        css=Markup(css),
+        tables=tables,
+        figures=shown,
+        curves=stages,
+        samples=[_sample(s, results.opponent) for s in results.samples],
+        definitions={behaviour_label(k): v for k, v in DEFINITIONS.items()},
+        costs=_costs(results),
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(aside, path)
+
+
+def _remove_old(folder: Path, keep: set[str]) -> None:
+    """A figure or table that these results no longer have must not lie beside those they have."""
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in keep and re.fullmatch(r".*\.(?:md|csv|tex|svg)", path.name):
+            path.unlink()
+
+
+def write_report(results: Results, out: Path) -> Path:
+    """Write report.html, tables/*.{md,csv,tex} and figures/*.svg under `out`; give the page's path."""
+    svgs = fig.all_figures(results)
+    files = {f"{name}.svg": svg for name, svg in svgs.items()}
+    texts: dict[str, str] = {}
+    for name, table in all_tables(results).items():
+        texts[f"{name}.md"] = to_markdown(table)
+        texts[f"{name}.csv"] = to_csv(table)
+        texts[f"{name}.tex"] = to_tex(table)
+    for folder, contents in ((out / "figures", files), (out / "tables", texts)):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_old(folder, set(contents))
+        for filename, text in contents.items():
+            _write(folder / filename, text)
+    page = out / "report.html"
+    _write(page, render_html(results, svgs))
+    return page

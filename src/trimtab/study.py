@@ -1,0 +1,332 @@
+"""The whole experiment: data → SFT → DPO → evaluation of every method against the opponent → report.
+
+Everything that is done is on disk; stopping anywhere and running the same again finishes it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from trimtab import __version__
+from trimtab.data.audit import audit
+from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.records import Record
+from trimtab.data.splits import DataSettings, Splits, encode_records, split_records
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.measure import EvaluationSettings, Judge, Measured, measure
+from trimtab.evaluation.outputs import MethodOutputs
+from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
+from trimtab.evaluation.summary import summarise
+from trimtab.recipe import Recipe, apply_overrides, data_settings, parse
+from trimtab.report.render import write_report
+from trimtab.sandbox.annotator import write_preferences
+from trimtab.sandbox.generate import preference_data
+from trimtab.sandbox.judge import GoldJudge
+from trimtab.sandbox.starters import starter
+from trimtab.training.checkpoint import write_json
+from trimtab.training.dpo import DPO
+from trimtab.training.metrics import read_metrics
+from trimtab.training.progress import console
+from trimtab.training.sft import SFT
+from trimtab.training.stage import StageMethod, hash_source, run_stage
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu", "statsmodels")
+
+METHODS: dict[str, type[StageMethod]] = {"sft": SFT, "dpo": DPO}
+
+
+def say(line: str) -> None:
+    console.print(line, highlight=False)
+
+
+def resolve_model(name: str) -> str:
+    """sandbox:base and sandbox:instruct are folders of the package; other names stand for themselves."""
+    if not name.startswith("sandbox:"):
+        return name
+    folder = starter(name.removeprefix("sandbox:"))
+    if not folder.is_dir():
+        raise TrimtabError(f"model {name}: the sandbox has sandbox:base and sandbox:instruct.")
+    return str(folder)
+
+
+def judge_named(name: str | None) -> Judge | None:
+    return GoldJudge() if name == "gold" else None
+
+
+def claim_study(recipe: Recipe, out: Path) -> None:
+    """Takes the folder for this recipe, or refuses another study's."""
+    file, text = out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
+    if file.is_file():
+        theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
+        ours = yaml.safe_load(text)
+        differ = [key for key in ours if ours[key] != theirs.get(key)]
+        if differ:
+            raise TrimtabError(
+                f"{out}: holds another study (its {', '.join(differ)} differ). "
+                "Choose another --out, or remove this folder."
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise TrimtabError(f"{out}: is not empty, and not a study of trimtab's. Choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    aside = out / ".recipe.tmp"
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(file)
+    write_json(out / "environment.json", environment(recipe.seed))
+
+
+def environment(seed: int) -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version(), "trimtab": __version__}
+        | {name: version(name) for name in LIBRARIES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+    }
+
+
+def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
+    """Writes the sandbox's rows, and returns the settings that read them back."""
+    settings = recipe.sandbox
+    assert settings is not None
+    sizes: dict[Any, int] = {
+        "train": settings.train_rows,
+        "validation": settings.validation_rows,
+        "test": settings.test_rows,
+    }
+    for split, rows in sizes.items():
+        path = out / "data" / f"{split}.jsonl"
+        if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
+            aside = path.with_suffix(".tmp")
+            write_preferences(preference_data(split, rows, settings.seed), aside)
+            aside.replace(path)
+    train, validation, test = (str(out / "data" / f"{split}.jsonl") for split in sizes)
+    return DataSettings(train=train, validation=validation, test=test, max_length=settings.max_length)
+
+
+def run_study(recipe: Recipe, out: Path) -> Results:
+    """Runs what is missing of the study in `out`, and writes its results and report."""
+    claim_study(recipe, out)
+    data = recipe.data or sandbox_data(recipe, out)
+    splits = split_records(data)
+    if not splits.test:
+        splits.test = splits.validation
+    if not splits.test:
+        raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
+    seed = out / f"seed-{recipe.seed}"
+    models = train_methods(recipe, data, splits, seed, out / "cache")
+    outputs = {name: evaluate_one(name, model, recipe, data, splits, seed) for name, model in models.items()}
+    opponent = None
+    if recipe.opponent:
+        where = resolve_model(recipe.opponent)
+        opponent = evaluate_one("opponent", where, recipe, data, splits, seed)
+        opponent.name = recipe.opponent
+    results = gather(recipe, data, splits, models, outputs, opponent, seed)
+    results.write(out / "results.json")
+    write_report(results, out)
+    return results
+
+
+def train_methods(recipe: Recipe, data: DataSettings, splits: Splits, seed: Path, cache: Path) -> dict[str, str]:
+    """Method -> folder of its model. DPO starts from SFT, which is also its reference."""
+    base = resolve_model(recipe.model)
+    models = {"base": base} if "base" in recipe.methods else {}
+    tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer else base
+    wanted = [m for m in recipe.methods if m != "base"]
+    if wanted:
+        where = seed / "stages"
+        sft = run_stage("sft", SFT, recipe.sft, data, base, where / "sft", tokenizer, splits=splits)
+        if "sft" in wanted:
+            models["sft"] = str(sft)
+        if "dpo" in wanted:
+            dpo = run_stage("dpo", DPO, recipe.dpo, data, str(sft), where / "dpo", cache=cache, splits=splits)
+            models["dpo"] = str(dpo)
+    return models
+
+
+def evaluate_one(
+    name: str, model: str, recipe: Recipe, data: DataSettings, splits: Splits, seed: Path
+) -> MethodOutputs:
+    tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer and name == "base" else None
+    return measure(
+        name,
+        model,
+        hash_source(model),
+        splits.test,
+        splits.validation,
+        recipe.evaluation,
+        data,
+        judge_named(recipe.judge),
+        seed / "evaluation" / name,
+        tokenizer,
+        say,
+    )
+
+
+def gather(
+    recipe: Recipe,
+    data: DataSettings,
+    splits: Splits,
+    models: Mapping[str, str],
+    outputs: Mapping[str, MethodOutputs],
+    opponent: MethodOutputs | None,
+    seed: Path,
+) -> Results:
+    """results.json from what lies in the folder."""
+    tokenizer = resolve_model(recipe.tokenizer or recipe.model)
+    chat = ChatFormat(load_tokenizer(tokenizer), data)
+    chosen = [record.completions[0] for record in splits.test]
+    lengths = chosen_lengths(chat, splits.test)
+    stages = {name: seed / "stages" / name for name in ("sft", "dpo") if (seed / "stages" / name).is_dir()}
+    done = {name: _read_json(folder / "done.json") for name, folder in stages.items()}
+    _, test_counts = encode_records(splits.test, chat, "first")
+    counts = {}
+    for name, folder in stages.items():
+        for split, found in _read_json(folder / "data.json").items():
+            if isinstance(found, dict) and found["rows"]:
+                counts[f"{name}: {split}"] = _counts(found)
+    counts["evaluation: test"] = _counts(test_counts.model_dump())
+    evaluated = {
+        f"evaluation of {path.name}": Measured.model_validate_json((path / "measures.json").read_text()).seconds
+        for path in sorted((seed / "evaluation").iterdir())
+    }
+    known = environment(recipe.seed)
+    provenance = Provenance(
+        versions=known["versions"],
+        device=known["device"],
+        seeds=[recipe.seed],
+        hashes={name: hash_source(model) for name, model in models.items()},
+        wall_seconds={name: value["seconds"] for name, value in done.items()} | evaluated,
+        peak_memory_bytes={name: value["peak_memory_bytes"] for name, value in done.items()},
+        decoding=recipe.evaluation.decoding.signature(),
+    )
+    return summarise(
+        list(outputs.values()),
+        opponent,
+        chosen,
+        lengths,
+        name=recipe.name,
+        judge="the sandbox's gold judge" if recipe.judge == "gold" else None,
+        audit=audit(splits.train),
+        curves={name: _curves(folder) for name, folder in stages.items()},
+        data=counts,
+        provenance=provenance,
+        warnings=_study_warnings(recipe, splits, done),
+    )
+
+
+def chosen_lengths(chat: ChatFormat, records: Sequence[Record]) -> list[int]:
+    """Tokens of each chosen completion, end of turn included, before any truncation."""
+    return [len(chat.completion_ids(r.prompt, r.completions[0], chat.prompt_ids(r.prompt))) for r in records]
+
+
+def _study_warnings(recipe: Recipe, splits: Splits, done: Mapping[str, Any]) -> list[str]:
+    found = []
+    if recipe.sandbox is not None:
+        found.append(
+            "This study ran in trimtab's sandbox, a small closed world: it measures the methods and this "
+            "software, and says nothing about a real model."
+        )
+    if splits.shared_prompts:
+        found.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")
+    if splits.test is splits.validation:
+        found.append("Evaluated on the validation rows, which also chose the checkpoints.")
+    for name, value in done.items():
+        if value["best_step"] == 0:
+            found.append(f"{name}: no evaluation was better than the model it started from, which was kept.")
+    return found
+
+
+def _counts(found: Mapping[str, Any]) -> SplitCounts:
+    truncated = {"completion cut at the end": found["truncated"]} if found["truncated"] else {}
+    return SplitCounts(read=found["rows"], kept=found["used"], dropped=found["dropped"], truncated=truncated)
+
+
+def _curves(folder: Path) -> StageCurves:
+    rows = read_metrics(folder / "metrics.jsonl")
+    return StageCurves(
+        train=[row for row in rows if "loss" in row],
+        validation=[row for row in rows if any(key.startswith("eval_") for key in row)],
+    )
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def evaluation_inputs(
+    model: str, data: str, overrides: Sequence[str]
+) -> tuple[str, EvaluationSettings, DataSettings, list[Record]]:
+    value = apply_overrides({}, overrides)
+    rows = data_settings(data, None, value.pop("data", {}))
+    settings = parse(EvaluationSettings, value, "--set (evaluation)")
+    return resolve_model(model), settings, rows, split_records(rows).train
+
+
+def generate_only(model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str]) -> Path:
+    """`trimtab generate`: the prompts' completions, unjudged."""
+    where, settings, rows, records = evaluation_inputs(model, data, overrides)
+    measure("model", where, hash_source(where), records, [], settings, rows, None, out, tokenizer, say)
+    return out / "generations.jsonl"
+
+
+def evaluate_only(
+    model: str,
+    data: str,
+    out: Path,
+    opponent: str | None,
+    judge: str | None,
+    tokenizer: str | None,
+    overrides: Sequence[str],
+) -> Results:
+    """`trimtab evaluate`: one model on all rows of a data set, against an opponent where one is named."""
+    if (judge is None) != (opponent is None):
+        raise TrimtabError("--judge and --opponent go together: a win rate needs both.")
+    if judge not in (None, "gold"):
+        raise TrimtabError(f"--judge {judge!r}: unknown judge. Known: gold (the sandbox's).")
+    where, settings, rows, records = evaluation_inputs(model, data, overrides)
+
+    def one(name: str, source: str, its_tokenizer: str | None) -> MethodOutputs:
+        folder = out / "evaluation" / name
+        return measure(
+            name, source, hash_source(source), records, records, settings, rows, judge_named(judge), folder,
+            its_tokenizer, say,
+        )  # fmt: skip
+
+    mine = one("model", where, tokenizer)
+    theirs = one("opponent", resolve_model(opponent), None) if opponent else None
+    chat = ChatFormat(load_tokenizer(tokenizer or where), rows)
+    results = summarise(
+        [mine],
+        theirs,
+        [record.completions[0] for record in records],
+        chosen_lengths(chat, records),
+        name=out.name,
+        judge="the sandbox's gold judge" if judge else None,
+        provenance=Provenance(
+            versions=environment(0)["versions"],
+            device=environment(0)["device"],
+            hashes={"model": hash_source(where)},
+            decoding=settings.decoding.signature(),
+        ),
+    )
+    results.write(out / "results.json")
+    write_report(results, out)
+    return results
+
+
+def report_only(folder: Path) -> Path:
+    """`trimtab report`: everything that is shown, anew from results.json."""
+    file = folder / "results.json"
+    if not file.is_file():
+        raise TrimtabError(f"{folder}: no results.json in it. Run the study first, or name a study's folder.")
+    write_report(Results.read(file), folder)
+    return folder / "report.html"

@@ -1,0 +1,123 @@
+"""Checkpoints: written aside, synced, renamed; read back exactly.
+
+A checkpoint is a directory `checkpoints/step-00000100` with weights, optimizer, schedule, random
+states, data position, the best evaluation so far and the early-stopping counter. A directory under its
+final name is whole: what a kill leaves behind has another name, and is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_model, save_model
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or directory to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_directory(target: Path, write: Callable[[Path], None]) -> None:
+    """Has `write` fill a directory aside, syncs it, and renames it to `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.tmp")
+    if aside.exists():
+        shutil.rmtree(aside)
+    aside.mkdir()
+    write(aside)
+    for path in sorted(aside.rglob("*")):
+        sync(path)
+    sync(aside)
+    if target.exists():
+        # Another kill between these two lines leaves no target: the caller's inputs are still there.
+        shutil.rmtree(target)
+    aside.rename(target)
+    sync(target.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomically."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    sync(aside)
+    aside.replace(path)
+
+
+def random_states() -> dict[str, Any]:
+    numpy_state: Any = np.random.get_state(legacy=True)
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (
+            numpy_state[0],
+            torch.from_numpy(np.array(numpy_state[1], dtype=np.int64)),
+            *numpy_state[2:],
+        ),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+class Checkpoints:
+    """The checkpoints of one stage, newest kept."""
+
+    def __init__(self, folder: Path, keep: int = 1) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def steps(self) -> list[int]:
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def save(self, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
+        def write(folder: Path) -> None:
+            save_model(model, str(folder / "model.safetensors"))
+            torch.save({"optimizer": optimizer.state_dict(), "random": random_states()}, folder / "optimizer.pt")
+            (folder / "state.json").write_text(json.dumps({"step": step, **state}, indent=2), encoding="utf-8")
+
+        write_directory(self.path(step), write)
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.path(old))
+
+    def state(self) -> dict[str, Any] | None:
+        """The newest checkpoint's state; None when there is none."""
+        for leftover in self.folder.glob(".step-*.tmp"):
+            shutil.rmtree(leftover)
+        steps = self.steps()
+        if not steps:
+            return None
+        loaded: dict[str, Any] = json.loads((self.path(steps[-1]) / "state.json").read_text(encoding="utf-8"))
+        return loaded
+
+    def load(self, step: int, model: torch.nn.Module, optimizer: Any) -> None:
+        folder = self.path(step)
+        load_model(model, str(folder / "model.safetensors"))
+        with torch.serialization.safe_globals([]):
+            saved = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+        optimizer.load_state_dict(saved["optimizer"])
+        set_random_states(saved["random"])

@@ -1,0 +1,417 @@
+"""The training loop of every method: the only optimizer.step() of the package.
+
+`batch_size × accumulation` fixes how many completion groups an optimizer step takes; the token budget
+only decides how the step is cut into passes. Losses are normalised over the whole step before the first
+pass, so gradients add up to those of one big batch. All steps counted anywhere are optimizer steps.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from pydantic import ConfigDict, Field, model_validator
+from torch import Tensor
+
+from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, pack
+from trimtab.errors import TrimtabError
+from trimtab.models.policy import ModelSettings, Policy, resolve_precision
+from trimtab.training.checkpoint import Checkpoints, write_directory
+from trimtab.training.metrics import Means, MetricsLog
+from trimtab.training.progress import StepProgress
+
+Sums = dict[str, tuple[float, float]]
+"""Metrics of a pass: name -> (sum, weight); their quotient over the whole step is logged."""
+
+
+class TrainingSettings(ModelSettings):
+    """What every method's training takes. Lengths of time are in optimizer steps."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    learning_rate: float = Field(gt=0)
+    """Required: no value is right for every method."""
+    batch_size: int = Field(16, gt=0)
+    """Completion groups of a batch."""
+    accumulation: int = Field(1, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, gt=0)
+    """Overrides epochs."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = Field(10, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    """0 is Adam; more is AdamW (matrices only)."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    token_budget: int = Field(4096, gt=0)
+    """Packed tokens of a pass: memory and speed, never results."""
+    seed: int = 42
+    logging_interval: int = Field(10, gt=0)
+    evaluation_interval: int | None = Field(None, gt=0)
+    """None: ten times in a run."""
+    sample_interval: int | None = Field(None, gt=0)
+    """None: no samples while training."""
+    checkpoint_interval: int | None = Field(None, gt=0)
+    """None: with every evaluation."""
+    patience: int | None = Field(None, gt=0)
+    """Stop after so many steps without a better best_metric; None: never."""
+    best_metric: str | None = None
+    """Which evaluation metric picks the checkpoint that is kept; None: the method's own."""
+    best_is: Literal["highest", "lowest"] | None = None
+
+    @model_validator(mode="after")
+    def _named_with_direction(self) -> TrainingSettings:
+        if (self.best_metric is None) != (self.best_is is None):
+            raise ValueError("best_metric and best_is (highest or lowest) go together")
+        return self
+
+    @property
+    def step_groups(self) -> int:
+        return self.batch_size * self.accumulation
+
+
+class Method(Protocol):
+    """What is particular to a method; see training/sft.py for the shortest one."""
+
+    best_metric: str
+    best_is: Literal["highest", "lowest"]
+
+    def step_groups(self, groups: Sequence[CompletionGroup], step: int) -> Sequence[CompletionGroup]:
+        """The groups to train on in this step, given the data's: the same, or fresh rollouts."""
+
+    def total(self, groups: Sequence[CompletionGroup]) -> float:
+        """What the loss of a whole optimizer step is divided by."""
+
+    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
+        """A pass's share of the step's loss, with gradient, and its metrics."""
+
+    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
+        """Metrics on validation data, without the prefix `eval_`."""
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds beside weights and random states."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int | None = None
+    window: dict[str, list[float]] = field(default_factory=dict)
+    """Sums of the metrics since the last logged row."""
+    settled: dict[str, Any] = field(default_factory=dict)
+    """What `auto` chose: kept on resume."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended."""
+
+    step: int
+    best_step: int
+    best: float
+    stopped_early: bool
+    seconds: float
+    tokens: int
+    settled: dict[str, Any]
+
+
+def data_order(rows: int, seed: int, epoch: int) -> np.ndarray[Any, Any]:
+    """The permutation of an epoch: a function of seed and epoch, so that resuming needs no state."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def groups_of_step(groups: Sequence[CompletionGroup], step: int, size: int, seed: int) -> list[CompletionGroup]:
+    """The groups of an optimizer step (counted from 0): epochs lie end to end, no row is left out."""
+    picked = []
+    for place in range(step * size, (step + 1) * size):
+        epoch, offset = divmod(place, len(groups))
+        picked.append((epoch, offset))
+    orders = {epoch: data_order(len(groups), seed, epoch) for epoch, _ in picked}
+    return [groups[int(orders[epoch][offset])] for epoch, offset in picked]
+
+
+def total_steps(settings: TrainingSettings, rows: int) -> int:
+    return settings.max_steps or max(1, math.ceil(settings.epochs * rows / settings.step_groups))
+
+
+def learning_rate_factor(settings: TrainingSettings, step: int, steps: int) -> float:
+    """Share of the peak learning rate that step (counted from 0) is taken with.
+
+    Warmup rises linearly from 1/(warmup+1); linear and cosine fall to reach 0 only after the last step.
+    """
+    warmup = min(settings.warmup_steps, steps - 1)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, steps - warmup)
+    if settings.schedule == "constant":
+        return 1.0
+    return 1.0 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Adam, or AdamW where matrices decay. Moments are float32, as the weights are."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if any(p.dtype != torch.float32 for p in trained):
+        raise TrimtabError("master weights must be float32: at small learning rates bf16 ones hardly move.")
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=settings.learning_rate, betas=settings.adam_betas, eps=settings.adam_epsilon, fused=True
+    )
+
+
+class Loop:
+    """Trains one policy with one method in one folder; resumes from the folder's newest checkpoint."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        method: Method,
+        groups: Sequence[CompletionGroup],
+        settings: TrainingSettings,
+        folder: Path,
+        accelerator: Accelerator,
+        save: Callable[[Path], None],
+        sample: Callable[[int], None] | None = None,
+        title: str = "train",
+    ) -> None:
+        self.policy, self.method, self.groups, self.settings = policy, method, groups, settings
+        self.folder, self.accelerator, self.title = folder, accelerator, title
+        self.save_best, self.sample = save, sample
+        self.steps = total_steps(settings, len(groups))
+        self.evaluation_interval = settings.evaluation_interval or max(1, self.steps // 10)
+        self.checkpoint_interval = settings.checkpoint_interval or self.evaluation_interval
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.log = MetricsLog(folder / "metrics.jsonl")
+        self.best_metric = settings.best_metric or method.best_metric
+        self.best_is = settings.best_is or method.best_is
+        self.optimizer = make_optimizer(policy, settings)
+        self.state = Progress(settled={"threads": torch.get_num_threads()})
+        self.wrapped, self.optimizer = accelerator.prepare(policy, self.optimizer)
+        if settings.step_groups < accelerator.num_processes:
+            raise TrimtabError(
+                f"batch_size × accumulation = {settings.step_groups} is less than the "
+                f"{accelerator.num_processes} processes; each needs at least one group a step."
+            )
+
+    # ---- one step
+
+    def train_step(self, step: int) -> tuple[dict[str, float], int]:
+        """One optimizer step. Returns its metrics, averaged over passes and processes, and its tokens."""
+        acc, settings = self.accelerator, self.settings
+        everyone = groups_of_step(self.groups, step, settings.step_groups, settings.seed)
+        everyone = list(self.method.step_groups(everyone, step))
+        # DDP averages gradients over processes; the total is over all of them, so their sum is wanted.
+        total = self.method.total(everyone) / acc.num_processes
+        mine = everyone[acc.process_index :: acc.num_processes]
+        passes = cut_into_passes(mine, settings.token_budget)
+        means, step_loss = Means(), 0.0
+        self.policy.train()
+        for i, members in enumerate(passes):
+            batch = pack(members).to(acc.device)
+            last = i == len(passes) - 1
+            with _nothing() if last else acc.no_sync(self.wrapped):
+                loss, sums = self.method.loss(self.wrapped, batch, total)
+                if not torch.isfinite(loss):
+                    rows = ", ".join(str(group.index) for group in members[:8])
+                    raise TrimtabError(
+                        f"{self.title}: the loss is {float(loss)} at step {step + 1} (rows {rows}). "
+                        "The last checkpoint is kept; a lower learning_rate is the usual cure."
+                    )
+                acc.backward(loss)
+            means.add(sums)
+            step_loss += float(loss.detach())
+        means.add({"loss": (step_loss, 1.0)})
+        norm = acc.clip_grad_norm_(self.policy.parameters(), settings.max_grad_norm)
+        rate = settings.learning_rate * learning_rate_factor(settings, step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if acc.num_processes > 1:
+            means = Means.merge(gather_object([means.sums]))
+        metrics = {**means.means(), "grad_norm": float(norm), "learning_rate": rate}
+        return metrics, sum(group.packed_length for group in everyone)
+
+    # ---- the run
+
+    def run(self) -> Finished:
+        self._resume()
+        if self.accelerator.is_main_process:
+            self.log.rewind(self.state.step)
+        if self.state.step == 0:
+            self._evaluate(0)
+        started, before = time.monotonic(), self.state.seconds
+        stopped = self._out_of_patience()
+        window = Means.merge([self.state.window])
+        with StepProgress(self.title, self.steps, self.state.step) as bar:
+            while self.state.step < self.steps and not stopped:
+                metrics, tokens = self.train_step(self.state.step)
+                self.state.step += 1
+                self.state.tokens += tokens
+                self.state.seconds = before + time.monotonic() - started
+                step = self.state.step
+                window.add({name: (value, 1.0) for name, value in metrics.items()})
+                bar.advance(metrics["loss"], tokens)
+                if step % self.settings.logging_interval == 0 or step == self.steps:
+                    self._log_step(step, window.means(), metrics["learning_rate"])
+                    window = Means()
+                self.state.window = window.sums
+                if step % self.evaluation_interval == 0 or step == self.steps:
+                    self._evaluate(step)
+                    stopped = self._out_of_patience()
+                interval = self.settings.sample_interval
+                if self.sample and interval and step % interval == 0 and self.accelerator.is_main_process:
+                    self.sample(step)
+                if step % self.checkpoint_interval == 0 and step < self.steps and not stopped:
+                    self._checkpoint()
+        return self._finish(stopped)
+
+    def _log_step(self, step: int, means: Mapping[str, float], rate: float) -> None:
+        row = {
+            "step": step,
+            "epoch": step * self.settings.step_groups / len(self.groups),
+            **means,
+            "learning_rate": rate,
+            "num_tokens": self.state.tokens,
+            "seconds": round(self.state.seconds, 3),
+        }
+        if self.accelerator.is_main_process:
+            self.log.write(row)
+
+    def _evaluate(self, step: int) -> None:
+        """Evaluates, logs, and keeps the weights when they are the best so far (ties: the earliest)."""
+        self.policy.eval()
+        with torch.no_grad():
+            values = self.method.evaluate(self.wrapped)
+        named = {f"eval_{name}": value for name, value in values.items()}
+        if self.accelerator.is_main_process:
+            epoch = step * self.settings.step_groups / len(self.groups)
+            self.log.write({"step": step, "epoch": epoch, **named})
+        value = named.get(f"eval_{self.best_metric.removeprefix('eval_')}")
+        if value is None:
+            if not named:  # no validation data: the last weights are the best known
+                value = -float(step) if self.best_is == "lowest" else float(step)
+            else:
+                raise TrimtabError(f"best_metric {self.best_metric!r} is not among {', '.join(sorted(named))}.")
+        sign = 1 if self.best_is == "highest" else -1
+        if math.isfinite(value) and (self.state.best is None or sign * value > sign * self.state.best):
+            self.state.best, self.state.best_step = value, step
+            if self.accelerator.is_main_process:
+                write_directory(self._best_path(step), self.save_best)
+                self._drop_old_best()
+            self.accelerator.wait_for_everyone()
+
+    def _best_path(self, step: int) -> Path:
+        return self.folder / "checkpoints" / f"best-{step:08d}"
+
+    def _drop_old_best(self) -> None:
+        """Keeps the newest best, and the one that the newest checkpoint would resume with."""
+        saved = self.checkpoints.state() or {}
+        keep = {self._best_path(s) for s in (self.state.best_step, saved.get("best_step")) if s is not None}
+        for path in (self.folder / "checkpoints").glob("best-*"):
+            if path not in keep:
+                shutil.rmtree(path)
+
+    def _out_of_patience(self) -> bool:
+        patience, best_step = self.settings.patience, self.state.best_step
+        return patience is not None and best_step is not None and self.state.step - best_step >= patience
+
+    def _checkpoint(self) -> None:
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            state = {k: v for k, v in vars(self.state).items() if k != "step"}
+            self.checkpoints.save(self.state.step, self.policy, self.optimizer, state)
+            self._drop_old_best()
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        saved = self.checkpoints.state()
+        if saved is None:
+            return
+        self.state = Progress(**saved)
+        torch.set_num_threads(int(self.state.settled["threads"]))
+        self.checkpoints.load(self.state.step, self.policy, self.optimizer)
+
+    def _finish(self, stopped: bool) -> Finished:
+        """Puts the best weights in `best/`. The checkpoints go only once the stage is marked done."""
+        best, best_step = self.state.best, self.state.best_step
+        if best is None or best_step is None:
+            raise TrimtabError(f"{self.title}: no evaluation gave a finite {self.best_metric}; nothing to keep.")
+        if self.accelerator.is_main_process:
+            write_directory(
+                self.folder / "best",
+                lambda out: _copy_files(self._best_path(best_step), out),
+            )
+        self.accelerator.wait_for_everyone()
+        state = self.state
+        return Finished(
+            state.step,
+            best_step,
+            best,
+            stopped,
+            state.seconds,
+            state.tokens,
+            state.settled,
+        )
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, dirs_exist_ok=True)
+
+
+class _nothing:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *args: object) -> None: ...
+
+
+def make_accelerator(settings: ModelSettings, hidden_size: int, seed: int) -> tuple[Accelerator, str]:
+    """Device, processes and precision; and the precision that was settled on.
+
+    On the CPU the algorithms are deterministic, so that a resumed run gives bit-identical weights.
+    """
+    torch.manual_seed(seed)
+    probe = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = resolve_precision(settings.precision, probe, hidden_size)
+    if probe.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # Every tensor here is written before it is read; filling each first costs a third of the time.
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+    mixed = {"float32": "no", "bf16": "bf16"}[precision]
+    return Accelerator(mixed_precision=mixed, cpu=probe.type == "cpu"), precision
+
+
+EvaluateGroups = Callable[[Callable[..., Any], PackedBatch], Sums]
+
+
+def evaluate_groups(
+    one_pass: EvaluateGroups,
+    policy: Callable[..., Any],
+    groups: Sequence[CompletionGroup],
+    token_budget: int,
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """Means of a pass's metrics over all groups, shared out among the processes."""
+    if not groups:
+        return {}
+    means = Means()
+    mine = list(groups[accelerator.process_index :: accelerator.num_processes])
+    for members in cut_into_passes(mine, token_budget):
+        means.add(one_pass(policy, pack(members).to(accelerator.device)))
+    if accelerator.num_processes > 1:
+        means = Means.merge(gather_object([means.sums]))
+    return means.means()

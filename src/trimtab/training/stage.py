@@ -1,0 +1,281 @@
+"""A stage: one method, one model, one data set, one folder.
+
+    STAGE/stage.json     what the folder is for: the hash of all inputs
+          data.json      what became of the rows
+          metrics.jsonl  samples.jsonl  checkpoints/
+          best/          a plain Hugging Face folder
+          done.json      written last
+
+A stage whose done.json has the same hash is skipped; one that was killed goes on where it was; a folder
+of other inputs is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import resource
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from trimtab import __version__
+from trimtab.data.chat import ChatFormat, agree_on_special_tokens, load_tokenizer
+from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.generate import Decoding, generate, stop_tokens
+from trimtab.models.policy import Policy, check_model_source, load_policy
+from trimtab.models.reference import reference_key, reference_logps
+from trimtab.training.checkpoint import write_json
+from trimtab.training.loop import (
+    EvaluateGroups,
+    Finished,
+    Loop,
+    Sums,
+    TrainingSettings,
+    evaluate_groups,
+    make_accelerator,
+)
+from trimtab.training.progress import console
+
+SAMPLES = 4
+
+
+@dataclass
+class Prepared:
+    """What a method may need of its stage, made before the method is."""
+
+    policy: Policy
+    train: list[CompletionGroup]
+    validation: list[CompletionGroup]
+    settings: TrainingSettings
+    accelerator: Accelerator
+    precision: str
+    cache: Path
+    forward: Callable[..., Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.policy.to(self.accelerator.device)
+        self.forward = self.policy
+
+    def evaluate(self, one_pass: EvaluateGroups, policy: Callable[..., Any]) -> dict[str, float]:
+        return evaluate_groups(one_pass, policy, self.validation, self.settings.token_budget, self.accelerator)
+
+    def reference_logps(self) -> dict[int, torch.Tensor]:
+        """The starting model's log-probabilities of every group, by id(group); cached on disk."""
+        key = reference_key(self.policy.model, f"{self.precision}|{self.accelerator.device.type}")
+        groups = [*self.train, *self.validation]
+        if self.accelerator.is_main_process:
+            console.print(f"reference: log-probabilities of {len(groups)} groups", highlight=False)
+        self.policy.eval()
+        # The main process computes and stores; the others read.
+        with self.accelerator.autocast(), self.accelerator.main_process_first():
+            found = reference_logps(
+                self.policy, groups, self.cache, key, self.settings.token_budget, self.accelerator.device
+            )
+        return {id(group): logps for group, logps in zip(groups, found, strict=True)}
+
+
+class StageMethod(ABC):
+    """A method (see loop.Method) with what a stage must know of it before it is made."""
+
+    completions: ClassVar[Literal["first", "pair", "all"]]
+    """Which of a record's completions it trains on."""
+    version: ClassVar[int]
+    """Raised when a change of code changes results: stages done by the old one are done again."""
+    best_metric: str
+    best_is: Literal["highest", "lowest"]
+
+    def __init__(self, settings: Any, prepared: Prepared) -> None:
+        self.settings, self.prepared = settings, prepared
+
+    def step_groups(self, groups: Sequence[CompletionGroup], step: int) -> Sequence[CompletionGroup]:
+        return groups
+
+    @abstractmethod
+    def total(self, groups: Sequence[CompletionGroup]) -> float: ...
+
+    @abstractmethod
+    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]: ...
+
+    @abstractmethod
+    def evaluate_pass(self, policy: Callable[..., Any], batch: PackedBatch) -> Sums: ...
+
+    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
+        return self.prepared.evaluate(self.evaluate_pass, policy)
+
+
+def hash_source(source: str) -> str:
+    """A model folder's or file's content; a hub name stands for itself."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        return source
+    digest = hashlib.blake2b(digest_size=16)
+    for file in [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file()):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(2**22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def stage_inputs(
+    name: str, method: type[StageMethod], settings: TrainingSettings, data: DataSettings, model: str, tokenizer: str
+) -> dict[str, Any]:
+    """Everything that the result depends on."""
+    sources = [s for s in (data.train, data.validation) if s]
+    training = data.model_dump(exclude={"test", "test_split"} if data.test else set())
+    for part in ("train", "validation", "test"):
+        training.pop(part, None)
+    return {
+        "stage": name,
+        "version": method.version,
+        "settings": settings.model_dump(),
+        "data": training,
+        "data_hashes": [hash_source(source) for source in sources],
+        "model": hash_source(model),
+        "tokenizer": hash_source(tokenizer),
+    }
+
+
+def inputs_key(inputs: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def claim(folder: Path, inputs: dict[str, Any]) -> bool:
+    """Takes the folder for these inputs. True when the stage is already done; an error for others'."""
+    key = inputs_key(inputs)
+    file = folder / "stage.json"
+    if file.is_file():
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+        if theirs["key"] != key:
+            raise TrimtabError(f"{folder}: holds another run ({_difference(theirs, inputs)}). {ELSEWHERE}")
+    elif folder.exists() and any(folder.iterdir()):
+        raise TrimtabError(f"{folder}: is not empty, and not a folder of trimtab's. {ELSEWHERE}")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"key": key, "trimtab": __version__, **inputs})
+    done = folder / "done.json"
+    return done.is_file() and json.loads(done.read_text(encoding="utf-8"))["key"] == key
+
+
+ELSEWHERE = "Choose another output folder, or remove this one."
+
+
+def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """Names what differs, down to the setting."""
+    names = []
+    for part, value in ours.items():
+        other = theirs.get(part)
+        if isinstance(value, dict) and isinstance(other, dict):
+            names += [f"{part}.{k}" for k in value if value[k] != other.get(k)]
+        elif value != other:
+            names.append(part)
+    return "its " + ", ".join(names) + " differ" if names else "its inputs differ"
+
+
+def run_stage(
+    name: str,
+    method: type[StageMethod],
+    settings: TrainingSettings,
+    data: DataSettings,
+    model: str,
+    out: Path,
+    tokenizer: str | None = None,
+    cache: Path | None = None,
+    splits: Splits | None = None,
+) -> Path:
+    """Trains, or finishes training, and returns the folder of the best model."""
+    check_model_source(model)
+    inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
+    if claim(out, inputs):
+        console.print(f"{name}: already done", highlight=False)
+        return out / "best"
+    chat = ChatFormat(load_tokenizer(tokenizer or model), data)
+    splits = splits or split_records(data)
+    train, train_counts = encode_records(splits.train, chat, method.completions)
+    require_groups(train, train_counts, "training", data.train)
+    validation, validation_counts = encode_records(splits.validation, chat, method.completions)
+    if splits.validation:
+        require_groups(validation, validation_counts, "validation", data.validation or data.train)
+    counts = {"train": train_counts.model_dump(), "validation": validation_counts.model_dump()}
+    write_json(out / "data.json", {**counts, "shared_prompts": splits.shared_prompts})
+    policy = load_policy(model, settings)
+    _check_vocabulary(policy, train + validation, model)
+    accelerator, precision = make_accelerator(settings, _hidden_size(policy), settings.seed)
+    prepared = Prepared(policy, train, validation, settings, accelerator, precision, cache or out / "reference")
+
+    def save(folder: Path) -> None:
+        agree_on_special_tokens(chat, policy.model)
+        chat.tokenizer.save_pretrained(folder)
+        policy.save(folder)
+
+    def sample(step: int) -> None:
+        prompts = [record.prompt for record in (splits.validation or splits.train)[:SAMPLES]]
+        policy.eval()
+        outs = generate(policy.model, chat, prompts, Decoding(max_new_tokens=128), stop_tokens(policy.model, chat))
+        with (out / "samples.jsonl").open("a", encoding="utf-8") as stream:
+            for prompt, one in zip(prompts, outs, strict=True):
+                shown = prompt if isinstance(prompt, str) else prompt[-1].content
+                stream.write(json.dumps({"step": step, "prompt": shown, "completion": one.text}) + "\n")
+
+    loop = Loop(policy, method(settings, prepared), train, settings, out, accelerator, save, sample, title=name)
+    finished = loop.run()
+    if accelerator.is_main_process:
+        _mark_done(out, inputs, finished, precision, accelerator)
+    accelerator.wait_for_everyone()
+    return out / "best"
+
+
+def _mark_done(out: Path, inputs: dict[str, Any], finished: Finished, precision: str, acc: Accelerator) -> None:
+    write_json(
+        out / "done.json",
+        {
+            "key": inputs_key(inputs),
+            **vars(finished),
+            "precision": precision,
+            "device": str(acc.device),
+            "processes": acc.num_processes,
+            "peak_memory_bytes": peak_memory(acc.device),
+            "python": platform.python_version(),
+        },
+    )
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Of the process so far: allocated on CUDA, resident on the CPU. Bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(kilobytes) * (1 if platform.system() == "Darwin" else 1024)
+
+
+def _hidden_size(policy: Policy) -> int:
+    return int(policy.model.get_input_embeddings().weight.shape[1])
+
+
+def _check_vocabulary(policy: Policy, groups: Sequence[CompletionGroup], model: str) -> None:
+    top = max(max(max(g.prompt), *(max(c) for c in g.completions)) for g in groups)
+    entries = int(policy.model.get_input_embeddings().weight.shape[0])
+    if top >= entries:
+        raise TrimtabError(
+            f"model {model}: the tokenizer gives token {top}, but the model has {entries} embeddings. "
+            "They do not belong together: name the right tokenizer."
+        )
+    longest = max(len(g.prompt) + max(map(len, g.completions)) for g in groups)
+    positions = getattr(policy.model.config, "max_position_embeddings", None)
+    if positions is not None and longest - 1 > positions:
+        raise TrimtabError(
+            f"model {model}: takes {positions} positions, but a row has {longest} tokens. "
+            f"Set max_length to at most {positions}."
+        )

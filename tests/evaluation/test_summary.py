@@ -1,0 +1,217 @@
+"""From rows on disk to results.json and its verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.outputs import (
+    Generation,
+    MethodOutputs,
+    Score,
+    read_generations,
+    read_scores,
+    write_rows,
+)
+from trimtab.evaluation.results import (
+    Comparison,
+    LengthControlled,
+    MethodResult,
+    Provenance,
+    Results,
+    StageCurves,
+    WinRate,
+    ordered_methods,
+)
+from trimtab.evaluation.summary import compare, summarise
+from trimtab.evaluation.verdict import verdict, warnings_of
+
+
+def make(name: str, scores: list[float | None], tokens: int = 4) -> MethodOutputs:
+    ids = [f"p{i}" for i in range(len(scores))]
+    return MethodOutputs(
+        name,
+        [Generation(id=i, prompt=f"ask {i}", completion="a b c d", tokens=tokens, terminated=True) for i in ids],
+        [
+            Score(id=i, score=s, reason=None if s is not None else "timeout")
+            for i, s in zip(ids, scores, strict=True)
+        ],
+    )
+
+
+def test_rows_round_trip(tmp_path: Path) -> None:
+    """U+2028 is a line end for Python but not for JSON Lines."""
+    rows = [Generation(id="a", prompt="p\n", completion="x\u2028y</script>", tokens=3, terminated=False)]
+    write_rows(tmp_path / "g.jsonl", rows)
+    assert read_generations(tmp_path / "g.jsonl") == rows
+    scores = [Score(id="a", score=None, reason="timeout", breakdown={"direct": 0.5})]
+    write_rows(tmp_path / "s.jsonl", scores)
+    assert read_scores(tmp_path / "s.jsonl") == scores
+
+
+def test_bad_rows_say_where(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text('{"id": "a", "score": 1}\n{"id": "b", "score": NaN}\n')
+    with pytest.raises(TrimtabError, match=r"s\.jsonl:2"):
+        read_scores(path)
+    path.write_text('{"id": "a", "score": 1}\n{"id": "a", "score": 2}\n')
+    with pytest.raises(TrimtabError, match="duplicated id a"):
+        read_scores(path)
+
+
+def test_misaligned_rows_say_which() -> None:
+    opponent, dpo = make("them", [1.0, 2.0, 3.0]), make("dpo", [1.0, 2.0, 3.0])
+    dpo.scores.pop(1)
+    with pytest.raises(TrimtabError, match="scores of dpo: no row for id p1"):
+        summarise([dpo], opponent, name="t")
+    dpo = make("dpo", [1.0, 2.0, 3.0])
+    dpo.generations[2].prompt = "another"
+    with pytest.raises(TrimtabError, match="dpo: id p2 has another prompt"):
+        summarise([dpo], opponent, name="t")
+    with pytest.raises(TrimtabError, match="duplicated id dpo"):
+        summarise([make("dpo", [1.0]), make("dpo", [1.0])], make("them", [1.0]), name="t")
+    with pytest.raises(ValueError, match="references: 1 for 3 prompts"):
+        summarise([make("dpo", [1.0, 2.0, 3.0])], opponent, ["x"], name="t")
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    opponent, dpo = make("them", [1.0, 2.0, 3.0]), make("dpo", [2.0, 2.0, 0.0])
+    straight = summarise([dpo], opponent, name="t", n_resamples=50)
+    dpo.scores.reverse()
+    dpo.generations = dpo.generations[1:] + dpo.generations[:1]
+    assert summarise([dpo], opponent, name="t", n_resamples=50) == straight
+    w = straight.methods["dpo"].win_rate
+    assert w is not None
+    assert w.ties_half == 0.5
+
+
+def test_comparisons_by_hand() -> None:
+    """Outcomes against (0, 0, 0, 0): sft 0, ½, 1, –; dpo 1, 1, 1, 1. Over the first three: (1 + ½ + 0) / 3."""
+    sft, dpo = make("sft", [-1.0, 0.0, 1.0, None], tokens=4), make("dpo", [1.0, 3.0, 1.0, 1.0], tokens=6)
+    found = compare([sft, dpo], make("them", [0.0] * 4), n_resamples=200)
+    assert [(c.a, c.b, c.metric, c.n) for c in found] == [
+        ("dpo", "sft", "win_rate", 3),
+        ("dpo", "sft", "judge_score", 3),
+        ("dpo", "sft", "length", 4),
+    ]
+    assert [c.difference for c in found] == pytest.approx([0.5, 5 / 3, 2.0])
+    assert all(0 < c.p_value <= 1 for c in found)
+
+
+def test_without_judge_or_opponent() -> None:
+    dpo = make("dpo", [1.0, 2.0])
+    dpo.scores = []
+    m = summarise([dpo], None, name="t").methods["dpo"]
+    assert (m.win_rate, m.judge_score, m.length_controlled_win_rate, m.bleu) == (None, None, None, None)
+    assert m.length is not None
+    assert m.length.mean == 4
+    assert summarise([dpo], None, name="t").verdict == [
+        "No method was judged, so nothing here says whether alignment helped."
+    ]
+
+
+def test_the_opponent_is_half() -> None:
+    r = summarise([make("dpo", [1.0, 5.0, None])], make("them", [1.0, 2.0, 3.0]), name="t", n_resamples=50)
+    assert r.opponent_result is not None
+    assert r.opponent_result.win_rate is not None
+    assert r.opponent_result.win_rate.ties_half == 0.5
+
+
+def test_results_round_trip(tmp_path: Path) -> None:
+    r = summarise(
+        [make("dpo", [1.0, 5.0, None])], make("them", [1.0, 2.0, 3.0]), ["a b c d"] * 3, [4, 4, 4], name="t"
+    )
+    r.write(tmp_path / "results.json")
+    text = (tmp_path / "results.json").read_text()
+    assert '"schema_version": 1' in text
+    assert '"4": 100' in text
+    assert Results.read(tmp_path / "results.json") == r
+    assert list(tmp_path.iterdir()) == [tmp_path / "results.json"]
+
+
+def test_numbers_that_do_not_exist() -> None:
+    with pytest.raises(ValidationError):
+        MethodResult(perplexity=float("inf"))
+    with pytest.raises(ValidationError):
+        Results.model_validate({"name": "t", "unknown": 1})
+    with pytest.raises(ValidationError):
+        Results.model_validate({"name": "t", "schema_version": 2})
+    curves = StageCurves(train=[{"step": 1, "loss": float("nan")}])
+    assert curves.train == [{"step": 1, "loss": None}]
+    r = Results(name="t", curves={"sft": curves})
+    assert warnings_of(r) == ["SFT: the loss is not a number in 1 logged rows."]
+
+
+def won(value: float, low: float, high: float, **more: int) -> WinRate:
+    counts = {"n": 200, "ties": 0, "missing": 0, **more}
+    return WinRate(ties_half=value, strict=value, ties_as_wins=value, ci95=(low, high), **counts)
+
+
+def two(base: MethodResult, dpo: MethodResult, difference: float, ci: tuple[float, float], p: float) -> Results:
+    c = Comparison(a="dpo", b="base", metric="win_rate", difference=difference, ci95=ci, p_value=p, p_holm=p)
+    return Results(name="t", opponent="Them", methods={"base": base, "dpo": dpo}, comparisons=[c])
+
+
+def test_verdict_says_what_helped() -> None:
+    r = two(
+        MethodResult(win_rate=won(0.40, 0.33, 0.47)),
+        MethodResult(win_rate=won(0.60, 0.53, 0.67, ties=1)),
+        0.2,
+        (0.1, 0.3),
+        0.0002,
+    )
+    assert verdict(r) == [
+        "DPO has the highest win rate, 60.0 %, clearly above every other method.",
+        "Base loses to Them: win rate 40.0 % (95 % interval 33.0 to 47.0 %, n = 200, 0 ties).",
+        "DPO beats Them: win rate 60.0 % (95 % interval 53.0 to 67.0 %, n = 200, 1 tie).",
+        "DPO against Base: helped, +20.0 points of win rate (95 % interval 10.0 to 30.0; p < 0.001 after "
+        "Holm's correction).",
+    ]
+
+
+def test_verdict_admits_what_it_cannot_see() -> None:
+    flat = MethodResult(win_rate=won(0.5, 0.43, 0.57))
+    text = " ".join(verdict(two(flat, flat, 0.01, (-0.06, 0.08), 0.7)))
+    assert "cannot be told apart from Them" in text
+    assert "no measurable difference" in text
+    assert "do not clearly separate" in text
+    assert "suggestive only" in " ".join(verdict(two(flat, flat, 0.08, (0.01, 0.15), 0.06)))
+    assert "DPO against Base: hurt" in " ".join(verdict(two(flat, flat, -0.2, (-0.3, -0.1), 0.001)))
+
+
+def test_verdict_suspects_length() -> None:
+    base = MethodResult(win_rate=won(0.4, 0.33, 0.47))
+    lc = LengthControlled(value=0.52, ci95=(0.44, 0.6))
+    dpo = MethodResult(win_rate=won(0.6, 0.53, 0.67), length_controlled_win_rate=lc)
+    assert "its lead may be length" in verdict(two(base, dpo, 0.2, (0.1, 0.3), 0.001))[-1]
+
+
+def test_warnings() -> None:
+    w = won(0.6, 0.53, 0.67, n=60, ties=20, missing=20)
+    w.missing_bounds = (0.45, 0.70)
+    r = Results(
+        name="t",
+        judge="rm",
+        training_reward="rm",
+        methods={"dpo": MethodResult(win_rate=w, terminated=0.5)},
+        provenance=Provenance(seeds=[42]),
+    )
+    text = "\n".join(warnings_of(r))
+    for part in (
+        "is also the training reward",
+        "One training seed",
+        "45.0 to 70.0 %: enough to turn the result",
+        "33.3 % of its prompts are ties",
+        "50.0 % of its completions were cut",
+        "Only 60 prompts",
+    ):
+        assert part in text
+    r.training_reward, r.provenance.seeds = "other", [1, 2]
+    assert "training" not in "\n".join(warnings_of(r))
+
+
+def test_order_of_methods() -> None:
+    assert ordered_methods(["grpo", "mine", "base"]) == ["base", "grpo", "mine"]

@@ -1,0 +1,219 @@
+"""The report holds what it should, escapes what it must, and loads nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from trimtab.evaluation.results import (
+    Comparison,
+    LengthControlled,
+    MethodResult,
+    Results,
+    Sample,
+    StageCurves,
+    WinRate,
+)
+from trimtab.report.figures import all_figures, inline
+from trimtab.report.render import duration, keep_together, render_html, size, write_report
+from trimtab.report.tables import (
+    NONE,
+    all_tables,
+    escape_csv,
+    escape_markdown,
+    escape_tex,
+    methods_table,
+    number,
+    to_csv,
+    to_markdown,
+    to_tex,
+)
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, ids in order, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="session")
+def html(results: Results) -> str:
+    return render_html(results)
+
+
+def test_order_of_the_page(html: str) -> None:
+    ids = [a["id"] for tag, a in Page(html).tags if tag == "section"]
+    assert ids == [
+        "warnings",
+        "verdict",
+        "methods",
+        "comparisons",
+        "curves",
+        "lengths",
+        "behaviours",
+        "samples",
+        "data",
+        "provenance",
+    ]
+
+
+def test_model_text_is_text(html: str, hostile: str) -> None:
+    page = Page(html)
+    assert hostile in page.text
+    assert not [t for t, _ in page.tags if t in ("script", "img", "iframe", "object", "link")]
+    assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
+    assert "<img" not in html
+
+
+def test_hostile_names_everywhere(hostile: str) -> None:
+    """Names of methods, stages, opponent and judge come from a recipe: they are text as well."""
+    bad = hostile.replace("\n", " ")
+    w = WinRate(ties_half=0.5, strict=0.5, ties_as_wins=0.5, ci95=(0.4, 0.6), n=9, ties=0, missing=0)
+    r = Results(
+        name=bad,
+        opponent=bad,
+        judge=bad,
+        warnings=[bad],
+        verdict=[bad, bad],
+        methods={bad: MethodResult(win_rate=w, behaviours={bad: 0.1})},
+        opponent_result=MethodResult(),
+        lengths={bad: [1, 2, 3]},
+        curves={bad: StageCurves(train=[{"step": 1, "loss": 0.5}])},
+        samples=[Sample(prompt=bad, chosen=bad, completions={bad: bad})],
+    )
+    page = Page(render_html(r))
+    assert page.text.count(hostile.split("\n")[0]) > 8
+    assert not [t for t, _ in page.tags if t in ("script", "img")]
+    assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
+    for svg in all_figures(r).values():
+        ElementTree.fromstring(svg)
+
+
+def test_a_name_is_not_mathematics() -> None:
+    """matplotlib reads $…$ as TeX and fails on what it cannot parse."""
+    r = Results(name="t", lengths={"$\\frac{$": [1, 2, 3], "$x^2$": [1]})
+    assert set(all_figures(r)) == {"lengths"}
+
+
+def test_title_of_an_inline_figure_is_escaped() -> None:
+    found = inline("<?xml?><svg width='1'><!-- a --></svg>", '"><script>')
+    assert found == '<svg role="img" aria-label="&quot;&gt;&lt;script&gt;" width=\'1\'></svg>'
+
+
+def test_nothing_is_loaded(html: str) -> None:
+    for tag, attributes in Page(html).tags:
+        for name in ("src", "href", "xlink:href", "action", "data", "srcset", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#"), (tag, name, value)
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    outside = set(re.findall(r"https?://[^\s\"'<]+", html))
+    assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names, not loads
+    assert "default-src 'none'" in html
+
+
+def test_files(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/stale.csv").write_text("old")
+    page = write_report(results, tmp_path)
+    assert page == tmp_path / "report.html"
+    names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert "tables/stale.csv" not in names
+    for table in ("methods", "win_rates", "comparisons", "behaviours", "markers"):
+        assert {f"tables/{table}.{kind}" for kind in ("md", "csv", "tex")} <= names
+    for figure in ("win_rates", "judge_scores", "differences_win_rate", "lengths", "curves_dpo"):
+        assert f"figures/{figure}.svg" in names
+    assert not [n for n in names if n.endswith(".part")]
+
+
+def test_same_results_same_bytes(results: Results) -> None:
+    first, again = all_figures(results), all_figures(results)
+    assert first == again
+    assert render_html(results, first) == render_html(Results.model_validate_json(results.to_json()), again)
+    assert not any("<dc:date>" in svg for svg in first.values())
+
+
+def test_missing_is_a_dash() -> None:
+    table = methods_table(Results(name="t", methods={"dpo": MethodResult()}))
+    assert table.rows == [["DPO", *[NONE] * 8]]
+    assert to_csv(table).splitlines()[1] == "dpo" + "," * (len(table.records[0]) - 1)
+    assert number(None) == NONE
+    assert number(float("nan")) == NONE
+    assert number(0.0) == "0.00"
+
+
+@pytest.mark.parametrize("names", [(), ("base",), ("dpo", "grpo")])
+def test_any_subset_and_no_metrics(names: tuple[str, ...], tmp_path: Path) -> None:
+    r = Results(name="t", methods={n: MethodResult() for n in names})
+    text = write_report(r, tmp_path).read_text()
+    assert "Nothing was compared" in text
+    assert list((tmp_path / "figures").iterdir()) == []
+
+
+def test_one_method_with_a_win_rate() -> None:
+    w = WinRate(ties_half=None, strict=None, ties_as_wins=None, ci95=None, n=0, ties=0, missing=3)
+    assert "–" in Page(render_html(Results(name="t", methods={"dpo": MethodResult(win_rate=w)}))).text
+    w = WinRate(ties_half=0.593, strict=0.5, ties_as_wins=0.6, ci95=(0.52, 0.66), n=200, ties=2, missing=0)
+    lc = LengthControlled(value=0.5)
+    r = Results(name="t", methods={"dpo": MethodResult(win_rate=w, length_controlled_win_rate=lc)})
+    assert methods_table(r).rows[0][1:3] == ["59.3 [52.0, 66.0]", "50.0"]
+    assert set(all_figures(r)) == {"win_rates"}
+
+
+def test_differences_keep_their_sign() -> None:
+    c = Comparison(
+        a="dpo", b="sft", metric="win_rate", difference=-0.05, ci95=(-0.1, 0.0), p_value=0.0004, p_holm=0.0123
+    )
+    row = all_tables(Results(name="t", comparisons=[c]))["comparisons"].rows[0]
+    assert row == ["Win rate, points", "DPO − SFT", "−5.0 [−10.0, +0.0]", "< 0.001", "0.012", NONE]
+
+
+def test_csv_reads_back_and_runs_nothing() -> None:
+    for text in ("=SUM(A1)", "+1", "-1", "@x", "\t=1", "  =1"):
+        assert escape_csv(text).startswith("'")
+    assert escape_csv(-0.25) == "-0.25"
+    assert escape_csv(None) == ""
+    assert escape_csv("plain") == "plain"
+    name = '=cmd|"x",\n,'
+    rows = list(csv.reader(io.StringIO(to_csv(methods_table(Results(name="t", methods={name: MethodResult()}))))))
+    assert rows[1][0] == "'" + name
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_markdown_and_tex_escapes() -> None:
+    assert escape_markdown("a|b\n<c> *d* [e](f)") == r"a\|b &lt;c&gt; \*d\* \[e\](f)"
+    assert escape_tex("50% & $x_1^2$ #{a}~\\b") == (
+        r"50\% \& \$x\_1\textasciicircum{}2\$ \#\{a\}\textasciitilde{}\textbackslash{}b"
+    )
+    assert escape_tex("−1 – [2]") == "$-$1 -- {[}2{]}"
+    nasty = "a|b & 50%_\n\\end{tabular}"
+    table = methods_table(Results(name="t", methods={nasty: MethodResult()}))
+    columns = len(table.header)
+    for line in to_markdown(table).splitlines()[:3]:
+        assert len(re.findall(r"(?<!\\)\|", line)) == columns + 1
+    tex = to_tex(table)
+    assert tex.count(r"\end{tabular}") == 1
+    row = next(line for line in tex.splitlines() if line.startswith("a"))
+    assert len(re.findall(r"(?<!\\)&", row)) == columns - 1
+
+
+def test_numbers_for_people() -> None:
+    assert [duration(s) for s in (None, 12.34, 200, 3725)] == [NONE, "12.3 s", "3 min 20 s", "1 h 02 min"]
+    assert [size(b) for b in (None, 5 * 2**20, 3 * 2**29)] == [NONE, "5 MiB", "1.50 GiB"]
+    assert keep_together("59.3 % p = 0.1 n = 20") == "59.3\u00a0% p\u00a0=\u00a00.1 n\u00a0=\u00a020"
