@@ -84,6 +84,8 @@ def stage_settings(
 
 
 def data_settings(data: str, validation: str | None, value: dict[str, Any]) -> DataSettings:
+    if not isinstance(value, dict):
+        raise TrimtabError(f"--set data={value}: data has settings inside, such as data.max_length=512.")
     given = {"train": data} | ({"validation": validation} if validation else {})
     return parse(DataSettings, given | value, "--set (data)")
 
@@ -93,7 +95,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise TrimtabError(f"recipe {path}: no such file. recipes/ has some to start from.")
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
         raise TrimtabError(f"recipe {path}: not valid YAML: {error}") from None
     if not isinstance(value, dict):
         raise TrimtabError(f"recipe {path}: expected settings with names, found {type(value).__name__}.")
@@ -109,12 +111,14 @@ def apply_overrides(value: dict[str, Any], overrides: Sequence[str]) -> dict[str
         *path, last = key.split(".")
         place = value
         for part in path:
-            place = place.setdefault(part, {})
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
             if not isinstance(place, dict):
                 raise TrimtabError(f"--set {override!r}: {part!r} is a value, and has no settings inside.")
         try:
             place[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise TrimtabError(f"--set {override!r}: the value is not valid YAML: {error}") from None
     return value
 

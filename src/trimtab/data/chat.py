@@ -8,6 +8,7 @@ the end of the turn (ChatML's newline) belongs to the next turn and is left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,10 +42,16 @@ class Dropped:
 
 
 def load_tokenizer(source: str) -> Any:
+    advice = "Name a folder or hub model that has one with --tokenizer (in a recipe: tokenizer)."
     try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise TrimtabError(f"tokenizer {source}: cannot be loaded: {error}") from error
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # the libraries raise whatever they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrimtabError(f"tokenizer {source}: cannot be loaded: {reason} {advice}") from error
+    # From a folder with a config alone, transformers makes a tokenizer that knows no text.
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        raise TrimtabError(f"tokenizer {source}: no tokenizer files, or empty ones. {advice}")
+    return tokenizer
 
 
 def strip_last_pair(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
@@ -65,6 +72,8 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.truncation = truncation or TruncationSettings()
         self.has_template = bool(tokenizer.chat_template)
+        # A prompt is rendered once for all its completions.
+        self._apply = lru_cache(maxsize=4)(self._render)
         self.suffix = self._turn_suffix() if self.has_template else ""
         self.end_of_turn = self._end_of_turn()
 
@@ -95,7 +104,7 @@ class ChatFormat:
     def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]) if text else []
 
-    def _apply(self, messages: tuple[Message, ...], answer: str | None = None) -> str:
+    def _render(self, messages: tuple[Message, ...], answer: str | None = None) -> str:
         turns = [{"role": m.role, "content": m.content} for m in messages]
         if answer is not None:
             turns.append({"role": "assistant", "content": answer})
@@ -115,7 +124,7 @@ class ChatFormat:
         if not self.has_template:
             raise TrimtabError(
                 f"{origin}: the prompt is a conversation, but the tokenizer has no chat template. "
-                "Use a model whose tokenizer has one, set tokenizer=FOLDER to one that has, or give plain text."
+                "Name one that has with --tokenizer (in a recipe: tokenizer), or give plain text."
             )
         return prompt
 
@@ -159,8 +168,16 @@ class ChatFormat:
         while ids and messages is None and ids[-1] == self.tokenizer.eos_token_id:
             ids.pop()
         n = len(prompt_ids)
-        tail = ids[n:] if (prompt or messages) and ids[:n] == prompt_ids else self._ids(alone)
+        if not prompt and messages is None:
+            tail = ids
+        else:
+            tail = ids[n:] if ids[:n] == prompt_ids else self._continuation(alone)
         return [*tail, self.end_of_turn]
+
+    def _continuation(self, text: str) -> list[int]:
+        """A text's tokens where it goes on from another: sentencepiece puts a space before the first only."""
+        before, both = self._ids("\n"), self._ids("\n" + text)
+        return both[len(before) :] if both[: len(before)] == before else self._ids(text)
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""

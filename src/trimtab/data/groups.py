@@ -143,6 +143,11 @@ def cut_into_passes(groups: Sequence[CompletionGroup], token_budget: int) -> lis
     First-fit decreasing. Groups are never split: one over the budget has a pass of its own. How a
     step is cut changes its memory and speed, never its gradient.
     """
+    return [[groups[i] for i in members] for members in cut_places(groups, token_budget)]
+
+
+def cut_places(groups: Sequence[CompletionGroup], token_budget: int) -> list[list[int]]:
+    """cut_into_passes by the groups' places."""
     order = sorted(range(len(groups)), key=lambda i: (-groups[i].packed_length, i))
     passes: list[list[int]] = []
     used: list[int] = []
@@ -156,7 +161,7 @@ def cut_into_passes(groups: Sequence[CompletionGroup], token_budget: int) -> lis
         else:
             passes.append([i])
             used.append(need)
-    return [[groups[i] for i in sorted(members)] for members in passes]
+    return [sorted(members) for members in passes]
 
 
 def total_completion_tokens(groups: Iterable[CompletionGroup]) -> int:

@@ -9,6 +9,8 @@ completions). A row that fits none is an error that names file, row and what to 
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +64,7 @@ class BadRowError(TrimtabError):
 
 def read_records(source: str, split: str = "train", config: str | None = None) -> list[Record]:
     """All rows of a file, or of a hub data set, as Records."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         rows = _rows_of_file(path)
         name = path.name
@@ -99,7 +101,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                 raise BadRowError(
                     f"{path.name}:{number}: not UTF-8 text ({error.reason}). Save it as UTF-8."
                 ) from None
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits too
                 raise BadRowError(
                     f"{path.name}:{number}: not valid JSON ({error}). Mend or remove the line."
                 ) from None
@@ -110,7 +112,7 @@ def _read_json(path: Path) -> Iterator[tuple[int, Any]]:
         rows = json.loads(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BadRowError(f"{path.name}: not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadRowError(f"{path.name}: not valid JSON ({error}). One object a line is .jsonl.") from None
     if not isinstance(rows, list):
         raise BadRowError(f"{path.name}: expected a list of rows, found {type(rows).__name__}.")
@@ -122,10 +124,10 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise BadRowError(f"{path.name}: not a readable Parquet file ({error}).") from None
-    yield from enumerate(table.to_pylist(), start=1)
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text that is not UTF-8, odd dates
+        raise BadRowError(f"{path.name}: not a readable Parquet file ({error}). Write it anew.") from None
+    yield from enumerate(rows, start=1)
 
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
@@ -168,7 +170,8 @@ def to_record(row: Any, origin: str) -> Record:
 
 
 def _columns(row: Mapping[str, Any]) -> str:
-    return f"Columns found: {', '.join(map(str, row)) or 'none'}. A row needs {LAYOUTS}."
+    found = ", ".join(f"{name} (null)" if value is None else str(name) for name, value in row.items())
+    return f"Columns found: {found or 'none'}. A row needs {LAYOUTS}."
 
 
 def _preference(row: Mapping[str, Any], origin: str) -> Record:
@@ -177,13 +180,15 @@ def _preference(row: Mapping[str, Any], origin: str) -> Record:
     if isinstance(chosen, list) and isinstance(rejected, list):
         # Conversations may repeat the prompt's turns: what both share is the prompt.
         left, right = _turns(chosen, "chosen", origin), _turns(rejected, "rejected", origin)
-        given = row.get("prompt")
-        if isinstance(given, list):
-            prompt = _turns(given, "prompt", origin)
-            left, right = _without(prompt, left), _without(prompt, right)
+        given = None if row.get("prompt") is None else _prompt(row["prompt"], "prompt", origin)
+        prompt: str | tuple[Message, ...] | None = given
+        if isinstance(given, tuple):
+            left, right = _without(given, left), _without(given, right)
         else:
-            prompt, left, right = _split_shared(left, right, origin)
-        if not prompt:
+            # A prompt that is text repeats the first user turn, or stands for conversations that lack one.
+            shared, left, right = _split_shared(left, right, origin)
+            prompt = shared or given
+        if prompt is None:
             raise BadRowError(f"{origin}: column 'prompt' is missing and nothing is shared. {_columns(row)}")
         return Record(prompt, (_last(left, "chosen", origin), _last(right, "rejected", origin)), scores, origin)
     if row.get("prompt") is None:
@@ -206,7 +211,7 @@ def _ultrafeedback(row: Mapping[str, Any], origin: str) -> Record:
         if not isinstance(item, Mapping) or not isinstance(item.get("response"), str):
             raise BadRowError(f"{origin}: each of 'completions' needs a text 'response'.")
         score = next((item[k] for k in ("overall_score", "fine-grained_score") if item.get(k) is not None), None)
-        answers.append((_number(score, "overall_score", origin), item["response"]))
+        answers.append((_number(score, "overall_score", origin), _text(item["response"], "response", origin)))
     answers.sort(key=lambda answer: -answer[0])
     prompt = _prompt(row["instruction"], "instruction", origin)
     return Record(prompt, tuple(text for _, text in answers), tuple(score for score, _ in answers), origin)
@@ -222,9 +227,15 @@ def _scores(row: Mapping[str, Any], origin: str) -> tuple[float, ...] | None:
 
 
 def _number(value: Any, column: str, origin: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadRowError(f"{origin}: column {column!r} must be a number, found {_kind(value)}.")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise BadRowError(f"{origin}: column {column!r} must be a finite number, found {number}.")
+    return number
 
 
 def _prompt(value: Any, column: str, origin: str) -> str | tuple[Message, ...]:

@@ -84,6 +84,12 @@ def split_records(settings: DataSettings) -> Splits:
         if test_share:
             top = validation_share + test_share
             held["test"] = [r for r, p in zip(train, places, strict=True) if validation_share <= p < top]
+        for name in ("validation", "test"):
+            if getattr(settings, f"{name}_share") and not held[name]:
+                raise TrimtabError(
+                    f"{name}_share={getattr(settings, f'{name}_share')} of the {len(train)} rows of "
+                    f"{settings.train} is no row at all; raise it, or give {name}_rows."
+                )
         train = [r for r, p in zip(train, places, strict=True) if p >= validation_share + test_share]
     train = train[: settings.train_rows]
     if not train:
@@ -165,5 +171,5 @@ def require_groups(groups: Sequence[CompletionGroup], counts: SplitCounts, split
         reasons = ", ".join(f"{n} × {reason}" for reason, n in counts.dropped.items()) or "there were none"
         raise TrimtabError(
             f"data {source}: nothing is left of the {counts.rows} {split} rows ({reasons}). "
-            "Raise max_length, or look at the rows named in data.json."
+            f"Raise max_length, or mend the rows: {'; '.join(counts.dropped_rows[:3]) or 'none'}."
         )

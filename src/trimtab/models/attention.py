@@ -1,20 +1,20 @@
 """Tree attention: the completions of a group share their prompt.
 
-On the CPU one custom autograd function runs PyTorch's fused kernel over each segment and writes
-straight into the packed tensors, forward and backward: no N × N mask, no padding, no copies of
-zeros for every slice. On CUDA FlexAttention runs the same pattern as a block mask. Layers with a
-soft cap on attention scores (Gemma 2) have no fused kernel and go through plain matrix products,
-segment by segment.
+On the CPU one custom autograd function runs PyTorch's fused kernel over buckets of branches of like
+length and adds gradients up in the packed layout: no N × N mask, one kernel call a bucket. On CUDA
+FlexAttention runs the same pattern as a block mask. Layers with a soft cap on attention scores (Gemma 2)
+have no fused kernel and go through plain matrix products, over the same buckets.
 
 A sliding window is measured in positions, never in packed distance: token i sees token j of its
 own path iff 0 <= position_i - position_j < window.
 
-Dimension suffixes: _H query heads, _N packed tokens, _D head size.
+Dimension suffixes: _H heads, _N packed tokens, _D head size, _S branches of a bucket, _L their length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,102 +23,95 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from trimtab.data.groups import PackedBatch, Segment
+from trimtab.data.groups import PackedBatch
 
 NAME = "trimtab_tree"
 Range = tuple[int, int]
 
 
-def branches(segment: Segment) -> Iterator[tuple[Range, tuple[Range, ...], int]]:
-    """What attends to what: (queries, key ranges, prefix length), the keys ending with the queries.
+@dataclass(frozen=True)
+class Bucket:
+    """Branches of like length, side by side as rows of plain causal attention.
 
-    The prompt goes with the first completion, which lies right behind it: together they are one
-    causal sequence.
+    A branch is a prompt with one of its completions: one causal sequence at positions 0, 1, …. The
+    prompt's outputs are taken from its first branch; in the others its queries are computed for nothing,
+    which costs less than a kernel call for each piece.
+
+    rows: [S · L] packed positions of S branches of at most L tokens, padded on the right (a causal query
+    never sees what follows it). kept: [K] places of `rows` whose output is wanted. home: [K] their packed
+    positions, each packed position in one bucket once.
     """
-    start, end = segment.prompt
-    first = segment.completions[0]
-    yield (start, first[1]), ((start, first[1]),), 0
-    for lo, hi in segment.completions[1:]:
-        if hi > lo:
-            yield (lo, hi), ((start, end), (lo, hi)), end - start
+
+    rows: Tensor
+    kept: Tensor
+    home: Tensor
+    branches: int
+    length: int
 
 
-def branch_mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor | None:
-    """Boolean [queries, keys], the last query at the last key; None where plain causality does."""
-    if queries == keys and (window is None or keys <= window):
+BUCKET_WASTE = 0.8
+"""A branch joins a bucket while it is at least this share of the bucket's longest."""
+
+
+def buckets(batch: PackedBatch) -> list[Bucket]:
+    """The batch's branches, sorted by length into buckets; built once a batch."""
+    if "buckets" not in batch.cache:
+        batch.cache["buckets"] = list(_fill_buckets(batch))
+    return batch.cache["buckets"]  # type: ignore[return-value]
+
+
+def _fill_buckets(batch: PackedBatch) -> Iterator[Bucket]:
+    # (length, packed ranges, tokens of the prompt whose output another branch gives)
+    branches: list[tuple[int, list[Range], int]] = []
+    for segment in batch.segments:
+        prompt = segment.prompt
+        for i, completion in enumerate(segment.completions):
+            if i and completion[0] == completion[1]:
+                continue  # one token: predicted from the prompt, never fed
+            length = prompt[1] - prompt[0] + completion[1] - completion[0]
+            branches.append((length, [prompt, completion], prompt[1] - prompt[0] if i else 0))
+    branches.sort(key=lambda branch: -branch[0])
+    while branches:
+        longest = branches[0][0]
+        size = next((n for n, b in enumerate(branches) if b[0] < BUCKET_WASTE * longest), len(branches))
+        yield _make_bucket(branches[:size], longest, batch.input_ids.device)
+        branches = branches[size:]
+
+
+def _make_bucket(branches: list[tuple[int, list[Range], int]], longest: int, device: torch.device) -> Bucket:
+    rows = torch.zeros(len(branches), longest, dtype=torch.long)
+    wanted = torch.zeros(len(branches), longest, dtype=torch.bool)
+    for i, (length, ranges, skipped) in enumerate(branches):
+        rows[i, :length] = torch.cat([torch.arange(lo, hi) for lo, hi in ranges])
+        wanted[i, skipped:length] = True
+    flat = rows.flatten()
+    kept = wanted.flatten().nonzero()[:, 0]
+    return Bucket(flat.to(device), kept.to(device), flat[kept].to(device), len(branches), longest)
+
+
+def window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """Boolean [L, L], query by key; None where plain causality does, because no token is out of sight."""
+    if window is None or length <= window:
         return None
-    q = torch.arange(keys - queries, keys, device=device)[:, None]
-    k = torch.arange(keys, device=device)[None, :]
-    mask = k <= q
-    return mask if window is None else mask & (q - k < window)
+    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None, :]
+    return (distance >= 0) & (distance < window)
 
 
-def gather(x_HND: Tensor, ranges: tuple[Range, ...]) -> Tensor:
-    parts = [x_HND[:, :, lo:hi] for lo, hi in ranges if hi > lo]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+def _rows(x_HND: Tensor, bucket: Bucket, times: int = 1) -> Tensor:
+    """[1, H, N, D] -> [S, H * times, L, D]"""
+    heads, size = x_HND.shape[1], x_HND.shape[3]
+    x = x_HND[0].index_select(1, bucket.rows).view(heads, bucket.branches, bucket.length, size)
+    return (x if times == 1 else x.repeat_interleave(times, dim=0)).transpose(0, 1)
 
 
-def repeat_heads(x: Tensor, times: int) -> Tensor:
-    """[1, H_kv, N, D] -> [1, H_kv * times, N, D]"""
-    return x if times == 1 else x.repeat_interleave(times, dim=1)
+def _packed(x_SHLD: Tensor) -> Tensor:
+    """[S, H, L, D] -> [H, S · L, D]"""
+    return x_SHLD.transpose(0, 1).flatten(1, 2)
 
 
-class _FusedTree(torch.autograd.Function):
-    """The CPU's flash kernel over each branch, with gradients added up in place."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, scale: float, window: int | None
-    ) -> Tensor:
-        out = torch.empty_like(q)
-        times = q.shape[1] // k.shape[1]
-        saved: list[Tensor] = []
-        for segment in batch.segments:
-            for (lo, hi), ranges, _ in branches(segment):
-                keys = repeat_heads(gather(k, ranges), times)
-                values = repeat_heads(gather(v, ranges), times)
-                mask = branch_mask(hi - lo, keys.shape[2], window, q.device)
-                o, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                    q[:, :, lo:hi], keys, values, 0.0, mask is None, attn_mask=_additive(mask, q), scale=scale
-                )
-                out[:, :, lo:hi] = o
-                saved.append(lse)
-        ctx.save_for_backward(q, k, v, out, *saved)
-        ctx.batch, ctx.scale, ctx.window = batch, scale, window
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (grad_out,) = grads
-        q, k, v, out, *saved = ctx.saved_tensors
-        times = q.shape[1] // k.shape[1]
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        lses = iter(saved)
-        for segment in ctx.batch.segments:
-            for (lo, hi), ranges, _ in branches(segment):
-                keys = repeat_heads(gather(k, ranges), times)
-                values = repeat_heads(gather(v, ranges), times)
-                mask = branch_mask(hi - lo, keys.shape[2], ctx.window, q.device)
-                gq, gk, gv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                    grad_out[:, :, lo:hi], q[:, :, lo:hi], keys, values, out[:, :, lo:hi], next(lses),
-                    0.0, mask is None, attn_mask=_additive(mask, q), scale=ctx.scale,
-                )  # fmt: skip
-                dq[:, :, lo:hi] = gq
-                offset = 0
-                for a, b in ranges:
-                    if b > a:
-                        dk[:, :, a:b] += _fold_heads(gk[:, :, offset : offset + b - a], times)
-                        dv[:, :, a:b] += _fold_heads(gv[:, :, offset : offset + b - a], times)
-                        offset += b - a
-        return dq, dk, dv, None, None, None
-
-
-def _fold_heads(grad: Tensor, times: int) -> Tensor:
-    """The gradient of repeat_heads: sums over the query heads that share a key head."""
-    if times == 1:
-        return grad
-    one, heads, tokens, size = grad.shape
-    return grad.reshape(one, heads // times, times, tokens, size).sum(2)
+def _fold_heads(grad_HND: Tensor, times: int) -> Tensor:
+    """The gradient of repeated heads: sums over the query heads that share a key head."""
+    return grad_HND if times == 1 else grad_HND.view(-1, times, *grad_HND.shape[1:]).sum(1)
 
 
 def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
@@ -126,6 +119,60 @@ def _additive(mask: Tensor | None, like: Tensor) -> Tensor | None:
     if mask is None:
         return None
     return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill_(~mask, float("-inf"))
+
+
+class _FusedTree(torch.autograd.Function):
+    """The CPU's flash kernel over each bucket, with gradients added up in the packed layout."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, scale: float, window: int | None
+    ) -> Tensor:
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        times = q.shape[1] // k.shape[1]
+        saved: list[Tensor] = []
+        for bucket in buckets(batch):
+            if bucket.length == 1:
+                # Alone, a token's weight is 1 whatever its query is. The kernel's backward would leave
+                # rounding noise where the gradient of queries and keys is exactly 0.
+                o = _rows(v, bucket, times)
+                out[0].index_copy_(1, bucket.home, _packed(o))
+                saved += [o, o]
+                continue
+            mask = window_mask(bucket.length, window, q.device)
+            o, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                _rows(q, bucket), _rows(k, bucket, times), _rows(v, bucket, times),
+                0.0, mask is None, attn_mask=_additive(mask, q), scale=scale,
+            )  # fmt: skip
+            out[0].index_copy_(1, bucket.home, _packed(o).index_select(1, bucket.kept))
+            saved += [o, lse]
+        ctx.save_for_backward(q, k, v, *saved)
+        ctx.batch, ctx.scale, ctx.window = batch, scale, window
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad_out,) = grads
+        q, k, v, *saved = ctx.saved_tensors
+        times = q.shape[1] // k.shape[1]
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for i, bucket in enumerate(buckets(ctx.batch)):
+            if bucket.length == 1:
+                dv[0].index_add_(1, bucket.rows, _fold_heads(grad_out[0].index_select(1, bucket.home), times))
+                continue
+            o, lse = saved[2 * i : 2 * i + 2]
+            mask = window_mask(bucket.length, ctx.window, q.device)
+            # Outputs that were not kept, and padding, have no gradient.
+            go = torch.zeros_like(_packed(o))
+            go.index_copy_(1, bucket.kept, grad_out[0].index_select(1, bucket.home))
+            gq, gk, gv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                go.view(q.shape[1], bucket.branches, bucket.length, q.shape[3]).transpose(0, 1),
+                _rows(q, bucket), _rows(k, bucket, times), _rows(v, bucket, times), o, lse,
+                0.0, mask is None, attn_mask=_additive(mask, q), scale=ctx.scale,
+            )  # fmt: skip
+            for total, grad, repeated in ((dq, gq, 1), (dk, gk, times), (dv, gv, times)):
+                total[0].index_add_(1, bucket.rows, _fold_heads(_packed(grad), repeated))
+        return dq, dk, dv, None, None, None
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
@@ -147,20 +194,19 @@ def segment_attention(
     window: int | None = None,
     softcap: float | None = None,
 ) -> Tensor:
-    """Attention segment by segment. q: [1, H, N, D]; k, v: [1, H_kv, N, D] -> [1, H, N, D]"""
+    """Attention bucket by bucket. q: [1, H, N, D]; k, v: [1, H_kv, N, D] -> [1, H, N, D]"""
     if softcap is None and q.device.type == "cpu" and q.shape[-1] == v.shape[-1]:
         return _FusedTree.apply(q, k, v, batch, scale, window)  # type: ignore[no-any-return, no-untyped-call]
     times = q.shape[1] // k.shape[1]
-    outs = []
-    for segment in batch.segments:
-        for (lo, hi), ranges, _ in branches(segment):
-            keys, values = repeat_heads(gather(k, ranges), times), repeat_heads(gather(v, ranges), times)
-            n = keys.shape[2]
-            mask = branch_mask(hi - lo, n, window, q.device)
-            if mask is None:
-                mask = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()
-            outs.append(_plain(q[:, :, lo:hi], keys, values, mask, scale, softcap))
-    return torch.cat(outs, dim=2)
+    out = torch.zeros_like(q)
+    for bucket in buckets(batch):
+        mask = window_mask(bucket.length, window, q.device)
+        if mask is None:
+            mask = torch.ones(bucket.length, bucket.length, dtype=torch.bool, device=q.device).tril()
+        keys, values = _rows(k, bucket, times), _rows(v, bucket, times)
+        o = _packed(_plain(_rows(q, bucket), keys, values, mask, scale, softcap))
+        out = out.index_copy(2, bucket.home, o.index_select(1, bucket.kept)[None])
+    return out
 
 
 def tree_ids(batch: PackedBatch) -> tuple[Tensor, Tensor]:
@@ -265,7 +311,8 @@ def tree_attention_forward(
     if attention_mask is None and query.shape[2] > 1:
         n, past = query.shape[2], key.shape[2] - query.shape[2]
         attention_mask = torch.ones(n, n + past, dtype=torch.bool, device=query.device).tril(past)
-    out = _plain(query, repeat_heads(key, times), repeat_heads(value, times), attention_mask, scale, softcap)
+    keys, values = key.repeat_interleave(times, dim=1), value.repeat_interleave(times, dim=1)
+    out = _plain(query, keys, values, attention_mask, scale, softcap)
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
+from trimtab.data.groups import CompletionGroup, cut_places, pack
 from trimtab.models.policy import PolicyOutput, hash_weights
 
 CHUNK = 512
@@ -76,11 +76,11 @@ def _compute(
     token_budget: int,
     device: torch.device | str,
 ) -> Tensor:
-    places = {id(group): i for i, group in enumerate(groups)}
     found: list[Tensor | None] = [None] * len(groups)
-    for members in cut_into_passes(groups, token_budget):
+    for places in cut_places(groups, token_budget):
+        members = [groups[i] for i in places]
         logps_M = forward(pack(members).to(device)).logps.cpu()
         pieces = torch.split(logps_M, [group.completion_tokens for group in members])
-        for group, piece in zip(members, pieces, strict=True):
-            found[places[id(group)]] = piece
+        for i, piece in zip(places, pieces, strict=True):
+            found[i] = piece
     return torch.cat([piece for piece in found if piece is not None])

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -127,6 +128,7 @@ class Finished:
     settled: dict[str, Any]
 
 
+@lru_cache(maxsize=4)
 def data_order(rows: int, seed: int, epoch: int) -> np.ndarray[Any, Any]:
     """The permutation of an epoch: a function of seed and epoch, so that resuming needs no state."""
     return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -1,0 +1,309 @@
+"""Every supported layout is read; every bad row is one TrimtabError that names file and row."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimtab.data.records import Message, Record, read_records, to_record
+from trimtab.errors import TrimtabError
+
+SYSTEM, USER = Message("system", "Be brief."), Message("user", "Sky?")
+
+
+def turn(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+SKY, BLUE, GREEN = turn("user", "Sky?"), turn("assistant", "Blue."), turn("assistant", "Green.")
+
+LAYOUTS = {
+    "preference": ({"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."}, "Sky?", ("Blue.", "Green."), None),
+    "preference, conversational": (
+        {"prompt": [SKY], "chosen": [BLUE], "rejected": [GREEN]},
+        (USER,),
+        ("Blue.", "Green."),
+        None,
+    ),
+    "implicit prompt": ({"chosen": [SKY, BLUE], "rejected": [SKY, GREEN]}, (USER,), ("Blue.", "Green."), None),
+    "implicit prompt of several turns": (
+        {
+            "chosen": [turn("system", "Be brief."), SKY, BLUE, SKY, BLUE],
+            "rejected": [turn("system", "Be brief."), SKY, BLUE, SKY, GREEN],
+        },
+        (SYSTEM, USER, Message("assistant", "Blue."), USER),
+        ("Blue.", "Green."),
+        None,
+    ),
+    "prompt repeated in both": (
+        {"prompt": [SKY], "chosen": [SKY, BLUE], "rejected": [SKY, GREEN]},
+        (USER,),
+        ("Blue.", "Green."),
+        None,
+    ),
+    "prompt-completion": ({"prompt": "Sky?", "completion": "Blue."}, "Sky?", ("Blue.",), None),
+    "prompt-completion, conversational": ({"prompt": [SKY], "completion": [BLUE]}, (USER,), ("Blue.",), None),
+    "text prompt, conversational completion": ({"prompt": "Sky?", "completion": [BLUE]}, "Sky?", ("Blue.",), None),
+    "text prompt, conversations of the answer alone": (
+        {"prompt": "Sky?", "chosen": [BLUE], "rejected": [GREEN]},
+        "Sky?",
+        ("Blue.", "Green."),
+        None,
+    ),
+    # HuggingFaceH4/ultrafeedback_binarized: the prompt as text, and again as the first turn of both.
+    "H4's UltraFeedback": (
+        {
+            "prompt": "Sky?",
+            "prompt_id": "f0e3",
+            "chosen": [SKY, BLUE],
+            "rejected": [SKY, GREEN],
+            "messages": [SKY, BLUE],
+            "score_chosen": 8.5,
+            "score_rejected": 3,
+        },
+        (USER,),
+        ("Blue.", "Green."),
+        (8.5, 3.0),
+    ),
+    # openbmb/UltraFeedback: best first, whatever their order in the row.
+    "openbmb's UltraFeedback": (
+        {
+            "instruction": "Sky?",
+            "completions": [
+                {"response": "Green.", "overall_score": 2},
+                {"response": "Blue.", "overall_score": 9.0},
+                {"response": "Bluish.", "overall_score": None, "fine-grained_score": 4.5},
+            ],
+        },
+        "Sky?",
+        ("Blue.", "Bluish.", "Green."),
+        (9.0, 4.5, 2.0),
+    ),
+    "scores in metadata": (
+        {
+            "prompt": "Sky?",
+            "chosen": "Blue.",
+            "rejected": "Green.",
+            "metadata": {"score_chosen": 7, "score_rejected": 7},
+        },
+        "Sky?",
+        ("Blue.", "Green."),
+        (7.0, 7.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_every_layout_from_every_kind_of_file(name: str, suffix: str, tmp_path: Path) -> None:
+    """Two equal rows; the second one's origin is row 2."""
+    row, prompt, completions, scores = LAYOUTS[name]
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([row, row]), path)
+    elif suffix == ".json":
+        path.write_text(json.dumps([row, row], indent=1))
+    else:
+        path.write_text(f"{json.dumps(row)}\n{json.dumps(row)}")
+    records = read_records(str(path))
+    assert records[1] == Record(prompt, completions, scores, f"rows{suffix}:2")
+    assert len(records) == 2
+
+
+def test_lines_keep_their_numbers(tmp_path: Path) -> None:
+    """A byte order mark, a blank line and Windows line ends; the row on line 3 is called 3."""
+    row = json.dumps({"prompt": "é", "completion": "ñ"}, ensure_ascii=False)
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{row}\r\n\r\n{row}\r\n".encode())
+    assert [record.origin for record in read_records(str(path))] == ["rows.jsonl:1", "rows.jsonl:3"]
+
+
+def test_real_ultrafeedback(shared_data: Path) -> None:
+    """The counts of ../shared/data/README.md."""
+    records = read_records(str(shared_data / "data" / "ultrafeedback" / "train.jsonl"))
+    assert len(records) == 1000
+    assert sum(r.completions[0] == r.completions[1] for r in records) == 4
+    assert sum(r.scores[0] == r.scores[1] for r in records if r.scores) == 111
+    assert sum("" in r.completions for r in records) == 2
+    assert all(r.scores and r.scores[0] >= r.scores[1] for r in records)
+    longer = sum(len(r.completions[0]) > len(r.completions[1]) for r in records)
+    assert round(longer / 10) == 55
+    assert records[0].prompt == "how to cook t-bone in the oven"
+
+
+def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's rows are read the same; its own errors become one that says what to check."""
+    import datasets
+
+    asked = []
+
+    def load(name: str, config: str | None, split: str) -> Any:
+        asked.append((name, config, split))
+        if "absent" in name:
+            raise datasets.exceptions.DatasetNotFoundError("no such data set")
+        return datasets.Dataset.from_list([{"chosen": [SKY, BLUE], "rejected": [SKY, GREEN]}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    [record] = read_records("someone/pairs", "train_prefs", "default")
+    assert asked == [("someone/pairs", "default", "train_prefs")]
+    assert record == Record((USER,), ("Blue.", "Green."), None, "someone/pairs/train_prefs:1")
+    with pytest.raises(TrimtabError, match=r"someone/absent.*no such data set.*Check the name and the split"):
+        read_records("someone/absent")
+
+
+GOOD = {"prompt": "p", "chosen": "a", "rejected": "b"}
+BAD_ROWS: dict[str, tuple[Any, str]] = {
+    "broken JSON": ('{"prompt": "p", ', "not valid JSON"),
+    "a number of 5,000 digits": ('{"prompt": ' + "1" * 5000 + "}", "not valid JSON"),
+    "nested without end": ("[" * 100_000, "not valid JSON"),
+    "a list": (["p", "a", "b"], "expected an object with named columns, found list"),
+    "missing rejected": ({"prompt": "p", "chosen": "a"}, "'rejected' is missing or null"),
+    "missing chosen": ({"prompt": "p", "rejected": "a"}, "'chosen' is missing or null"),
+    "missing prompt": ({"chosen": "a", "rejected": "b"}, "'prompt' is missing or null"),
+    "missing prompt of a completion": ({"completion": "a"}, "'prompt' is missing or null"),
+    "no known column": ({"text": "p"}, "Columns found: text. A row needs prompt"),
+    "no column": ({}, "Columns found: none"),
+    "null": (GOOD | {"chosen": None}, "'chosen' is missing or null"),
+    "all null": ({"prompt": "p", "chosen": None, "rejected": None}, r"chosen \(null\), rejected \(null\)"),
+    "null prompt": (GOOD | {"prompt": None}, "'prompt' is missing or null"),
+    "wrong type": (GOOD | {"chosen": 7}, "'chosen' must be text or a list of messages, found int"),
+    "wrong type of prompt": (
+        GOOD | {"prompt": {"a": 1}},
+        "'prompt' must be text or a list of messages, found dict",
+    ),
+    "wrong type of prompt beside conversations": (
+        {"prompt": 7, "chosen": [SKY, BLUE], "rejected": [SKY, GREEN]},
+        "'prompt' must be text or a list of messages, found int",
+    ),
+    "lone surrogate": ('{"prompt": "p", "chosen": "\\ud800", "rejected": "b"}', "'chosen' holds a lone surrogate"),
+    "lone surrogate in a response": (
+        '{"instruction": "p", "completions": [{"response": "\\udfff", "overall_score": 1}]}',
+        "'response' holds a lone surrogate",
+    ),
+    "empty conversation": (GOOD | {"prompt": []}, "'prompt' is a conversation without messages"),
+    "unknown role": (GOOD | {"prompt": [turn("bot", "p")]}, "unknown role 'bot'. Known: system, user, assistant"),
+    "message without content": (GOOD | {"prompt": [{"role": "user"}]}, "each message needs 'role' and 'content'"),
+    "message of null": (GOOD | {"prompt": [turn("user", None)]}, "'prompt.content' must be text"),
+    "answer is the user's": (
+        GOOD | {"chosen": [SKY]},
+        "'chosen' must be one assistant turn after the prompt, found user",
+    ),
+    "answer of two turns": ({"prompt": [SKY], "completion": [BLUE, BLUE]}, "found assistant → assistant"),
+    "prompts that differ": (
+        {"chosen": [SKY, BLUE], "rejected": [turn("user", "Sea?"), GREEN]},
+        "do not share the turns before their last",
+    ),
+    "conversations of the answer alone": ({"chosen": [BLUE], "rejected": [GREEN]}, "nothing is shared"),
+    "score of text": (
+        GOOD | {"score_chosen": "9", "score_rejected": 1},
+        "'score_chosen' must be a number, found str",
+    ),
+    "score that is true": (GOOD | {"score_chosen": 1, "score_rejected": True}, "'score_rejected' must be a number"),
+    "score that is no number": (
+        '{"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": NaN, "score_rejected": 1}',
+        "'score_chosen' must be a finite number, found nan",
+    ),
+    "score beyond a float": (GOOD | {"score_chosen": 10**400, "score_rejected": 1}, "must be a finite number"),
+    "no completions": ({"instruction": "p", "completions": []}, "list of completions that is not empty"),
+    "completion without response": ({"instruction": "p", "completions": [{}]}, "needs a text 'response'"),
+    "completion without score": ({"instruction": "p", "completions": [{"response": "a"}]}, "found null"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_bad_row(name: str, write_jsonl: Callable[..., Path]) -> None:
+    row, message = BAD_ROWS[name]
+    path = write_jsonl([GOOD, row], "bad.jsonl")
+    with pytest.raises(TrimtabError, match=message) as found:
+        read_records(str(path))
+    assert str(found.value).startswith("bad.jsonl:2: ")
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    """Files that cannot be read at all. Where a row can be named, it is."""
+
+    def message(name: str, content: bytes) -> str:
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(TrimtabError) as found:
+            read_records(str(path))
+        assert name in str(found.value)
+        return str(found.value)
+
+    pq.write_table(pa.Table.from_pylist([GOOD] * 100), tmp_path / "whole.parquet")
+    parquet = (tmp_path / "whole.parquet").read_bytes()
+    not_text = pa.array([b"\xff"]).cast(pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"prompt": not_text, "completion": ["a"]}), tmp_path / "bytes.parquet")
+
+    assert "the file is empty" in message("a.jsonl", b"")
+    assert "holds no rows" in message("b.jsonl", b"\n\n")
+    assert "holds no rows" in message("c.json", b"[]")
+    assert "c.jsonl:2: not UTF-8" in message("c.jsonl", json.dumps(GOOD).encode() + b'\n{"prompt": "\xe9"}')
+    assert "not UTF-8" in message("d.json", b'[{"prompt": "\xe9"}]')
+    assert "expected a list of rows, found dict" in message("e.json", json.dumps(GOOD).encode())
+    assert "One object a line is .jsonl" in message("f.json", (json.dumps(GOOD) + "\n").encode() * 2)
+    assert "f.json:1: expected an object" in message("f.json", b"[3]")
+    assert "not a readable Parquet file" in message("g.parquet", parquet[: len(parquet) // 2])
+    assert "not a readable Parquet file" in message("bytes.parquet", (tmp_path / "bytes.parquet").read_bytes())
+    assert "unknown kind of file. Known: .jsonl, .json, .parquet" in message("h.csv", b"prompt,chosen")
+
+
+@pytest.mark.parametrize("name", ["absent.jsonl", "./absent", "folder", "~nobody-of-this-name/absent.json"])
+def test_no_such_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(TrimtabError, match=r"no such file. Give a .jsonl, .json or .parquet file"):
+        read_records(name)
+
+
+HOSTILE = st.sampled_from([None, True, 10**400, math.nan, math.inf, "", "user", "\ud800", [], {}])
+JUNK = HOSTILE | st.recursive(
+    HOSTILE | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def spoilt_rows(draw: st.DrawFn) -> Any:
+    """A row of a known layout, with junk in place of up to two of its parts, at any depth."""
+    row: Any = {"row": copy.deepcopy(draw(st.sampled_from([row for row, *_ in LAYOUTS.values()])))}
+    for _ in range(draw(st.integers(0, 2))):
+        place, key = row, "row"
+        while isinstance(place[key], (dict, list)) and place[key] and draw(st.integers(0, 3)):
+            place = place[key]
+            key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        place[key] = draw(JUNK)
+    return row["row"]
+
+
+@given(spoilt_rows())
+@settings(max_examples=500, deadline=None)
+def test_any_row_is_a_record_or_a_trimtab_error(row: Any) -> None:
+    """And a record that is given out is sound: text that can be written, finite scores, one per completion."""
+    problem = ""
+    try:
+        record = to_record(row, "file:7")
+    except TrimtabError as error:
+        problem = str(error)
+    if problem:
+        assert problem.startswith("file:7: ")
+        return
+    turns = [record.prompt] if isinstance(record.prompt, str) else [m.content for m in record.prompt]
+    assert turns
+    assert record.completions
+    for text in (*turns, *record.completions):
+        text.encode("utf-8")
+    if record.scores is not None:
+        assert len(record.scores) == len(record.completions)
+        assert all(math.isfinite(score) for score in record.scores)

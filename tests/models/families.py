@@ -1,0 +1,84 @@
+"""Small random models of every family, and random groups to run them on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from trimtab.data.groups import CompletionGroup
+
+VOCABULARY = 61
+WINDOW = 6
+"""Shorter than most test sequences: a window measured in packed distance would show."""
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES: dict[str, Any] = {
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE),
+    "llama": LlamaConfig(**SHAPE),
+    "mistral": MistralConfig(**SHAPE, sliding_window=WINDOW),
+    "gemma": GemmaConfig(**SHAPE),
+    "gemma2": Gemma2Config(
+        **SHAPE, sliding_window=WINDOW, attn_logit_softcapping=2.0, final_logit_softcapping=1.5
+    ),
+    "gemma3": Gemma3TextConfig(
+        **SHAPE, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "gpt2": GPT2Config(
+        vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2
+    ),
+}
+
+
+def make(family: str, seed: int = 0) -> Any:
+    """A model with weights large enough that soft caps and windows matter."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(FAMILIES[family], attn_implementation="eager")
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    return model.eval()
+
+
+tokens = st.lists(st.integers(3, VOCABULARY - 1), min_size=1, max_size=14).map(tuple)
+groups = st.builds(
+    lambda prompt, completions: CompletionGroup(prompt, tuple(completions)),
+    tokens,
+    st.lists(tokens, min_size=1, max_size=4),
+)
+batches = st.lists(groups, min_size=1, max_size=4)
+
+
+def single_logps(model: Any, members: list[CompletionGroup]) -> torch.Tensor:
+    """The same log-probabilities, one unpadded sequence at a time, through transformers alone."""
+    out = []
+    for group in members:
+        for completion in group.completions:
+            ids = torch.tensor([group.prompt + completion])
+            logps = model(input_ids=ids).logits[0].float().log_softmax(-1)
+            out.append(logps[len(group.prompt) - 1 : -1].gather(-1, torch.tensor(completion)[:, None])[:, 0])
+    return torch.cat(out)

@@ -1,0 +1,89 @@
+"""The invariant that everything rests on: a packed batch gives what single sequences give."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from models.families import FAMILIES, batches, make, single_logps
+
+from trimtab.data.groups import CompletionGroup, pack
+from trimtab.models import attention
+from trimtab.models.policy import Policy
+
+MODELS = {family: make(family) for family in FAMILIES}
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    POLICIES = {family: Policy(copy.deepcopy(model)) for family, model in MODELS.items()}
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=25, deadline=None)
+@given(members=batches)
+def test_logps_and_gradients_equal_single_sequences(family: str, members: list[CompletionGroup]) -> None:
+    """‖Δ‖ ≤ 1e-5 ‖g‖ + 1e-8 for every tensor, the loss a random weighting of the log-probabilities."""
+    model, policy = MODELS[family], POLICIES[family]
+    expected = single_logps(model, members)
+    weights = torch.randn(expected.numel(), generator=torch.Generator().manual_seed(0))
+    model.zero_grad()
+    (expected * weights).sum().backward()
+    policy.zero_grad()
+    found = policy(pack(members)).logps
+    (found * weights).sum().backward()
+    assert torch.allclose(found, expected, atol=2e-5, rtol=1e-5)
+    theirs, ours = gradients(model), gradients(policy.model)
+    assert theirs.keys() == ours.keys()
+    for name, g in theirs.items():
+        # The key biases' true gradient is 0 (softmax ignores a constant): both are rounding noise there.
+        noise = 1e-6 if name.endswith("k_proj.bias") else 1e-8
+        assert (ours[name] - g).norm() <= 1e-5 * g.norm() + noise, name
+
+
+def test_every_family_but_gpt2_runs_the_tree() -> None:
+    assert [family for family in FAMILIES if not POLICIES[family].uses_tree] == ["gpt2"]
+
+
+def test_padded_rows_warn_of_their_cost() -> None:
+    with pytest.warns(UserWarning, match="each prompt once per completion"):
+        Policy(make("gpt2"))
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "gpt2"])
+@settings(max_examples=4, deadline=None)
+@given(members=batches)
+def test_flex_attention_gives_the_same_numbers(family: str, members: list[CompletionGroup]) -> None:
+    """The CUDA path's block mask, run uncompiled on the CPU."""
+    policy, batch = POLICIES[family], pack(members)
+    with torch.no_grad(), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore")
+        expected = policy(batch).logps
+        patch.setattr(attention, "segment_attention", attention.flex_tree_attention)
+        assert torch.allclose(policy(pack(members)).logps, expected, atol=2e-5)
+
+
+def test_a_completion_sees_its_prompt_and_itself_only() -> None:
+    """Changing one completion, or another group, leaves the others' log-probabilities as they were."""
+    policy = POLICIES["qwen2"]
+    first = CompletionGroup((5, 6, 7), ((8, 9, 10), (11, 12, 13)))
+    other = CompletionGroup((5, 6, 7), ((8, 9, 10), (40, 41, 42)))
+    neighbour = CompletionGroup((20, 21), ((22, 23),))
+    with torch.no_grad():
+        alone = policy(pack([first])).logps[:3]
+        changed = policy(pack([neighbour, other])).logps[2:5]
+    assert torch.allclose(alone, changed, atol=1e-5)
+
+
+def test_length_dependent_rope_is_not_run_as_a_tree() -> None:
+    config = copy.deepcopy(FAMILIES["llama"])
+    config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    from trimtab.models.policy import _serves_tree
+
+    assert not _serves_tree(config)
+    assert _serves_tree(FAMILIES["llama"])

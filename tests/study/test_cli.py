@@ -1,0 +1,316 @@
+"""The command's dead ends: exit code not 0, one message that says what, where and what to do, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import yaml
+
+from trimtab import __version__, cli
+
+PAIRS = [{"prompt": f"Name {i}", "chosen": f"It is {i}.", "rejected": "No."} for i in range(6)]
+FAST = ["--set", "max_steps=1", "--set", "batch_size=2", "--set", "warmup_steps=0"]
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """run("sft", "--model", …) -> exit code, stdout, stderr; in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["trimtab", *map(str, words)])
+        capsys.readouterr()  # what came before
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        printed = capsys.readouterr()
+        code = left.value.code
+        return (code if isinstance(code, int) else int(code is not None)), printed.out, printed.err
+
+    with mock.patch.dict(os.environ):  # the command sets what quietens the libraries
+        os.environ.pop("TRIMTAB_DEBUG", None)
+        yield command
+
+
+@pytest.fixture
+def dead_end(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Runs a command that must fail, and gives its one message."""
+
+    def command(*words: object) -> str:
+        code, out, err = run(*words)
+        assert code == 1
+        assert "Traceback" not in err + out
+        assert err.startswith("error: ")
+        assert err.count("error: ") == 1
+        return err.removeprefix("error: ").strip()
+
+    return command
+
+
+@pytest.fixture
+def train(
+    tiny_model_dir: Callable[..., Path], dead_end: Callable[..., str], write_jsonl: Callable[..., Path]
+) -> Any:
+    """train("sft", rows, *words): one step on these rows, of a model that the sharper tests never get to load."""
+    model = tiny_model_dir()
+
+    def command(method: str, rows: list[Any], *words: str) -> str:
+        return dead_end(
+            method, "--model", model, "--data", write_jsonl(rows, "mine.jsonl"), "--out", "out", *FAST, *words
+        )
+
+    return command
+
+
+# ---- data
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "expected"),
+    [
+        (
+            "dpo",
+            [PAIRS[0], {"prompt": "p", "chosen": "c"}],
+            ["mine.jsonl:2", "'rejected' is missing", "A row needs"],
+        ),
+        ("sft", [PAIRS[0], '{"prompt": '], ["mine.jsonl:2", "not valid JSON", "Mend or remove the line"]),
+        ("sft", [], ["mine.jsonl", "the file is empty"]),
+        (
+            "dpo",
+            [PAIRS[0] | {"chosen": 5}],
+            ["mine.jsonl:1", "'chosen' must be text or a list of messages, found int"],
+        ),
+        ("dpo", [{"prompt": "p", "completion": "c"}], ["mine.jsonl:1", "needs 'chosen' and 'rejected'"]),
+    ],
+    ids=["missing column", "broken JSON", "empty file", "wrong type", "no pair"],
+)
+def test_bad_data(method: str, rows: list[Any], expected: list[str], train: Any) -> None:
+    found = train(method, rows)
+    for part in expected:
+        assert part in found
+
+
+def test_no_such_data(tiny_model_dir: Callable[..., Path], dead_end: Callable[..., str]) -> None:
+    found = dead_end("sft", "--model", tiny_model_dir(), "--data", "absent.jsonl", "--out", "out")
+    assert found == (
+        "data absent.jsonl: no such file. Give a .jsonl, .json or .parquet file, or the name of a hub data set."
+    )
+
+
+def test_nothing_left_after_truncation(train: Any) -> None:
+    found = train("dpo", PAIRS, "--set", "data.max_length=3")
+    assert "nothing is left of the 6 training rows (6 × prompt too long)" in found
+    assert "Raise max_length" in found
+    assert "mine.jsonl:1: prompt too long" in found
+
+
+def test_conversation_without_a_chat_template(
+    shared_data: Path, dead_end: Callable[..., str], write_jsonl: Callable[..., Path]
+) -> None:
+    rows = [{"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Ho"}]}]
+    model = shared_data / "models" / "stories260k"
+    found = dead_end("sft", "--model", model, "--data", write_jsonl(rows), "--out", "out")
+    assert found.startswith("rows.jsonl:1: ")
+    assert "no chat template" in found
+    assert "--tokenizer" in found
+
+
+# ---- models
+
+
+def test_model_folders(
+    tiny_model_dir: Callable[..., Path],
+    dead_end: Callable[..., str],
+    write_jsonl: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """Without weights, without a config, without a tokenizer, and absent."""
+    data = write_jsonl(PAIRS)
+
+    def found(model: Path) -> str:
+        return dead_end("sft", "--model", model, "--data", data, "--out", "out")
+
+    weightless = tiny_model_dir("weightless")
+    (weightless / "model.safetensors").unlink()
+    assert "no weights (model.safetensors). Copy the weights there" in found(weightless)
+    (weightless / "config.json").unlink()
+    assert "no config.json in it" in found(weightless)
+    assert "no such folder. Give a Hugging Face folder or a hub name" in found(tmp_path / "absent")
+    wordless = tiny_model_dir("wordless")
+    for file in wordless.glob("*token*"):
+        file.unlink()
+    assert "no tokenizer files" in found(wordless)
+    assert "the sandbox has sandbox:base and sandbox:instruct" in found(Path("sandbox:best"))
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("learning_rat=1", "--set (dpo): unknown setting 'learning_rat'. Did you mean 'learning_rate'?"),
+        ("loss=dppo", "--set (dpo): loss: unknown loss 'dppo'; known: dpo"),
+        ("data.max_lenght=9", "--set (data): unknown setting 'max_lenght'. Did you mean 'max_length'?"),
+        ("beta", "--set 'beta': expected key=value, such as sft.learning_rate=1e-4."),
+    ],
+)
+def test_settings(setting: str, expected: str, dead_end: Callable[..., str]) -> None:
+    found = dead_end("dpo", "--model", "m", "--data", "d.jsonl", "--out", "out", "--set", setting)
+    assert found.startswith(expected)
+
+
+def test_recipes(dead_end: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("name: r\nmodel: m\nsandbx: {}\n")
+    assert dead_end("study", "absent.yaml") == (
+        "recipe absent.yaml: no such file. recipes/ has some to start from."
+    )
+    assert "r.yaml: unknown setting 'sandbx'. Did you mean 'sandbox'?" in dead_end("study", "r.yaml")
+
+
+def test_judge_and_opponent_go_together(dead_end: Callable[..., str]) -> None:
+    words = ("evaluate", "--model", "m", "--data", "d.jsonl", "--out", "out")
+    assert "--judge and --opponent go together" in dead_end(*words, "--judge", "gold")
+    assert "unknown judge" in dead_end(*words, "--judge", "me", "--opponent", "m")
+
+
+# ---- folders that are taken
+
+
+def test_a_stage_is_finished_once_and_its_folder_is_kept(
+    run: Callable[..., tuple[int, str, str]],
+    dead_end: Callable[..., str],
+    tiny_model_dir: Callable[..., Path],
+    write_jsonl: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """Done; done already; other settings refused, naming what differs; a stranger's folder refused."""
+    words = ("sft", "--model", tiny_model_dir(), "--data", write_jsonl(PAIRS), *FAST)
+    code, out, _ = run(*words, "--out", "out")
+    assert (code, out) == (0, "Model: out/best\n")
+    done = (tmp_path / "out" / "done.json").read_bytes()
+
+    assert run(*words, "--out", "out")[0] == 0
+    assert (tmp_path / "out" / "done.json").read_bytes() == done
+
+    assert dead_end(*words, "--out", "out", "--set", "learning_rate=0.5") == (
+        "out: holds another run (its settings.learning_rate differ). "
+        "Choose another output folder, or remove this one."
+    )
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    assert "not a folder of trimtab's" in dead_end(*words, "--out", "other")
+    assert (tmp_path / "other" / "letter.txt").read_text() == "mine"
+
+
+def test_the_same_command_works_once_the_data_are_mended(
+    run: Callable[..., tuple[int, str, str]],
+    dead_end: Callable[..., str],
+    tiny_model_dir: Callable[..., Path],
+    write_jsonl: Callable[..., Path],
+) -> None:
+    """The message says to mend the line: what failed before its first step must not keep the folder."""
+    words = ("sft", "--model", tiny_model_dir(), "--data", write_jsonl([*PAIRS, "{"]), "--out", "out", *FAST)
+    assert "Mend or remove the line" in dead_end(*words)
+    write_jsonl(PAIRS)
+    assert run(*words) == (0, "Model: out/best\n", mock.ANY)
+
+
+def test_a_study_that_never_began_keeps_no_folder(dead_end: Callable[..., str], tmp_path: Path) -> None:
+    """A misspelt file is spelt otherwise in the next try."""
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"name": "r", "model": "m", "data": {"train": "a.jsonl"}}))
+    assert dead_end("study", "r.yaml").startswith("data a.jsonl: no such file")
+    assert dead_end("study", "r.yaml", "--set", "data.train=b.jsonl").startswith("data b.jsonl: no such file")
+
+
+def test_a_study_refuses_the_folder_of_another(dead_end: Callable[..., str], tmp_path: Path) -> None:
+    from trimtab.recipe import load_recipe
+    from trimtab.study import claim_study
+
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "r", "model": "m", "data": {"train": "absent.jsonl"}}))
+    claim_study(load_recipe(recipe), tmp_path / "taken")
+    (tmp_path / "taken" / "seed-0" / "stages" / "sft").mkdir(parents=True)
+    (tmp_path / "taken" / "seed-0" / "stages" / "sft" / "done.json").write_text("{}")
+    found = dead_end("study", recipe, "--out", "taken", "--set", "dpo.beta=0.5")
+    assert found == ("taken: holds another study (its dpo differ). Choose another --out, or remove this folder.")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    assert "not a study of trimtab's" in dead_end("study", recipe, "--out", "other")
+    assert "no results.json in it" in dead_end("report", "other")
+
+
+# ---- how it ends
+
+
+def test_stopping_says_how_to_go_on(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trimtab.study.report_only", interrupted)
+    assert run("report", "folder") == (
+        130,
+        "",
+        "stopped; the same command goes on from the last checkpoint\n",
+    )
+
+
+def test_usage(run: Callable[..., tuple[int, str, str]]) -> None:
+    """A word that is no command, or a missing option, is 2; the version is 0."""
+    assert run("trian")[0] == 2
+    code, _, err = run("sft", "--data", "d.jsonl", "--out", "out")
+    assert code == 2
+    assert "--model" in err
+    assert run("version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_as_a_process_of_its_own(debug: bool, write_jsonl: Callable[..., Path], tmp_path: Path) -> None:
+    """One line without --debug, the traceback with it."""
+    (tmp_path / "m").mkdir()
+    command = [sys.executable, "-m", "trimtab.cli", *(["--debug"] if debug else [])]
+    words = ["sft", "--model", "./m", "--data", str(write_jsonl(PAIRS)), "--out", "out"]
+    env = {name: value for name, value in os.environ.items() if name != "TRIMTAB_DEBUG"}
+    done = subprocess.run([*command, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    message = "model ./m: no config.json in it, so it is no Hugging Face model folder."
+    assert done.returncode != 0
+    assert done.stdout == ""
+    if debug:
+        assert "Traceback (most recent call last)" in done.stderr
+        assert done.stderr.rstrip().endswith(f"TrimtabError: {message}")
+    else:
+        assert done.stderr == f"error: {message}\n"
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In this process: the error itself comes through."""
+    monkeypatch.setattr(sys, "argv", ["trimtab", "--debug", "report", str(tmp_path)])
+    with mock.patch.dict(os.environ), pytest.raises(cli.TrimtabError, match=r"no results\.json"):
+        cli.main()
+
+
+def test_data_is_described_beside_the_model(
+    run: Callable[..., tuple[int, str, str]],
+    tiny_model_dir: Callable[..., Path],
+    write_jsonl: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """data.json of a DPO run with one identical pair: 5 of 6 rows are used, and the sixth is named."""
+    rows = [*PAIRS[:5], PAIRS[5] | {"rejected": PAIRS[5]["chosen"]}]
+    words = ("dpo", "--model", tiny_model_dir(), "--data", write_jsonl(rows), "--out", "out", *FAST)
+    assert run(*words)[0] == 0
+    counts = json.loads((tmp_path / "out" / "data.json").read_text())["train"]
+    assert (counts["rows"], counts["used"]) == (6, 5)
+    assert counts["dropped"] == {"identical completions": 1}
+    assert counts["dropped_rows"] == ["rows.jsonl:6: identical completions"]

@@ -1,0 +1,190 @@
+"""What a recipe may say, and how it is told what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from trimtab.errors import TrimtabError
+from trimtab.recipe import Recipe, apply_overrides, load_recipe, parse, stage_settings
+
+SANDBOX = {"name": "toy", "model": "sandbox:base", "sandbox": {"train_rows": 10}}
+OWN = {"name": "own", "model": "org/model", "data": {"train": "rows.jsonl"}}
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
+
+
+def recipe(value: dict[str, Any], *overrides: str) -> Recipe:
+    return parse(Recipe, apply_overrides(yaml.safe_load(yaml.safe_dump(value)), overrides), "r.yaml")
+
+
+def message(value: dict[str, Any], *overrides: str) -> str:
+    with pytest.raises(TrimtabError) as found:
+        recipe(value, *overrides)
+    return str(found.value)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_recipes_that_are_shipped(path: Path) -> None:
+    """Each is valid, and what is written to a study's folder reads back as the same recipe."""
+    loaded = load_recipe(path)
+    assert Recipe.model_validate(yaml.safe_load(yaml.safe_dump(loaded.model_dump()))) == loaded
+
+
+# ---- overrides
+
+
+def test_overrides_are_yaml() -> None:
+    """1e-4 is text to YAML, which wants 1.0e-4; the settings read it as the number that is meant."""
+    made = recipe(
+        SANDBOX,
+        "sft.learning_rate=1e-4",
+        "dpo.beta=0.2",
+        "dpo.batch_size=8",
+        "methods=[base, sft]",
+        "sandbox.max_length=128",
+        "sft.adam_betas=[0.9, 0.95]",
+        "sft.patience=null",
+        "evaluation.decoding.temperature=1",
+    )
+    assert made.sft.learning_rate == 1e-4
+    assert (made.dpo.beta, made.dpo.batch_size) == (0.2, 8)
+    assert made.methods == ["base", "sft"]
+    assert made.sandbox is not None
+    assert (made.sandbox.max_length, made.sandbox.train_rows) == (128, 10)
+    assert made.sft.adam_betas == (0.9, 0.95)
+    assert made.sft.patience is None
+    assert made.evaluation.decoding.temperature == 1.0
+
+
+def test_the_last_override_counts() -> None:
+    assert recipe(SANDBOX, "sft.epochs=2", "sft.epochs=3").sft.epochs == 3
+
+
+def test_value_may_hold_an_equals_sign() -> None:
+    assert apply_overrides({}, ["data.train=a=b.jsonl"]) == {"data": {"train": "a=b.jsonl"}}
+
+
+def test_section_that_is_empty_in_the_file() -> None:
+    """`sft:` with nothing below it is null to YAML."""
+    assert apply_overrides({"sft": None}, ["sft.epochs=2"]) == {"sft": {"epochs": 2}}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("sft.epochs", "expected key=value, such as sft.learning_rate=1e-4"),
+        ("=3", "expected key=value"),
+        ("name.first=3", "'name' is a value, and has no settings inside"),
+        ("sft.epochs=[1", "the value is not valid YAML"),
+        ("name=2024-13-01", "the value is not valid YAML: month must be in 1..12"),
+    ],
+)
+def test_overrides_that_cannot_be_read(override: str, expected: str) -> None:
+    found = message(SANDBOX, override)
+    assert found.startswith(f"--set {override!r}: ")
+    assert expected in found
+
+
+# ---- unknown and wrong settings
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("sft.learning_rat=1e-4", "unknown setting 'sft.learning_rat'. Did you mean 'learning_rate'?"),
+        ("sandbx={}", "unknown setting 'sandbx'. Did you mean 'sandbox'?"),
+        ("evaluation.decoding.temprature=1", "'evaluation.decoding.temprature'. Did you mean 'temperature'?"),
+        ("sandbox.trainrows=1", "unknown setting 'sandbox.trainrows'. Did you mean 'train_rows'?"),
+        ("dpo.zzz=1", "unknown setting 'dpo.zzz'. Known: accumulation, adam_betas,"),
+        ("dpo.loss=dppo", "dpo.loss: unknown loss 'dppo'; known: dpo"),
+        ("methods=[base, sfft]", "methods.1: "),
+        ("methods=[sft, sft]", "'methods' must name at least one method, and none twice"),
+        ("methods=[]", "'methods' must name at least one method"),
+        ("sft.learning_rate=0", "sft.learning_rate: Input should be greater than 0 (given: 0)"),
+        ("sft.batch_size=many", "sft.batch_size: Input should be a valid integer"),
+        ("sft=3", "sft: Input should be"),
+        ("name=a/b", "name: String should match pattern"),
+    ],
+)
+def test_settings_that_are_wrong(override: str, expected: str) -> None:
+    found = message(SANDBOX, override)
+    assert expected in found
+    assert found.startswith("r.yaml: ")
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    found = message(SANDBOX, "dpo.beta=-1", "sft.epoch=2")
+    assert found.splitlines() == [
+        "r.yaml: unknown setting 'sft.epoch'. Did you mean 'epochs'?",
+        "r.yaml: dpo.beta: Input should be greater than 0 (given: -1)",
+    ]
+
+
+def test_what_must_go_together() -> None:
+    both = {"judge": "gold", "opponent": "sandbox:instruct"}
+    assert recipe(SANDBOX | both).judge == "gold"
+    for one in both:
+        assert "'judge' and 'opponent' go together" in message(SANDBOX | {one: both[one]})
+    assert "judge 'gold' knows the sandbox's world only" in message(OWN | both)
+    assert "give either 'data' (your own) or 'sandbox'" in message(SANDBOX | OWN)
+    assert "give either 'data' (your own) or 'sandbox'" in message({"name": "n", "model": "m"})
+    assert "best_metric and best_is (highest or lowest) go together" in message(SANDBOX, "sft.best_metric=loss")
+    assert "model: Field required" in message({"name": "n", "sandbox": {}})
+
+
+def test_stages_follow_the_recipes_seed() -> None:
+    """Unless they set their own; and one recipe's seed is no other's."""
+    made = recipe(SANDBOX, "seed=7", "dpo.seed=3")
+    assert (made.sft.seed, made.dpo.seed) == (7, 3)
+    assert recipe(SANDBOX, "seed=8", "sft.epochs=2").sft.seed == 8
+    assert recipe(SANDBOX).sft.seed == 0
+
+
+# ---- files
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"name: [a", "not valid YAML"),
+        (b"name: caf\xe9", "not valid YAML"),
+        (b"when: 2024-13-01", "not valid YAML: month must be in 1..12"),
+        (b"", "expected settings with names, found NoneType"),
+        (b"- name", "expected settings with names, found list"),
+    ],
+)
+def test_files_that_are_no_recipe(content: bytes, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(content)
+    with pytest.raises(TrimtabError, match=expected) as found:
+        load_recipe(path)
+    assert str(found.value).startswith(f"recipe {path}: ")
+    with pytest.raises(TrimtabError, match=r"no such file\. recipes/ has some to start from"):
+        load_recipe(tmp_path / "absent.yaml")
+
+
+# ---- one stage by itself
+
+
+def test_settings_of_one_stage() -> None:
+    """Plain names are the method's, `data.` is the data's; there is no recipe whose seed they follow."""
+    training, data = stage_settings("dpo", "t.jsonl", "v.jsonl", ["beta=0.3", "data.max_length=99", "seed=5"])
+    assert (training.beta, training.seed) == (0.3, 5)  # type: ignore[union-attr]
+    assert (data.train, data.validation, data.max_length) == ("t.jsonl", "v.jsonl", 99)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("betta=1", "--set (dpo): unknown setting 'betta'. Did you mean 'beta'?"),
+        ("data.max_len=1", "--set (data): unknown setting 'max_len'. Did you mean 'max_length'?"),
+        ("data=other.jsonl", "--set data=other.jsonl: data has settings inside"),
+    ],
+)
+def test_settings_of_one_stage_that_are_wrong(override: str, expected: str) -> None:
+    with pytest.raises(TrimtabError) as found:
+        stage_settings("dpo", "t.jsonl", None, [override])
+    assert expected in str(found.value)

@@ -1,0 +1,230 @@
+"""The loop: exact accumulation, order of the data, schedule, best checkpoint, early stopping."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from models.families import make
+from torch import Tensor
+
+from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.errors import TrimtabError
+from trimtab.losses.sft import sft
+from trimtab.models.policy import Policy
+from trimtab.training.dpo import DPO, DPOSettings
+from trimtab.training.loop import (
+    Loop,
+    TrainingSettings,
+    data_order,
+    groups_of_step,
+    learning_rate_factor,
+    total_steps,
+)
+from trimtab.training.metrics import read_metrics
+from trimtab.training.sft import SFT, SFTSettings
+from trimtab.training.stage import Prepared
+
+UNEVEN = [
+    CompletionGroup(
+        tuple(range(3, 4 + i)),
+        (tuple(range(5, 7 + 3 * i)), tuple(range(9, 11 + (i * 5) % 7))),
+        index=i,
+    )
+    for i in range(8)
+]
+
+
+def prepared(policy: Policy, groups: list[CompletionGroup], settings: Any, folder: Path) -> Prepared:
+    return Prepared(policy, groups, groups[:3], settings, Accelerator(cpu=True), "float32", folder / "cache")
+
+
+@pytest.mark.parametrize("kind", ["sft tokens", "sft sequences", "dpo"])
+def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path) -> None:
+    """8×1, 4×2 and 1×8 groups of uneven length, in one pass or many: the same step."""
+    start = make("qwen2")
+    results = []
+    for batch_size, accumulation, budget in [(8, 1, 10_000), (4, 2, 10_000), (1, 8, 10_000), (8, 1, 40), (2, 4, 1)]:
+        policy = Policy(copy.deepcopy(start))
+        shared: Any = {
+            "batch_size": batch_size,
+            "accumulation": accumulation,
+            "token_budget": budget,
+            "learning_rate": 1e-3,
+            "max_steps": 1,
+            "warmup_steps": 0,
+        }
+        folder = tmp_path / f"{batch_size}-{accumulation}-{budget}"
+        if kind == "dpo":
+            settings: Any = DPOSettings(beta=0.7, **shared)
+            ready = prepared(policy, UNEVEN, settings, folder)
+            method: Any = DPO(settings, ready)
+            with torch.no_grad():  # move off the reference, where chosen and rejected pull alike
+                policy.model.model.embed_tokens.weight += 0.05
+        else:
+            settings = SFTSettings(normalisation=kind.split()[1], **shared)
+            ready = prepared(policy, UNEVEN, settings, folder)
+            method = SFT(settings, ready)
+        loop = Loop(policy, method, UNEVEN, settings, folder, ready.accelerator, lambda path: None)
+        norms: list[dict[str, Tensor]] = []
+        clip = loop.accelerator.clip_grad_norm_
+
+        def keep(parameters: Any, limit: float, norms: Any = norms, clip: Any = clip, policy: Policy = policy) -> Any:
+            norms.append({n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None})
+            return clip(parameters, limit)
+
+        loop.accelerator.clip_grad_norm_ = keep  # type: ignore[method-assign]
+        metrics, tokens = loop.train_step(0)
+        assert tokens == sum(group.packed_length for group in UNEVEN)
+        results.append((metrics, norms[0]))
+    first_metrics, first = results[0]
+    for metrics, grads in results[1:]:
+        assert metrics["loss"] == pytest.approx(first_metrics["loss"], rel=1e-5)
+        assert metrics["grad_norm"] == pytest.approx(first_metrics["grad_norm"], rel=1e-4)
+        for name, g in first.items():
+            noise = 1e-6 if name.endswith("k_proj.bias") else 1e-8
+            assert (grads[name] - g).norm() <= 1e-5 * g.norm() + noise, name
+    if kind == "dpo":
+        for name, value in first_metrics.items():
+            for metrics, _ in results[1:]:
+                assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def test_every_row_once_an_epoch_and_none_left_out() -> None:
+    """10 rows, 4 a step: five steps are exactly two epochs."""
+    groups = [CompletionGroup((1,), ((2,),), index=i) for i in range(10)]
+    seen = [g.index for step in range(5) for g in groups_of_step(groups, step, 4, seed=3)]
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+    assert seen[:10] == data_order(10, 3, 0).tolist()
+    assert [g.index for g in groups_of_step(groups, 0, 25, seed=3)][:10] == seen[:10]
+
+
+def test_steps_are_optimizer_steps() -> None:
+    """100 rows, 4 × 2 a step, 2 epochs: 25 steps; 3 epochs of 7 rows by 2: 10.5, so 11."""
+    assert total_steps(TrainingSettings(learning_rate=1, batch_size=4, accumulation=2, epochs=2), 100) == 25
+    assert total_steps(TrainingSettings(learning_rate=1, batch_size=2, epochs=3), 7) == 11
+    assert total_steps(TrainingSettings(learning_rate=1, max_steps=5), 10**6) == 5
+
+
+def test_schedule_by_hand() -> None:
+    """Warmup of 3: 1/4, 2/4, 3/4, then the peak. Linear over the 4 steps left: 1, 3/4, 1/2, 1/4."""
+    settings = TrainingSettings(learning_rate=1, warmup_steps=3)
+    assert [learning_rate_factor(settings, s, 7) for s in range(7)] == [0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25]
+    cosine = TrainingSettings(learning_rate=1, warmup_steps=0, schedule="cosine")
+    assert learning_rate_factor(cosine, 5, 10) == pytest.approx(0.5)
+    assert learning_rate_factor(cosine, 0, 10) == 1
+    constant = TrainingSettings(learning_rate=1, warmup_steps=1, schedule="constant")
+    assert [learning_rate_factor(constant, s, 4) for s in range(4)] == [0.5, 1, 1, 1]
+
+
+class Scripted:
+    """A method whose validation values are given: the loop's decisions can be worked out by hand."""
+
+    best_metric = "score"
+    best_is = "highest"
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = iter(values)
+
+    def step_groups(self, groups: Any, step: int) -> Any:
+        return groups
+
+    def total(self, groups: Any) -> float:
+        return float(len(groups))
+
+    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Any]:
+        return sft(policy(batch).logps, total), {}
+
+    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
+        return {"score": next(self.values)}
+
+
+def scripted(values: list[float], folder: Path, **settings: Any) -> tuple[Any, Path]:
+    policy = Policy(make("qwen2"))
+    chosen = TrainingSettings(
+        **{"learning_rate": 1e-3, "batch_size": 2, "max_steps": 6, "evaluation_interval": 1} | settings
+    )
+    steps: list[int] = []
+    loop = Loop(
+        policy,
+        Scripted(values),  # type: ignore[arg-type]
+        UNEVEN,
+        chosen,
+        folder,
+        Accelerator(cpu=True),
+        lambda out: (out / "step").write_text(str(loop.state.step)) and None,
+    )
+    finished = loop.run()
+    del steps
+    return finished, folder
+
+
+def test_the_best_checkpoint_is_kept_and_ties_go_to_the_earliest(tmp_path: Path) -> None:
+    finished, folder = scripted([0.1, 0.5, 0.7, 0.2, 0.7, 0.3, 0.6], tmp_path)
+    assert (finished.best_step, finished.best, finished.stopped_early) == (2, 0.7, False)
+    assert (folder / "best" / "step").read_text() == "2"
+
+
+def test_lowest_can_be_best(tmp_path: Path) -> None:
+    finished, _ = scripted([3, 2, 1, 2, 3, 4, 5], tmp_path, best_metric="score", best_is="lowest")
+    assert finished.best_step == 2
+
+
+def test_early_stopping_counts_optimizer_steps_since_the_best(tmp_path: Path) -> None:
+    """Best at step 1, patience 3: stops at step 4, and step 6 never comes."""
+    finished, folder = scripted([0.1, 0.9, 0.2, 0.3, 0.4, 0.95, 0.99], tmp_path, patience=3)
+    assert finished.stopped_early
+    assert (finished.step, finished.best_step) == (4, 1)
+    assert max(row["step"] for row in read_metrics(folder / "metrics.jsonl")) == 4
+
+
+def test_an_unknown_best_metric_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(TrimtabError, match="eval_score"):
+        scripted([1.0] * 9, tmp_path, best_metric="nonsense", best_is="highest")
+
+
+def test_nan_never_becomes_the_best(tmp_path: Path) -> None:
+    finished, _ = scripted([0.1, math.nan, 0.2, math.inf, 0.1, 0.1, 0.1], tmp_path)
+    assert finished.best_step == 2
+    rows = (tmp_path / "metrics.jsonl").read_text()
+    assert "NaN" not in rows
+    assert json.loads(rows.splitlines()[1])["step"] == 1
+
+
+def test_a_loss_that_is_no_number_stops_with_the_rows(tmp_path: Path) -> None:
+    policy = Policy(make("qwen2"))
+
+    class Broken(Scripted):
+        def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Any]:
+            return policy(batch).logps.sum() * math.nan, {}
+
+    settings = TrainingSettings(learning_rate=1e-3, batch_size=2, max_steps=2)
+    loop = Loop(
+        policy, Broken([0.0] * 5), UNEVEN, settings, tmp_path, Accelerator(cpu=True), lambda out: None
+    )  # type: ignore[arg-type]
+    before = [p.clone() for p in policy.parameters()]
+    with pytest.raises(TrimtabError, match="loss is nan at step 1"):
+        loop.run()
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
+
+
+def test_bf16_master_weights_are_refused(tmp_path: Path) -> None:
+    policy = Policy(make("qwen2").to(torch.bfloat16))
+    with pytest.raises(TrimtabError, match="float32"):
+        Loop(
+            policy,
+            Scripted([]),  # type: ignore[arg-type]
+            UNEVEN,
+            TrainingSettings(learning_rate=1),
+            tmp_path,
+            Accelerator(cpu=True),
+            lambda out: None,
+        )

@@ -1,0 +1,94 @@
+"""Killed with SIGKILL and started again, a run ends with bit-identical weights and unbroken curves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("killed.py")
+SETTINGS = {
+    "sft": ["learning_rate=1e-3"],
+    "dpo": ["learning_rate=3e-4", "beta=0.5"],
+}
+COMMON = [
+    "batch_size=4",
+    "max_steps=12",
+    "evaluation_interval=3",
+    "checkpoint_interval=4",
+    "logging_interval=2",
+    "token_budget=400",
+    "data.validation_rows=10",
+    "data.max_length=200",
+]
+
+
+def trimtab(method: str, model: Path, pairs: Path, out: Path, moment: str, count: int) -> int:
+    options = [item for setting in [*SETTINGS[method], *COMMON] for item in ("--set", setting)]
+    command = [sys.executable, str(SCRIPT), moment, str(count), "--", method]
+    command += ["--model", str(model), "--data", str(pairs), "--out", str(out), *options]
+    return subprocess.run(command, check=False, capture_output=True, timeout=300).returncode
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "best" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, toy_model: Path, toy_pairs: Path
+) -> dict[str, Path]:
+    """Uninterrupted runs of each method."""
+    found = {}
+    for method in SETTINGS:
+        out = tmp_path_factory.mktemp("whole") / method
+        assert trimtab(method, toy_model, toy_pairs, out, "none", 1) == 0
+        found[method] = out
+    return found
+
+
+MOMENTS = [
+    ("sft", "step", 3),  # before the first checkpoint
+    ("sft", "step", 11),
+    ("sft", "checkpoint", 2),
+    ("dpo", "reference", 3),
+    ("dpo", "step", 8),
+    ("dpo", "best", 3),
+    ("dpo", "done", 1),
+]
+
+
+@pytest.mark.parametrize(("method", "moment", "count"), MOMENTS)
+def test_killed_and_started_again(
+    method: str,
+    moment: str,
+    count: int,
+    whole: dict[str, Path],
+    toy_model: Path,
+    toy_pairs: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+    assert trimtab(method, toy_model, toy_pairs, out, moment, count) == -9, "it was to be killed"
+    assert not (out / "done.json").exists()
+    assert trimtab(method, toy_model, toy_pairs, out, "none", 1) == 0
+    assert digest(out) == digest(whole[method])
+    assert rows(out) == rows(whole[method])
+    assert not list(out.rglob("*.tmp"))
+    assert not (out / "checkpoints").exists()
+
+
+def test_done_is_not_done_again(whole: dict[str, Path], toy_model: Path, toy_pairs: Path) -> None:
+    before = (whole["sft"] / "best" / "model.safetensors").stat().st_mtime_ns
+    assert trimtab("sft", toy_model, toy_pairs, whole["sft"], "step", 1) == 0, "no step is taken"
+    assert (whole["sft"] / "best" / "model.safetensors").stat().st_mtime_ns == before
