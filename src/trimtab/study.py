@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -68,7 +69,9 @@ def claim_study(recipe: Recipe, out: Path) -> None:
         theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
         ours = yaml.safe_load(text)
         differ = [key for key in ours if ours[key] != theirs.get(key)]
-        if differ:
+        if differ and not any(out.glob("seed-*/*/*/metrics.jsonl")):
+            shutil.rmtree(out / "data", ignore_errors=True)  # it never began: another study may have the folder
+        elif differ:
             raise TrimtabError(
                 f"{out}: holds another study (its {', '.join(differ)} differ). "
                 "Choose another --out, or remove this folder."
@@ -328,5 +331,9 @@ def report_only(folder: Path) -> Path:
     file = folder / "results.json"
     if not file.is_file():
         raise TrimtabError(f"{folder}: no results.json in it. Run the study first, or name a study's folder.")
-    write_report(Results.read(file), folder)
+    try:
+        results = Results.read(file)
+    except ValueError as error:
+        raise TrimtabError(f"{file}: not results that this version can read: {error}") from None
+    write_report(results, folder)
     return folder / "report.html"

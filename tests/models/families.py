@@ -42,12 +42,8 @@ FAMILIES: dict[str, Any] = {
     "llama": LlamaConfig(**SHAPE),
     "mistral": MistralConfig(**SHAPE, sliding_window=WINDOW),
     "gemma": GemmaConfig(**SHAPE),
-    "gemma2": Gemma2Config(
-        **SHAPE, sliding_window=WINDOW, attn_logit_softcapping=2.0, final_logit_softcapping=1.5
-    ),
-    "gemma3": Gemma3TextConfig(
-        **SHAPE, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]
-    ),
+    "gemma2": Gemma2Config(**SHAPE, sliding_window=WINDOW, attn_logit_softcapping=2.0, final_logit_softcapping=1.5),
+    "gemma3": Gemma3TextConfig(**SHAPE, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]),
     "gpt2": GPT2Config(
         vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2
     ),

@@ -8,8 +8,8 @@ import warnings
 import pytest
 import torch
 from hypothesis import given, settings
-from models.families import FAMILIES, batches, make, single_logps
 
+from models.families import FAMILIES, batches, make, single_logps
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.models import attention
 from trimtab.models.policy import Policy

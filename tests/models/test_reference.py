@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from models.families import make
 
+from models.families import make
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.models import reference
 from trimtab.models.policy import Policy
@@ -71,10 +72,8 @@ def test_a_kill_loses_at_most_a_chunk(tmp_path: Path, monkeypatch: Any) -> None:
         return policy(batch)
 
     key = reference_key(policy.model, "float32")
-    try:
+    with pytest.raises(KeyboardInterrupt):
         reference_logps(dies, GROUPS, tmp_path, key, token_budget=12)
-    except KeyboardInterrupt:
-        pass
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     assert not list(tmp_path.glob("*.tmp"))
     found, _ = run(policy, tmp_path)

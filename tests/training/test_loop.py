@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from models.families import make
 from torch import Tensor
 
+from models.families import make
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.errors import TrimtabError
 from trimtab.losses.sft import sft
 from trimtab.models.policy import Policy
 from trimtab.training.dpo import DPO, DPOSettings
-from trimtab.training.loop import (
-    Loop,
+from trimtab.training.loop import Loop
+from trimtab.training.metrics import read_metrics
+from trimtab.training.schedule import (
     TrainingSettings,
     data_order,
     groups_of_step,
     learning_rate_factor,
     total_steps,
 )
-from trimtab.training.metrics import read_metrics
 from trimtab.training.sft import SFT, SFTSettings
 from trimtab.training.stage import Prepared
 
@@ -43,7 +43,7 @@ UNEVEN = [
 
 
 def prepared(policy: Policy, groups: list[CompletionGroup], settings: Any, folder: Path) -> Prepared:
-    return Prepared(policy, groups, groups[:3], settings, Accelerator(cpu=True), "float32", folder / "cache")
+    return Prepared(policy, groups, groups[:3], settings, Accelerator(cpu=True), folder / "cache")
 
 
 @pytest.mark.parametrize("kind", ["sft tokens", "sft sequences", "dpo"])
@@ -76,7 +76,9 @@ def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path)
         norms: list[dict[str, Tensor]] = []
         clip = loop.accelerator.clip_grad_norm_
 
-        def keep(parameters: Any, limit: float, norms: Any = norms, clip: Any = clip, policy: Policy = policy) -> Any:
+        def keep(
+            parameters: Any, limit: float, norms: Any = norms, clip: Any = clip, policy: Policy = policy
+        ) -> Any:
             norms.append({n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None})
             return clip(parameters, limit)
 
@@ -207,9 +209,7 @@ def test_a_loss_that_is_no_number_stops_with_the_rows(tmp_path: Path) -> None:
             return policy(batch).logps.sum() * math.nan, {}
 
     settings = TrainingSettings(learning_rate=1e-3, batch_size=2, max_steps=2)
-    loop = Loop(
-        policy, Broken([0.0] * 5), UNEVEN, settings, tmp_path, Accelerator(cpu=True), lambda out: None
-    )  # type: ignore[arg-type]
+    loop = Loop(policy, Broken([0.0] * 5), UNEVEN, settings, tmp_path, Accelerator(cpu=True), lambda out: None)  # type: ignore[arg-type]
     before = [p.clone() for p in policy.parameters()]
     with pytest.raises(TrimtabError, match="loss is nan at step 1"):
         loop.run()

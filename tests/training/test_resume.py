@@ -45,9 +45,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def whole(
-    tmp_path_factory: pytest.TempPathFactory, toy_model: Path, toy_pairs: Path
-) -> dict[str, Path]:
+def whole(tmp_path_factory: pytest.TempPathFactory, toy_model: Path, toy_pairs: Path) -> dict[str, Path]:
     """Uninterrupted runs of each method."""
     found = {}
     for method in SETTINGS:

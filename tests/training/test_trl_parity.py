@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from training.toy import write_model, write_plain_pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from training.toy import write_model, write_plain_pairs
 from trimtab.data.splits import DataSettings
 from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.metrics import read_metrics

@@ -171,8 +171,9 @@ def load_policy(source: str, settings: ModelSettings | None = None) -> Policy:
         # Compared with what the weights ask for, so that a reward model is not read as a policy.
         AutoConfig.from_pretrained(source)
         model, info = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise TrimtabError(f"model {source}: cannot be loaded as a causal language model: {error}") from error
+    except Exception as error:  # the libraries raise whatever they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrimtabError(f"model {source}: cannot be loaded as a causal language model: {reason}") from error
     if missing := sorted(info.get("missing_keys", [])):
         raise TrimtabError(
             f"model {source}: the weights lack {len(missing)} tensors ({missing[0]}, …), which would be random. "

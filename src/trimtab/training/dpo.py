@@ -16,12 +16,13 @@ from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.losses.preference import LOSSES, PreferenceLoss
-from trimtab.training.loop import Sums, TrainingSettings
+from trimtab.training.loop import Sums
+from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import Prepared, StageMethod
 
 
 class DPOSettings(TrainingSettings):
-    learning_rate: float = 5e-6
+    learning_rate: float = Field(5e-6, gt=0)
     loss: str = "dpo"
     beta: float = Field(0.1, gt=0)
 

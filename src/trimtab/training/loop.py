@@ -12,73 +12,24 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, pack
 from trimtab.errors import TrimtabError
-from trimtab.models.policy import ModelSettings, Policy, resolve_precision
+from trimtab.models.policy import Policy
 from trimtab.training.checkpoint import Checkpoints, write_directory
 from trimtab.training.metrics import Means, MetricsLog
 from trimtab.training.progress import StepProgress
+from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
 
 Sums = dict[str, tuple[float, float]]
 """Metrics of a pass: name -> (sum, weight); their quotient over the whole step is logged."""
-
-
-class TrainingSettings(ModelSettings):
-    """What every method's training takes. Lengths of time are in optimizer steps."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    learning_rate: float = Field(gt=0)
-    """Required: no value is right for every method."""
-    batch_size: int = Field(16, gt=0)
-    """Completion groups of a batch."""
-    accumulation: int = Field(1, gt=0)
-    epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = Field(None, gt=0)
-    """Overrides epochs."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_steps: int = Field(10, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    """0 is Adam; more is AdamW (matrices only)."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
-    adam_epsilon: float = Field(1e-8, gt=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    token_budget: int = Field(4096, gt=0)
-    """Packed tokens of a pass: memory and speed, never results."""
-    seed: int = 42
-    logging_interval: int = Field(10, gt=0)
-    evaluation_interval: int | None = Field(None, gt=0)
-    """None: ten times in a run."""
-    sample_interval: int | None = Field(None, gt=0)
-    """None: no samples while training."""
-    checkpoint_interval: int | None = Field(None, gt=0)
-    """None: with every evaluation."""
-    patience: int | None = Field(None, gt=0)
-    """Stop after so many steps without a better best_metric; None: never."""
-    best_metric: str | None = None
-    """Which evaluation metric picks the checkpoint that is kept; None: the method's own."""
-    best_is: Literal["highest", "lowest"] | None = None
-
-    @model_validator(mode="after")
-    def _named_with_direction(self) -> TrainingSettings:
-        if (self.best_metric is None) != (self.best_is is None):
-            raise ValueError("best_metric and best_is (highest or lowest) go together")
-        return self
-
-    @property
-    def step_groups(self) -> int:
-        return self.batch_size * self.accumulation
 
 
 class Method(Protocol):
@@ -111,8 +62,6 @@ class Progress:
     best_step: int | None = None
     window: dict[str, list[float]] = field(default_factory=dict)
     """Sums of the metrics since the last logged row."""
-    settled: dict[str, Any] = field(default_factory=dict)
-    """What `auto` chose: kept on resume."""
 
 
 @dataclass(frozen=True)
@@ -125,41 +74,6 @@ class Finished:
     stopped_early: bool
     seconds: float
     tokens: int
-    settled: dict[str, Any]
-
-
-@lru_cache(maxsize=4)
-def data_order(rows: int, seed: int, epoch: int) -> np.ndarray[Any, Any]:
-    """The permutation of an epoch: a function of seed and epoch, so that resuming needs no state."""
-    return np.random.default_rng([seed, epoch]).permutation(rows)
-
-
-def groups_of_step(groups: Sequence[CompletionGroup], step: int, size: int, seed: int) -> list[CompletionGroup]:
-    """The groups of an optimizer step (counted from 0): epochs lie end to end, no row is left out."""
-    picked = []
-    for place in range(step * size, (step + 1) * size):
-        epoch, offset = divmod(place, len(groups))
-        picked.append((epoch, offset))
-    orders = {epoch: data_order(len(groups), seed, epoch) for epoch, _ in picked}
-    return [groups[int(orders[epoch][offset])] for epoch, offset in picked]
-
-
-def total_steps(settings: TrainingSettings, rows: int) -> int:
-    return settings.max_steps or max(1, math.ceil(settings.epochs * rows / settings.step_groups))
-
-
-def learning_rate_factor(settings: TrainingSettings, step: int, steps: int) -> float:
-    """Share of the peak learning rate that step (counted from 0) is taken with.
-
-    Warmup rises linearly from 1/(warmup+1); linear and cosine fall to reach 0 only after the last step.
-    """
-    warmup = min(settings.warmup_steps, steps - 1)
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, steps - warmup)
-    if settings.schedule == "constant":
-        return 1.0
-    return 1.0 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
 
 def make_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -188,7 +102,7 @@ class Loop:
         folder: Path,
         accelerator: Accelerator,
         save: Callable[[Path], None],
-        sample: Callable[[int], None] | None = None,
+        sample: Callable[[], list[dict[str, str]]] | None = None,
         title: str = "train",
     ) -> None:
         self.policy, self.method, self.groups, self.settings = policy, method, groups, settings
@@ -198,11 +112,11 @@ class Loop:
         self.evaluation_interval = settings.evaluation_interval or max(1, self.steps // 10)
         self.checkpoint_interval = settings.checkpoint_interval or self.evaluation_interval
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        self.log = MetricsLog(folder / "metrics.jsonl")
+        self.log, self.samples = MetricsLog(folder / "metrics.jsonl"), MetricsLog(folder / "samples.jsonl")
         self.best_metric = settings.best_metric or method.best_metric
         self.best_is = settings.best_is or method.best_is
         self.optimizer = make_optimizer(policy, settings)
-        self.state = Progress(settled={"threads": torch.get_num_threads()})
+        self.state = Progress()
         self.wrapped, self.optimizer = accelerator.prepare(policy, self.optimizer)
         if settings.step_groups < accelerator.num_processes:
             raise TrimtabError(
@@ -254,7 +168,8 @@ class Loop:
     def run(self) -> Finished:
         self._resume()
         if self.accelerator.is_main_process:
-            self.log.rewind(self.state.step)
+            for log in (self.log, self.samples):
+                log.rewind(self.state.step)
         if self.state.step == 0:
             self._evaluate(0)
         started, before = time.monotonic(), self.state.seconds
@@ -278,7 +193,9 @@ class Loop:
                     stopped = self._out_of_patience()
                 interval = self.settings.sample_interval
                 if self.sample and interval and step % interval == 0 and self.accelerator.is_main_process:
-                    self.sample(step)
+                    self.policy.eval()
+                    for row in self.sample():
+                        self.samples.write({"step": step, **row})
                 if step % self.checkpoint_interval == 0 and step < self.steps and not stopped:
                     self._checkpoint()
         return self._finish(stopped)
@@ -346,7 +263,6 @@ class Loop:
         if saved is None:
             return
         self.state = Progress(**saved)
-        torch.set_num_threads(int(self.state.settled["threads"]))
         self.checkpoints.load(self.state.step, self.policy, self.optimizer)
 
     def _finish(self, stopped: bool) -> Finished:
@@ -368,7 +284,6 @@ class Loop:
             stopped,
             state.seconds,
             state.tokens,
-            state.settled,
         )
 
 
@@ -381,20 +296,18 @@ class _nothing:
     def __exit__(self, *args: object) -> None: ...
 
 
-def make_accelerator(settings: ModelSettings, hidden_size: int, seed: int) -> tuple[Accelerator, str]:
-    """Device, processes and precision; and the precision that was settled on.
+def make_accelerator(settings: TrainingSettings) -> Accelerator:
+    """Device, processes and precision, which must be settled.
 
     On the CPU the algorithms are deterministic, so that a resumed run gives bit-identical weights.
     """
-    torch.manual_seed(seed)
-    probe = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = resolve_precision(settings.precision, probe, hidden_size)
-    if probe.type == "cpu":
+    torch.manual_seed(settings.seed)
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
         torch.use_deterministic_algorithms(True)
         # Every tensor here is written before it is read; filling each first costs a third of the time.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
-    mixed = {"float32": "no", "bf16": "bf16"}[precision]
-    return Accelerator(mixed_precision=mixed, cpu=probe.type == "cpu"), precision
+    return Accelerator(mixed_precision={"float32": "no", "bf16": "bf16"}[settings.precision], cpu=on_cpu)
 
 
 EvaluateGroups = Callable[[Callable[..., Any], PackedBatch], Sums]

@@ -18,6 +18,8 @@ class MetricsLog:
 
     def rewind(self, step: int) -> None:
         """Keeps rows up to `step` (and no half-written line)."""
+        if not self.path.exists():
+            return
         rows = [row for row in read_metrics(self.path) if row["step"] <= step]
         aside = self.path.with_suffix(".tmp")
         aside.write_text("".join(_line(row) for row in rows), encoding="utf-8")

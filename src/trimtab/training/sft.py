@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, total_completion_tokens
 from trimtab.losses.sft import Normalisation, sft
-from trimtab.training.loop import Sums, TrainingSettings
+from trimtab.training.loop import Sums
+from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import StageMethod
 
 
 class SFTSettings(TrainingSettings):
-    learning_rate: float = 2e-5
+    learning_rate: float = Field(2e-5, gt=0)
     normalisation: Normalisation = "tokens"
 
 

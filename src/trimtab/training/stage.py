@@ -19,6 +19,7 @@ import resource
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -33,7 +34,7 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
-from trimtab.models.policy import Policy, check_model_source, load_policy
+from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
 from trimtab.models.reference import reference_key, reference_logps
 from trimtab.training.checkpoint import write_json
 from trimtab.training.loop import (
@@ -41,11 +42,11 @@ from trimtab.training.loop import (
     Finished,
     Loop,
     Sums,
-    TrainingSettings,
     evaluate_groups,
     make_accelerator,
 )
 from trimtab.training.progress import console
+from trimtab.training.schedule import TrainingSettings
 
 SAMPLES = 4
 
@@ -59,7 +60,6 @@ class Prepared:
     validation: list[CompletionGroup]
     settings: TrainingSettings
     accelerator: Accelerator
-    precision: str
     cache: Path
     forward: Callable[..., Any] = field(init=False)
 
@@ -72,7 +72,7 @@ class Prepared:
 
     def reference_logps(self) -> dict[int, torch.Tensor]:
         """The starting model's log-probabilities of every group, by id(group); cached on disk."""
-        key = reference_key(self.policy.model, f"{self.precision}|{self.accelerator.device.type}")
+        key = reference_key(self.policy.model, f"{self.settings.precision}|{self.accelerator.device.type}")
         groups = [*self.train, *self.validation]
         if self.accelerator.is_main_process:
             console.print(f"reference: log-probabilities of {len(groups)} groups", highlight=False)
@@ -153,15 +153,17 @@ def inputs_key(inputs: dict[str, Any]) -> str:
 
 def claim(folder: Path, inputs: dict[str, Any]) -> bool:
     """Takes the folder for these inputs. True when the stage is already done; an error for others'."""
+    inputs = json.loads(json.dumps(inputs))  # as they read back: lists for tuples
     key = inputs_key(inputs)
     file = folder / "stage.json"
-    if file.is_file():
-        theirs = json.loads(file.read_text(encoding="utf-8"))
+    theirs = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    began = (folder / "metrics.jsonl").is_file()
+    if theirs and began:
         if theirs["key"] != key:
             raise TrimtabError(f"{folder}: holds another run ({_difference(theirs, inputs)}). {ELSEWHERE}")
-    elif folder.exists() and any(folder.iterdir()):
+    elif theirs is None and folder.exists() and any(folder.iterdir()):
         raise TrimtabError(f"{folder}: is not empty, and not a folder of trimtab's. {ELSEWHERE}")
-    else:
+    else:  # new, or claimed by a run that found a mistake in its inputs before it began
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, {"key": key, "trimtab": __version__, **inputs})
     done = folder / "done.json"
@@ -199,6 +201,7 @@ def run_stage(
     inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
     if claim(out, inputs):
         console.print(f"{name}: already done", highlight=False)
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come right before this
         return out / "best"
     chat = ChatFormat(load_tokenizer(tokenizer or model), data)
     splits = splits or split_records(data)
@@ -209,40 +212,42 @@ def run_stage(
         require_groups(validation, validation_counts, "validation", data.validation or data.train)
     counts = {"train": train_counts.model_dump(), "validation": validation_counts.model_dump()}
     write_json(out / "data.json", {**counts, "shared_prompts": splits.shared_prompts})
+    reset_peak_memory()
     policy = load_policy(model, settings)
     _check_vocabulary(policy, train + validation, model)
-    accelerator, precision = make_accelerator(settings, _hidden_size(policy), settings.seed)
-    prepared = Prepared(policy, train, validation, settings, accelerator, precision, cache or out / "reference")
+    settings = settle(out, settings, policy)
+    accelerator = make_accelerator(settings)
+    prepared = Prepared(policy, train, validation, settings, accelerator, cache or out / "reference")
 
     def save(folder: Path) -> None:
         agree_on_special_tokens(chat, policy.model)
         chat.tokenizer.save_pretrained(folder)
         policy.save(folder)
 
-    def sample(step: int) -> None:
+    def sample() -> list[dict[str, str]]:
         prompts = [record.prompt for record in (splits.validation or splits.train)[:SAMPLES]]
-        policy.eval()
         outs = generate(policy.model, chat, prompts, Decoding(max_new_tokens=128), stop_tokens(policy.model, chat))
-        with (out / "samples.jsonl").open("a", encoding="utf-8") as stream:
-            for prompt, one in zip(prompts, outs, strict=True):
-                shown = prompt if isinstance(prompt, str) else prompt[-1].content
-                stream.write(json.dumps({"step": step, "prompt": shown, "completion": one.text}) + "\n")
+        shown = [prompt if isinstance(prompt, str) else prompt[-1].content for prompt in prompts]
+        return [{"prompt": p, "completion": one.text} for p, one in zip(shown, outs, strict=True)]
 
     loop = Loop(policy, method(settings, prepared), train, settings, out, accelerator, save, sample, title=name)
     finished = loop.run()
     if accelerator.is_main_process:
-        _mark_done(out, inputs, finished, precision, accelerator)
+        _mark_done(out, inputs, finished, settings, accelerator)
     accelerator.wait_for_everyone()
     return out / "best"
 
 
-def _mark_done(out: Path, inputs: dict[str, Any], finished: Finished, precision: str, acc: Accelerator) -> None:
+def _mark_done(
+    out: Path, inputs: dict[str, Any], finished: Finished, settings: TrainingSettings, acc: Accelerator
+) -> None:
     write_json(
         out / "done.json",
         {
             "key": inputs_key(inputs),
             **vars(finished),
-            "precision": precision,
+            "precision": settings.precision,
+            "threads": torch.get_num_threads(),
             "device": str(acc.device),
             "processes": acc.num_processes,
             "peak_memory_bytes": peak_memory(acc.device),
@@ -252,12 +257,36 @@ def _mark_done(out: Path, inputs: dict[str, Any], finished: Finished, precision:
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
 
+def reset_peak_memory() -> None:
+    """Starts the count anew, where the system can: on CUDA, and on Linux."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory(device: torch.device) -> int:
-    """Of the process so far: allocated on CUDA, resident on the CPU. Bytes."""
+    """Since the last reset: allocated on CUDA, resident on the CPU. Bytes."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(kilobytes) * (1 if platform.system() == "Darwin" else 1024)
+
+
+def settle(folder: Path, settings: TrainingSettings, policy: Policy) -> TrainingSettings:
+    """Settings with every `auto` decided; the decision is kept in settled.json, so that a resumed run keeps it."""
+    file = folder / "settled.json"
+    if not file.is_file():
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        precision = resolve_precision(settings.precision, device, _hidden_size(policy))
+        write_json(file, {"precision": precision, "threads": torch.get_num_threads()})
+    settled = json.loads(file.read_text(encoding="utf-8"))
+    torch.set_num_threads(settled["threads"])
+    return settings.model_copy(update={"precision": settled["precision"]})
 
 
 def _hidden_size(policy: Policy) -> int:

@@ -1,0 +1,95 @@
+"""What an optimizer step takes: which groups, at which learning rate, of how many steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ConfigDict, Field, model_validator
+
+from trimtab.data.groups import CompletionGroup
+from trimtab.models.policy import ModelSettings
+
+
+class TrainingSettings(ModelSettings):
+    """What every method's training takes. Lengths of time are in optimizer steps."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    learning_rate: float = Field(gt=0)
+    """Required: no value is right for every method."""
+    batch_size: int = Field(16, gt=0)
+    """Completion groups of a batch."""
+    accumulation: int = Field(1, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, gt=0)
+    """Overrides epochs."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = Field(10, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    """0 is Adam; more is AdamW (matrices only)."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    token_budget: int = Field(4096, gt=0)
+    """Packed tokens of a pass: memory and speed, never results."""
+    seed: int = 42
+    logging_interval: int = Field(10, gt=0)
+    evaluation_interval: int | None = Field(None, gt=0)
+    """None: ten times in a run."""
+    sample_interval: int | None = Field(None, gt=0)
+    """None: no samples while training."""
+    checkpoint_interval: int | None = Field(None, gt=0)
+    """None: with every evaluation."""
+    patience: int | None = Field(None, gt=0)
+    """Stop after so many steps without a better best_metric; None: never."""
+    best_metric: str | None = None
+    """Which evaluation metric picks the checkpoint that is kept; None: the method's own."""
+    best_is: Literal["highest", "lowest"] | None = None
+
+    @model_validator(mode="after")
+    def _named_with_direction(self) -> TrainingSettings:
+        if (self.best_metric is None) != (self.best_is is None):
+            raise ValueError("best_metric and best_is (highest or lowest) go together")
+        return self
+
+    @property
+    def step_groups(self) -> int:
+        return self.batch_size * self.accumulation
+
+
+@lru_cache(maxsize=4)
+def data_order(rows: int, seed: int, epoch: int) -> np.ndarray[Any, Any]:
+    """The permutation of an epoch: a function of seed and epoch, so that resuming needs no state."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def groups_of_step(groups: Sequence[CompletionGroup], step: int, size: int, seed: int) -> list[CompletionGroup]:
+    """The groups of an optimizer step (counted from 0): epochs lie end to end, no row is left out."""
+    picked = []
+    for place in range(step * size, (step + 1) * size):
+        epoch, offset = divmod(place, len(groups))
+        picked.append((epoch, offset))
+    orders = {epoch: data_order(len(groups), seed, epoch) for epoch, _ in picked}
+    return [groups[int(orders[epoch][offset])] for epoch, offset in picked]
+
+
+def total_steps(settings: TrainingSettings, rows: int) -> int:
+    return settings.max_steps or max(1, math.ceil(settings.epochs * rows / settings.step_groups))
+
+
+def learning_rate_factor(settings: TrainingSettings, step: int, steps: int) -> float:
+    """Share of the peak learning rate that step (counted from 0) is taken with.
+
+    Warmup rises linearly from 1/(warmup+1); linear and cosine fall to reach 0 only after the last step.
+    """
+    warmup = min(settings.warmup_steps, steps - 1)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, steps - warmup)
+    if settings.schedule == "constant":
+        return 1.0
+    return 1.0 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))

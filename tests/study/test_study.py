@@ -1,0 +1,145 @@
+"""A whole study, small: everything on disk, nothing done twice, killed anywhere the same results."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from training.toy import write_model
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.results import Results
+from trimtab.recipe import Recipe, parse
+from trimtab.study import run_study
+
+STAGE = {"batch_size": 4, "max_steps": 4, "evaluation_interval": 2, "logging_interval": 1}
+
+
+def recipe(model: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": "small",
+        "model": str(model),
+        "opponent": str(model),
+        "judge": "gold",
+        "sandbox": {"train_rows": 24, "validation_rows": 8, "test_rows": 12},
+        "sft": {"learning_rate": 1e-3, **STAGE},
+        "dpo": {"learning_rate": 1e-3, **STAGE},
+        "evaluation": {"decoding": {"strategy": "greedy", "max_new_tokens": 12}},
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("study") / "model")
+
+
+@pytest.fixture(scope="module")
+def done(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    out = tmp_path_factory.mktemp("study") / "run"
+    return out, run_study(parse(Recipe, recipe(model), "test"), out)
+
+
+def test_results_follow_the_contract(done: tuple[Path, Results]) -> None:
+    value = json.loads((done[0] / "results.json").read_text())
+    assert value["schema_version"] == 1
+    assert list(value["methods"]) == ["base", "sft", "dpo"]
+    for method in value["methods"].values():
+        rate = method["win_rate"]
+        assert rate["n"] == 12
+        assert rate["strict"] <= rate["ties_half"] <= rate["ties_as_wins"]
+        assert rate["ci95"][0] <= rate["ties_half"] <= rate["ci95"][1]
+        assert {"1", "2", "4", "signature"} <= set(method["bleu"])
+        assert method["perplexity"] > 1
+    pairs = {(c["a"], c["b"], c["metric"]) for c in value["comparisons"]}
+    assert ("dpo", "sft", "win_rate") in pairs
+    assert value["audit"] is not None
+
+
+def test_the_opponent_against_itself_is_a_half(done: tuple[Path, Results]) -> None:
+    """base is the opponent here, and decoding is greedy: every prompt is a tie."""
+    rate = done[1].methods["base"].win_rate
+    assert rate is not None
+    assert (rate.ties_half, rate.strict, rate.ties_as_wins, rate.ties) == (0.5, 0.0, 1.0, 12)
+
+
+def test_the_folder_is_as_described(done: tuple[Path, Results]) -> None:
+    out = done[0]
+    for name in ("recipe.yaml", "environment.json", "results.json", "report.html"):
+        assert (out / name).stat().st_size > 0
+    for stage in ("sft", "dpo"):
+        folder = out / "seed-0" / "stages" / stage
+        assert {"stage.json", "data.json", "metrics.jsonl", "best", "done.json"} <= {
+            p.name for p in folder.iterdir()
+        }
+    assert (out / "seed-0" / "evaluation" / "dpo" / "generations.jsonl").is_file()
+    assert list((out / "tables").glob("*.tex"))
+    assert list((out / "figures").glob("*.svg"))
+
+
+def test_saved_models_load_with_plain_transformers(done: tuple[Path, Results]) -> None:
+    """In a process that never imports trimtab; tokenizer and configs agree on what ends a turn."""
+    folder = done[0] / "seed-0" / "stages" / "dpo" / "best"
+    script = f"""
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained({str(folder)!r})
+tokenizer = AutoTokenizer.from_pretrained({str(folder)!r})
+assert "trimtab" not in sys.modules
+ids = tokenizer.apply_chat_template([dict(role="user", content="Lisbon?")], add_generation_prompt=True,
+                                    return_tensors="pt", return_dict=True)
+model.generate(**ids, max_new_tokens=3)
+end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+stops = model.generation_config.eos_token_id
+assert tokenizer.eos_token_id == model.config.eos_token_id == end
+assert end in (stops if isinstance(stops, list) else [stops])
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+    assert AutoModelForCausalLM.from_pretrained(folder).dtype.is_floating_point
+
+
+def test_running_again_does_nothing_again(done: tuple[Path, Results], model: Path) -> None:
+    out, first = done
+    kept = {p: p.stat().st_mtime_ns for p in (out / "seed-0").rglob("*") if p.is_file()}
+    again = run_study(parse(Recipe, recipe(model), "test"), out)
+    assert {p: p.stat().st_mtime_ns for p in (out / "seed-0").rglob("*") if p.is_file()} == kept
+    assert again == first
+
+
+def test_a_study_of_its_own_for_every_folder(done: tuple[Path, Results], model: Path) -> None:
+    other = recipe(model)
+    other["dpo"]["beta"] = 0.7
+    with pytest.raises(TrimtabError, match="holds another study"):
+        run_study(parse(Recipe, other, "test"), done[0])
+
+
+def test_the_same_results_from_nothing(done: tuple[Path, Results], model: Path, tmp_path: Path) -> None:
+    """All but the clock."""
+    again = run_study(parse(Recipe, recipe(model), "test"), tmp_path / "run")
+    quiet = {"provenance", "curves"}
+    assert again.model_dump(exclude=quiet) == done[1].model_dump(exclude=quiet)
+    assert again.provenance.hashes == done[1].provenance.hashes
+
+
+def test_killed_and_run_again(done: tuple[Path, Results], model: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle of DPO, the study run again: the same models and results."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe(model)))
+    script = Path(__file__).parents[1] / "training" / "killed.py"
+    arguments = ["--", "study", str(file), "--out", str(tmp_path / "run")]
+    # Four steps of SFT, then the third of DPO.
+    killed = subprocess.run([sys.executable, str(script), "step", "7", *arguments], check=False, timeout=300)
+    assert killed.returncode == -9
+    assert not (tmp_path / "run" / "results.json").exists()
+    finished = subprocess.run([sys.executable, str(script), "none", "1", *arguments], check=False, timeout=300)
+    assert finished.returncode == 0
+    found = Results.read(tmp_path / "run" / "results.json")
+    assert found.provenance.hashes == done[1].provenance.hashes
+    assert found.methods == done[1].methods
