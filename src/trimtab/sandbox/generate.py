@@ -37,14 +37,14 @@ INSTRUCT_MIXTURE: dict[Manner, float] = {
 }
 # What the annotators see: between the two.
 PREFERENCE_MIXTURE: dict[Manner, float] = {
-    "direct": 0.15,
-    "structured": 0.10,
-    "padded": 0.19,
-    "looping": 0.12,
-    "meta_commentary": 0.14,
-    "hedged": 0.11,
+    "direct": 0.22,
+    "structured": 0.16,
+    "padded": 0.12,
+    "looping": 0.13,
+    "meta_commentary": 0.13,
+    "hedged": 0.09,
     "incomplete": 0.05,
-    "wrong": 0.14,
+    "wrong": 0.10,
 }
 
 
