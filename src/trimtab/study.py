@@ -69,7 +69,8 @@ def claim_study(recipe: Recipe, out: Path) -> None:
         theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
         ours = yaml.safe_load(text)
         differ = [key for key in ours if ours[key] != theirs.get(key)]
-        if differ and not any(out.glob("seed-*/*/*/metrics.jsonl")):
+        began = any(file.name in ("metrics.jsonl", "done.json") for file in out.glob("seed-*/*/*/*"))
+        if differ and not began:
             shutil.rmtree(out / "data", ignore_errors=True)  # it never began: another study may have the folder
         elif differ:
             raise TrimtabError(

@@ -46,6 +46,13 @@ def test_logps_and_gradients_equal_single_sequences(family: str, members: list[C
         assert (ours[name] - g).norm() <= 1e-5 * g.norm() + noise, name
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_and_completions_of_one_token(family: str) -> None:
+    members = [CompletionGroup((3,), ((4,), (5, 6), (7,))), CompletionGroup((8,), ((8, 8),))]
+    expected = single_logps(MODELS[family], members)
+    assert torch.allclose(POLICIES[family](pack(members)).logps, expected, atol=2e-5)
+
+
 def test_every_family_but_gpt2_runs_the_tree() -> None:
     assert [family for family in FAMILIES if not POLICIES[family].uses_tree] == ["gpt2"]
 

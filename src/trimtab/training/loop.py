@@ -145,7 +145,7 @@ class Loop:
                 if not torch.isfinite(loss):
                     rows = ", ".join(str(group.index) for group in members[:8])
                     raise TrimtabError(
-                        f"{self.title}: the loss is {float(loss)} at step {step + 1} (rows {rows}). "
+                        f"{self.title}: the loss is {float(loss.detach())} at step {step + 1} (rows {rows}). "
                         "The last checkpoint is kept; a lower learning_rate is the usual cure."
                     )
                 acc.backward(loss)
@@ -169,7 +169,8 @@ class Loop:
         self._resume()
         if self.accelerator.is_main_process:
             for log in (self.log, self.samples):
-                log.rewind(self.state.step)
+                # A run without a checkpoint starts from nothing: its evaluation at step 0 is done again.
+                log.rewind(self.state.step if self.state.step else -1)
         if self.state.step == 0:
             self._evaluate(0)
         started, before = time.monotonic(), self.state.seconds
