@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -140,7 +141,7 @@ class Loop:
         for i, members in enumerate(passes):
             batch = pack(members).to(acc.device)
             last = i == len(passes) - 1
-            with _nothing() if last else acc.no_sync(self.wrapped):
+            with nullcontext() if last else acc.no_sync(self.wrapped):
                 loss, sums = self.method.loss(self.wrapped, batch, total)
                 if not torch.isfinite(loss):
                     rows = ", ".join(str(group.index) for group in members[:8])
@@ -274,7 +275,7 @@ class Loop:
         if self.accelerator.is_main_process:
             write_directory(
                 self.folder / "best",
-                lambda out: _copy_files(self._best_path(best_step), out),
+                lambda out: shutil.copytree(self._best_path(best_step), out, dirs_exist_ok=True),
             )
         self.accelerator.wait_for_everyone()
         state = self.state
@@ -286,15 +287,6 @@ class Loop:
             state.seconds,
             state.tokens,
         )
-
-
-def _copy_files(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, dirs_exist_ok=True)
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *args: object) -> None: ...
 
 
 def make_accelerator(settings: TrainingSettings) -> Accelerator:
