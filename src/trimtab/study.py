@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +18,9 @@ import yaml
 from trimtab import __version__
 from trimtab.data.audit import audit
 from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
-from trimtab.data.splits import DataSettings, Splits, encode_records, split_records
+from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings, Judge, Measured, measure
 from trimtab.evaluation.outputs import MethodOutputs
@@ -37,7 +37,7 @@ from trimtab.training.dpo import DPO
 from trimtab.training.metrics import read_metrics
 from trimtab.training.progress import console
 from trimtab.training.sft import SFT
-from trimtab.training.stage import StageMethod, hash_source, run_stage
+from trimtab.training.stage import StageMethod, run_stage
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu", "statsmodels")
 
@@ -65,25 +65,27 @@ def judge_named(name: str | None) -> Judge | None:
 def claim_study(recipe: Recipe, out: Path) -> None:
     """Takes the folder for this recipe, or refuses another study's."""
     file, text = out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
-    if file.is_file():
+    if file.is_file() and (out / "environment.json").is_file():
         theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
         ours = yaml.safe_load(text)
         differ = [key for key in ours if ours[key] != theirs.get(key)]
-        began = any(file.name in ("metrics.jsonl", "done.json") for file in out.glob("seed-*/*/*/*"))
+        began = any(p.name in ("metrics.jsonl", "done.json") for p in out.glob("seed-*/*/*/*"))
         if differ and not began:
-            shutil.rmtree(out / "data", ignore_errors=True)  # it never began: another study may have the folder
+            # It never began: another study may have the folder. The sandbox's rows were made for the other one.
+            for split in ("train", "validation", "test") if theirs.get("sandbox") else ():
+                (out / "data" / f"{split}.jsonl").unlink(missing_ok=True)
         elif differ:
             raise TrimtabError(
                 f"{out}: holds another study (its {', '.join(differ)} differ). "
                 "Choose another --out, or remove this folder."
             )
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(p.name[0] != "." and p.name != "environment.json" for p in out.iterdir()):
         raise TrimtabError(f"{out}: is not empty, and not a study of trimtab's. Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "environment.json", environment(recipe.seed))
     aside = out / ".recipe.tmp"
     aside.write_text(text, encoding="utf-8")
     aside.replace(file)
-    write_json(out / "environment.json", environment(recipe.seed))
 
 
 def environment(seed: int) -> dict[str, Any]:
@@ -191,13 +193,13 @@ def gather(
     lengths = chosen_lengths(chat, splits.test)
     stages = {name: seed / "stages" / name for name in ("sft", "dpo") if (seed / "stages" / name).is_dir()}
     done = {name: _read_json(folder / "done.json") for name, folder in stages.items()}
-    _, test_counts = encode_records(splits.test, chat, "first")
     counts = {}
     for name, folder in stages.items():
         for split, found in _read_json(folder / "data.json").items():
             if isinstance(found, dict) and found["rows"]:
                 counts[f"{name}: {split}"] = _counts(found)
-    counts["evaluation: test"] = _counts(test_counts.model_dump())
+    # Every test prompt is answered, whatever its completions are.
+    counts["evaluation: test"] = SplitCounts(read=len(splits.test), kept=len(splits.test))
     evaluated = {
         f"evaluation of {path.name}": Measured.model_validate_json((path / "measures.json").read_text()).seconds
         for path in sorted((seed / "evaluation").iterdir())

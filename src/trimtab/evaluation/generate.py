@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
+from trimtab.errors import TrimtabError
 
 
 class Decoding(BaseModel):
@@ -86,6 +87,13 @@ def generate(
     """
     ids = [chat.prompt_ids(prompt) for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    room = getattr(model.config, "max_position_embeddings", None)
+    longest = len(ids[order[-1]]) if order else 0
+    if room is not None and longest + decoding.max_new_tokens > room:
+        raise TrimtabError(
+            f"prompt {order[-1] + 1} has {longest} tokens; with max_new_tokens={decoding.max_new_tokens} that is "
+            f"more than the model's {room} positions. Leave the prompt out, or lower max_new_tokens."
+        )
     out: list[Generated | None] = [None] * len(ids)
     cuda = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -107,15 +115,17 @@ def _generate_batch(
     pad = stops[0]
     ids_BL = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
     mask_BL = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    room = getattr(model.config, "max_position_embeddings", None) or 2**31
-    new = min(decoding.max_new_tokens, max(1, room - longest))
-    sequences = model.generate(
-        input_ids=ids_BL,
-        attention_mask=mask_BL,
-        generation_config=transformers.GenerationConfig(
-            max_new_tokens=new, eos_token_id=stops, pad_token_id=pad, **decoding.arguments()
-        ),
+    given = transformers.GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens, eos_token_id=stops, pad_token_id=pad, **decoding.arguments()
     )
+    own = model.generation_config
+    # transformers fills what is not given from the model's own config: a repetition penalty that one model
+    # ships with would make its decoding another.
+    model.generation_config = transformers.GenerationConfig(eos_token_id=stops, pad_token_id=pad)
+    try:
+        sequences = model.generate(input_ids=ids_BL, attention_mask=mask_BL, generation_config=given)
+    finally:
+        model.generation_config = own
     out = []
     for row in sequences[:, longest:].tolist():
         end = next((i for i, token in enumerate(row) if token in stops), None)

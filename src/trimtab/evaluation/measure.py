@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, encode_records
 from trimtab.errors import TrimtabError
@@ -31,7 +32,7 @@ from trimtab.evaluation.outputs import (
 from trimtab.evaluation.perplexity import fluency
 from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision
 
-VERSION = 1
+VERSION = 2
 
 
 class Judge(Protocol):
@@ -70,21 +71,24 @@ def measure(
     report: Callable[[str], None] = lambda line: None,
 ) -> MethodOutputs:
     """Generates, scores and measures, or reads what an earlier run left."""
-    inputs = _inputs(model_hash, test, validation, settings, data, judge)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inputs = _inputs(model_hash, tokenizer or model, test, validation, settings, data, judge, device)
     if _done(folder, inputs):
         report(f"evaluation of {name}: already done")
         return _read(name, folder, judge)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "inputs.json").unlink(missing_ok=True)  # what it vouched for is about to be replaced
     started = time.monotonic()
     chat = ChatFormat(load_tokenizer(tokenizer or model), data)
     policy = load_policy(model)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy.to(device).eval()
     hidden = int(policy.model.get_input_embeddings().weight.shape[1])
     precision = resolve_precision(settings.precision, device, hidden)
     measured = _fluency(policy, chat, validation, settings, precision, device)
     if precision == "bf16":
-        policy.to(torch.bfloat16)
+        # Weights only: rotary frequencies are buffers, and rounded ones shift every position.
+        for weight in policy.parameters():
+            weight.data = weight.data.to(torch.bfloat16)
     rows = generate(
         policy.model,
         chat,
@@ -137,11 +141,13 @@ def score_all(judge: Judge, generations: Sequence[Generation]) -> list[Score]:
 
 def _inputs(
     model_hash: str,
+    tokenizer: str,
     test: Sequence[Record],
     validation: Sequence[Record],
     settings: EvaluationSettings,
     data: DataSettings,
     judge: Judge | None,
+    device: torch.device,
 ) -> dict[str, Any]:
     rows = hashlib.blake2b(digest_size=16)
     for record in (*test, *validation):
@@ -153,7 +159,9 @@ def _inputs(
         "counts": [len(test), len(validation)],
         "decoding": settings.decoding.signature(),
         "precision": settings.precision,
-        "max_length": data.max_length,
+        "device": device.type,
+        "tokenizer": hash_source(tokenizer),
+        "truncation": [data.max_length, data.min_completion_length],
         "judge": type(judge).__name__ if judge else None,
     }
 

@@ -29,7 +29,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_directory(target: Path, write: Callable[[Path], None]) -> None:
+def write_directory(target: Path, write: Callable[[Path], object]) -> None:
     """Has `write` fill a directory aside, syncs it, and renames it to `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.tmp")
@@ -49,7 +49,7 @@ def write_directory(target: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Atomically."""
-    aside = path.with_name(f".{path.name}.tmp")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     sync(aside)
     aside.replace(path)

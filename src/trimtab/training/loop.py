@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from torch import Tensor
 
@@ -154,6 +155,11 @@ class Loop:
             step_loss += float(loss.detach())
         means.add({"loss": (step_loss, 1.0)})
         norm = acc.clip_grad_norm_(self.policy.parameters(), settings.max_grad_norm)
+        if not math.isfinite(float(norm)):
+            raise TrimtabError(
+                f"{self.title}: the gradient's norm is {float(norm)} at step {step + 1}; the step was not taken. "
+                "The last checkpoint is kept; a lower learning_rate is the usual cure."
+            )
         rate = settings.learning_rate * learning_rate_factor(settings, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -295,6 +301,7 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
     On the CPU the algorithms are deterministic, so that a resumed run gives bit-identical weights.
     """
     torch.manual_seed(settings.seed)
+    AcceleratorState._reset_state()  # each stage has its own precision
     on_cpu = not torch.cuda.is_available()
     if on_cpu:
         torch.use_deterministic_algorithms(True)

@@ -36,7 +36,7 @@ class TrainingSettings(ModelSettings):
     max_grad_norm: float = Field(1.0, gt=0)
     token_budget: int = Field(4096, gt=0)
     """Packed tokens of a pass: memory and speed, never results."""
-    seed: int = 42
+    seed: int = Field(42, ge=0)
     logging_interval: int = Field(10, gt=0)
     evaluation_interval: int | None = Field(None, gt=0)
     """None: ten times in a run."""

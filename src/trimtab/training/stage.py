@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +32,7 @@ from torch import Tensor
 from trimtab import __version__
 from trimtab.data.chat import ChatFormat, agree_on_special_tokens, load_tokenizer
 from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.hashing import hash_source
 from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
@@ -48,7 +50,7 @@ from trimtab.training.loop import (
 from trimtab.training.progress import console
 from trimtab.training.schedule import TrainingSettings
 
-SAMPLES = 4
+SAMPLES, SAMPLE_TOKENS = 4, 128
 
 
 @dataclass
@@ -114,20 +116,6 @@ class StageMethod(ABC):
         return self.prepared.evaluate(self.evaluate_pass, policy)
 
 
-def hash_source(source: str) -> str:
-    """A model folder's or file's content; a hub name stands for itself."""
-    path = Path(source).expanduser()
-    if not path.exists():
-        return source
-    digest = hashlib.blake2b(digest_size=16)
-    for file in [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file()):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            while block := stream.read(2**22):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def stage_inputs(
     name: str, method: type[StageMethod], settings: TrainingSettings, data: DataSettings, model: str, tokenizer: str
 ) -> dict[str, Any]:
@@ -161,10 +149,12 @@ def claim(folder: Path, inputs: dict[str, Any]) -> bool:
     if theirs and began:
         if theirs["key"] != key:
             raise TrimtabError(f"{folder}: holds another run ({_difference(theirs, inputs)}). {ELSEWHERE}")
-    elif theirs is None and folder.exists() and any(folder.iterdir()):
+    elif theirs is None and folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
         raise TrimtabError(f"{folder}: is not empty, and not a folder of trimtab's. {ELSEWHERE}")
     else:  # new, or claimed by a run that found a mistake in its inputs before it began
         folder.mkdir(parents=True, exist_ok=True)
+        if theirs and theirs["key"] != key:
+            (folder / "settled.json").unlink(missing_ok=True)
         write_json(file, {"key": key, "trimtab": __version__, **inputs})
     done = folder / "done.json"
     return done.is_file() and json.loads(done.read_text(encoding="utf-8"))["key"] == key
@@ -225,8 +215,12 @@ def run_stage(
         policy.save(folder)
 
     def sample() -> list[dict[str, str]]:
-        prompts = [record.prompt for record in (splits.validation or splits.train)[:SAMPLES]]
-        outs = generate(policy.model, chat, prompts, Decoding(max_new_tokens=128), stop_tokens(policy.model, chat))
+        room = (getattr(policy.model.config, "max_position_embeddings", None) or 2**31) - SAMPLE_TOKENS
+        records = splits.validation or splits.train
+        fitting = (r.prompt for r in records if len(chat.prompt_ids(r.prompt)) <= room)
+        prompts = list(islice(fitting, SAMPLES))
+        decoding = Decoding(max_new_tokens=SAMPLE_TOKENS)
+        outs = generate(policy.model, chat, prompts, decoding, stop_tokens(policy.model, chat))
         shown = [prompt if isinstance(prompt, str) else prompt[-1].content for prompt in prompts]
         return [{"prompt": p, "completion": one.text} for p, one in zip(shown, outs, strict=True)]
 

@@ -1,0 +1,98 @@
+"""Decoding: the same for every model, whatever its own generation config says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.records import Record
+from trimtab.data.splits import DataSettings
+from trimtab.errors import TrimtabError
+from trimtab.evaluation import measure as module
+from trimtab.evaluation.generate import Decoding, generate, stop_tokens
+from trimtab.evaluation.measure import EvaluationSettings, measure
+from trimtab.models.policy import load_policy
+
+PROMPTS = ["Where is the cat?", "A much longer question, about many things at once: tell me all.", "Hi"]
+
+
+@pytest.fixture
+def ready(tiny_model_dir: Callable[..., Path]) -> tuple[Any, ChatFormat]:
+    folder = tiny_model_dir(initializer_range=0.2)
+    return load_policy(str(folder)).eval().model, ChatFormat(load_tokenizer(str(folder)))
+
+
+def test_a_models_own_generation_config_changes_nothing(ready: tuple[Any, ChatFormat]) -> None:
+    """Qwen's Instruct models ship with a repetition penalty; their opponents have none."""
+    model, chat = ready
+    stops = stop_tokens(model, chat)
+    for strategy in ("greedy", "beam", "sample"):
+        decoding = Decoding(strategy=strategy, max_new_tokens=12, num_beams=3)  # type: ignore[arg-type]
+        before = generate(model, chat, PROMPTS, decoding, stops)
+        own = model.generation_config
+        model.generation_config = GenerationConfig(
+            repetition_penalty=9.0, top_k=1, eos_token_id=stops, min_new_tokens=9
+        )
+        assert generate(model, chat, PROMPTS, decoding, stops) == before
+        assert model.generation_config.repetition_penalty == 9.0, "and it is left as it was"
+        model.generation_config = own
+
+
+def test_batches_change_nothing_but_speed(ready: tuple[Any, ChatFormat]) -> None:
+    """Greedy completions of padded batches equal those of single prompts."""
+    model, chat = ready
+    stops = stop_tokens(model, chat)
+    together = generate(model, chat, PROMPTS, Decoding(strategy="greedy", max_new_tokens=10), stops)
+    alone = Decoding(strategy="greedy", max_new_tokens=10, batch_size=1)
+    assert generate(model, chat, PROMPTS, alone, stops) == together
+
+
+def test_sampling_repeats_and_leaves_the_random_state_alone(ready: tuple[Any, ChatFormat]) -> None:
+    model, chat = ready
+    decoding = Decoding(strategy="sample", temperature=1.0, max_new_tokens=10)
+    before = torch.get_rng_state()
+    first = generate(model, chat, PROMPTS, decoding, stop_tokens(model, chat))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert generate(model, chat, PROMPTS, decoding, stop_tokens(model, chat)) == first
+    other = decoding.model_copy(update={"seed": 1})
+    assert generate(model, chat, PROMPTS, other, stop_tokens(model, chat)) != first
+
+
+def test_a_prompt_without_room_is_an_error_not_a_short_answer(ready: tuple[Any, ChatFormat]) -> None:
+    model, chat = ready
+    model.config.max_position_embeddings = 40
+    with pytest.raises(TrimtabError, match="prompt 2 has"):
+        generate(model, chat, ["Hi", "word " * 60], Decoding(max_new_tokens=8), stop_tokens(model, chat))
+
+
+def test_what_vouches_for_an_evaluation_goes_before_it_is_replaced(
+    tiny_model_dir: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluated with A, then with B and killed: A again is not answered with what B left."""
+    model = str(tiny_model_dir())
+    records = [Record(prompt, ("yes",)) for prompt in PROMPTS]
+
+    def run(cap: int) -> list[str]:
+        settings = EvaluationSettings(decoding=Decoding(strategy="greedy", max_new_tokens=cap))
+        data = DataSettings(train="unused")
+        out = measure("m", model, "hash", records, records, settings, data, None, tmp_path / "e")
+        return [g.completion for g in out.generations]
+
+    first = run(4)
+
+    def dies(path: Path, rows: Any) -> None:
+        write(path, rows)
+        raise KeyboardInterrupt
+
+    write = module.write_rows
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_rows", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(2)
+    assert run(4) == first
