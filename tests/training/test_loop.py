@@ -154,7 +154,6 @@ def scripted(values: list[float], folder: Path, **settings: Any) -> tuple[Any, P
     chosen = TrainingSettings(
         **{"learning_rate": 1e-3, "batch_size": 2, "max_steps": 6, "evaluation_interval": 1} | settings
     )
-    steps: list[int] = []
     loop = Loop(
         policy,
         Scripted(values),  # type: ignore[arg-type]
@@ -165,7 +164,6 @@ def scripted(values: list[float], folder: Path, **settings: Any) -> tuple[Any, P
         lambda out: (out / "step").write_text(str(loop.state.step)) and None,
     )
     finished = loop.run()
-    del steps
     return finished, folder
 
 

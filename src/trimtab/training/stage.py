@@ -2,6 +2,7 @@
 
     STAGE/stage.json     what the folder is for: the hash of all inputs
           data.json      what became of the rows
+          settled.json   what `auto` chose, kept on resume
           metrics.jsonl  samples.jsonl  checkpoints/
           best/          a plain Hugging Face folder
           done.json      written last
