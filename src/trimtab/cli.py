@@ -18,6 +18,12 @@ from trimtab import __version__
 from trimtab.errors import TrimtabError
 
 
+SMALLER = (
+    "Lower token_budget or data.max_length, or set gradient_checkpointing=true; "
+    "the same command goes on from the last checkpoint."
+)
+
+
 class _Commands(TyperGroup):
     """Says how a stopped run goes on; typer would leave without a word."""
 
@@ -197,6 +203,11 @@ def main() -> None:
         if os.environ.get("TRIMTAB_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except RuntimeError as error:  # torch.OutOfMemoryError, without importing torch to say so
+        if type(error).__name__ != "OutOfMemoryError" or os.environ.get("TRIMTAB_DEBUG"):
+            raise
+        print(f"error: out of memory on the device. {SMALLER} ({str(error).splitlines()[0]})", file=sys.stderr)
         sys.exit(1)
 
 

@@ -96,3 +96,31 @@ def test_what_vouches_for_an_evaluation_goes_before_it_is_replaced(
         with pytest.raises(KeyboardInterrupt):
             run(2)
     assert run(4) == first
+
+
+def test_bf16_rounds_weights_and_no_rotary_frequency(
+    tiny_model_dir: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def stub(model: Any, *_: Any) -> list[Any]:
+        seen.append(({p.dtype for p in model.parameters()}, {b.dtype for b in model.buffers()}))
+        return []
+
+    monkeypatch.setattr(module, "generate", stub)
+    folder = str(tiny_model_dir(initializer_range=0.2))
+    data = DataSettings(train="rows")
+    for precision in ("bf16", "float32"):
+        settings = EvaluationSettings(precision=precision)  # type: ignore[arg-type]
+        measure("m", folder, "hash", [], [], settings, data, None, tmp_path / precision)
+    assert seen == [({torch.bfloat16}, {torch.float32}), ({torch.float32}, {torch.float32})]
+
+
+def test_a_foreign_tokenizer_is_refused(tiny_model_dir: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tiny_model_dir()
+    smaller = tiny_model_dir("smaller", vocab_size=50, eos_token_id=None, pad_token_id=None)
+    with pytest.raises(TrimtabError, match="the model 50 embeddings"):
+        measure(
+            "m", str(smaller), "hash", [], [], EvaluationSettings(), DataSettings(train="rows"), None,
+            tmp_path / "e", str(folder),
+        )  # fmt: skip

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from trimtab.models import logprobs
-from trimtab.models.logprobs import token_logps
+from trimtab.models.logprobs import Wanted, token_logps
 
 
 def test_by_hand() -> None:
     """Logits (0, ln 3): p = (1/4, 3/4); the entropy is ln 4 − (3/4) ln 3."""
     logits = torch.tensor([[0.0, math.log(3.0)]]).repeat(2, 1)
-    logps, entropy = token_logps(lambda x: x, logits, torch.tensor([0, 1]), 2, with_entropy=True)
+    logps, entropy, *_ = token_logps(lambda x: x, logits, torch.tensor([0, 1]), 2, Wanted(entropy=True))
     assert logps.tolist() == pytest.approx([math.log(0.25), math.log(0.75)])
     assert entropy is not None
     assert entropy.tolist() == pytest.approx([math.log(4) - 0.75 * math.log(3)] * 2)
@@ -27,7 +27,7 @@ def test_slices_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     head = torch.nn.Linear(8, 33)
 
     def run() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        logps, _ = token_logps(head, hidden, target, 33)
+        logps, *_ = token_logps(head, hidden, target, 33)
         grads = torch.autograd.grad((logps * torch.arange(70.0)).sum(), (hidden, head.weight))
         return logps, *grads
 
@@ -47,7 +47,44 @@ def test_no_step_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(hidden.shape[0])
         return head(hidden)
 
-    logps, _ = token_logps(counted, torch.randn(70, 8, requires_grad=True), torch.randint(0, 33, (70,)), 33)
+    logps, *_ = token_logps(counted, torch.randn(70, 8, requires_grad=True), torch.randint(0, 33, (70,)), 33)
     logps.sum().backward()
     assert max(seen) == 20
     assert len(seen) == 8, "four slices, each computed again in the backward pass"
+
+
+def test_everything_else_by_hand() -> None:
+    """p = (1/8, 2/8, 5/8), reference q = (1/2, 1/4, 1/4). Stops {0, 2}: 6/8. KL = Σ p ln(p/q).
+
+    At temperature 2 the logits halve: p ∝ (1, √2, √5).
+    """
+    p, q = torch.tensor([1 / 8, 2 / 8, 5 / 8]), torch.tensor([1 / 2, 1 / 4, 1 / 4])
+    wanted = Wanted(stops=torch.tensor([0, 2]), reference=(lambda x: x, q.log()[None]))
+    found = token_logps(lambda x: x + 7.0, p.log()[None], torch.tensor([1]), 3, wanted)
+    assert found.entropy is None
+    assert found.stop_logps is not None and found.kl is not None
+    assert found.stop_logps.item() == pytest.approx(math.log(6 / 8))
+    assert found.kl.item() == pytest.approx(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+    warm = token_logps(lambda x: x, p.log()[None], torch.tensor([1]), 3, Wanted(temperature=torch.tensor([2.0])))
+    assert warm.logps.exp().item() == pytest.approx(math.sqrt(2) / (1 + math.sqrt(2) + math.sqrt(5)))
+
+
+def test_slices_change_nothing_else_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop log-probabilities, exact KL and temperatures, with gradients, in slices of 16."""
+    torch.manual_seed(0)
+    hidden, target = torch.randn(70, 8, requires_grad=True), torch.randint(0, 33, (70,))
+    head, other = torch.nn.Linear(8, 33), torch.nn.Linear(6, 33)
+    wanted = Wanted(True, torch.tensor([3, 9]), 0.5 + torch.rand(70), (other, torch.randn(70, 6)))
+
+    def run() -> list[torch.Tensor]:
+        found = token_logps(head, hidden, target, 33, wanted)
+        assert found.stop_logps is not None and found.kl is not None and found.entropy is not None
+        weights = torch.arange(70.0)
+        total = ((found.logps + found.stop_logps * 2 + found.kl * 3) * weights).sum()
+        return [*found[:4], *torch.autograd.grad(total, (hidden, head.weight))]  # type: ignore[list-item]
+
+    whole = run()
+    monkeypatch.setattr(logprobs, "SLICE_ENTRIES", 1)
+    for a, b in zip(whole, run(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-4)
+    assert all(p.grad is None for p in other.parameters()), "the reference is frozen"

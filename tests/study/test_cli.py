@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from trimtab import __version__, cli
+from trimtab.errors import TrimtabError
 
 PAIRS = [{"prompt": f"Name {i}", "chosen": f"It is {i}.", "rejected": "No."} for i in range(6)]
 FAST = ["--set", "max_steps=1", "--set", "batch_size=2", "--set", "warmup_steps=0"]
@@ -247,6 +248,40 @@ def test_a_study_refuses_the_folder_of_another(dead_end: Callable[..., str], tmp
     (tmp_path / "other" / "letter.txt").write_text("mine")
     assert "not a study of trimtab's" in dead_end("study", recipe, "--out", "other")
     assert "no results.json in it" in dead_end("report", "other")
+
+
+def test_a_study_that_never_began_leaves_what_is_not_its_own(tmp_path: Path) -> None:
+    """A user's recipe.yaml and data beside it are nobody's study; only the sandbox's rows are remade."""
+    from trimtab.recipe import load_recipe
+    from trimtab.study import claim_study
+
+    mine = tmp_path / "mine"
+    (mine / "data").mkdir(parents=True)
+    recipe = mine / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"name": "r", "model": "m", "data": {"train": "data/train.jsonl"}}))
+    rows = mine / "data" / "train.jsonl"
+    rows.write_text("my rows")
+    with pytest.raises(TrimtabError, match="not a study of trimtab's"):
+        claim_study(load_recipe(recipe), mine)
+    for beta in ("0.1", "0.2"):  # the second finds the first, which never began
+        claim_study(load_recipe(recipe, [f"dpo.beta={beta}"]), tmp_path / "study")
+        (tmp_path / "study" / "data").mkdir(exist_ok=True)
+        (tmp_path / "study" / "data" / "train.jsonl").write_text("my rows")
+    assert rows.read_text() == "my rows"
+    assert (tmp_path / "study" / "data" / "train.jsonl").read_text() == "my rows"
+
+
+def test_out_of_memory_is_one_message(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    monkeypatch.setattr("trimtab.study.report_only", full)
+    code, _, err = run("report", "folder")
+    assert code == 1
+    assert err.startswith("error: out of memory on the device. Lower token_budget")
+    assert "2 GiB" in err and err.count("\n") == 1
 
 
 # ---- how it ends

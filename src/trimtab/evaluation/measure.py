@@ -82,8 +82,8 @@ def measure(
     chat = ChatFormat(load_tokenizer(tokenizer or model), data)
     policy = load_policy(model)
     policy.to(device).eval()
-    hidden = int(policy.model.get_input_embeddings().weight.shape[1])
-    precision = resolve_precision(settings.precision, device, hidden)
+    _check_vocabulary(policy, chat, model)
+    precision = resolve_precision(settings.precision, device)
     measured = _fluency(policy, chat, validation, settings, precision, device)
     if precision == "bf16":
         # Weights only: rotary frequencies are buffers, and rounded ones shift every position.
@@ -110,6 +110,15 @@ def measure(
     aside.write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8")
     aside.replace(folder / "inputs.json")
     return _read(name, folder, judge)
+
+
+def _check_vocabulary(policy: Policy, chat: ChatFormat, model: str) -> None:
+    entries = int(policy.model.get_input_embeddings().weight.shape[0])
+    if len(chat.tokenizer) > entries:
+        raise TrimtabError(
+            f"model {model}: the tokenizer has {len(chat.tokenizer)} entries, but the model {entries} embeddings. "
+            "They do not belong together: name the right tokenizer."
+        )
 
 
 def _fluency(

@@ -10,6 +10,7 @@ Dimension suffixes: _M completion tokens, _S tokens of a slice, _V vocabulary, _
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,37 +25,78 @@ def slice_length(vocabulary: int) -> int:
     return max(16, SLICE_ENTRIES // max(vocabulary, 1))
 
 
-def _slice(head: Head, hidden_SD: Tensor, target_S: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
-    """log softmax(head(h))[target] and, on request, the entropy in nats: [S], [S]"""
+class TokenStatistics(NamedTuple):
+    """Of each prediction, float32 [M]. logps: of the target. entropy: nats, detached. stop_logps: log of the
+    stop tokens' total probability. kl: KL(π‖π_ref) over the vocabulary, nats. None where not asked for."""
+
+    logps: Tensor
+    entropy: Tensor | None = None
+    stop_logps: Tensor | None = None
+    kl: Tensor | None = None
+
+
+class Wanted(NamedTuple):
+    """What is computed beside the targets' log-probabilities.
+
+    stops: token ids [n], for stop_logps. temperature: [M], the logits are divided by it. reference: the
+    reference's head and its hidden states [M, D], for the exact KL.
+    """
+
+    entropy: bool = False
+    stops: Tensor | None = None
+    temperature: Tensor | None = None
+    reference: tuple[Head, Tensor] | None = None
+
+    def part(self, lo: int, hi: int) -> Wanted:
+        """The same for a slice of the tokens."""
+        return self._replace(
+            temperature=None if self.temperature is None else self.temperature[lo:hi],
+            reference=None if self.reference is None else (self.reference[0], self.reference[1][lo:hi]),
+        )
+
+
+def _slice(head: Head, hidden_SD: Tensor, target_S: Tensor, wanted: Wanted) -> TokenStatistics:
+    """log softmax(head(h) / T)[target], and what else is wanted: [S] each"""
     logits_SV = head(hidden_SD).float()
+    if wanted.temperature is not None:
+        logits_SV = logits_SV / wanted.temperature[:, None]
     log_z_S = torch.logsumexp(logits_SV, dim=-1)
     logps_S = logits_SV.gather(-1, target_S[:, None])[:, 0] - log_z_S
-    if not with_entropy:
-        return logps_S, torch.zeros_like(logps_S)
-    # Only ever logged: no gradient, and so no second [S, V] kept for one.
-    with torch.no_grad():
-        entropy_S = log_z_S - (torch.softmax(logits_SV, dim=-1) * logits_SV).sum(-1)
-    return logps_S, entropy_S
+    entropy_S = stop_logps_S = kl_S = None
+    if wanted.entropy:
+        # Only ever logged: no gradient, and so no second [S, V] kept for one.
+        with torch.no_grad():
+            entropy_S = log_z_S - (torch.softmax(logits_SV, dim=-1) * logits_SV).sum(-1)
+    if wanted.stops is not None:
+        stop_logps_S = torch.logsumexp(logits_SV[:, wanted.stops], dim=-1) - log_z_S
+    if wanted.reference is not None:
+        with torch.no_grad():
+            reference_head, reference_SD = wanted.reference
+            reference_SV = torch.log_softmax(reference_head(reference_SD).float(), dim=-1)
+        logps_SV = logits_SV - log_z_S[:, None]
+        kl_S = (logps_SV.exp() * (logps_SV - reference_SV)).sum(-1)
+    return TokenStatistics(logps_S, entropy_S, stop_logps_S, kl_S)
 
 
 def token_logps(
-    head: Head, hidden_MD: Tensor, target_M: Tensor, vocabulary: int, with_entropy: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probability of each target and, on request, the entropy of each prediction.
+    head: Head, hidden_MD: Tensor, target_M: Tensor, vocabulary: int, wanted: Wanted | None = None
+) -> TokenStatistics:
+    """Log-probability of each target and, on request, more of each prediction.
 
     head: hidden states [S, D] -> logits [S, V]; whatever a model does to its logits (soft cap, scale,
-    bias, an adapter) happens in it. Returns float32 [M] and float32 [M] (detached) or None.
+    bias, an adapter) happens in it.
     """
+    wanted = wanted or Wanted()
     step = slice_length(vocabulary)
-    logps: list[Tensor] = []
-    entropies: list[Tensor] = []
+    parts: list[TokenStatistics] = []
     for lo in range(0, target_M.numel(), step):
-        args = (head, hidden_MD[lo : lo + step], target_M[lo : lo + step], with_entropy)
+        hi = lo + step
+        args = (head, hidden_MD[lo:hi], target_M[lo:hi], wanted.part(lo, hi))
         # A lone slice is within the memory bound as it is: recomputing it would buy nothing.
         if torch.is_grad_enabled() and target_M.numel() > step:
-            logp, entropy = checkpoint(_slice, *args, use_reentrant=False, preserve_rng_state=False)
+            parts.append(checkpoint(_slice, *args, use_reentrant=False, preserve_rng_state=False))
         else:
-            logp, entropy = _slice(*args)
-        logps.append(logp)
-        entropies.append(entropy.detach())
-    return torch.cat(logps), torch.cat(entropies) if with_entropy else None
+            parts.append(_slice(*args))
+    columns = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
+    found = TokenStatistics(*columns)
+    return found if found.entropy is None else found._replace(entropy=found.entropy.detach())

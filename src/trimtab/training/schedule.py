@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from trimtab.data.groups import CompletionGroup
 from trimtab.models.policy import ModelSettings
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingSettings(ModelSettings):
@@ -31,7 +34,7 @@ class TrainingSettings(ModelSettings):
     warmup_steps: int = Field(10, ge=0)
     weight_decay: float = Field(0.0, ge=0)
     """0 is Adam; more is AdamW (matrices only)."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
     adam_epsilon: float = Field(1e-8, gt=0)
     max_grad_norm: float = Field(1.0, gt=0)
     token_budget: int = Field(4096, gt=0)

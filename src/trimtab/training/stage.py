@@ -206,7 +206,7 @@ def run_stage(
     reset_peak_memory()
     policy = load_policy(model, settings)
     _check_vocabulary(policy, train + validation, model)
-    settings = settle(out, settings, policy)
+    settings = settle(out, settings)
     accelerator = make_accelerator(settings)
     prepared = Prepared(policy, train, validation, settings, accelerator, cache or out / "reference")
 
@@ -272,20 +272,16 @@ def peak_memory(device: torch.device) -> int:
     return int(kilobytes) * (1 if platform.system() == "Darwin" else 1024)
 
 
-def settle(folder: Path, settings: TrainingSettings, policy: Policy) -> TrainingSettings:
+def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:
     """Settings with every `auto` decided; the decision is kept in settled.json, so that a resumed run keeps it."""
     file = folder / "settled.json"
     if not file.is_file():
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        precision = resolve_precision(settings.precision, device, _hidden_size(policy))
+        precision = resolve_precision(settings.precision, device)
         write_json(file, {"precision": precision, "threads": torch.get_num_threads()})
     settled = json.loads(file.read_text(encoding="utf-8"))
     torch.set_num_threads(settled["threads"])
     return settings.model_copy(update={"precision": settled["precision"]})
-
-
-def _hidden_size(policy: Policy) -> int:
-    return int(policy.model.get_input_embeddings().weight.shape[1])
 
 
 def _check_vocabulary(policy: Policy, groups: Sequence[CompletionGroup], model: str) -> None:
