@@ -17,7 +17,6 @@ from typer.core import TyperGroup
 from trimtab import __version__
 from trimtab.errors import TrimtabError
 
-
 SMALLER = (
     "Lower token_budget or data.max_length, or set gradient_checkpointing=true; "
     "the same command goes on from the last checkpoint."
@@ -49,6 +48,10 @@ Model = Annotated[str, typer.Option("--model", help="Hugging Face folder or hub 
 Data = Annotated[str, typer.Option("--data", help=".jsonl, .json or .parquet file, or hub name.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the tokenizer is, if elsewhere.")]
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option("--reward", help="file.py:function, a classifier's folder, or gold; may be given more than once."),
+]
 Validation = Annotated[str | None, typer.Option("--validation", help="Validation rows, if from elsewhere.")]
 
 
@@ -104,6 +107,33 @@ def dpo(
     _train("dpo", model, data, out, validation, tokenizer, settings)
 
 
+@app.command()
+def reward(
+    model: Model,
+    data: Data,
+    out: Out,
+    validation: Validation = None,
+    tokenizer: Tokenizer = None,
+    settings: Set = None,
+) -> None:
+    """A reward model from preference pairs (Bradley-Terry)."""
+    _train("reward", model, data, out, validation, tokenizer, settings)
+
+
+@app.command()
+def grpo(
+    model: Model,
+    data: Data,
+    out: Out,
+    rewards: Rewards = None,
+    validation: Validation = None,
+    tokenizer: Tokenizer = None,
+    settings: Set = None,
+) -> None:
+    """Group policy gradient on a reward, from a model that is also the reference."""
+    _train("grpo", model, data, out, validation, tokenizer, settings, rewards)
+
+
 def _train(
     method: str,
     model: str,
@@ -112,14 +142,13 @@ def _train(
     validation: str | None,
     tokenizer: str | None,
     settings: list[str] | None,
+    rewards: list[str] | None = None,
 ) -> None:
     from trimtab.recipe import stage_settings
-    from trimtab.study import METHODS, resolve_model
-    from trimtab.training.stage import run_stage
+    from trimtab.study import run_alone
 
-    training, rows = stage_settings(method, data, validation, settings or ())
-    best = run_stage(method, METHODS[method], training, rows, resolve_model(model), out, tokenizer)
-    print(f"Model: {best}")
+    training, rows = stage_settings(method, data, validation, settings or (), rewards or ())
+    print(f"Model: {run_alone(method, model, training, rows, out, tokenizer)}")
 
 
 @app.command()

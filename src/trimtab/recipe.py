@@ -13,10 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings
+from trimtab.rewards.settings import RewardSettings
 from trimtab.training.dpo import DPOSettings
-from trimtab.training.sft import SFTSettings
+from trimtab.training.grpo import GRPOSettings
+from trimtab.training.reward import RewardModelSettings
+from trimtab.training.schedule import TrainingSettings
+from trimtab.training.sft import LengthPenaltySettings, SFTSettings
 
-MethodName = Literal["base", "sft", "dpo"]
+MethodName = Literal["base", "sft", "sft_length", "dpo", "grpo"]
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -52,7 +56,14 @@ class Recipe(BaseModel):
     data: DataSettings | None = None
     sandbox: SandboxSettings | None = None
     sft: SFTSettings = SFTSettings()
+    sft_length: SFTSettings | None = None
+    """None: sft's settings, with the length penalty's defaults."""
     dpo: DPOSettings = DPOSettings()
+    reward: RewardModelSettings = RewardModelSettings()
+    """Of the reward model that the study trains for a reward of kind 'trained'."""
+    reward_model: str | None = None
+    """What that reward model starts from; None: the SFT model."""
+    grpo: GRPOSettings = GRPOSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
@@ -65,22 +76,55 @@ class Recipe(BaseModel):
             raise ValueError("'judge' and 'opponent' go together: a win rate needs both")
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ValueError("'methods' must name at least one method, and none twice")
-        for stage in (self.sft, self.dpo):
-            if "seed" not in stage.model_fields_set:
+        if "grpo" in self.methods:
+            if not self.grpo.rewards:
+                raise ValueError("method 'grpo' needs a reward: grpo.rewards, such as [{kind: trained}]")
+            if self.sandbox is None and any(r.kind == "gold" for r in self.grpo.rewards):
+                raise ValueError("a reward of kind 'gold' knows the sandbox's world only")
+        for stage in (self.sft, self.sft_length, self.dpo, self.reward, self.grpo):
+            if stage is not None and "seed" not in stage.model_fields_set:
                 stage.seed = self.seed
         return self
 
+    @property
+    def penalised_sft(self) -> SFTSettings:
+        """What sft_length runs with."""
+        found = self.sft_length or self.sft
+        return found.model_copy(update={"length_penalty": found.length_penalty or LengthPenaltySettings()})
 
-STAGES: dict[str, type[SFTSettings] | type[DPOSettings]] = {"sft": SFTSettings, "dpo": DPOSettings}
+    @property
+    def trains_reward(self) -> bool:
+        return "grpo" in self.methods and any(r.kind == "trained" for r in self.grpo.rewards)
+
+
+STAGES: dict[str, type[TrainingSettings]] = {
+    "sft": SFTSettings,
+    "dpo": DPOSettings,
+    "reward": RewardModelSettings,
+    "grpo": GRPOSettings,
+}
 
 
 def stage_settings(
-    method: str, data: str, validation: str | None, overrides: Sequence[str]
-) -> tuple[SFTSettings | DPOSettings, DataSettings]:
-    """The settings of one stage run by itself: `beta=0.2` is the method's, `data.max_length=512` the data's."""
+    method: str, data: str, validation: str | None, overrides: Sequence[str], rewards: Sequence[str] = ()
+) -> tuple[TrainingSettings, DataSettings]:
+    """The settings of one stage run by itself: `beta=0.2` is the method's, `data.max_length=512` the data's.
+
+    rewards: GRPO's, in short: file.py:function, a classifier's folder or hub name, or gold.
+    """
     value = apply_overrides({}, overrides)
     rows = data_settings(data, validation, value.pop("data", {}))
+    if rewards:
+        value["rewards"] = [reward_named(reward).model_dump(exclude_unset=True) for reward in rewards]
     return parse(STAGES[method], value, f"--set ({method})"), rows
+
+
+def reward_named(name: str) -> RewardSettings:
+    if name == "gold":
+        return RewardSettings(kind="gold")
+    if ":" in name and not Path(name).is_dir():
+        return RewardSettings(kind="function", path=name)
+    return RewardSettings(kind="classifier", model=name)
 
 
 def data_settings(data: str, validation: str | None, value: dict[str, Any]) -> DataSettings:

@@ -22,26 +22,33 @@ from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.measure import EvaluationSettings, Judge, Measured, measure
+from trimtab.evaluation.measure import EvaluationSettings, Measured, measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
 from trimtab.evaluation.summary import summarise
 from trimtab.recipe import Recipe, apply_overrides, data_settings, parse
 from trimtab.report.render import write_report
+from trimtab.rewards.base import Reward
+from trimtab.rewards.classifier import ClassifierReward
+from trimtab.rewards.settings import make_reward
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.starters import starter
 from trimtab.training.checkpoint import write_json
 from trimtab.training.dpo import DPO
+from trimtab.training.grpo import GRPO, GRPOSettings
 from trimtab.training.metrics import read_metrics
 from trimtab.training.progress import console
+from trimtab.training.reward import RewardModelTraining
+from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import SFT
 from trimtab.training.stage import StageMethod, run_stage
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu", "statsmodels")
 
-METHODS: dict[str, type[StageMethod]] = {"sft": SFT, "dpo": DPO}
+METHODS: dict[str, type[StageMethod]] = {"sft": SFT, "dpo": DPO, "reward": RewardModelTraining, "grpo": GRPO}
+STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "grpo")
 
 
 def say(line: str) -> None:
@@ -58,7 +65,7 @@ def resolve_model(name: str) -> str:
     return str(folder)
 
 
-def judge_named(name: str | None) -> Judge | None:
+def judge_named(name: str | None) -> Reward | None:
     return GoldJudge() if name == "gold" else None
 
 
@@ -142,20 +149,52 @@ def run_study(recipe: Recipe, out: Path) -> Results:
 
 
 def train_methods(recipe: Recipe, data: DataSettings, splits: Splits, seed: Path, cache: Path) -> dict[str, str]:
-    """Method -> folder of its model. DPO starts from SFT, which is also its reference."""
+    """Method -> folder of its model. DPO and GRPO start from SFT, which is also their reference."""
     base = resolve_model(recipe.model)
     models = {"base": base} if "base" in recipe.methods else {}
     tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer else base
-    wanted = [m for m in recipe.methods if m != "base"]
-    if wanted:
-        where = seed / "stages"
-        sft = run_stage("sft", SFT, recipe.sft, data, base, where / "sft", tokenizer, splits=splits)
-        if "sft" in wanted:
-            models["sft"] = str(sft)
-        if "dpo" in wanted:
-            dpo = run_stage("dpo", DPO, recipe.dpo, data, str(sft), where / "dpo", cache=cache, splits=splits)
-            models["dpo"] = str(dpo)
-    return models
+    where = seed / "stages"
+
+    def run(
+        name: str,
+        method: type[StageMethod],
+        settings: TrainingSettings,
+        model: str,
+        tokens: str | None,
+        **scored: Any,
+    ) -> str:
+        return str(run_stage(name, method, settings, data, model, where / name, tokens, cache, splits, **scored))
+
+    wanted = set(recipe.methods)
+    if wanted & {"sft", "dpo", "grpo"}:
+        models["sft"] = run("sft", SFT, recipe.sft, base, tokenizer)
+    if "sft_length" in wanted:
+        models["sft_length"] = run("sft_length", SFT, recipe.penalised_sft, base, tokenizer)
+    if "dpo" in wanted:
+        models["dpo"] = run("dpo", DPO, recipe.dpo, models["sft"], None)
+    if "grpo" in wanted:
+        known = known_rewards()
+        if recipe.trains_reward:
+            start = recipe.reward_model or models["sft"]
+            proxy = run("reward", RewardModelTraining, recipe.reward, start, None)
+            known["trained"] = ClassifierReward(proxy, name="proxy")
+        reward = make_reward(recipe.grpo.rewards, known)
+        judge = judge_named(recipe.judge)
+        models["grpo"] = run("grpo", GRPO, recipe.grpo, models["sft"], None, reward=reward, judge=judge)
+    return {name: model for name, model in models.items() if name in wanted}
+
+
+def known_rewards() -> dict[str, Reward]:
+    """Rewards that a name stands for."""
+    return {"gold": GoldJudge()}
+
+
+def run_alone(
+    method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
+) -> Path:
+    """`trimtab sft | dpo | reward | grpo`: one stage by itself."""
+    reward = make_reward(settings.rewards, known_rewards()) if isinstance(settings, GRPOSettings) else None
+    return run_stage(method, METHODS[method], settings, data, resolve_model(model), out, tokenizer, reward=reward)
 
 
 def evaluate_one(
@@ -191,7 +230,7 @@ def gather(
     chat = ChatFormat(load_tokenizer(tokenizer), data)
     chosen = [record.completions[0] for record in splits.test]
     lengths = chosen_lengths(chat, splits.test)
-    stages = {name: seed / "stages" / name for name in ("sft", "dpo") if (seed / "stages" / name).is_dir()}
+    stages = {name: seed / "stages" / name for name in STAGE_ORDER if (seed / "stages" / name).is_dir()}
     done = {name: _read_json(folder / "done.json") for name, folder in stages.items()}
     counts = {}
     for name, folder in stages.items():

@@ -62,7 +62,8 @@ def test_everything_else_by_hand() -> None:
     wanted = Wanted(stops=torch.tensor([0, 2]), reference=(lambda x: x, q.log()[None]))
     found = token_logps(lambda x: x + 7.0, p.log()[None], torch.tensor([1]), 3, wanted)
     assert found.entropy is None
-    assert found.stop_logps is not None and found.kl is not None
+    assert found.stop_logps is not None
+    assert found.kl is not None
     assert found.stop_logps.item() == pytest.approx(math.log(6 / 8))
     assert found.kl.item() == pytest.approx(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
     warm = token_logps(lambda x: x, p.log()[None], torch.tensor([1]), 3, Wanted(temperature=torch.tensor([2.0])))
@@ -78,7 +79,9 @@ def test_slices_change_nothing_else_either(monkeypatch: pytest.MonkeyPatch) -> N
 
     def run() -> list[torch.Tensor]:
         found = token_logps(head, hidden, target, 33, wanted)
-        assert found.stop_logps is not None and found.kl is not None and found.entropy is not None
+        assert found.stop_logps is not None
+        assert found.kl is not None
+        assert found.entropy is not None
         weights = torch.arange(70.0)
         total = ((found.logps + found.stop_logps * 2 + found.kl * 3) * weights).sum()
         return [*found[:4], *torch.autograd.grad(total, (hidden, head.weight))]  # type: ignore[list-item]

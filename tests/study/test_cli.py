@@ -271,7 +271,9 @@ def test_a_study_that_never_began_leaves_what_is_not_its_own(tmp_path: Path) -> 
     assert (tmp_path / "study" / "data" / "train.jsonl").read_text() == "my rows"
 
 
-def test_out_of_memory_is_one_message(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_one_message(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
     def full(*_: object) -> None:
@@ -281,7 +283,8 @@ def test_out_of_memory_is_one_message(run: Callable[..., tuple[int, str, str]], 
     code, _, err = run("report", "folder")
     assert code == 1
     assert err.startswith("error: out of memory on the device. Lower token_budget")
-    assert "2 GiB" in err and err.count("\n") == 1
+    assert "2 GiB" in err
+    assert err.count("\n") == 1
 
 
 # ---- how it ends

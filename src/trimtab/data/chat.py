@@ -7,6 +7,7 @@ the end of the turn (ChatML's newline) belongs to the next turn and is left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -179,14 +180,20 @@ class ChatFormat:
         before, both = self._ids("\n"), self._ids("\n" + text)
         return both[len(before) :] if both[: len(before)] == before else self._ids(text)
 
+    def tokens(
+        self, prompt: str | tuple[Message, ...], completions: Sequence[str], origin: str = ""
+    ) -> tuple[list[int], list[list[int]]]:
+        """A prompt's tokens and those of each completion after it, nothing truncated."""
+        prompt_ids = self.prompt_ids(prompt, origin)
+        return prompt_ids, [self.completion_ids(prompt, c, prompt_ids) for c in completions]
+
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
         if any(not c.strip() for c in record.completions):
             return Dropped("empty completion", record.origin)
         prompt = record.prompt
         while True:
-            prompt_ids = self.prompt_ids(prompt, record.origin)
-            completions = [self.completion_ids(prompt, c, prompt_ids) for c in record.completions]
+            prompt_ids, completions = self.tokens(prompt, record.completions, record.origin)
             room = self.truncation.max_length - len(prompt_ids)
             if room >= min(self.truncation.min_completion_length, max(map(len, completions))):
                 break
@@ -194,17 +201,24 @@ class ChatFormat:
             if shorter is None:
                 return Dropped("prompt too long", record.origin)
             prompt = shorter
-        cut = tuple(tuple(c[:room]) for c in completions)
-        if len(cut) >= 2 and len(set(cut)) == 1:
-            same_text = len(set(record.completions)) == 1
-            return Dropped("identical completions" if same_text else "identical after truncation", record.origin)
-        return CompletionGroup(
-            prompt=tuple(prompt_ids),
-            completions=cut,
-            index=index,
-            truncated=tuple(len(c) > room for c in completions),
-            scores=record.scores,
-        )
+        cut = [c[:room] for c in completions]
+        return make_group(record, index, prompt_ids, cut, [len(c) > room for c in completions])
+
+
+def make_group(
+    record: Record,
+    index: int,
+    prompt: Sequence[int],
+    completions: Sequence[Sequence[int]],
+    truncated: Sequence[bool],
+) -> CompletionGroup | Dropped:
+    """A record's tokens as a group; dropped where all its completions have come out the same."""
+    rows = tuple(tuple(c) for c in completions)
+    if len(rows) >= 2 and len(set(rows)) == 1:
+        cause = "after truncation" if any(truncated) else "as tokens"
+        reason = "completions" if len(set(record.completions)) == 1 else cause
+        return Dropped(f"identical {reason}", record.origin)
+    return CompletionGroup(tuple(prompt), rows, index, tuple(truncated), record.scores)
 
 
 def agree_on_special_tokens(chat: ChatFormat, model: Any) -> None:

@@ -97,6 +97,15 @@ def token_logps(
             parts.append(checkpoint(_slice, *args, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(_slice(*args))
-    columns = [None if column[0] is None else torch.cat(column) for column in zip(*parts, strict=True)]
-    found = TokenStatistics(*columns)
-    return found if found.entropy is None else found._replace(entropy=found.entropy.detach())
+
+    def joined(name: str) -> Tensor | None:
+        column = [getattr(part, name) for part in parts]
+        return None if column[0] is None else torch.cat(column)
+
+    entropy = joined("entropy")
+    return TokenStatistics(
+        torch.cat([part.logps for part in parts]),
+        None if entropy is None else entropy.detach(),
+        joined("stop_logps"),
+        joined("kl"),
+    )

@@ -16,9 +16,11 @@ About 10 is a right, complete, short answer; 0 says little; below −3 misleads.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from trimtab.rewards.base import Prompt, Reward, Scored
 from trimtab.sandbox.claims import Claim, Comparison, Reader, Reading
 from trimtab.sandbox.prompts import Task, parse_prompt
 from trimtab.sandbox.world import NEED, goodness, level
@@ -59,25 +61,48 @@ class Judgement:
     notes: tuple[str, ...]
 
 
-class GoldJudge:
-    """Scores completions of sandbox prompts; a prompt that is not of the world has no score."""
+class GoldJudge(Reward):
+    """Scores completions of sandbox prompts; a prompt that is not of the world has no score.
+
+    A conversation is judged by its last user turn. The breakdown is the Judgement's parts.
+    """
 
     name = "gold"
     signature = "sandbox-gold|1"
 
-    def score(self, prompts: Sequence[str], completions: Sequence[str]) -> list[float | None]:
-        """One score for each completion; None where the prompt is not of the world."""
-        return [
-            None if (task := parse_prompt(prompt)) is None else judge_task(task, prompt, completion).score
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
+    def scored(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        *,
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+    ) -> list[Scored]:
+        """One Scored for each completion; without a score where the prompt is not of the world."""
+        return [self._scored(_asked(p), c) for p, c in zip(prompts, completions, strict=True)]
 
-    def judge(self, prompt: str, completion: str) -> Judgement:
-        """The score with its breakdown; ValueError for a prompt that is not of the world."""
+    @staticmethod
+    def _scored(prompt: str, completion: str) -> Scored:
         task = parse_prompt(prompt)
         if task is None:
-            raise ValueError(f"not a prompt of the sandbox's world: {prompt[:80]!r}")
-        return judge_task(task, prompt, completion)
+            return Scored(None, "not a prompt of the sandbox's world")
+        parts = asdict(judge_task(task, prompt, completion))
+        return Scored(parts.pop("score"), breakdown=parts)
+
+    def judge(self, prompt: Prompt, completion: str) -> Judgement:
+        """The score with its breakdown; ValueError for a prompt that is not of the world."""
+        asked = _asked(prompt)
+        task = parse_prompt(asked)
+        if task is None:
+            raise ValueError(f"not a prompt of the sandbox's world: {asked[:80]!r}")
+        return judge_task(task, asked, completion)
+
+
+def _asked(prompt: Prompt) -> str:
+    """The last user turn; nothing where there is none."""
+    if isinstance(prompt, str):
+        return prompt
+    return next((message.content for message in reversed(prompt) if message.role == "user"), "")
 
 
 def judge_task(task: Task, prompt: str, completion: str) -> Judgement:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.losses.preference import LOSSES, PreferenceLoss
-from trimtab.training.loop import Sums
+from trimtab.training.method import Sums
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import Prepared, StageMethod
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,31 +26,10 @@ from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, p
 from trimtab.errors import TrimtabError
 from trimtab.models.policy import Policy
 from trimtab.training.checkpoint import Checkpoints, write_directory
+from trimtab.training.method import ExtraLoss, Method, Sums
 from trimtab.training.metrics import Means, MetricsLog
 from trimtab.training.progress import StepProgress
 from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
-
-Sums = dict[str, tuple[float, float]]
-"""Metrics of a pass: name -> (sum, weight); their quotient over the whole step is logged."""
-
-
-class Method(Protocol):
-    """What is particular to a method; see training/sft.py for the shortest one."""
-
-    best_metric: str
-    best_is: Literal["highest", "lowest"]
-
-    def step_groups(self, groups: Sequence[CompletionGroup], step: int) -> Sequence[CompletionGroup]:
-        """The groups to train on in this step, given the data's: the same, or fresh rollouts."""
-
-    def total(self, groups: Sequence[CompletionGroup]) -> float:
-        """What the loss of a whole optimizer step is divided by."""
-
-    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
-        """A pass's share of the step's loss, with gradient, and its metrics."""
-
-    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
-        """Metrics on validation data, without the prefix `eval_`."""
 
 
 @dataclass
@@ -64,6 +43,8 @@ class Progress:
     best_step: int | None = None
     window: dict[str, list[float]] = field(default_factory=dict)
     """Sums of the metrics since the last logged row."""
+    method: dict[str, Any] = field(default_factory=dict)
+    """The method's own state."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +96,7 @@ class Loop:
         self.checkpoint_interval = settings.checkpoint_interval or self.evaluation_interval
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.log, self.samples = MetricsLog(folder / "metrics.jsonl"), MetricsLog(folder / "samples.jsonl")
+        self.completions = MetricsLog(folder / "completions.jsonl")
         self.best_metric = settings.best_metric or method.best_metric
         self.best_is = settings.best_is or method.best_is
         self.optimizer = make_optimizer(policy, settings)
@@ -131,19 +113,51 @@ class Loop:
     def train_step(self, step: int) -> tuple[dict[str, float], int]:
         """One optimizer step. Returns its metrics, averaged over passes and processes, and its tokens."""
         acc, settings = self.accelerator, self.settings
-        everyone = groups_of_step(self.groups, step, settings.step_groups, settings.seed)
-        everyone = list(self.method.step_groups(everyone, step))
-        # DDP averages gradients over processes; the total is over all of them, so their sum is wanted.
-        total = self.method.total(everyone) / acc.num_processes
-        mine = everyone[acc.process_index :: acc.num_processes]
-        passes = cut_into_passes(mine, settings.token_budget)
-        means, step_loss = Means(), 0.0
+        data_step = step // self.method.steps_per_batch
+        drawn = groups_of_step(self.groups, data_step, settings.step_groups, settings.seed)
+        self.policy.eval()  # while the method samples
+        everyone = list(self.method.step_groups(drawn, step))
+        extra = self.method.extra(drawn, step)
         self.policy.train()
+        means = Means()
+        means.add(self.method.step_metrics())
+        total = self.method.total(everyone)
+        mine = everyone[acc.process_index :: acc.num_processes]
+        loss, norm = self._gradient(mine, self.method.loss, total, settings.max_grad_norm, means, step)
+        if extra is not None:
+            extra_loss, extra_norm = self._add_gradient(extra, means, step)
+            loss += extra_loss
+            means.add({extra.name: (extra_loss, 1.0), f"{extra.name}/grad_norm": (extra_norm, 1.0)})
+        means.add({"loss": (loss, 1.0)})
+        rate = settings.learning_rate * learning_rate_factor(settings, step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if acc.num_processes > 1:
+            means = Means.merge(gather_object([means.sums]))
+        metrics = {**means.means(), "grad_norm": norm, "learning_rate": rate}
+        return metrics, sum(group.packed_length for group in everyone)
+
+    def _gradient(
+        self,
+        groups: Sequence[CompletionGroup],
+        loss_of: Callable[[Callable[..., Any], PackedBatch, float], tuple[Tensor, Sums]],
+        total: float,
+        max_norm: float,
+        means: Means,
+        step: int,
+    ) -> tuple[float, float]:
+        """Leaves the clipped gradient of the groups' loss in the weights. Returns the loss and the norm before."""
+        acc = self.accelerator
+        passes = cut_into_passes(groups, self.settings.token_budget)
+        step_loss = 0.0
         for i, members in enumerate(passes):
             batch = pack(members).to(acc.device)
             last = i == len(passes) - 1
             with nullcontext() if last else acc.no_sync(self.wrapped):
-                loss, sums = self.method.loss(self.wrapped, batch, total)
+                # DDP averages gradients over processes; the total is over all of them, so their sum is wanted.
+                loss, sums = loss_of(self.wrapped, batch, total / acc.num_processes)
                 if not torch.isfinite(loss):
                     rows = ", ".join(str(group.index) for group in members[:8])
                     raise TrimtabError(
@@ -153,29 +167,32 @@ class Loop:
                 acc.backward(loss)
             means.add(sums)
             step_loss += float(loss.detach())
-        means.add({"loss": (step_loss, 1.0)})
-        norm = acc.clip_grad_norm_(self.policy.parameters(), settings.max_grad_norm)
-        if not math.isfinite(float(norm)):
+        norm = float(acc.clip_grad_norm_(self.policy.parameters(), max_norm))
+        if not math.isfinite(norm):
             raise TrimtabError(
-                f"{self.title}: the gradient's norm is {float(norm)} at step {step + 1}; the step was not taken. "
+                f"{self.title}: the gradient's norm is {norm} at step {step + 1}; the step was not taken. "
                 "The last checkpoint is kept; a lower learning_rate is the usual cure."
             )
-        rate = settings.learning_rate * learning_rate_factor(settings, step, self.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if acc.num_processes > 1:
-            means = Means.merge(gather_object([means.sums]))
-        metrics = {**means.means(), "grad_norm": float(norm), "learning_rate": rate}
-        return metrics, sum(group.packed_length for group in everyone)
+        return step_loss, norm
+
+    def _add_gradient(self, extra: ExtraLoss, means: Means, step: int) -> tuple[float, float]:
+        """Adds a second loss's gradient, clipped by itself, to the one in the weights."""
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        kept = [p.grad for p in trained]
+        for p in trained:
+            p.grad = None
+        found = self._gradient(extra.groups, extra.loss, extra.total, extra.max_grad_norm, means, step)
+        for p, grad in zip(trained, kept, strict=True):
+            if grad is not None:
+                p.grad = grad if p.grad is None else p.grad.add_(grad)
+        return found
 
     # ---- the run
 
     def run(self) -> Finished:
         self._resume()
         if self.accelerator.is_main_process:
-            for log in (self.log, self.samples):
+            for log in (self.log, self.samples, self.completions):
                 # A run without a checkpoint starts from nothing: its evaluation at step 0 is done again.
                 log.rewind(self.state.step if self.state.step else -1)
         if self.state.step == 0:
@@ -219,6 +236,8 @@ class Loop:
         }
         if self.accelerator.is_main_process:
             self.log.write(row)
+            for sampled in self.method.rows():
+                self.completions.write({"step": step, **sampled})
 
     def _evaluate(self, step: int) -> None:
         """Evaluates, logs, and keeps the weights when they are the best so far (ties: the earliest)."""
@@ -261,6 +280,7 @@ class Loop:
     def _checkpoint(self) -> None:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            self.state.method = dict(self.method.state())
             state = {k: v for k, v in vars(self.state).items() if k != "step"}
             self.checkpoints.save(self.state.step, self.policy, self.optimizer, state)
             self._drop_old_best()
@@ -271,6 +291,7 @@ class Loop:
         if saved is None:
             return
         self.state = Progress(**saved)
+        self.method.load_state(self.state.method)
         self.checkpoints.load(self.state.step, self.policy, self.optimizer)
 
     def _finish(self, stopped: bool) -> Finished:

@@ -13,7 +13,6 @@ from pydantic import ConfigDict, Field, model_validator
 from trimtab.data.groups import CompletionGroup
 from trimtab.models.policy import ModelSettings
 
-
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -1,6 +1,8 @@
-"""Supervised fine-tuning on the chosen completions. Ouyang et al. 2022.
+"""Supervised fine-tuning on the chosen completions, with or without a length penalty. Ouyang et al. 2022.
 
-Groups of one completion. The loss is losses/sft.py's, by tokens or by sequences of the whole step.
+Groups of one completion. The loss is losses/sft.py's, by tokens or by sequences of the whole step. The
+penalty (losses/length_penalty.py) is taken every `interval` steps on samples of the policy's own; its
+gradient is clipped apart from SFT's and added to it.
 """
 
 from __future__ import annotations
@@ -8,19 +10,63 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, total_completion_tokens
+from trimtab.losses.length_penalty import (
+    SURVIVAL,
+    Estimator,
+    literal,
+    pad_rows,
+    penalty,
+    score_function,
+    stop_hazard,
+)
 from trimtab.losses.sft import Normalisation, sft
-from trimtab.training.loop import Sums
+from trimtab.rollout.sampler import Sample, Sampling
+from trimtab.rollout.transformers import TransformersSampler
+from trimtab.training.method import ExtraLoss, Sums
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage import StageMethod
+from trimtab.training.stage import Prepared, StageMethod
+
+
+class LengthPenaltySettings(BaseModel):
+    """λ E[max(0, ℓ(ŷ) − ℓ(y))²], Eq. 3 of the course report."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    weight: float = Field(0.001, ge=0)
+    """λ."""
+    scale: Literal["sequence", "token"] = "sequence"
+    """What λ is measured against: a sequence's summed loss (the report's Eq. 2), or a token's mean loss.
+    Whatever the normalisation, the two losses then keep their proportion."""
+    interval: int = Field(100, gt=0)
+    """Optimizer steps from one penalty to the next."""
+    estimator: Estimator = "stop_hazard"
+    samples: int | None = Field(None, gt=0)
+    """Of each prompt; None: 1 path for stop_hazard, 2 samples for score_function."""
+    max_new_tokens: int = Field(350, gt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    """The penalty's gradient is clipped to it before it is added."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> LengthPenaltySettings:
+        if self.estimator == "score_function" and self.samples == 1:
+            raise ValueError("score_function needs at least two samples of each prompt for its baseline")
+        return self
+
+    @property
+    def paths(self) -> int:
+        return self.samples or (2 if self.estimator == "score_function" else 1)
 
 
 class SFTSettings(TrainingSettings):
     learning_rate: float = Field(2e-5, gt=0)
     normalisation: Normalisation = "tokens"
+    length_penalty: LengthPenaltySettings | None = None
 
 
 class SFT(StageMethod):
@@ -30,6 +76,12 @@ class SFT(StageMethod):
     version = 1
 
     settings: SFTSettings
+
+    def __init__(self, settings: SFTSettings, prepared: Prepared) -> None:
+        super().__init__(settings, prepared)
+        self.sampler = TransformersSampler(prepared.policy)
+        self.drawn: dict[int, list[Sample]] = {}
+        self.targets: dict[int, int] = {}
 
     def total(self, groups: Sequence[CompletionGroup]) -> float:
         return total_completion_tokens(groups) if self.settings.normalisation == "tokens" else len(groups)
@@ -42,3 +94,71 @@ class SFT(StageMethod):
         out = policy(batch, entropy=True)
         tokens = float(out.logps.numel())
         return {"loss": (float(-out.logps.sum()), tokens), "entropy": (float(out.entropy.sum()), tokens)}
+
+    # ---- the length penalty
+
+    def extra(self, groups: Sequence[CompletionGroup], step: int) -> ExtraLoss | None:
+        settings = self.settings.length_penalty
+        if settings is None or step % settings.interval:
+            return None
+        # A chosen completion that was cut has no length to compare with.
+        whole = [group for group in groups if not any(group.truncated)]
+        if not whole:
+            return None
+        tokens = total_completion_tokens(groups) / len(groups)
+        scale = {("sequences", "token"): tokens, ("tokens", "sequence"): 1 / tokens}.get(
+            (self.settings.normalisation, settings.scale), 1.0
+        )
+        sampled = self._sample(whole, settings, step)
+        total = len(whole) * settings.paths / (settings.weight * scale) if settings.weight else float("inf")
+        return ExtraLoss("length_penalty", sampled, self._penalty_pass, total, settings.max_grad_norm)
+
+    def _sample(
+        self, groups: Sequence[CompletionGroup], settings: LengthPenaltySettings, step: int
+    ) -> list[CompletionGroup]:
+        """This process's share of the prompts, with the policy's completions in place of the data's."""
+        acc = self.prepared.accelerator
+        mine = list(groups)[acc.process_index :: acc.num_processes]
+        seeds = np.random.SeedSequence([self.settings.seed, step, acc.process_index])
+        hazard = settings.estimator == "stop_hazard"
+        with acc.autocast():
+            found = self.sampler.sample(
+                [group.prompt for group in mine],
+                settings.paths,
+                Sampling(max_new_tokens=settings.max_new_tokens),
+                seed=int(seeds.generate_state(1)[0]),
+                stops=self.prepared.stops,
+                excluded=self.prepared.stops if hazard else (),
+                survival=SURVIVAL if hazard else 0.0,
+            )
+        out = [
+            CompletionGroup(group.prompt, tuple(s.tokens for s in several), group.index)
+            for group, several in zip(mine, found, strict=True)
+        ]
+        self.drawn = {id(group): several for group, several in zip(out, found, strict=True)}
+        self.targets = {id(new): len(old.completions[0]) for new, old in zip(out, mine, strict=True)}
+        return out
+
+    def _penalty_pass(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
+        settings, device = self.settings.length_penalty, batch.target.device
+        assert settings is not None
+        hazard = settings.estimator == "stop_hazard"
+        targets_C = torch.tensor([self.targets[id(g)] for g in batch.groups for _ in g.completions], device=device)
+        out = policy(batch, stops=self.prepared.stops if hazard else None)
+        if hazard:
+            ends = [len(s.tokens) + (s.finish == "survival") for g in batch.groups for s in self.drawn[id(g)]]
+            logps_CT, mask_CT = pad_rows(out.logps, batch.lengths.tolist())
+            stops_CT, _ = pad_rows(out.stop_logps, batch.lengths.tolist())
+            ends_C = torch.tensor(ends, device=device)
+            values_C = stop_hazard(logps_CT, stops_CT, mask_CT, targets_C, ends_C, settings.paths)
+        else:
+            logps_C = batch.sum_by_completion(out.logps)
+            if settings.estimator == "literal":
+                values_C = literal(logps_C, batch.lengths, targets_C)
+            else:
+                values_C = score_function(logps_C, batch.lengths, targets_C, settings.paths)
+        found: Sums = {"length_penalty/value": (float(values_C.detach().sum()), float(values_C.numel()))}
+        if not hazard:
+            over = penalty(batch.lengths, targets_C).sqrt()
+            found["length_penalty/excess_tokens"] = (float(over.sum()), float(over.numel()))
+        return values_C.sum() / total, found

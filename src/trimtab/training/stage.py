@@ -21,7 +21,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -34,20 +34,22 @@ from trimtab import __version__
 from trimtab.data.chat import ChatFormat, agree_on_special_tokens, load_tokenizer
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.hashing import hash_source
+from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
 from trimtab.models.reference import reference_key, reference_logps
+from trimtab.rewards.base import Reward
 from trimtab.training.checkpoint import write_json
 from trimtab.training.loop import (
     EvaluateGroups,
     Finished,
     Loop,
-    Sums,
     evaluate_groups,
     make_accelerator,
 )
+from trimtab.training.method import OfflineMethod, Sums
 from trimtab.training.progress import console
 from trimtab.training.schedule import TrainingSettings
 
@@ -56,27 +58,37 @@ SAMPLES, SAMPLE_TOKENS = 4, 128
 
 @dataclass
 class Prepared:
-    """What a method may need of its stage, made before the method is."""
+    """What a method may need of its stage, made before the method is.
 
-    policy: Policy
+    records: where the index of a group of the split points. stops: every token that ends a completion.
+    """
+
+    policy: Any
     train: list[CompletionGroup]
     validation: list[CompletionGroup]
     settings: TrainingSettings
     accelerator: Accelerator
     cache: Path
-    forward: Callable[..., Any] = field(init=False)
+    chat: Any = None
+    train_records: Sequence[Record] = ()
+    validation_records: Sequence[Record] = ()
+    reward: Reward | None = None
+    judge: Reward | None = None
 
     def __post_init__(self) -> None:
         self.policy.to(self.accelerator.device)
-        self.forward = self.policy
+
+    @property
+    def stops(self) -> list[int]:
+        return stop_tokens(self.policy.model, self.chat)
 
     def evaluate(self, one_pass: EvaluateGroups, policy: Callable[..., Any]) -> dict[str, float]:
         return evaluate_groups(one_pass, policy, self.validation, self.settings.token_budget, self.accelerator)
 
-    def reference_logps(self) -> dict[int, torch.Tensor]:
+    def reference_logps(self, validation_only: bool = False) -> dict[int, torch.Tensor]:
         """The starting model's log-probabilities of every group, by id(group); cached on disk."""
         key = reference_key(self.policy.model, f"{self.settings.precision}|{self.accelerator.device.type}")
-        groups = [*self.train, *self.validation]
+        groups = [*(() if validation_only else self.train), *self.validation]
         if self.accelerator.is_main_process:
             console.print(f"reference: log-probabilities of {len(groups)} groups", highlight=False)
         self.policy.eval()
@@ -88,11 +100,13 @@ class Prepared:
         return {id(group): logps for group, logps in zip(groups, found, strict=True)}
 
 
-class StageMethod(ABC):
+class StageMethod(OfflineMethod, ABC):
     """A method (see loop.Method) with what a stage must know of it before it is made."""
 
     completions: ClassVar[Literal["first", "pair", "all"]]
     """Which of a record's completions it trains on."""
+    validation_completions: ClassVar[Literal["first", "pair", "all"] | None] = None
+    """Which it is validated on, where the data has them; None: the same."""
     version: ClassVar[int]
     """Raised when a change of code changes results: stages done by the old one are done again."""
     best_metric: str
@@ -101,8 +115,26 @@ class StageMethod(ABC):
     def __init__(self, settings: Any, prepared: Prepared) -> None:
         self.settings, self.prepared = settings, prepared
 
-    def step_groups(self, groups: Sequence[CompletionGroup], step: int) -> Sequence[CompletionGroup]:
-        return groups
+    @classmethod
+    def load(cls, source: str, settings: TrainingSettings) -> Any:
+        """The model to train."""
+        return load_policy(source, settings)
+
+    @classmethod
+    def save(cls, policy: Any, chat: Any, folder: Path) -> None:
+        """Writes a plain Hugging Face folder."""
+        agree_on_special_tokens(chat, policy.model)
+        chat.tokenizer.save_pretrained(folder)
+        policy.save(folder)
+
+    @classmethod
+    def text_format(cls, tokenizer: Any, data: DataSettings) -> Any:
+        """How its records become token ids."""
+        return ChatFormat(tokenizer, data)
+
+    def training_groups(self) -> Sequence[CompletionGroup]:
+        """What an epoch goes over."""
+        return self.prepared.train
 
     @abstractmethod
     def total(self, groups: Sequence[CompletionGroup]) -> float: ...
@@ -186,34 +218,62 @@ def run_stage(
     tokenizer: str | None = None,
     cache: Path | None = None,
     splits: Splits | None = None,
+    reward: Reward | None = None,
+    judge: Reward | None = None,
 ) -> Path:
-    """Trains, or finishes training, and returns the folder of the best model."""
+    """Trains, or finishes training, and returns the folder of the best model.
+
+    reward: what GRPO optimises. judge: what it is watched with; it chooses nothing.
+    """
     check_model_source(model)
     inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
+    scored_by = {"reward": reward, "judge": judge}
+    inputs |= {part: one.signature for part, one in scored_by.items() if one is not None}
     if claim(out, inputs):
         console.print(f"{name}: already done", highlight=False)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come right before this
         return out / "best"
-    chat = ChatFormat(load_tokenizer(tokenizer or model), data)
+    chat = method.text_format(load_tokenizer(tokenizer or model), data)
     splits = splits or split_records(data)
     train, train_counts = encode_records(splits.train, chat, method.completions)
     require_groups(train, train_counts, "training", data.train)
-    validation, validation_counts = encode_records(splits.validation, chat, method.completions)
+    validation, validation_counts = encode_records(splits.validation, chat, _validated(method, splits))
     if splits.validation:
         require_groups(validation, validation_counts, "validation", data.validation or data.train)
     counts = {"train": train_counts.model_dump(), "validation": validation_counts.model_dump()}
     write_json(out / "data.json", {**counts, "shared_prompts": splits.shared_prompts})
     reset_peak_memory()
-    policy = load_policy(model, settings)
+    policy = method.load(model, settings)
     _check_vocabulary(policy, train + validation, model)
     settings = settle(out, settings)
     accelerator = make_accelerator(settings)
-    prepared = Prepared(policy, train, validation, settings, accelerator, cache or out / "reference")
+    prepared = Prepared(
+        policy, train, validation, settings, accelerator, cache or out / "reference", chat,
+        splits.train, splits.validation, reward, judge,
+    )  # fmt: skip
+    made = method(settings, prepared)
+    save, sample = _writers(method, policy, chat, splits)
+    loop = Loop(policy, made, made.training_groups(), settings, out, accelerator, save, sample, title=name)
+    finished = loop.run()
+    if accelerator.is_main_process:
+        _mark_done(out, inputs, finished, settings, accelerator)
+    accelerator.wait_for_everyone()
+    return out / "best"
+
+
+def _validated(method: type[StageMethod], splits: Splits) -> Literal["first", "pair", "all"]:
+    wanted = method.validation_completions or method.completions
+    has_pairs = all(record.is_pair for record in splits.validation)
+    return wanted if wanted != "pair" or has_pairs or method.validation_completions is None else method.completions
+
+
+def _writers(
+    method: type[StageMethod], policy: Any, chat: Any, splits: Splits
+) -> tuple[Callable[[Path], None], Callable[[], list[dict[str, str]]] | None]:
+    """How the stage's model is saved, and how it is sampled while it trains."""
 
     def save(folder: Path) -> None:
-        agree_on_special_tokens(chat, policy.model)
-        chat.tokenizer.save_pretrained(folder)
-        policy.save(folder)
+        method.save(policy, chat, folder)
 
     def sample() -> list[dict[str, str]]:
         room = (getattr(policy.model.config, "max_position_embeddings", None) or 2**31) - SAMPLE_TOKENS
@@ -225,12 +285,7 @@ def run_stage(
         shown = [prompt if isinstance(prompt, str) else prompt[-1].content for prompt in prompts]
         return [{"prompt": p, "completion": one.text} for p, one in zip(shown, outs, strict=True)]
 
-    loop = Loop(policy, method(settings, prepared), train, settings, out, accelerator, save, sample, title=name)
-    finished = loop.run()
-    if accelerator.is_main_process:
-        _mark_done(out, inputs, finished, settings, accelerator)
-    accelerator.wait_for_everyone()
-    return out / "best"
+    return save, sample if isinstance(policy, Policy) else None
 
 
 def _mark_done(

@@ -1,0 +1,63 @@
+"""Several rewards as one: their weighted sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trimtab.errors import TrimtabError
+from trimtab.rewards.base import Prompt, Reward, Scored
+
+
+class WeightedReward(Reward):
+    """Σ w · s. The breakdown has each part's own score, before its weight, under its name.
+
+    A completion that lacks a part has no score: a sum without it would be another reward's.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Reward, float]]) -> None:
+        self.parts = list(parts)
+        names = [reward.name for reward, _ in self.parts]
+        if not names or len(set(names)) < len(names):
+            raise TrimtabError(
+                f"rewards {', '.join(names) or '(none)'}: give one or more, each with a name of its own."
+            )
+        if wrong := [f"{reward.name}: {weight}" for reward, weight in self.parts if not math.isfinite(weight)]:
+            raise TrimtabError(f"the weight of reward {wrong[0]} is not a finite number.")
+        self.name = " + ".join(f"{weight:g}·{reward.name}" for reward, weight in self.parts)
+        self.signature = "weighted|" + "|".join(f"{weight!r}·({r.signature})" for r, weight in self.parts)
+
+    def scored(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        *,
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+    ) -> list[Scored]:
+        """One Scored for each completion, in order."""
+        found = [
+            reward.scored(prompts, completions, completion_ids=completion_ids, columns=columns)
+            for reward, _ in self.parts
+        ]
+        for (reward, _), scores in zip(self.parts, found, strict=True):
+            if len(scores) != len(completions):
+                raise TrimtabError(
+                    f"reward {reward.name}: gave {len(scores)} scores for {len(completions)} completions."
+                )
+        return [self._sum(row) for row in zip(*found, strict=True)]
+
+    def _sum(self, row: Sequence[Scored]) -> Scored:
+        breakdown = {reward.name: one.score for (reward, _), one in zip(self.parts, row, strict=True)}
+        missing = [
+            f"{reward.name}: {one.reason or 'no score'}"
+            for (reward, _), one in zip(self.parts, row, strict=True)
+            if one.score is None
+        ]
+        if missing:
+            return Scored(None, "; ".join(missing), breakdown)
+        total = sum(weight * (one.score or 0.0) for (_, weight), one in zip(self.parts, row, strict=True))
+        if not math.isfinite(total):
+            return Scored(None, f"the sum is {total}", breakdown)
+        return Scored(total, breakdown=breakdown)

@@ -1,0 +1,220 @@
+"""Rows that grow by a token at a time: prompts computed once, then one row for each of their samples.
+
+`Prompts` runs a batch of prompts, padded on the right, where causality alone keeps the padding out: no
+mask, and no query without a key. Its cache is then copied for every sample, moved right so that all rows
+end in the same column; the padding on the left is masked in every later pass. Positions are given
+explicitly, so that neither side's padding moves anything.
+
+Models with a state instead of keys (Mamba), chunked attention, rotary scaling that depends on the
+length, or no explicit positions have no such cache: their rows are run from the start for every token,
+exact and slow.
+
+Dimension suffixes: _P prompts, _B rows, _T columns, _H key heads, _D head size, _V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from trimtab.models.policy import LENGTH_DEPENDENT_ROPE, Policy
+
+ROOM = 32
+"""Columns that a full buffer grows by at least; it grows by half of its length besides."""
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer's keys and values: views [B, H, T, D] of buffers that have room for columns to come.
+
+    Every column is kept, also where a layer sees a window of them only: the masks that transformers makes
+    of a cache's sizes then cover all columns, as in a pass without a cache.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._hold(keys, values)
+
+    def _hold(self, keys: Tensor, values: Tensor, columns: int = 0) -> None:
+        """Copies into new buffers, with room for `columns` at least."""
+        self.key_room, self.value_room = _roomy(keys, columns), _roomy(values, columns)
+        self._show(keys.shape[2])
+
+    def _show(self, columns: int) -> None:
+        self.keys, self.values = self.key_room[:, :, :columns], self.value_room[:, :, :columns]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        old = self.keys.shape[2]
+        new = old + key_states.shape[2]
+        if new > self.key_room.shape[2]:
+            self._hold(self.keys, self.values, new)
+        self.key_room[:, :, old:new] = key_states
+        self.value_room[:, :, old:new] = value_states
+        self._show(new)
+        return self.keys, self.values
+
+    def keep(self, index: Tensor, first: int) -> None:
+        """Only these rows, and their columns from `first` on."""
+        keys, values = (x.index_select(0, index)[:, :, first:] for x in (self.keys, self.values))
+        self._hold(keys, values)
+
+
+def _roomy(x_BHTD: Tensor, columns: int) -> Tensor:
+    rows, heads, length, size = x_BHTD.shape
+    columns = max(columns, length)
+    buffer = x_BHTD.new_empty(rows, heads, columns + columns // 2 + ROOM, size)
+    buffer[:, :, :length] = x_BHTD
+    return buffer
+
+
+def _spread(layer: Any, prompt_B: Tensor, pad_B: Tensor) -> GrowingLayer:
+    """A row for each entry of prompt_B, moved right by its pad; what is left of a row is to be masked."""
+    column_T = torch.arange(layer.keys.shape[2], device=pad_B.device)
+    column_BT = (column_T - pad_B[:, None]).clamp_(min=0)
+    # Under autocast rotary embeddings can leave keys in float32, which would be cast in every pass.
+    dtype = layer.values.dtype
+    moved = (x.to(dtype).transpose(1, 2)[prompt_B[:, None], column_BT] for x in (layer.keys, layer.values))
+    return GrowingLayer(*(x.transpose(1, 2) for x in moved))
+
+
+class Rows(Protocol):
+    """The rows of a decoding batch."""
+
+    def advance(self, token_B: Tensor) -> Tensor:
+        """Appends a token to each row. Returns the logits of the tokens after them: [B, V]."""
+        ...
+
+    def keep(self, index: Tensor) -> None:
+        """Only these rows go on."""
+        ...
+
+
+class Prompts:
+    """A batch of prompts, each computed once. logits_PV: of each one's first new token."""
+
+    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]]) -> None:
+        longest = max(map(len, prompts))
+        padded = [[*prompt, *[prompt[-1]] * (longest - len(prompt))] for prompt in prompts]
+        self.policy = policy
+        self.ids_PT = torch.tensor(padded, device=policy.device)
+        self.length_P = torch.tensor([len(prompt) for prompt in prompts], device=policy.device)
+        self.cache = DynamicCache() if serves_cache(policy) else None
+        self.logits_PV = _last_logits(policy, self.ids_PT, self.length_P, self.cache)
+
+    def rows(self, prompt_B: Tensor) -> Rows:
+        """One row for each entry, which names a prompt by its place here."""
+        if self.cache is None:
+            return RecomputedRows(self.policy, self.ids_PT[prompt_B], self.length_P[prompt_B])
+        length_B = self.length_P[prompt_B]
+        pad_B = self.ids_PT.shape[1] - length_B
+        cache = Cache(layers=[_spread(layer, prompt_B, pad_B) for layer in self.cache.layers])
+        return CachedRows(self.policy, cache, length_B, pad_B)
+
+
+class CachedRows:
+    """Rows whose keys and values are kept. length_B: tokens so far, pad_B: columns of padding on the left."""
+
+    def __init__(self, policy: Policy, cache: Any, length_B: Tensor, pad_B: Tensor) -> None:
+        self.policy, self.cache, self.length_B, self.pad_B = policy, cache, length_B, pad_B
+        self.columns = int(cache.layers[0].keys.shape[2])
+        self.padded = bool(pad_B.any())
+        config = policy.model.config
+        layers = getattr(config, "layer_types", None) or ()
+        self.windowed = getattr(config, "sliding_window", None) is not None or "sliding_attention" in layers
+
+    def advance(self, token_B: Tensor) -> Tensor:
+        self.columns += 1
+        inputs = {
+            "input_ids": token_B[:, None],
+            "position_ids": self.length_B[:, None],
+            "attention_mask": self._mask(),
+            "past_key_values": self.cache,
+            "use_cache": True,
+        }
+        self.length_B = self.length_B + 1
+        if self.policy.uses_tree:
+            return self.policy.head(self.policy.model.model(**inputs).last_hidden_state[:, -1])
+        logits: Tensor = self.policy.model(**inputs).logits[:, -1]
+        return logits
+
+    def _mask(self) -> Tensor | None:
+        if self.policy.uses_tree and not self.padded:
+            return None
+        column_T = torch.arange(self.columns, device=self.pad_B.device)
+        mask_BT = column_T >= self.pad_B[:, None]
+        # A 4-dimensional mask is passed on as it is. Windows are transformers' to add, and other
+        # families may read the mask.
+        return mask_BT[:, None, None] if self.policy.uses_tree and not self.windowed else mask_BT.long()
+
+    def keep(self, index: Tensor) -> None:
+        self.length_B, pad_B = self.length_B[index], self.pad_B[index]
+        first = int(pad_B.min()) if self.padded else 0
+        self.pad_B = pad_B - first
+        self.padded = self.padded and bool(self.pad_B.any())
+        self.columns -= first
+        for layer in self.cache.layers:
+            layer.keep(index, first)
+
+
+class RecomputedRows:
+    """Rows run from the start for every token. ids_BT is padded on the right; length_B: tokens so far."""
+
+    def __init__(self, policy: Policy, ids_BT: Tensor, length_B: Tensor) -> None:
+        self.policy, self.ids_BT, self.length_B = policy, ids_BT, length_B
+
+    def advance(self, token_B: Tensor) -> Tensor:
+        ids_BT = torch.cat([self.ids_BT, token_B[:, None]], dim=1)
+        self.ids_BT = ids_BT.scatter(1, self.length_B[:, None], token_B[:, None])
+        self.length_B = self.length_B + 1
+        return _last_logits(self.policy, self.ids_BT, self.length_B, None)
+
+    def keep(self, index: Tensor) -> None:
+        self.length_B = self.length_B[index]
+        self.ids_BT = self.ids_BT[index, : int(self.length_B.max())]
+
+
+def serves_cache(policy: Policy) -> bool:
+    """Whether each layer keeps keys and values of every token, at positions that are given."""
+    if policy.uses_tree:
+        return True
+    model = policy.model
+    takes = set(inspect.signature(model.forward).parameters)
+    if getattr(model, "_is_stateful", False) or not {"position_ids", "past_key_values", "attention_mask"} <= takes:
+        return False
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    by_layer = rope.values() if any(isinstance(v, dict) for v in rope.values()) else [rope]
+    if {r.get("rope_type") for r in by_layer if isinstance(r, dict)} & LENGTH_DEPENDENT_ROPE:
+        return False
+    kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+    chunked = getattr(model.config, "attention_chunk_size", None) is not None
+    return kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and not chunked
+
+
+def _last_logits(policy: Policy, ids_BT: Tensor, length_B: Tensor, cache: Any) -> Tensor:
+    """The logits after each row's last token, [B, V]. ids_BT is padded on the right."""
+    last_B = length_B - 1
+    row_B = torch.arange(len(ids_BT), device=ids_BT.device)
+    column_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    position_BT = column_T.expand_as(ids_BT)
+    inputs: dict[str, Any] = {"input_ids": ids_BT, "use_cache": cache is not None}
+    if policy.uses_tree:
+        inputs |= {"past_key_values": cache, "position_ids": position_BT}
+        return policy.head(policy.model.model(**inputs).last_hidden_state[row_B, last_B])
+    takes = inspect.signature(policy.model.forward).parameters
+    inputs["attention_mask"] = (column_T < length_B[:, None]).long()
+    if "position_ids" in takes:
+        inputs["position_ids"] = position_BT
+    if cache is not None:
+        inputs["past_key_values"] = cache
+    if "logits_to_keep" not in takes:
+        logits: Tensor = policy.model(**inputs).logits
+        return logits[row_B, last_B]
+    wanted, place_B = torch.unique(last_B, return_inverse=True)
+    some: Tensor = policy.model(**inputs, logits_to_keep=wanted).logits
+    return some[row_B, place_B]

@@ -1,0 +1,317 @@
+"""Sampling with transformers' models, on any machine.
+
+A prompt is computed once for its k samples (see rows.py), all samples of a batch take a step together, and
+rows of finished samples leave the batch. Every sample has its own uniform numbers, drawn before anything
+else, and takes its tokens by inverse CDF: batches, their order and the rows that left decide nothing, up
+to rounding in the logits.
+
+Dimension suffixes: _P prompts, _K samples of a prompt, _R samples of a batch, _B those still in it,
+_T new tokens, _V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from torch import Tensor
+
+from trimtab.errors import TrimtabError
+from trimtab.models.policy import Policy
+from trimtab.rollout.rows import Prompts
+from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling
+
+Item = TypeVar("Item")
+UNIT = 2.0**50
+"""Probabilities become whole numbers of 1/UNIT before they are added up: their sums are exact, so that
+they are the same in any order, and a token of probability 0 is never drawn."""
+ACTIVE_SHARE = 0.75
+"""Rows of finished samples are dropped once less than this share of the rows is active."""
+BEAM_ROWS = 128
+"""Beams of a batch in beam search."""
+FINISHES: tuple[Finish, ...] = ("cap", "stop", "survival")
+
+
+@dataclass
+class Temperatures:
+    """Of a batch's rows. divide: [B, 1], 1 standing for 0, or None where all are 1; greedy: where they are
+    0, [B] boolean, or None."""
+
+    divide: Tensor | None
+    greedy: Tensor | None
+
+    @classmethod
+    def of(cls, values: Sequence[float], device: torch.device) -> Temperatures:
+        divide = [value or 1.0 for value in values]
+        greedy = [value == 0 for value in values]
+        return cls(
+            torch.tensor(divide, device=device)[:, None] if set(divide) != {1.0} else None,
+            torch.tensor(greedy, device=device) if any(greedy) else None,
+        )
+
+    def keep(self, index: Tensor) -> None:
+        self.divide = None if self.divide is None else self.divide[index]
+        self.greedy = None if self.greedy is None else self.greedy[index]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One token a row, all [B]. log_kept: the log of what the excluded tokens leave at the row's temperature
+    (at 1 where it is 0); None without exclusions."""
+
+    token: Tensor
+    logp: Tensor
+    policy_logp: Tensor
+    log_kept: Tensor | None
+
+
+def invert_cdf(probability_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """The tokens [B] at which the distribution functions pass the uniform numbers, of [0, 1), float64."""
+    cdf_BV = (probability_BV * UNIT).long().cumsum(-1)
+    # The product is below the sum, also after rounding, since uniform numbers are at most 1 - 2^-53.
+    mark_B1 = (uniform_B[:, None] * cdf_BV[:, -1:]).long()
+    return torch.searchsorted(cdf_BV, mark_B1, right=True)[:, 0]
+
+
+def draw(logits_BV: Tensor, uniform_B: Tensor, temperatures: Temperatures, excluded: Tensor | None) -> Drawn:
+    """Draws from softmax(logits / T) without the excluded tokens, renormalised; the argmax where T is 0.
+
+    logits_BV: any float type. excluded: token ids [n]. At T = 0 the distribution is a point: logp is 0.
+    """
+    logits_BV = logits_BV.float()
+    policy_BV = torch.log_softmax(logits_BV, dim=-1)
+    logp_BV, log_kept_B = policy_BV, None
+    if temperatures.divide is not None:
+        logp_BV = torch.log_softmax(logits_BV / temperatures.divide, dim=-1)
+    if excluded is not None:
+        logp_BV = logp_BV.index_fill(1, excluded, -torch.inf)
+        log_kept_B = torch.logsumexp(logp_BV, dim=-1)
+        logp_BV = logp_BV - log_kept_B[:, None]
+    token_B = invert_cdf(logp_BV.exp(), uniform_B)
+    greedy_B = temperatures.greedy
+    if greedy_B is not None:
+        token_B = torch.where(greedy_B, logp_BV.argmax(-1), token_B)
+    logp_B, policy_logp_B = (x.gather(1, token_B[:, None])[:, 0] for x in (logp_BV, policy_BV))
+    if greedy_B is not None:
+        logp_B = logp_B.masked_fill(greedy_B, 0.0)
+    return Drawn(token_B, logp_B, policy_logp_B, log_kept_B)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may be drawn and what ends a sample. stops: [V], whether a token does; excluded: ids [n] or None."""
+
+    cap: int
+    stops: Tensor
+    excluded: Tensor | None
+    log_survival: float
+
+
+class TransformersSampler(Sampler):
+    """Samples from a policy in the process that trains it, under the caller's autocast if there is one."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        k: int,
+        sampling: Sampling,
+        *,
+        seed: int,
+        stops: Sequence[int],
+        excluded: Sequence[int] = (),
+        survival: float = 0.0,
+    ) -> list[list[Sample]]:
+        """See Sampler.sample. A sample's draws depend on the seed, its prompt's place, its own place, k and
+        max_new_tokens. Prompts are decoded by length, batch_size samples at a time.
+
+        Raises TrimtabError where a prompt is empty or too long, and where the policy's logits are NaN.
+        """
+        if k < 1:
+            raise ValueError(f"k={k}: a prompt needs a sample")
+        cap, size = sampling.max_new_tokens, sampling.batch_size
+        self._check(prompts, cap)
+        rules = self._rules(cap, stops, excluded, survival)
+        generator = torch.Generator().manual_seed(seed)
+        uniform_PKT = torch.rand(len(prompts), k, cap, dtype=torch.float64, generator=generator)
+        temperatures = [sampling.temperatures[i % len(sampling.temperatures)] for i in range(k)]
+        out: list[list[Sample]] = [[] for _ in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        with _evaluating(self.policy):
+            for places in _cut(order, max(1, size // k)):
+                computed = Prompts(self.policy, [prompts[i] for i in places])
+                if computed.logits_PV.isnan().any():
+                    raise TrimtabError("the policy's logits are NaN: its weights are broken, as after divergence.")
+                for pairs in _cut([(p, i) for p in range(len(places)) for i in range(k)], size):
+                    chosen = [places[p] for p, _ in pairs], [i for _, i in pairs]
+                    warm = [temperatures[i] for i in chosen[1]]
+                    row_R = torch.tensor([p for p, _ in pairs], device=self.policy.device)
+                    samples = _decode(computed, row_R, uniform_PKT[chosen], warm, rules)
+                    for place, sample in zip(chosen[0], samples, strict=True):
+                        out[place].append(sample)
+        return out
+
+    def beam(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_beams: int,
+        length_penalty: float,
+        max_new_tokens: int,
+        stops: Sequence[int],
+    ) -> list[list[int]]:
+        """The best beam of each prompt by transformers' own generate, its stop token included."""
+        self._check(prompts, max_new_tokens)
+        out: list[list[int]] = [[] for _ in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        # Without a fused kernel, a padded query, which has no key, is NaN and spreads: no padding there.
+        even = getattr(self.policy.model.config, "attn_logit_softcapping", None) is not None
+        with _evaluating(self.policy):
+            while order:
+                longest = len(prompts[order[0]]) if even else math.inf
+                fits = [i for i in order if len(prompts[i]) <= longest]
+                places = fits[: max(1, BEAM_ROWS // num_beams)]
+                order = order[len(places) :]
+                given = {"num_beams": num_beams, "length_penalty": length_penalty, "max_new_tokens": max_new_tokens}
+                rows = _generate(self.policy.model, [prompts[i] for i in places], list(stops), given)
+                for place, row in zip(places, rows, strict=True):
+                    out[place] = row
+        return out
+
+    def _rules(self, cap: int, stops: Sequence[int], excluded: Sequence[int], survival: float) -> Rules:
+        vocabulary, device = self.policy.vocabulary, self.policy.device
+        if len(set(excluded)) >= vocabulary:
+            raise ValueError("all tokens are excluded: there is nothing to draw")
+        stop_V = torch.zeros(vocabulary, dtype=torch.bool, device=device)
+        stop_V[torch.tensor(list(stops), dtype=torch.long, device=device)] = True
+        return Rules(
+            cap,
+            stop_V,
+            torch.tensor(sorted(set(excluded)), device=device) if excluded else None,
+            math.log(survival) if survival > 0 else -math.inf,
+        )
+
+    def _check(self, prompts: Sequence[Sequence[int]], cap: int) -> None:
+        room = getattr(self.policy.model.config, "max_position_embeddings", None)
+        for i, prompt in enumerate(prompts, start=1):
+            if not prompt:
+                raise TrimtabError(f"prompt {i} has no tokens. Leave it out.")
+            if room is not None and len(prompt) + cap > room:
+                raise TrimtabError(
+                    f"prompt {i} has {len(prompt)} tokens; with max_new_tokens={cap} that is more than the "
+                    f"model's {room} positions. Leave the prompt out, or lower max_new_tokens."
+                )
+
+
+def _cut(items: list[Item], size: int) -> Iterator[list[Item]]:
+    for lo in range(0, len(items), size):
+        yield items[lo : lo + size]
+
+
+@contextmanager
+def _evaluating(policy: Policy) -> Iterator[None]:
+    """Without gradients and in evaluation mode; every module's own mode is restored."""
+    training = [module for module in policy.modules() if module.training]
+    policy.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+        # Older torch keeps weights that autocast has cast in here without a gradient (pytorch's pull request
+        # 165068): a training step under the same autocast must not find them.
+        torch.clear_autocast_cache()
+
+
+class Record:
+    """What the samples of a batch have drawn so far; `at_B` says which of them the batch's rows are."""
+
+    def __init__(self, samples: int, rules: Rules, device: torch.device) -> None:
+        self.rules = rules
+        self.token_TR = torch.zeros(rules.cap, samples, dtype=torch.long, device=device)
+        self.logp_TR, self.policy_logp_TR = torch.zeros(2, rules.cap, samples, device=device)
+        self.length_R, self.finish_R = torch.zeros(2, samples, dtype=torch.long, device=device)
+        self.log_survival_R = torch.zeros(samples, device=device)
+
+    def add(self, t: int, at_B: Tensor, drawn: Drawn) -> Tensor:
+        """Writes the t-th tokens. Returns which rows go on, [B] boolean. Of a finished sample nothing counts."""
+        self.token_TR[t, at_B] = drawn.token
+        self.logp_TR[t, at_B] = drawn.logp
+        self.policy_logp_TR[t, at_B] = drawn.policy_logp
+        finish_B = self.rules.stops[drawn.token].long()  # a place in FINISHES
+        if drawn.log_kept is not None and self.rules.log_survival > -math.inf:
+            self.log_survival_R[at_B] += drawn.log_kept
+            over_B = self.log_survival_R[at_B] < self.rules.log_survival
+            finish_B = finish_B.masked_fill((finish_B == 0) & over_B, FINISHES.index("survival"))
+        before_B = self.finish_R[at_B]
+        self.length_R[at_B] += before_B == 0
+        self.finish_R[at_B] = finish_B = torch.where(before_B == 0, finish_B, before_B)
+        return finish_B == 0
+
+    def samples(self, temperatures: Sequence[float]) -> list[Sample]:
+        token, logp, policy_logp = (x.T.tolist() for x in (self.token_TR, self.logp_TR, self.policy_logp_TR))
+        ends = zip(self.length_R.tolist(), self.finish_R.tolist(), temperatures, strict=True)
+        return [
+            Sample(tuple(token[i][:n]), tuple(logp[i][:n]), tuple(policy_logp[i][:n]), FINISHES[finish], warmth)
+            for i, (n, finish, warmth) in enumerate(ends)
+        ]
+
+
+def _decode(
+    prompts: Prompts, prompt_R: Tensor, uniform_RT: Tensor, warm: Sequence[float], rules: Rules
+) -> list[Sample]:
+    """One sample for each entry of prompt_R, a prompt's place in `prompts`, at the temperatures `warm`."""
+    device = prompt_R.device
+    record = Record(len(prompt_R), rules, device)
+    uniform_TB = uniform_RT.T.contiguous().to(device)
+    temperatures = Temperatures.of(warm, device)
+    at_B = torch.arange(len(prompt_R), device=device)
+    rows, logits_BV = None, prompts.logits_PV[prompt_R]
+    for t in range(rules.cap):
+        drawn = draw(logits_BV, uniform_TB[t], temperatures, rules.excluded)
+        active_B = record.add(t, at_B, drawn)
+        active = int(active_B.sum())
+        if not active or t + 1 == rules.cap:
+            break
+        rows = rows or prompts.rows(prompt_R)
+        token_B = drawn.token
+        if active < ACTIVE_SHARE * len(at_B):
+            index = active_B.nonzero()[:, 0]
+            rows.keep(index)
+            temperatures.keep(index)
+            at_B, token_B, uniform_TB = at_B[index], token_B[index], uniform_TB[:, index]
+        logits_BV = rows.advance(token_B)
+    return record.samples(warm)
+
+
+def _generate(
+    model: Any, prompts: Sequence[Sequence[int]], stops: list[int], given: dict[str, Any]
+) -> list[list[int]]:
+    """New tokens of each prompt up to its stop token, by model.generate with nothing but what is given."""
+    longest = max(map(len, prompts))
+    pad = stops[0] if stops else 0
+    ids_BT = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=model.device)
+    mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=model.device)
+    ends = {"eos_token_id": stops or None, "pad_token_id": pad}
+    own = model.generation_config
+    # transformers fills what is not given from the model's own config: a repetition penalty that one model
+    # ships with would make its decoding another.
+    model.generation_config = transformers.GenerationConfig(**ends)
+    try:
+        config = transformers.GenerationConfig(do_sample=False, **given, **ends)
+        sequences = model.generate(input_ids=ids_BT, attention_mask=mask_BT, generation_config=config)
+    finally:
+        model.generation_config = own
+    out = []
+    for row in sequences[:, longest:].tolist():
+        end = next((i for i, token in enumerate(row) if token in stops), len(row) - 1)
+        out.append(row[: end + 1])
+    return out

@@ -1,0 +1,337 @@
+"""Group policy gradient: what the course report calls GRPO (its Eq. 6), and its relatives.
+
+Eq. 6 is REINFORCE with a leave-one-out baseline, RLOO (Ahmadian et al. 2024, arXiv 2402.14740), on
+whole-sequence log-probabilities; DeepSeekMath's GRPO (Shao et al. 2024, arXiv 2402.03300) is objective
+group_normalised, normalisation sequences, kl k3. Each step samples completions of its prompts, scores
+them, turns each group's rewards into advantages, and takes one optimizer step (`updates_per_batch` of
+them, with clipped ratios, where it is more than 1).
+
+Where we depart from Eq. 6: the KL to the reference is subtracted from the reward, where its gradient is
+that of KL(π‖π_ref) (docs/methods/grpo.md); samples at temperatures ≠ 1 are corrected for, or said not to be.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+
+from trimtab.advantages import ADVANTAGES
+from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.records import Record
+from trimtab.errors import TrimtabError
+from trimtab.losses import policy_gradient as pg
+from trimtab.losses.preference import dpo
+from trimtab.rewards.settings import RewardSettings
+from trimtab.rollout.sampler import Sampling
+from trimtab.rollout.transformers import TransformersSampler
+from trimtab.training.dpo import pair_metrics
+from trimtab.training.method import Sums
+from trimtab.training.rollouts import (
+    Rollout,
+    Scoring,
+    group_metrics,
+    logps_of,
+    ratio_metrics,
+    sample_metrics,
+    score_samples,
+    shape,
+    table_rows,
+)
+from trimtab.training.schedule import TrainingSettings
+from trimtab.training.stage import Prepared, StageMethod
+
+
+class GRPOSettings(TrainingSettings):
+    learning_rate: float = Field(5e-6, gt=0)
+    batch_size: int = Field(8, gt=0)
+    """Prompts of a batch."""
+    samples: int = Field(4, ge=2)
+    """Completions of each prompt; a baseline needs two."""
+    rewards: tuple[RewardSettings, ...] = ()
+    """What is optimised: the weighted sum of these."""
+    objective: str = "leave_one_out"
+    normalisation: pg.Normalisation = "sum"
+    ratio: pg.RatioLevel = "token"
+    clip_low: float | None = Field(0.2, gt=0, lt=1)
+    clip_high: float | None = Field(0.2, gt=0)
+    updates_per_batch: int = Field(1, gt=0)
+    """Optimizer steps taken on the same samples."""
+    kl: Literal["reward", "k2", "exact", "k3"] = "reward"
+    kl_coefficient: float = Field(0.1, ge=0)
+    """λ of Eq. 6."""
+    correction: Literal["none", "token", "tempered"] = "token"
+    """Of temperatures ≠ 1. none: as the report does; token: truncated weights; tempered: π_T is optimised."""
+    weight_cap: float = Field(2.0, gt=0)
+    sampling: Sampling = Sampling()
+    rollouts: Literal["on_policy", "fixed"] = "on_policy"
+    """fixed: fixed_prompts prompts are sampled once, before training, and trained on in epochs."""
+    fixed_prompts: int = Field(50, gt=0)
+    mask_cut: bool = False
+    """Whether completions cut at the cap are left out of the loss."""
+    validation_prompts: int = Field(64, ge=0)
+    """How many held-out prompts are sampled at each evaluation; 0 for none."""
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ADVANTAGES:
+            raise ValueError(f"unknown objective {value!r}; known: {', '.join(ADVANTAGES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _honest(self) -> GRPOSettings:
+        if any(t <= 0 for t in self.sampling.temperatures):
+            raise ValueError("training samples need temperatures above 0: greedy ones have no gradient")
+        if self.rollouts == "fixed" and self.kl == "reward" and self.kl_coefficient:
+            raise ValueError(
+                "kl 'reward' is always 0 with fixed rollouts, which come from the reference itself; use k2 or exact"
+            )
+        if self.rollouts == "fixed" and self.updates_per_batch > 1:
+            raise ValueError("fixed rollouts are reused by epochs; updates_per_batch is for on_policy")
+        if self.kl in ("k2", "exact") and self.normalisation == "sequences":
+            raise ValueError(f"kl {self.kl!r} is of whole sequences, and has no mean over a sequence's tokens")
+        if self.ratio == "sequence" and (self.normalisation == "sequences" or self._corrected):
+            raise ValueError("ratio 'sequence' has no terms by token to weigh: use ratio 'token'")
+        return self
+
+    @property
+    def _corrected(self) -> bool:
+        return self.correction == "token" and any(t != 1 for t in self.sampling.temperatures)
+
+
+class GRPO(StageMethod):
+    best_metric = "rewards/accuracies"
+    best_is: Literal["highest", "lowest"] = "highest"
+    completions = "first"
+    validation_completions = "pair"
+    version = 1
+    settings: GRPOSettings
+
+    def __init__(self, settings: GRPOSettings, prepared: Prepared) -> None:
+        super().__init__(settings, prepared)
+        if prepared.reward is None:
+            raise TrimtabError("grpo: no reward. Name one in 'rewards', such as {kind: function, path: 'my.py:f'}.")
+        self.reward = prepared.reward
+        if not any(len(g.completions) > 1 for g in prepared.validation):
+            self.best_metric = "reward" if settings.validation_prompts and prepared.validation else "none"
+        self.steps_per_batch = settings.updates_per_batch
+        self.tempered = settings.correction == "tempered"
+        self.sampler = TransformersSampler(prepared.policy)
+        self.reference_logps = prepared.reference_logps(validation_only=True) if self._has_pairs else {}
+        self.reference = copy.deepcopy(prepared.policy).requires_grad_(False).eval()
+        self.by_group: dict[int, Rollout] = {}
+        self.batch: list[Rollout] = []
+        self.total_completions = self.total_tokens = 0
+        self.pending: dict[str, tuple[float, float]] = {}
+        self.table: list[dict[str, Any]] = []
+
+    @property
+    def _has_pairs(self) -> bool:
+        return any(len(g.completions) > 1 for g in self.prepared.validation)
+
+    # ---- rollouts
+
+    def training_groups(self) -> Sequence[CompletionGroup]:
+        if self.settings.rollouts == "on_policy":
+            return self.prepared.train
+        order = np.random.default_rng([self.settings.seed, 0]).permutation(len(self.prepared.train))
+        prompts = [self.prepared.train[i] for i in order[: self.settings.fixed_prompts].tolist()]
+        found = self._collect(prompts, 0)
+        self._hold(found)
+        if not found:
+            raise TrimtabError("grpo: none of the fixed prompts has two completions with a reward.")
+        return [rollout.group for rollout in found]
+
+    def step_groups(self, groups: Sequence[CompletionGroup], step: int) -> Sequence[CompletionGroup]:
+        if self.settings.rollouts == "fixed":
+            chosen = [self.by_group[id(group)] for group in groups]
+            self._count(chosen)
+            return groups
+        if step % self.settings.updates_per_batch == 0:
+            acc = self.prepared.accelerator
+            mine = self._collect(list(groups)[acc.process_index :: acc.num_processes], step)
+            if acc.num_processes > 1:
+                mine = [Rollout.of(s) for s in gather_object([rollout.state() for rollout in mine])]
+            self._hold(mine)
+        self._count(self.batch)
+        trained = self.batch
+        if self.prepared.accelerator.num_processes == 1 and not self._loss_has_kl:
+            trained = [r for r in trained if any(r.advantages)]  # the others' gradient is 0
+        return [rollout.group for rollout in trained]
+
+    @property
+    def _loss_has_kl(self) -> bool:
+        return self.settings.kl != "reward" and self.settings.kl_coefficient > 0
+
+    def _hold(self, rollouts: list[Rollout]) -> None:
+        self.batch = rollouts
+        self.by_group = {id(rollout.group): rollout for rollout in rollouts}
+
+    def _count(self, rollouts: Sequence[Rollout]) -> None:
+        self.total_completions = sum(len(r.advantages) for r in rollouts)
+        self.total_tokens = sum(r.group.completion_tokens for r in rollouts)
+
+    def _collect(self, groups: Sequence[CompletionGroup], step: int) -> list[Rollout]:
+        """Samples, scores and shapes: the prompts' rollouts, fewer where rewards are missing."""
+        settings = self.settings
+        scorings = self._sample(groups, self.prepared.train_records, settings.samples, settings.sampling, step)
+        references = self._reference_logps(scorings, self.tempered)
+        kl = settings.kl_coefficient if settings.kl == "reward" else 0.0
+        shaped = [
+            shape(one, ref, settings.objective, kl, self.tempered, settings.mask_cut)
+            for one, ref in zip(scorings, references, strict=True)
+        ]
+        untempered = self._reference_logps(scorings, False) if self.tempered else references
+        self.pending = (
+            sample_metrics(scorings) | group_metrics(scorings, shaped) | ratio_metrics(scorings, untempered)
+        )
+        self.table = table_rows(scorings, shaped, self.prepared.train_records)
+        return [one.rollout for one in shaped if one.rollout is not None]
+
+    def _sample(
+        self,
+        groups: Sequence[CompletionGroup],
+        records: Sequence[Record],
+        k: int,
+        sampling: Sampling,
+        step: int,
+        salt: int = 0,
+    ) -> list[Scoring]:
+        chat, accelerator = self.prepared.chat, self.prepared.accelerator
+        seeds = np.random.SeedSequence([self.settings.seed, step, salt, accelerator.process_index])
+        with accelerator.autocast():
+            samples = self.sampler.sample(
+                [group.prompt for group in groups], k, sampling,
+                seed=int(seeds.generate_state(1)[0]), stops=self.prepared.stops,
+            )  # fmt: skip
+        return score_samples(self.reward, chat, groups, samples, records)
+
+    def _reference_logps(self, scorings: Sequence[Scoring], tempered: bool) -> list[list[Tensor]]:
+        groups = [CompletionGroup(one.group.prompt, tuple(s.tokens for s in one.samples)) for one in scorings]
+        temperatures = [[s.temperature for s in one.samples] for one in scorings] if tempered else None
+        with self.prepared.accelerator.autocast():
+            return logps_of(
+                self.reference, groups, temperatures, self.settings.token_budget, self.prepared.accelerator.device
+            )
+
+    def step_metrics(self) -> Sums:
+        found, self.pending = self.pending, {}
+        return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self.table
+
+    def state(self) -> Mapping[str, Any]:
+        if self.settings.updates_per_batch == 1 or self.settings.rollouts == "fixed":
+            return {}  # the next step samples anew; fixed rollouts are drawn again, the same
+        return {"batch": [rollout.state() for rollout in self.batch]}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        if "batch" in state:
+            self._hold([Rollout.of(one) for one in state["batch"]])
+
+    # ---- the loss
+
+    def total(self, groups: Sequence[CompletionGroup]) -> float:
+        return pg.normaliser(
+            self.settings.normalisation,
+            self.total_completions,
+            self.total_tokens,
+            self.settings.sampling.max_new_tokens,
+        )
+
+    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
+        settings, device = self.settings, batch.target.device
+        rollouts = [self.by_group[id(group)] for group in batch.groups]
+
+        def gathered(name: str) -> Tensor:
+            return torch.cat([getattr(rollout, name) for rollout in rollouts]).to(device)
+
+        advantages_C = torch.tensor([a for r in rollouts for a in r.advantages], device=device)
+        sampler_M, stored_M, ref_M = gathered("sampler_logps"), gathered("old_logps"), gathered("ref_logps")
+        temperature = gathered("temperatures") if self.tempered else None
+        exact = self.reference if settings.kl == "exact" and settings.kl_coefficient else None
+        out = policy(batch, entropy=True, temperature=temperature, reference=exact)
+        on_policy = settings.updates_per_batch == 1 and settings.rollouts == "on_policy"
+        # The very policy that sampled: its ratio is 1 exactly, whatever rounding the sampler has.
+        old_M = out.logps.detach() if on_policy else stored_M
+        weights_M = pg.weigh_tokens(batch.lengths, batch.owner, settings.normalisation)
+        token_M = weights_M
+        if settings._corrected:
+            importance_M = pg.importance_weights(stored_M, sampler_M, settings.weight_cap)
+            token_M = importance_M if weights_M is None else weights_M * importance_M
+        found = pg.policy_gradient(
+            out.logps, old_M, advantages_C, batch.owner,
+            ratio=settings.ratio, clip_low=settings.clip_low, clip_high=settings.clip_high, weights_M=token_M,
+        )  # fmt: skip
+        loss = found.losses.sum()
+        if self._loss_has_kl:
+            loss = loss + settings.kl_coefficient * self._kl(out, ref_M, batch, weights_M).sum()
+        return loss / total, self._pass_metrics(out, stored_M, found)
+
+    def _kl(self, out: Any, ref_M: Tensor, batch: PackedBatch, weights_M: Tensor | None) -> Tensor:
+        count = batch.lengths.numel()
+        if self.settings.kl == "exact":
+            return pg.kl_exact(out.kl, out.logps, batch.owner, batch.lengths)
+        if self.settings.kl == "k2":
+            return pg.kl_k2(out.logps, ref_M, batch.owner, count)
+        return pg.kl_k3(out.logps, ref_M, batch.owner, count, weights_M)
+
+    def _pass_metrics(self, out: Any, stored_M: Tensor, found: pg.PolicyGradient) -> Sums:
+        tokens = float(out.logps.numel())
+        off = (out.logps.detach() - stored_M).abs()
+        metrics: Sums = {"entropy": (float(out.entropy.sum()), tokens)}
+        if self.settings.updates_per_batch > 1 or self.settings.rollouts == "fixed":
+            ratios = float(found.ratios.numel())
+            metrics |= {
+                "clip_ratio/low_mean": (float(found.clipped_low.sum()), ratios),
+                "clip_ratio/high_mean": (float(found.clipped_high.sum()), ratios),
+                "ratio": (float(found.ratios.sum()), ratios),
+            }
+        else:
+            # The same weights: what differs is the engine's rounding.
+            metrics["sampling/sampling_logp_difference/mean"] = (float(off.sum()), tokens)
+            metrics["sampling/sampling_logp_difference/max"] = (float(off.max()), 1)
+        return metrics
+
+    # ---- validation
+
+    def evaluate_pass(self, policy: Callable[..., Any], batch: PackedBatch) -> Sums:
+        """Preference accuracy of the log-ratio to the reference, which is DPO's implicit reward at β = 1."""
+        reference_M = torch.cat([self.reference_logps[id(group)] for group in batch.groups])
+        pairs = batch.sum_by_completion(policy(batch).logps).view(-1, 2)
+        references = batch.sum_by_completion(reference_M.to(pairs.device)).view(-1, 2)
+        out = dpo(*pairs.unbind(1), *references.unbind(1), beta=1.0)
+        return pair_metrics(out, *pairs.unbind(1))
+
+    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
+        found = super().evaluate(policy) if self._has_pairs else {}
+        return found | self._evaluate_samples()
+
+    def _evaluate_samples(self) -> dict[str, float]:
+        """One sample at temperature 1 of each held-out prompt, the same uniforms at every evaluation."""
+        prepared, acc = self.prepared, self.prepared.accelerator
+        groups = prepared.validation[: self.settings.validation_prompts]
+        if not groups:
+            return {}
+        sampling = self.settings.sampling.model_copy(update={"temperatures": (1.0,)})
+        # Every process samples all of them: they are few, and the metrics are then the same everywhere.
+        with torch.no_grad(), acc.autocast():
+            samples = self.sampler.sample(
+                [group.prompt for group in groups], 1, sampling, seed=self.settings.seed, stops=prepared.stops
+            )
+        scorings = score_samples(self.reward, prepared.chat, groups, samples, prepared.validation_records)
+        sums = sample_metrics(scorings) | ratio_metrics(scorings, self._reference_logps(scorings, False))
+        if prepared.judge is not None:
+            judged = score_samples(prepared.judge, prepared.chat, groups, samples, prepared.validation_records)
+            scores = [one.score for s in judged for one in s.scored if one.score is not None]
+            if scores:
+                sums["judge"] = (sum(scores), len(scores))
+        return {name: total / weight for name, (total, weight) in sums.items() if weight}

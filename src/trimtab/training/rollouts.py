@@ -1,0 +1,262 @@
+"""Rollouts: completions of the policy's own, with their rewards, advantages and log-probabilities.
+
+In a GRPO step data flows policy → rollout → rewards → advantages → loss → step; this is the part before
+the loss.
+
+Dimension suffixes: _M completion tokens of a group.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trimtab.advantages import group_advantages
+from trimtab.data.chat import ChatFormat
+from trimtab.data.groups import CompletionGroup, cut_places, pack
+from trimtab.data.records import Record
+from trimtab.losses.policy_gradient import effective_sample_size
+from trimtab.rewards.base import Reward, Scored
+from trimtab.rollout.sampler import Sample
+
+Values = dict[str, tuple[float, float]]
+"""Metrics: name -> (sum, weight)."""
+
+
+@dataclass
+class Rollout:
+    """A group of scored completions of the policy's, and what its loss needs beside a forward pass.
+
+    advantages: one a completion. old_logps: of the policy that sampled, at the temperature that is optimised;
+    sampler_logps: of the distribution that the tokens were drawn from; ref_logps: of the reference. float32 [M].
+    """
+
+    group: CompletionGroup
+    advantages: list[float]
+    old_logps: Tensor
+    sampler_logps: Tensor
+    ref_logps: Tensor
+    temperatures: Tensor
+
+    def state(self) -> dict[str, Any]:
+        """As JSON, exactly: a float32 is a float64."""
+        group = self.group
+        tensors = {name: getattr(self, name).tolist() for name in TENSORS}
+        kept = {"prompt": group.prompt, "completions": group.completions, "index": group.index}
+        return {**kept, "advantages": self.advantages, **tensors}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Rollout:
+        completions = tuple(map(tuple, state["completions"]))
+        group = CompletionGroup(tuple(state["prompt"]), completions, state["index"])
+        return cls(group, state["advantages"], **{name: torch.tensor(state[name]) for name in TENSORS})
+
+
+TENSORS = ("old_logps", "sampler_logps", "ref_logps", "temperatures")
+
+
+class Scoring(NamedTuple):
+    """What became of a group's samples. scored: one a sample."""
+
+    group: CompletionGroup
+    samples: list[Sample]
+    texts: list[str]
+    scored: list[Scored]
+
+
+def score_samples(
+    reward: Reward,
+    chat: ChatFormat,
+    groups: Sequence[CompletionGroup],
+    samples: Sequence[Sequence[Sample]],
+    records: Sequence[Record],
+) -> list[Scoring]:
+    """One call of the reward for all samples. records: where each group's index points."""
+    texts = [[sample_text(chat, one) for one in several] for several in samples]
+    prompts = [records[group.index].prompt for group, several in zip(groups, samples, strict=True) for _ in several]
+    found = reward.scored(
+        prompts,
+        [text for several in texts for text in several],
+        completion_ids=[one.tokens for several in samples for one in several],
+    )
+    if len(found) != len(prompts):
+        raise ValueError(f"reward {reward.name}: {len(found)} scores for {len(prompts)} completions")
+    out, place = [], 0
+    for group, several, written in zip(groups, samples, texts, strict=True):
+        out.append(Scoring(group, list(several), written, found[place : place + len(several)]))
+        place += len(several)
+    return out
+
+
+def sample_text(chat: ChatFormat, sample: Sample) -> str:
+    """Without its stop token, as evaluation decodes."""
+    tokens = sample.tokens[:-1] if sample.finish == "stop" else sample.tokens
+    return str(chat.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+
+class Shaped(NamedTuple):
+    """rollout: None where fewer than two of the group's samples have a reward. advantages: one a sample."""
+
+    rollout: Rollout | None
+    advantages: tuple[float | None, ...]
+    equal: bool
+
+
+def shape(
+    one: Scoring, ref_logps: Sequence[Tensor], objective: str, kl_coefficient: float, tempered: bool, mask_cut: bool
+) -> Shaped:
+    """A group's rewards -> its rollout, of the completions that have an advantage.
+
+    ref_logps: of each sample, at the temperature that is optimised. kl_coefficient: of k1 in the reward.
+    mask_cut: completions cut at the cap keep their reward in the baseline, and are not trained on.
+    """
+    old = [torch.tensor(s.logps if tempered else s.policy_logps) for s in one.samples]
+    raw = [scored.score for scored in one.scored]
+    kl = [float((o.double() - r.double()).sum()) for o, r in zip(old, ref_logps, strict=True)]
+    rewards = [
+        None if r is None else r - kl_coefficient * k if kl_coefficient else r for r, k in zip(raw, kl, strict=True)
+    ]
+    found = group_advantages(rewards, objective)
+    known = [r for r in raw if r is not None]
+    equal = len(known) > 1 and min(known) == max(known)
+    kept = [
+        i
+        for i, value in enumerate(found.values)
+        if value is not None and not (mask_cut and one.samples[i].finish == "cap")
+    ]
+    if not kept:
+        return Shaped(None, found.values, equal)
+    samples = [one.samples[i] for i in kept]
+    rollout = Rollout(
+        replace(one.group, completions=tuple(s.tokens for s in samples), truncated=(), scores=None),
+        [float(found.values[i] or 0.0) for i in kept],
+        torch.cat([old[i] for i in kept]),
+        torch.cat([torch.tensor(s.logps) for s in samples]),
+        torch.cat([ref_logps[i] for i in kept]),
+        torch.cat([torch.full((len(s.tokens),), s.temperature) for s in samples]),
+    )
+    return Shaped(rollout, found.values, equal)
+
+
+def sample_metrics(scorings: Sequence[Scoring]) -> Values:
+    """What was sampled, under TRL's names: docs/metrics.md has the formulas."""
+    samples = [s for one in scorings for s in one.samples]
+    lengths = [len(s.tokens) for s in samples]
+    ended = [len(s.tokens) for s in samples if s.finish == "stop"]
+    scored = [s for one in scorings for s in one.scored]
+    scores = [s.score for s in scored if s.score is not None]
+    out: dict[str, tuple[float, float]] = {
+        "completions/mean_length": (sum(lengths), len(lengths)),
+        "completions/min_length": (min(lengths), 1),
+        "completions/max_length": (max(lengths), 1),
+        "completions/clipped_ratio": (sum(s.finish == "cap" for s in samples), len(samples)),
+        "completions/terminated": (len(ended), len(samples)),
+        "rewards/missing": (sum(s.score is None for s in scored), len(scored)),
+    }
+    if ended:
+        out["completions/mean_terminated_length"] = (sum(ended), len(ended))
+    if scores:
+        out["reward"] = (sum(scores), len(scores))
+    for name, values in breakdown(scored).items():
+        out[f"rewards/{name}/mean"] = (sum(values), len(values))
+        if len(values) > 1:
+            out[f"rewards/{name}/std"] = (statistics.stdev(values), 1)
+    return out
+
+
+def breakdown(scored: Sequence[Scored]) -> dict[str, list[float]]:
+    """The numbers of each part of the reward, over the completions that have it."""
+    parts: dict[str, list[float]] = {}
+    for one in scored:
+        for name, value in one.breakdown.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                parts.setdefault(name, []).append(float(value))
+    return parts
+
+
+def group_metrics(scorings: Sequence[Scoring], shaped: Sequence[Shaped]) -> Values:
+    """reward_std: mean over groups, K − 1. frac_reward_zero_std: groups whose rewards are all equal."""
+    spreads = []
+    for one in scorings:
+        known = [s.score for s in one.scored if s.score is not None]
+        if len(known) > 1:
+            spreads.append(statistics.stdev(known))
+    out: Values = {
+        "frac_reward_zero_std": (sum(s.equal for s in shaped), len(shaped)),
+        "groups_dropped": (sum(all(a is None for a in s.advantages) for s in shaped), len(shaped)),
+    }
+    if spreads:
+        out["reward_std"] = (sum(spreads), len(spreads))
+    return out
+
+
+def ratio_metrics(scorings: Sequence[Scoring], ref_logps: Sequence[Sequence[Tensor]]) -> Values:
+    """kl: k1 of whole sequences, on samples at temperature 1; off policy the same number is `log_ratio`.
+    effective_sample_size: of whole-sequence weights, as a share."""
+    kl: list[float] = []
+    policy, sampler, owner, samples = [], [], [], 0
+    on_policy = True
+    for one, references in zip(scorings, ref_logps, strict=True):
+        for sample, reference in zip(one.samples, references, strict=True):
+            ours = torch.tensor(sample.policy_logps)
+            kl.append(float((ours.double() - reference.double()).sum()))
+            policy.append(ours)
+            sampler.append(torch.tensor(sample.logps))
+            owner.append(torch.full((len(ours),), samples))
+            samples += 1
+            on_policy &= sample.temperature == 1
+    out: Values = {"kl" if on_policy else "log_ratio": (sum(kl), len(kl))}
+    if not on_policy:
+        share = effective_sample_size(torch.cat(policy), torch.cat(sampler), torch.cat(owner), samples)
+        out["sampling/effective_sample_size"] = (share, 1)
+    return out
+
+
+def table_rows(
+    scorings: Sequence[Scoring], shaped: Sequence[Shaped], records: Sequence[Record]
+) -> list[dict[str, Any]]:
+    """For completions.jsonl: every sample with its reward, its parts and its advantage."""
+    rows = []
+    for one, found in zip(scorings, shaped, strict=True):
+        for sample, text, scored, advantage in zip(
+            one.samples, one.texts, one.scored, found.advantages, strict=True
+        ):
+            row = {
+                "prompt": records[one.group.index].prompt_text,
+                "completion": text,
+                "reward": scored.score,
+                "advantage": advantage,
+                "tokens": len(sample.tokens),
+                "finish": sample.finish,
+                "temperature": sample.temperature,
+            }
+            rows.append(row | ({"reason": scored.reason} if scored.reason else {}) | dict(scored.breakdown))
+    return rows
+
+
+def logps_of(
+    forward: Callable[..., Any],
+    groups: Sequence[CompletionGroup],
+    temperatures: Sequence[Sequence[float]] | None,
+    token_budget: int,
+    device: torch.device,
+) -> list[list[Tensor]]:
+    """A model's log-probabilities of each group's completions, without gradient; on the CPU."""
+    out: list[list[Tensor]] = [[] for _ in groups]
+    with torch.no_grad():
+        for places in cut_places(groups, token_budget):
+            batch = pack([groups[i] for i in places]).to(device)
+            per_token = None
+            if temperatures is not None:
+                each = [t for i in places for t in temperatures[i]]
+                per_token = torch.tensor(each, device=device)[batch.owner]
+            logps_M = forward(batch, temperature=per_token).logps.cpu()
+            pieces = iter(logps_M.split(batch.lengths.tolist()))
+            for i in places:
+                out[i] = [next(pieces) for _ in groups[i].completions]
+    return out

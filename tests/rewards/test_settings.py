@@ -1,0 +1,71 @@
+"""Recipes' rewards: what is accepted, and what is made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from conftest import byte_tokenizer
+from rewards.toy import qwen, write
+from trimtab.errors import TrimtabError
+from trimtab.rewards.classifier import ClassifierReward
+from trimtab.rewards.function import FunctionReward
+from trimtab.rewards.settings import RewardSettings, make_reward
+from trimtab.rewards.weighted import WeightedReward
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "nemotron"}, "'function', 'classifier', 'gold' or 'trained'"),
+        ({"kind": "function"}, "kind function needs path"),
+        ({"kind": "classifier"}, "kind classifier needs model"),
+        ({"kind": "gold", "model": "x"}, "kind gold takes no model"),
+        ({"kind": "function", "path": "a:b", "token_budget": 3}, "takes no token_budget"),
+        ({"kind": "gold", "wieght": 2}, "Extra inputs"),
+        ({"kind": "gold", "weight": float("inf")}, "finite"),
+    ],
+)
+def test_settings_that_mean_nothing_are_errors(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RewardSettings.model_validate(settings)
+
+
+def test_rewards_are_made_and_weighed(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def length(completions):\n    return [len(c) for c in completions]\n")
+    folder = write(tmp_path / "classifier", qwen(), byte_tokenizer())
+    function = RewardSettings(kind="function", path=f"{tmp_path}/mine.py:length")
+    alone = make_reward([function], {})
+    assert isinstance(alone, FunctionReward)
+    gold = FunctionReward(lambda completions: [5.0] * len(completions), "gold")
+    assert make_reward([RewardSettings(kind="gold")], {"gold": gold}) is gold
+    halved = make_reward([RewardSettings(kind="gold", weight=0.5)], {"gold": gold})
+    assert halved.score(["p"], ["x"]) == [2.5]
+    both = make_reward(
+        [
+            function.model_copy(update={"weight": -1.0, "name": "letters"}),
+            RewardSettings(kind="classifier", model=str(folder), weight=3.0),
+            RewardSettings(kind="gold"),
+        ],
+        {"gold": gold},
+    )
+    assert isinstance(both, WeightedReward)
+    classifier = both.parts[1][0]
+    assert isinstance(classifier, ClassifierReward)
+    (score,) = classifier.score(["the cat"], ["sat"])
+    (found,) = both.scored(["the cat"], ["sat"])
+    assert score is not None
+    assert found.score == pytest.approx(-3 + 3 * score + 5)
+    assert found.breakdown == {"letters": 3.0, "classifier": score, "gold": 5.0}
+
+
+def test_a_reward_that_is_not_there_is_named() -> None:
+    with pytest.raises(TrimtabError, match="kind gold: there is none here; it needs the sandbox"):
+        make_reward([RewardSettings(kind="gold")], {})
+    with pytest.raises(TrimtabError, match="kind trained: there is none here; it needs a stage that trains"):
+        make_reward([RewardSettings(kind="trained")], {})
+    with pytest.raises(TrimtabError, match="no reward: name at least one"):
+        make_reward([], {})
