@@ -23,6 +23,7 @@ FLOW = (
     "sandbox",
     "report",
     "recipe",
+    "gather",
     "study",
     "cli",
 )

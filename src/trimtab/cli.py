@@ -68,15 +68,19 @@ def main_options(
 def study(
     recipe: Annotated[Path, typer.Argument(help="A recipe such as recipes/quickstart.yaml.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder; runs/NAME without it.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", metavar="0,1,2", help="Training seeds to pool; the recipe's without it."),
+    ] = None,
     settings: Set = None,
 ) -> None:
     """The whole experiment: train every method, compare them, report."""
-    from trimtab.recipe import load_recipe
+    from trimtab.recipe import load_recipe, seeds_named
     from trimtab.study import run_study
 
     loaded = load_recipe(recipe, settings or ())
     folder = out or Path("runs") / loaded.name
-    results = run_study(loaded, folder)
+    results = run_study(loaded, folder, seeds_named(seeds) if seeds is not None else None)
     _print_results(results)
     print(f"Report: {folder / 'report.html'}")
 

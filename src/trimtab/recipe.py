@@ -97,6 +97,17 @@ class Recipe(BaseModel):
         return "grpo" in self.methods and any(r.kind == "trained" for r in self.grpo.rewards)
 
 
+def seeds_named(text: str) -> list[int]:
+    """`--seeds 0,1,2`."""
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise TrimtabError(f"--seeds {text!r}: expected whole numbers with commas between, such as 0,1,2.")
+    return seeds
+
+
 STAGES: dict[str, type[TrainingSettings]] = {
     "sft": SFTSettings,
     "dpo": DPOSettings,

@@ -1,31 +1,26 @@
-"""The whole experiment: data → SFT → DPO → evaluation of every method against the opponent → report.
+"""The whole experiment: data → methods, for each training seed → evaluation against the opponent → report.
 
 Everything that is done is on disk; stopping anywhere and running the same again finishes it.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from trimtab import __version__
-from trimtab.data.audit import audit
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.measure import EvaluationSettings, Measured, measure
+from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
-from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
+from trimtab.evaluation.results import Provenance, Results
 from trimtab.evaluation.summary import summarise
+from trimtab.gather import GOLD, STAGE_ORDER, SeedRun, chosen_lengths, chosen_texts, environment, gather
 from trimtab.recipe import Recipe, apply_overrides, data_settings, parse
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
@@ -38,17 +33,13 @@ from trimtab.sandbox.starters import starter
 from trimtab.training.checkpoint import write_json
 from trimtab.training.dpo import DPO
 from trimtab.training.grpo import GRPO, GRPOSettings
-from trimtab.training.metrics import read_metrics
 from trimtab.training.progress import console
 from trimtab.training.reward import RewardModelTraining
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import SFT
 from trimtab.training.stage import StageMethod, run_stage
 
-LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu", "statsmodels")
-
 METHODS: dict[str, type[StageMethod]] = {"sft": SFT, "dpo": DPO, "reward": RewardModelTraining, "grpo": GRPO}
-STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "grpo")
 
 
 def say(line: str) -> None:
@@ -69,8 +60,9 @@ def judge_named(name: str | None) -> Reward | None:
     return GoldJudge() if name == "gold" else None
 
 
-def claim_study(recipe: Recipe, out: Path) -> None:
-    """Takes the folder for this recipe, or refuses another study's."""
+def claim_study(recipe: Recipe, out: Path, seeds: Sequence[int] = ()) -> None:
+    """Takes the folder for this recipe, or refuses another study's. Seeds are no part of what a study is: each
+    has a folder of its own, and environment.json says which the last command was for."""
     file, text = out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
     if file.is_file() and (out / "environment.json").is_file():
         theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -89,20 +81,10 @@ def claim_study(recipe: Recipe, out: Path) -> None:
     elif out.exists() and any(p.name[0] != "." and p.name != "environment.json" for p in out.iterdir()):
         raise TrimtabError(f"{out}: is not empty, and not a study of trimtab's. Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "environment.json", environment(recipe.seed))
+    write_json(out / "environment.json", environment(recipe.seed, seeds))
     aside = out / ".recipe.tmp"
     aside.write_text(text, encoding="utf-8")
     aside.replace(file)
-
-
-def environment(seed: int) -> dict[str, Any]:
-    return {
-        "versions": {"python": platform.python_version(), "trimtab": __version__}
-        | {name: version(name) for name in LIBRARIES},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})",
-        "threads": torch.get_num_threads(),
-        "seed": seed,
-    }
 
 
 def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
@@ -125,27 +107,67 @@ def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
     return DataSettings(train=train, validation=validation, test=test, max_length=settings.max_length)
 
 
-def run_study(recipe: Recipe, out: Path) -> Results:
-    """Runs what is missing of the study in `out`, and writes its results and report."""
-    claim_study(recipe, out)
+def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> Results:
+    """Runs what is missing of the study in `out`, and writes its results and report.
+
+    seeds: training seeds, each in its folder seed-S, pooled in the results; None: the recipe's. What earlier
+    commands did for the same recipe is kept, whatever their seeds. Data, decoding, base and opponent are the
+    same for all.
+    """
+    wanted = _distinct(recipe.seed, seeds)
+    claim_study(recipe, out, wanted)
     data = recipe.data or sandbox_data(recipe, out)
     splits = split_records(data)
     if not splits.test:
         splits.test = splits.validation
     if not splits.test:
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
-    seed = out / f"seed-{recipe.seed}"
-    models = train_methods(recipe, data, splits, seed, out / "cache")
-    outputs = {name: evaluate_one(name, model, recipe, data, splits, seed) for name, model in models.items()}
+    runs = [run_seed(recipe_of_seed(recipe, seed), data, splits, out) for seed in wanted]
+
+    def shared(name: str, model: str) -> MethodOutputs:
+        places = [out / f"seed-{seed}" for seed in wanted]
+        place = next((p for p in places if (p / "evaluation" / name).is_dir()), places[0])
+        return evaluate_one(name, model, recipe, data, splits, place)
+
+    fixed = [shared("base", runs[0].models["base"])] if "base" in recipe.methods else []
     opponent = None
     if recipe.opponent:
-        where = resolve_model(recipe.opponent)
-        opponent = evaluate_one("opponent", where, recipe, data, splits, seed)
+        opponent = shared("opponent", resolve_model(recipe.opponent))
         opponent.name = recipe.opponent
-    results = gather(recipe, data, splits, models, outputs, opponent, seed)
+    chat = ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model)), data)
+    results = gather(recipe, chat, splits, runs, fixed, opponent)
     results.write(out / "results.json")
     write_report(results, out)
     return results
+
+
+def run_seed(recipe: Recipe, data: DataSettings, splits: Splits, out: Path) -> SeedRun:
+    """Trains and evaluates every method with the recipe's seed; what is done already is kept."""
+    folder = out / f"seed-{recipe.seed}"
+    models = train_methods(recipe, data, splits, folder, out / "cache")
+    outputs = [
+        evaluate_one(name, model, recipe, data, splits, folder) for name, model in models.items() if name != "base"
+    ]
+    return SeedRun(recipe.seed, folder, models, outputs)
+
+
+def _distinct(own: int, seeds: Sequence[int] | None) -> list[int]:
+    wanted = [own] if seeds is None else list(dict.fromkeys(seeds))
+    if not wanted or min(wanted) < 0:
+        raise TrimtabError("--seeds: name at least one training seed, such as 0,1,2; none is negative.")
+    return wanted
+
+
+def recipe_of_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The recipe as if it said `seed`: stages follow, but for those that set a seed other than the recipe's."""
+    if seed == recipe.seed:
+        return recipe
+    value = recipe.model_dump(exclude_unset=True) | {"seed": seed}
+    for stage in (value.get(name) for name in STAGE_ORDER):
+        # Validation gave every stage that set none the recipe's.
+        if stage is not None and stage.get("seed") == recipe.seed:
+            del stage["seed"]
+    return parse(Recipe, value, f"--seeds {seed}")
 
 
 def train_methods(recipe: Recipe, data: DataSettings, splits: Splits, seed: Path, cache: Path) -> dict[str, str]:
@@ -216,97 +238,6 @@ def evaluate_one(
     )
 
 
-def gather(
-    recipe: Recipe,
-    data: DataSettings,
-    splits: Splits,
-    models: Mapping[str, str],
-    outputs: Mapping[str, MethodOutputs],
-    opponent: MethodOutputs | None,
-    seed: Path,
-) -> Results:
-    """results.json from what lies in the folder."""
-    tokenizer = resolve_model(recipe.tokenizer or recipe.model)
-    chat = ChatFormat(load_tokenizer(tokenizer), data)
-    chosen = [record.completions[0] for record in splits.test]
-    lengths = chosen_lengths(chat, splits.test)
-    stages = {name: seed / "stages" / name for name in STAGE_ORDER if (seed / "stages" / name).is_dir()}
-    done = {name: _read_json(folder / "done.json") for name, folder in stages.items()}
-    counts = {}
-    for name, folder in stages.items():
-        for split, found in _read_json(folder / "data.json").items():
-            if isinstance(found, dict) and found["rows"]:
-                counts[f"{name}: {split}"] = _counts(found)
-    # Every test prompt is answered, whatever its completions are.
-    counts["evaluation: test"] = SplitCounts(read=len(splits.test), kept=len(splits.test))
-    evaluated = {
-        f"evaluation of {path.name}": Measured.model_validate_json((path / "measures.json").read_text()).seconds
-        for path in sorted((seed / "evaluation").iterdir())
-    }
-    known = environment(recipe.seed)
-    provenance = Provenance(
-        versions=known["versions"],
-        device=known["device"],
-        seeds=[recipe.seed],
-        hashes={name: hash_source(model) for name, model in models.items()},
-        wall_seconds={name: value["seconds"] for name, value in done.items()} | evaluated,
-        peak_memory_bytes={name: value["peak_memory_bytes"] for name, value in done.items()},
-        decoding=recipe.evaluation.decoding.signature(),
-    )
-    return summarise(
-        list(outputs.values()),
-        opponent,
-        chosen,
-        lengths,
-        name=recipe.name,
-        judge="the sandbox's gold judge" if recipe.judge == "gold" else None,
-        audit=audit(splits.train),
-        curves={name: _curves(folder) for name, folder in stages.items()},
-        data=counts,
-        provenance=provenance,
-        warnings=_study_warnings(recipe, splits, done),
-    )
-
-
-def chosen_lengths(chat: ChatFormat, records: Sequence[Record]) -> list[int]:
-    """Tokens of each chosen completion, end of turn included, before any truncation."""
-    return [len(chat.completion_ids(r.prompt, r.completions[0], chat.prompt_ids(r.prompt))) for r in records]
-
-
-def _study_warnings(recipe: Recipe, splits: Splits, done: Mapping[str, Any]) -> list[str]:
-    found = []
-    if recipe.sandbox is not None:
-        found.append(
-            "This study ran in trimtab's sandbox, a small closed world: it measures the methods and this "
-            "software, and says nothing about a real model."
-        )
-    if splits.shared_prompts:
-        found.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")
-    if splits.test is splits.validation:
-        found.append("Evaluated on the validation rows, which also chose the checkpoints.")
-    for name, value in done.items():
-        if value["best_step"] == 0:
-            found.append(f"{name}: no evaluation was better than the model it started from, which was kept.")
-    return found
-
-
-def _counts(found: Mapping[str, Any]) -> SplitCounts:
-    truncated = {"completion cut at the end": found["truncated"]} if found["truncated"] else {}
-    return SplitCounts(read=found["rows"], kept=found["used"], dropped=found["dropped"], truncated=truncated)
-
-
-def _curves(folder: Path) -> StageCurves:
-    rows = read_metrics(folder / "metrics.jsonl")
-    return StageCurves(
-        train=[row for row in rows if "loss" in row],
-        validation=[row for row in rows if any(key.startswith("eval_") for key in row)],
-    )
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def evaluation_inputs(
     model: str, data: str, overrides: Sequence[str]
 ) -> tuple[str, EvaluationSettings, DataSettings, list[Record]]:
@@ -352,10 +283,10 @@ def evaluate_only(
     results = summarise(
         [mine],
         theirs,
-        [record.completions[0] for record in records],
+        chosen_texts(records),
         chosen_lengths(chat, records),
         name=out.name,
-        judge="the sandbox's gold judge" if judge else None,
+        judge=GOLD if judge else None,
         provenance=Provenance(
             versions=environment(0)["versions"],
             device=environment(0)["device"],

@@ -188,3 +188,24 @@ def test_training_on_nothing_says_where_the_rows_went(make_tokenizer: Callable[.
         "the rows: f:1: prompt too long; f:1: prompt too long; f:1: prompt too long."
     )
     require_groups([object()], counts, "training", "f.jsonl")  # type: ignore[list-item]
+
+
+def test_prompts_alone_are_for_grpo_only(write_jsonl: Write, make_tokenizer: Callable[..., Any]) -> None:
+    """A prompt without a completion is a group for a method that samples its own, and an error for others."""
+    turns = [{"role": "user", "content": "hi"}]
+    records = read_records(str(write_jsonl([{"prompt": "say it", "answer": 4}, {"prompt": turns, "answer": 5}])))
+    assert [r.completions for r in records] == [(), ()]
+    chat = ChatFormat(make_tokenizer(), TruncationSettings(max_length=64))
+    groups, counts = encode_records(records, chat, "none")
+    assert [list(g.prompt) for g in groups] == [chat.prompt_ids(r.prompt) for r in records]
+    assert counts.used == 2
+    with pytest.raises(TrimtabError, match=r"rows.jsonl:1: a prompt without a completion; only GRPO"):
+        encode_records(records, chat, "first")
+
+
+def test_other_columns_are_kept_for_reward_functions(write_jsonl: Write) -> None:
+    """All but those whose names stand for the policy's own prompt and completions."""
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "solution": 42, "difficulty": None}
+    (record,) = read_records(str(write_jsonl([row])))
+    assert record.columns == {"chosen": "a", "rejected": "b", "solution": 42, "difficulty": None}
+    assert record == Record("p", ("a", "b"), None, "rows.jsonl:1"), "and make no difference to what a row is"

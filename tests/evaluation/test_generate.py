@@ -11,13 +11,15 @@ import torch
 from transformers import GenerationConfig
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
-from trimtab.data.records import Record
+from trimtab.data.records import Message, Record
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import measure as module
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.evaluation.measure import EvaluationSettings, measure
+from trimtab.evaluation.outputs import MethodOutputs, read_scores
 from trimtab.models.policy import load_policy
+from trimtab.rewards.base import Reward, Scored
 
 PROMPTS = ["Where is the cat?", "A much longer question, about many things at once: tell me all.", "Hi"]
 
@@ -124,3 +126,43 @@ def test_a_foreign_tokenizer_is_refused(tiny_model_dir: Callable[..., Path], tmp
             "m", str(smaller), "hash", [], [], EvaluationSettings(), DataSettings(train="rows"), None,
             tmp_path / "e", str(folder),
         )  # fmt: skip
+
+
+class Counting(Reward):
+    """Scores 1, fails on the second completion."""
+
+    name, signature = "counting", "counting|1"
+
+    def __init__(self) -> None:
+        self.prompts: list[Any] = []
+
+    def scored(self, prompts: Any, completions: Any, **_: Any) -> list[Scored]:
+        self.prompts += prompts
+        return [Scored(1.0, breakdown={"correctness": 0.5}), Scored(None, "timeout"), Scored(None)]
+
+
+def test_the_judge_sees_every_turn_and_its_reasons_are_kept(
+    tiny_model_dir: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Three prompts, one of several turns; scores.jsonl has score, reason and parts. Another judge scores anew."""
+    turns = (Message("user", "Lisbon?"), Message("assistant", "Yes."), Message("user", "Why?"))
+    records = [Record("Where?", ("yes",)), Record(turns, ("yes",)), Record("Hi", ("yes",))]
+    model, settings = str(tiny_model_dir()), EvaluationSettings(decoding=Decoding(max_new_tokens=3))
+
+    def run(judge: Reward) -> MethodOutputs:
+        return measure("m", model, "hash", records, [], settings, DataSettings(train="rows"), judge, tmp_path / "e")
+
+    judge = Counting()
+    found = run(judge).scores
+    assert judge.prompts == ["Where?", turns, "Hi"]
+    assert [(s.score, s.reason, s.breakdown) for s in found] == [
+        (1.0, None, {"correctness": 0.5}),
+        (None, "timeout", {}),
+        (None, "the judge gave no score", {}),
+    ]
+    assert read_scores(tmp_path / "e" / "scores.jsonl") == found
+    run(judge)
+    assert len(judge.prompts) == 3, "already done"
+    judge.signature = "counting|2"
+    run(judge)
+    assert len(judge.prompts) == 6

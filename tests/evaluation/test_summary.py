@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from evaluation.outputs_of import make
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.outputs import (
     Generation,
-    MethodOutputs,
     Score,
     read_generations,
     read_scores,
@@ -28,18 +28,6 @@ from trimtab.evaluation.results import (
 )
 from trimtab.evaluation.summary import compare, summarise
 from trimtab.evaluation.verdict import verdict, warnings_of
-
-
-def make(name: str, scores: list[float | None], tokens: int = 4) -> MethodOutputs:
-    ids = [f"p{i}" for i in range(len(scores))]
-    return MethodOutputs(
-        name,
-        [Generation(id=i, prompt=f"ask {i}", completion="a b c d", tokens=tokens, terminated=True) for i in ids],
-        [
-            Score(id=i, score=s, reason=None if s is not None else "timeout")
-            for i, s in zip(ids, scores, strict=True)
-        ],
-    )
 
 
 def test_rows_round_trip(tmp_path: Path) -> None:
@@ -99,6 +87,58 @@ def test_comparisons_by_hand() -> None:
     ]
     assert [c.difference for c in found] == pytest.approx([0.5, 5 / 3, 2.0])
     assert all(0 < c.p_value <= 1 for c in found)
+
+
+def test_excess_length_by_hand() -> None:
+    """6 tokens against chosen ones of 4, 6 and 9: max(0, 2), 0, 0, mean ⅔. 4 tokens: all 0. Difference ⅔."""
+    sft, penalised = make("sft", [1.0, 1.0, 1.0], tokens=6), make("sft_length", [1.0, 1.0, 1.0], tokens=4)
+    r = summarise([sft, penalised], None, chosen_lengths=[4, 6, 9], name="t", n_resamples=200)
+    excess = r.methods["sft"].excess_length
+    assert excess is not None
+    assert excess.mean == pytest.approx(2 / 3)
+    assert excess.ci95 == (0, 2), "resamples of (2, 0, 0): three twos and no two are both within 2.5 %"
+    assert excess.n == 3
+    [c] = [c for c in r.comparisons if c.metric == "excess_length"]
+    assert (c.a, c.b) == ("sft_length", "sft")
+    assert c.difference == pytest.approx(-2 / 3)
+    plain = summarise([sft, penalised], None, name="t", n_resamples=50)
+    assert plain.methods["sft"].excess_length is None
+    assert "excess_length" not in {c.metric for c in plain.comparisons}
+
+
+def test_correctness_by_hand() -> None:
+    """1, −1, 0 and ½, ½, failed: means 0 and ½. Paired over the first two prompts: (−½ + 1½) / 2 = ½."""
+    sft = make("sft", [1.0, 1.0, 1.0], correctness=[1.0, -1.0, 0.0])
+    dpo = make("dpo", [1.0, 1.0, None], correctness=[0.5, 0.5, None])
+    r = summarise([sft, dpo], None, name="t", n_resamples=50)
+    found = {name: m.correctness for name, m in r.methods.items()}
+    assert found["sft"] is not None
+    assert found["dpo"] is not None
+    assert (found["sft"].mean, found["sft"].n) == (0, 3)
+    assert (found["dpo"].mean, found["dpo"].n) == (0.5, 2)
+    [c] = [c for c in r.comparisons if c.metric == "correctness"]
+    assert (c.difference, c.n) == (0.5, 2)
+
+
+@pytest.mark.parametrize("odd", [None, "yes", True])
+def test_correctness_needs_every_score_to_have_one(odd: object) -> None:
+    sft = make("sft", [1.0, 1.0], correctness=[1.0, 1.0])
+    sft.scores[1].breakdown = {} if odd is None else {"correctness": odd}
+    r = summarise([sft, make("dpo", [1.0, 1.0], correctness=[1.0, 0.0])], None, name="t", n_resamples=50)
+    assert r.methods["sft"].correctness is None
+    assert r.methods["dpo"].correctness is not None
+    assert "correctness" not in {c.metric for c in r.comparisons}
+
+
+def test_verdict_says_what_the_length_penalty_cost() -> None:
+    """10 tokens and 5 less over a chosen length of 2; correctness 1 and ½."""
+    sft = make("sft", [1.0] * 4, tokens=12, correctness=[1.0] * 4)
+    penalised = make("sft_length", [1.0] * 4, tokens=7, correctness=[0.5] * 4)
+    r = summarise([sft, penalised], None, chosen_lengths=[2] * 4, name="t", n_resamples=50)
+    assert r.verdict[-1] == (
+        "SFT + length penalty against SFT: mean excess over the chosen length fell by 5.0 tokens [−5.0, −5.0]; "
+        "correctness changed by −50.0 points [−50.0, −50.0]."
+    )
 
 
 def test_without_judge_or_opponent() -> None:

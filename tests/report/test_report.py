@@ -13,27 +13,22 @@ import pytest
 
 from trimtab.evaluation.results import (
     Comparison,
+    Length,
     LengthControlled,
+    MeanScore,
     MethodResult,
+    Provenance,
     Results,
     Sample,
+    SeedSpread,
     StageCurves,
     WinRate,
 )
-from trimtab.report.figures import all_figures, inline
+from trimtab.report.drawing import inline
+from trimtab.report.figures import all_figures
+from trimtab.report.formats import escape_csv, escape_markdown, escape_tex, to_csv, to_markdown, to_tex
 from trimtab.report.render import duration, keep_together, render_html, size, write_report
-from trimtab.report.tables import (
-    NONE,
-    all_tables,
-    escape_csv,
-    escape_markdown,
-    escape_tex,
-    methods_table,
-    number,
-    to_csv,
-    to_markdown,
-    to_tex,
-)
+from trimtab.report.tables import NONE, all_tables, methods_table, number
 
 
 class Page(HTMLParser):
@@ -52,6 +47,21 @@ class Page(HTMLParser):
         self.text += data
 
 
+FIGURES = (
+    "win_rates",
+    "judge_scores",
+    "differences_win_rate",
+    "differences_judge_score",
+    "differences_length",
+    "differences_excess_length",
+    "differences_correctness",
+    "over_optimisation",
+    "length_penalty",
+    "lengths",
+    "behaviours",
+)
+
+
 @pytest.fixture(scope="session")
 def html(results: Results) -> str:
     return render_html(results)
@@ -64,6 +74,7 @@ def test_order_of_the_page(html: str) -> None:
         "verdict",
         "methods",
         "comparisons",
+        "hacking",
         "curves",
         "lengths",
         "behaviours",
@@ -135,9 +146,9 @@ def test_files(results: Results, tmp_path: Path) -> None:
     assert page == tmp_path / "report.html"
     names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert "tables/stale.csv" not in names
-    for table in ("methods", "win_rates", "comparisons", "behaviours", "markers"):
+    for table in ("methods", "win_rates", "pairs", "comparisons", "lengths", "behaviours", "markers"):
         assert {f"tables/{table}.{kind}" for kind in ("md", "csv", "tex")} <= names
-    for figure in ("win_rates", "judge_scores", "differences_win_rate", "lengths", "curves_dpo"):
+    for figure in (*FIGURES, *(f"curves_{stage}" for stage in ("sft", "sft_length", "dpo", "reward", "grpo"))):
         assert f"figures/{figure}.svg" in names
     assert not [n for n in names if n.endswith(".part")]
 
@@ -217,3 +228,67 @@ def test_numbers_for_people() -> None:
     assert [duration(s) for s in (None, 12.34, 200, 3725)] == [NONE, "12.3 s", "3 min 20 s", "1 h 02 min"]
     assert [size(b) for b in (None, 5 * 2**20, 3 * 2**29)] == [NONE, "5 MiB", "1.50 GiB"]
     assert keep_together("59.3 % p = 0.1 n = 20") == "59.3\u00a0% p\u00a0=\u00a00.1 n\u00a0=\u00a020"
+
+
+def test_pairs_at_a_glance() -> None:
+    """A star only where the interval excludes 0 and p survives Holm; "–" where a metric knows no such pair."""
+    known = {"a": "dpo", "b": "sft", "p_value": 0.01}
+    rows = [
+        Comparison(**known, metric="win_rate", difference=0.05, ci95=(0.01, 0.1), p_holm=0.02),
+        Comparison(**known, metric="judge_score", difference=0.123, ci95=(0.1, 0.2), p_holm=0.06),
+        Comparison(**known | {"b": "base"}, metric="win_rate", difference=-0.05, ci95=(-0.1, 0.01), p_holm=0.02),
+    ]
+    table = all_tables(Results(name="t", comparisons=rows))["pairs"]
+    assert table.header == ["Pair", "Win rate, points", "Judge score"]
+    assert table.rows == [
+        ["DPO − SFT", "+5.0 [1.0, 10.0] *", "+0.12 [0.10, 0.20]"],
+        ["DPO − Base", "−5.0 [−10.0, 1.0]", NONE],
+    ]
+
+
+def test_lengths_table() -> None:
+    m = MethodResult(
+        length=Length(mean=30.24, median=28, chosen_mean=20),
+        excess_length=MeanScore(mean=12.5, ci95=(10, 15), n=5),
+        correctness=MeanScore(mean=-0.25, ci95=(-0.5, 0), n=5),
+        terminated=0.98,
+    )
+    r = Results(name="t", methods={"sft": m, "dpo": MethodResult(length=m.length)})
+    table = all_tables(r)["lengths"]
+    assert table.rows == [["SFT", "30.2", "28.0", "12.5 [10.0, 15.0]", "98.0", "−0.250 [−0.500, 0.000]"]]
+    assert "excess_tokens,excess_tokens_ci95_low" in to_csv(table)
+
+
+def test_seeds_are_shown(seeds_results: Results) -> None:
+    """Each seed's value and both intervals; the page has the section, ticks and the other seeds' curves."""
+    table = all_tables(seeds_results)["seeds"]
+    assert [row[0] for row in table.rows[:4]] == ["SFT", "SFT + length penalty", "DPO", "GRPO"]
+    s = seeds_results.methods["dpo"].seeds["win_rate"]
+    low, high = s.between_ci95 or (0, 0)
+    assert table.rows[2][3] == ", ".join(f"{100 * v:.1f}" for v in s.values.values())
+    assert table.rows[2][4] == f"{100 * low:.1f} to {100 * high:.1f}"
+    assert {row[1] for row in table.rows} == {"Win rate, %", "Win rate, points"}
+    everything = all_tables(seeds_results)["seeds_all"]
+    assert len(everything.rows) > len(table.rows)
+    assert "seed_0" in to_csv(everything).splitlines()[0]
+    page = Page(render_html(seeds_results))
+    assert "seeds" in [a["id"] for tag, a in page.tags if tag == "section"]
+    assert "Small ticks: each training seed" in page.text
+    assert "Means over training seeds" in page.text
+    assert "One training seed" not in page.text
+    for svg in all_figures(seeds_results).values():
+        ElementTree.fromstring(svg)
+
+
+def test_without_win_rates_the_seeds_table_has_judge_scores() -> None:
+    spread = SeedSpread(values={0: 1.0, 1: 3.0}, between_ci95=(-10.7, 14.7), within_ci95=(1.5, 2.5))
+    m = MethodResult(seeds={"judge_score": spread, "length": spread})
+    r = Results(name="t", methods={"dpo": m}, provenance=Provenance(seeds=[0, 1]))
+    table = all_tables(r)["seeds"]
+    assert table.rows == [["DPO", "Judge score", "2.000", "1.000, 3.000", "−10.700 to 14.700", "1.500 to 2.500"]]
+
+
+def test_reasons_and_parts_of_scores_stay_out_of_the_page(html: str, results: Results, hostile: str) -> None:
+    """Every breakdown holds hostile notes: only the sample that a model wrote is shown, and escaped."""
+    assert Page(html).text.count(hostile) == 1
+    assert hostile not in html

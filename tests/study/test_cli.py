@@ -287,6 +287,20 @@ def test_out_of_memory_is_one_message(
     assert err.count("\n") == 1
 
 
+def test_seeds_are_whole_numbers(dead_end: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"name": "r", "model": "m", "data": {"train": "a.jsonl"}}))
+    for bad in ("0,x", "", "-1", "0,,1"):
+        assert dead_end("study", "r.yaml", "--seeds", bad).startswith(f"--seeds {bad!r}: expected whole numbers")
+
+
+def test_rewards_by_their_short_names() -> None:
+    from trimtab.recipe import reward_named
+
+    assert reward_named("gold").kind == "gold"
+    assert reward_named("my.py:f").path == "my.py:f"
+    assert reward_named("org/model").model == "org/model"
+
+
 # ---- how it ends
 
 

@@ -1,27 +1,37 @@
 """Runs `trimtab` in this process and kills it with SIGKILL at a moment named on the command line.
 
     python killed.py MOMENT COUNT -- sft --model …
+    python killed.py turns JOBS.json        [[MOMENT, COUNT, [sft, --model, …]], …]
 
-MOMENT: step (before the COUNT-th optimizer step's update), checkpoint (the COUNT-th checkpoint is written,
-but not renamed), best (likewise for the best weights), reference (after COUNT passes of the reference),
-done (all trained, done.json not written), none.
+MOMENT: step (before the COUNT-th optimizer step begins), update (with its gradient, before the weights
+change), sampling (before the COUNT-th token of a batch is drawn), scoring (a reward function was called, and
+the COUNT-th score is about to be read), checkpoint (the COUNT-th checkpoint is written, but not renamed),
+best (likewise for the best weights), reference (after COUNT passes of the reference), done (all trained,
+done.json not written), none.
+
+turns: one process after the other, each a fork of this one, which has only imported. Prints their exit codes.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
-from trimtab import cli
+import torch
+
+from trimtab import cli, study  # noqa: F401
 from trimtab.models import reference
+from trimtab.rewards import function
+from trimtab.rollout import transformers as sampler
 from trimtab.training import checkpoint, loop, stage
 
 
-def main() -> None:
-    moment, count, _, *arguments = sys.argv[1:]
-    left = int(count)
+def arm(moment: str, count: int) -> None:
+    left = count
 
     def hit(_: Any = None) -> None:
         nonlocal left
@@ -41,6 +51,12 @@ def main() -> None:
 
     if moment == "step":
         before(loop.Loop, "train_step")
+    elif moment == "update":
+        before(torch.optim.AdamW, "step")
+    elif moment == "sampling":
+        before(sampler, "draw")
+    elif moment == "scoring":
+        before(function.FunctionReward, "_judge")
     elif moment in ("checkpoint", "best"):
         prefix = {"checkpoint": ".step-", "best": ".best"}[moment]
         # The directory aside is synced last, right before it is renamed.
@@ -49,8 +65,33 @@ def main() -> None:
         before(reference, "pack")
     elif moment == "done":
         before(stage, "_mark_done")
+
+
+def run(moment: str, count: int, arguments: list[str]) -> None:
+    arm(moment, count)
     sys.argv = ["trimtab", *arguments]
     cli.main()
 
 
-main()
+def in_turn(jobs: list[tuple[str, int, list[str]]]) -> list[int]:
+    codes = []
+    for job in jobs:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                run(*job)
+                code = 0
+            except SystemExit as end:
+                code = int(end.code or 0)
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return codes
+
+
+if sys.argv[1] == "turns":
+    print(json.dumps(in_turn(json.loads(Path(sys.argv[2]).read_text()))))
+else:
+    run(sys.argv[1], int(sys.argv[2]), sys.argv[4:])

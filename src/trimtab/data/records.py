@@ -1,8 +1,8 @@
 """Any supported layout -> Record(prompt, completions, scores).
 
 Read: JSONL, JSON, Parquet, or a hub data set. Layouts: TRL's preference (prompt, chosen, rejected;
-the prompt may be implicit) and prompt-completion (prompt, completion), each standard (strings) or
-conversational (lists of messages); UltraFeedback's own (instruction with several scored
+the prompt may be implicit), prompt-completion (prompt, completion) and prompt-only, each standard (strings)
+or conversational (lists of messages); UltraFeedback's own (instruction with several scored
 completions). A row that fits none is an error that names file, row and what to do.
 """
 
@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from trimtab.errors import TrimtabError
 
 LAYOUTS = (
     "prompt+chosen+rejected, chosen+rejected (conversations that share their beginning), prompt+completion, "
-    "or instruction+completions (UltraFeedback)"
+    "prompt alone (GRPO), or instruction+completions (UltraFeedback)"
 )
 ROLES = ("system", "user", "assistant", "tool")
+OWN_COLUMNS = {"prompt", "completion", "completions", "completion_ids"}
+"""Columns whose names stand for the policy's own in a call of a reward function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +40,17 @@ class Record:
     """One prompt with its completions, best first where they are ranked.
 
     prompt: a plain string, or the turns before the completion.
-    completions: text of the assistant's turn; (chosen, rejected) for a preference pair.
+    completions: text of the assistant's turn; (chosen, rejected) for a preference pair; none for a prompt alone.
     scores: one per completion where the data has them.
     origin: file and row, "train.jsonl:17", for messages.
+    columns: the row's other columns, which reward functions get by name.
     """
 
     prompt: str | tuple[Message, ...]
     completions: tuple[str, ...]
     scores: tuple[float, ...] | None = None
     origin: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def is_pair(self) -> bool:
@@ -75,7 +79,10 @@ def read_records(source: str, split: str = "train", config: str | None = None) -
     else:
         rows = _rows_of_hub(source, split, config)
         name = f"{source}/{split}"
-    records = [to_record(row, f"{name}:{number}") for number, row in rows]
+    records = []
+    for number, row in rows:
+        record = to_record(row, f"{name}:{number}")
+        records.append(replace(record, columns={k: v for k, v in row.items() if k not in OWN_COLUMNS}))
     if not records:
         raise TrimtabError(f"data {source}: it holds no rows.")
     return records
@@ -163,6 +170,8 @@ def to_record(row: Any, origin: str) -> Record:
         return Record(prompt, (_answer(row["completion"], "completion", origin),), None, origin)
     if {"instruction", "completions"} <= has:
         return _ultrafeedback(row, origin)
+    if "prompt" in has and not {"chosen", "rejected", "completion"} & set(row):
+        return Record(_prompt(row["prompt"], "prompt", origin), (), None, origin)
     for present, missing in (("chosen", "rejected"), ("rejected", "chosen"), ("completion", "prompt")):
         if present in has:
             raise BadRowError(f"{origin}: column {missing!r} is missing or null. {_columns(row)}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings
+from trimtab.data.chat import Dropped, TruncationSettings
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import Record, read_records
 from trimtab.errors import TrimtabError
@@ -120,10 +120,22 @@ class SplitCounts(BaseModel):
     """Pairs whose scores tie; kept."""
 
 
+class Encoder(Protocol):
+    """data/chat.py's ChatFormat, or a reward model's format."""
+
+    def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped: ...
+
+
+CompletionsOf = Literal["first", "pair", "all", "none"]
+"""The best completion (SFT), best and worst (DPO), all, or none but the prompt (GRPO)."""
+PLACEHOLDER = "."
+"""Stands where a group must have a completion and the method samples its own."""
+
+
 def encode_records(
-    records: Sequence[Record], chat: ChatFormat, completions: Literal["first", "pair", "all"]
+    records: Sequence[Record], chat: Encoder, completions: CompletionsOf
 ) -> tuple[list[CompletionGroup], SplitCounts]:
-    """Records -> completion groups: the best completion (SFT), best and worst (DPO), or all."""
+    """Records -> completion groups."""
     groups: list[CompletionGroup] = []
     dropped: Counter[str] = Counter()
     counts = SplitCounts(rows=len(records))
@@ -148,8 +160,12 @@ def encode_records(
     return groups, counts
 
 
-def choose(record: Record, completions: Literal["first", "pair", "all"]) -> Record:
+def choose(record: Record, completions: CompletionsOf) -> Record:
     """The record with the completions that a method trains on."""
+    if completions == "none":
+        return replace(record, completions=(PLACEHOLDER,), scores=None)
+    if not record.completions:
+        raise TrimtabError(f"{record.origin}: a prompt without a completion; only GRPO can train on that.")
     if completions == "all":
         return record
     if completions == "pair" and len(record.completions) < 2:
@@ -157,11 +173,10 @@ def choose(record: Record, completions: Literal["first", "pair", "all"]) -> Reco
             f"{record.origin}: one completion only; preference training needs 'chosen' and 'rejected'."
         )
     picked = (0,) if completions == "first" else (0, len(record.completions) - 1)
-    return Record(
-        record.prompt,
-        tuple(record.completions[i] for i in picked),
-        tuple(record.scores[i] for i in picked) if record.scores else None,
-        record.origin,
+    return replace(
+        record,
+        completions=tuple(record.completions[i] for i in picked),
+        scores=tuple(record.scores[i] for i in picked) if record.scores else None,
     )
 
 

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -31,14 +31,9 @@ from trimtab.evaluation.outputs import (
 )
 from trimtab.evaluation.perplexity import fluency
 from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision
+from trimtab.rewards.base import Prompt, Reward
 
-VERSION = 2
-
-
-class Judge(Protocol):
-    """Scores completions for evaluation. A failure is None, never a number."""
-
-    def score(self, prompts: list[str], completions: list[str]) -> list[float | None]: ...
+VERSION = 3
 
 
 class EvaluationSettings(BaseModel):
@@ -65,7 +60,7 @@ def measure(
     validation: Sequence[Record],
     settings: EvaluationSettings,
     data: DataSettings,
-    judge: Judge | None,
+    judge: Reward | None,
     folder: Path,
     tokenizer: str | None = None,
     report: Callable[[str], None] = lambda line: None,
@@ -103,7 +98,7 @@ def measure(
     ]
     write_rows(folder / "generations.jsonl", generations)
     if judge is not None:
-        write_rows(folder / "scores.jsonl", score_all(judge, generations))
+        write_rows(folder / "scores.jsonl", score_all(judge, [r.prompt for r in test], generations))
     measured.seconds = time.monotonic() - started
     (folder / "measures.json").write_text(measured.model_dump_json(indent=2) + "\n", encoding="utf-8")
     aside = folder / "inputs.json.part"
@@ -129,7 +124,7 @@ def _fluency(
     precision: str,
     device: torch.device,
 ) -> Measured:
-    groups, _ = encode_records(validation, chat, "first")
+    groups, _ = encode_records([record for record in validation if record.completions], chat, "first")
     if not groups:
         return Measured()
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -137,14 +132,19 @@ def _fluency(
     return Measured(perplexity=found.perplexity, bits_per_byte=found.bits_per_byte)
 
 
-def score_all(judge: Judge, generations: Sequence[Generation]) -> list[Score]:
-    """A score or a reason for each."""
-    found = judge.score([g.prompt for g in generations], [g.completion for g in generations])
+def score_all(judge: Reward, prompts: Sequence[Prompt], generations: Sequence[Generation]) -> list[Score]:
+    """A score or a reason for each, with its parts. prompts: whole, with every turn where there are turns."""
+    found = judge.scored(prompts, [g.completion for g in generations])
     if len(found) != len(generations):
-        raise TrimtabError(f"the judge gave {len(found)} scores for {len(generations)} completions")
+        raise TrimtabError(f"judge {judge.name}: {len(found)} scores for {len(generations)} completions")
     return [
-        Score(id=g.id, score=score, reason="the judge gave no score" if score is None else None)
-        for g, score in zip(generations, found, strict=True)
+        Score(
+            id=g.id,
+            score=one.score,
+            reason=one.reason or ("the judge gave no score" if one.score is None else None),
+            breakdown=dict(one.breakdown),
+        )
+        for g, one in zip(generations, found, strict=True)
     ]
 
 
@@ -155,7 +155,7 @@ def _inputs(
     validation: Sequence[Record],
     settings: EvaluationSettings,
     data: DataSettings,
-    judge: Judge | None,
+    judge: Reward | None,
     device: torch.device,
 ) -> dict[str, Any]:
     rows = hashlib.blake2b(digest_size=16)
@@ -171,7 +171,7 @@ def _inputs(
         "device": device.type,
         "tokenizer": hash_source(tokenizer),
         "truncation": [data.max_length, data.min_completion_length],
-        "judge": type(judge).__name__ if judge else None,
+        "judge": judge.signature if judge else None,
     }
 
 
@@ -180,7 +180,7 @@ def _done(folder: Path, inputs: dict[str, Any]) -> bool:
     return file.is_file() and json.loads(file.read_text(encoding="utf-8")) == inputs
 
 
-def _read(name: str, folder: Path, judge: Judge | None) -> MethodOutputs:
+def _read(name: str, folder: Path, judge: Reward | None) -> MethodOutputs:
     measured = Measured.model_validate_json((folder / "measures.json").read_text(encoding="utf-8"))
     return MethodOutputs(
         name,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -18,7 +18,8 @@ from trimtab.data.audit import AuditReport
 
 SCHEMA_VERSION = 1
 METHOD_ORDER = ("base", "sft", "sft_length", "dpo", "grpo")
-Metric = Literal["win_rate", "judge_score", "length"]
+Metric = Literal["win_rate", "judge_score", "length", "excess_length", "correctness"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Interval95 = tuple[float, float]
@@ -37,8 +38,23 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+class SeedSpread(_Model):
+    """One number over training seeds; evaluation/seeds.py says what the intervals are good for.
+
+    values: by seed. between_ci95: Student's t of their mean, with one degree of freedom less than there are
+    seeds. within_ci95: of other prompts, these seeds; null for what is no mean over prompts.
+    """
+
+    values: dict[int, float]
+    between_ci95: Interval95 | None = None
+    within_ci95: Interval95 | None = None
+
+
 class WinRate(_Model):
-    """Against the opponent. `missing_bounds`: every missing prompt lost, every missing prompt won."""
+    """Against the opponent. `missing_bounds`: every missing prompt lost, every missing prompt won.
+
+    Over several seeds: n, ties and missing are counted in all of them.
+    """
 
     ties_half: Share | None
     strict: Share | None
@@ -51,6 +67,8 @@ class WinRate(_Model):
 
 
 class MeanScore(_Model):
+    """A mean over prompts; n counts them."""
+
     mean: float
     ci95: Interval95 | None = None
     n: int | None = None
@@ -85,6 +103,12 @@ class Length(_Model):
 
 
 class MethodResult(_Model):
+    """excess_length: max(0, tokens − tokens of the chosen completion). correctness: the judge's own, where
+    its breakdown has one (the sandbox's: −1 wrong … 1 right).
+
+    seeds: by metric, for methods that were trained with several seeds; the numbers are then means over them.
+    """
+
     win_rate: WinRate | None = None
     judge_score: MeanScore | None = None
     length_controlled_win_rate: LengthControlled | None = None
@@ -92,8 +116,11 @@ class MethodResult(_Model):
     perplexity: float | None = None
     bits_per_byte: float | None = None
     length: Length | None = None
+    excess_length: MeanScore | None = None
+    correctness: MeanScore | None = None
     terminated: Share | None = None
     behaviours: dict[str, float | None] = {}
+    seeds: dict[str, SeedSpread] = {}
 
 
 class Comparison(_Model):
@@ -107,6 +134,7 @@ class Comparison(_Model):
     p_value: Annotated[float, Field(gt=0, le=1)]
     p_holm: float | None = None
     n: int | None = None
+    seeds: SeedSpread | None = None
 
 
 class StageCurves(_Model):
@@ -143,6 +171,8 @@ class SplitCounts(_Model):
 
 
 class Results(_Model):
+    """curves, samples: of the first seed. other_curves: of the other seeds, where there are several."""
+
     schema_version: Literal[1] = 1
     name: str
     summary: str = ""
@@ -156,10 +186,17 @@ class Results(_Model):
     comparisons: list[Comparison] = []
     lengths: dict[str, list[int]] = {}
     curves: dict[str, StageCurves] = {}
+    other_curves: dict[int, dict[str, StageCurves]] = {}
     samples: list[Sample] = []
     data: dict[str, SplitCounts] = {}
     audit: AuditReport | None = None
     provenance: Provenance = Provenance()
+
+    def curves_of(self, stage: str) -> dict[int, StageCurves]:
+        """By seed, the first seed first."""
+        first = self.provenance.seeds[0] if self.provenance.seeds else 0
+        found = {first: self.curves[stage]} if stage in self.curves else {}
+        return found | {seed: by[stage] for seed, by in self.other_curves.items() if stage in by}
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2, by_alias=True) + "\n"

@@ -1,8 +1,8 @@
 """Intervals and p-values for the comparison of methods.
 
 The unit of resampling is always the prompt. Everything is seeded and vectorised; memory is bounded by
-working in chunks. With one row a prompt, intervals say what other prompts would have given; they do not
-say what another training seed would have given.
+working in chunks. With one row a prompt, intervals say what other prompts would have given; what another
+training seed would have given is seeds.py's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
 from scipy.stats import beta
+from scipy.stats import t as student_t
 
 Floats = NDArray[np.float64]
 N_RESAMPLES = 10_000
@@ -86,6 +87,15 @@ def bootstrap_interval(
         tails = ndtr(z0 + z / (1 - acceleration * z))
     low, high = np.quantile(means, tails)
     return Interval(float(low), float(high))
+
+
+def t_interval(values: ArrayLike, *, level: float = 0.95) -> Interval | None:
+    """Student's interval of the mean, x̄ ± t · s / √n with n − 1 degrees of freedom; None for one value."""
+    x = _clean(values)
+    if x.size < 2:
+        return None
+    half = float(student_t.ppf((1 + level) / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))
+    return Interval(float(x.mean()) - half, float(x.mean()) + half)
 
 
 def sign_flip_p_value(differences: ArrayLike, *, seed: int = 0, n_resamples: int = N_RESAMPLES) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 
@@ -14,6 +14,7 @@ from trimtab.evaluation.bleu import corpus_bleu
 from trimtab.evaluation.length_control import length_controlled_win_rate
 from trimtab.evaluation.outputs import Generation, MethodOutputs, Score, align, check_unique
 from trimtab.evaluation.results import (
+    METRICS,
     Comparison,
     Length,
     MeanScore,
@@ -43,12 +44,41 @@ def _scores(outputs: MethodOutputs) -> list[float | None]:
     return [s.score for s in outputs.scores] if outputs.scores else [None] * len(outputs.generations)
 
 
-def _judge_score(outputs: MethodOutputs, seed: int, n_resamples: int) -> MeanScore | None:
-    scored = [s for s in _scores(outputs) if s is not None]
-    if not scored:
+def _correctness(outputs: MethodOutputs) -> Floats | None:
+    """The judge's correctness of each completion, NaN where it failed; None unless every score has one."""
+    parts = [s.breakdown.get("correctness") if s.score is not None else np.nan for s in outputs.scores]
+    values = [float(x) for x in parts if isinstance(x, (int, float)) and not isinstance(x, bool)]
+    found = np.array(values, dtype=np.float64)
+    return found if len(values) == len(parts) and not np.isnan(found).all() else None
+
+
+def columns(
+    outputs: MethodOutputs, opponent: MethodOutputs | None, chosen_lengths: Sequence[int], tolerance: float
+) -> dict[Metric, Floats]:
+    """Per prompt, NaN where missing: outcome against the opponent, the judge's score, tokens, tokens above
+    the chosen completion's (never below 0), the judge's correctness. Only the metrics that are known."""
+    scores = _scores(outputs)
+    tokens = np.array([g.tokens for g in outputs.generations], dtype=np.float64)
+    found: dict[Metric, Floats] = {
+        "judge_score": np.array([np.nan if s is None else s for s in scores], dtype=np.float64),
+        "length": tokens,
+    }
+    if opponent is not None:
+        found["win_rate"] = outcomes(scores, _scores(opponent), tolerance=tolerance)
+    if chosen_lengths:
+        found["excess_length"] = np.maximum(0, tokens - np.asarray(chosen_lengths, dtype=np.float64))
+    correct = _correctness(outputs)
+    if correct is not None:
+        found["correctness"] = correct
+    return found
+
+
+def _mean_score(column: Floats | None, seed: int, n_resamples: int) -> MeanScore | None:
+    known = np.array([]) if column is None else column[~np.isnan(column)]
+    if not known.size:
         return None
-    interval = bootstrap_interval(scored, seed=seed, n_resamples=n_resamples)
-    return MeanScore(mean=float(np.mean(scored)), ci95=interval.pair(), n=len(scored))
+    interval = bootstrap_interval(known, seed=seed, n_resamples=n_resamples)
+    return MeanScore(mean=float(known.mean()), ci95=interval.pair(), n=known.size)
 
 
 def method_result(
@@ -64,8 +94,12 @@ def method_result(
     """One method's row. Everything is aligned already; references and chosen lengths may be empty."""
     texts = [g.completion for g in outputs.generations]
     tokens = [g.tokens for g in outputs.generations]
+    found = columns(outputs, opponent, chosen_lengths, tolerance)
+    mean = partial(_mean_score, seed=seed, n_resamples=n_resamples)
     result = MethodResult(
-        judge_score=_judge_score(outputs, seed, n_resamples),
+        judge_score=mean(found["judge_score"]),
+        excess_length=mean(found.get("excess_length")),
+        correctness=mean(found.get("correctness")),
         bleu=corpus_bleu(texts, references) if references else None,
         perplexity=outputs.perplexity,
         bits_per_byte=outputs.bits_per_byte,
@@ -89,54 +123,36 @@ def method_result(
     return result
 
 
-def _columns(outputs: MethodOutputs, opponent: MethodOutputs | None, tolerance: float) -> dict[Metric, Floats]:
-    """Per prompt: outcome against the opponent, judge's score, tokens; NaN where missing."""
-    scores = _scores(outputs)
-    columns: dict[Metric, Floats] = {
-        "judge_score": np.array([np.nan if s is None else s for s in scores], dtype=np.float64),
-        "length": np.array([g.tokens for g in outputs.generations], dtype=np.float64),
-    }
-    if opponent is not None:
-        columns["win_rate"] = outcomes(scores, _scores(opponent), tolerance=tolerance)
-    return columns
-
-
 def compare(
     methods: Sequence[MethodOutputs],
     opponent: MethodOutputs | None,
+    chosen_lengths: Sequence[int] = (),
     *,
     tolerance: float = 0.0,
     seed: int = 0,
     n_resamples: int = N_RESAMPLES,
 ) -> list[Comparison]:
-    """Every pair of methods (later - earlier, so that a gain is positive) on every metric.
+    """Every pair of methods on every metric, paired over the prompts that both answered."""
+    known = {m.name: columns(m, opponent, chosen_lengths, tolerance) for m in methods}
 
-    `p_holm` corrects for all the pairs that were compared on the same metric.
-    """
-    columns = {m.name: _columns(m, opponent, tolerance) for m in methods}
+    def pair(a: str, b: str, metric: Metric) -> Comparison | None:
+        x, y = known[a].get(metric), known[b].get(metric)
+        both = None if x is None or y is None else ~(np.isnan(x) | np.isnan(y))
+        if x is None or y is None or both is None or not both.any():
+            return None
+        d = paired_difference(x[both], y[both], seed=seed, n_resamples=n_resamples)
+        found = {"difference": d.difference, "ci95": d.interval.pair(), "p_value": d.p_value, "n": d.n}
+        return Comparison(a=a, b=b, metric=metric, **found)
+
+    return all_pairs(list(known), pair)
+
+
+def all_pairs(names: Sequence[str], pair: Callable[[str, str, Metric], Comparison | None]) -> list[Comparison]:
+    """Later method - earlier, so that a gain is positive. `p_holm` corrects for all the pairs that were
+    compared on the same metric."""
     found: list[Comparison] = []
-    metrics: tuple[Metric, ...] = ("win_rate", "judge_score", "length")
-    for metric in metrics:
-        rows: list[Comparison] = []
-        for b, a in combinations(columns, 2):
-            if metric not in columns[a]:
-                continue
-            x, y = columns[a][metric], columns[b][metric]
-            both = ~(np.isnan(x) | np.isnan(y))
-            if not both.any():
-                continue
-            d = paired_difference(x[both], y[both], seed=seed, n_resamples=n_resamples)
-            rows.append(
-                Comparison(
-                    a=a,
-                    b=b,
-                    metric=metric,
-                    difference=d.difference,
-                    ci95=d.interval.pair(),
-                    p_value=d.p_value,
-                    n=d.n,
-                )
-            )
+    for metric in METRICS:
+        rows = [row for b, a in combinations(names, 2) if (row := pair(a, b, metric)) is not None]
         for row, p in zip(rows, holm([r.p_value for r in rows]), strict=True):
             row.p_holm = p
         found += rows
@@ -158,18 +174,21 @@ def _samples(all_outputs: Sequence[MethodOutputs], references: Sequence[str], co
     ]
 
 
-def _amplified(audit: AuditReport, everyone: Sequence[MethodOutputs]) -> AuditReport:
-    """The audit, with the share of each one's outputs that hold each marker."""
-    outputs = {m.name: [g.completion for g in m.generations] for m in everyone}
+def amplified(audit: AuditReport, everyone: Sequence[MethodOutputs]) -> AuditReport:
+    """The audit, with the share of each one's outputs that hold each marker; a name may come for each seed."""
+    outputs: dict[str, list[str]] = {}
+    for m in everyone:
+        outputs.setdefault(m.name, []).extend(g.completion for g in m.generations)
     return audit.model_copy(update={"amplification": amplification(audit, outputs)})
 
 
-def _aligned(
+def align_all(
     methods: Sequence[MethodOutputs],
     opponent: MethodOutputs | None,
     references: Sequence[str],
     chosen_lengths: Sequence[int],
 ) -> tuple[list[MethodOutputs], MethodOutputs | None]:
+    """Methods in their order, every row of them and of the opponent in the same order of prompts."""
     if not methods:
         raise ValueError("no method to summarise")
     # The opponent and the chosen texts share tables with the methods, so a name stands for one of them.
@@ -211,7 +230,7 @@ def summarise(
     references and chosen_lengths (tokens) follow the order of the opponent's generations, or of the first
     method's where there is no opponent; both may be empty. `warnings` come first, before those found here.
     """
-    ordered, against = _aligned(methods, opponent, references, chosen_lengths)
+    ordered, against = align_all(methods, opponent, references, chosen_lengths)
     everyone = ordered if against is None else [*ordered, against]
 
     row = partial(
@@ -230,7 +249,9 @@ def summarise(
         training_reward=training_reward,
         methods={m.name: row(m) for m in ordered},
         opponent_result=None if against is None else row(against),
-        comparisons=compare(ordered, against, tolerance=tolerance, seed=seed, n_resamples=n_resamples),
+        comparisons=compare(
+            ordered, against, chosen_lengths, tolerance=tolerance, seed=seed, n_resamples=n_resamples
+        ),
         lengths={m.name: [g.tokens for g in m.generations] for m in everyone},
         curves=dict(curves or {}),
         samples=_samples(everyone, references, samples),
@@ -240,7 +261,12 @@ def summarise(
     if chosen_lengths:
         results.lengths["chosen"] = [int(n) for n in chosen_lengths]
     if audit is not None:
-        results.audit = _amplified(audit, everyone)
+        results.audit = amplified(audit, everyone)
+    return worded(results, warnings)
+
+
+def worded(results: Results, warnings: Sequence[str]) -> Results:
+    """With its warnings, these first, and its verdict."""
     results.warnings = [*warnings, *warnings_of(results)]
     results.verdict = verdict(results)
     results.summary = results.verdict[0] if results.verdict else ""

@@ -1,12 +1,22 @@
 """Results in plain sentences: what helped, by how much, what did not, and what to doubt.
 
 "Clear" means that the 95 % interval excludes no difference and, for pairs of methods, that the p-value
-survives Holm's correction over all pairs. Every sentence follows from numbers in the results.
+survives Holm's correction over all pairs. With several training seeds the interval is pooling.py's, which
+excludes no difference only where those over prompts and over seeds both do. Every sentence follows from
+numbers in the results.
 """
 
 from __future__ import annotations
 
-from trimtab.evaluation.results import Comparison, MethodResult, Results, WinRate, ordered_methods
+from trimtab.evaluation.parting import STAGE, evaluations, parting, sentence
+from trimtab.evaluation.results import (
+    Comparison,
+    MethodResult,
+    Results,
+    SeedSpread,
+    WinRate,
+    ordered_methods,
+)
 
 ALPHA = 0.05
 FEW_PROMPTS = 100
@@ -16,7 +26,14 @@ LENGTH_DROP = 0.05  # raw minus length-controlled win rate that is worth a sente
 AMPLIFIED_BY = 1.5
 AMPLIFIED_SHARE = 0.05
 
-LABELS = {"base": "Base", "sft": "SFT", "sft_length": "SFT + length penalty", "dpo": "DPO", "grpo": "GRPO"}
+LABELS = {
+    "base": "Base",
+    "sft": "SFT",
+    "sft_length": "SFT + length penalty",
+    "dpo": "DPO",
+    "grpo": "GRPO",
+    "reward": "Reward model",
+}
 
 
 def label(method: str) -> str:
@@ -52,18 +69,42 @@ def find(results: Results, a: str, b: str, metric: str) -> Comparison | None:
         if c.metric == metric and {c.a, c.b} == {a, b}:
             if c.a == a:
                 return c
-            turned = {"a": a, "b": b, "difference": -c.difference, "ci95": (-c.ci95[1], -c.ci95[0])}
-            return c.model_copy(update=turned)
+            turned = {"a": a, "b": b, "difference": -c.difference, "ci95": _negated(c.ci95)}
+            return c.model_copy(update=turned | {"seeds": c.seeds and _turned(c.seeds)})
     return None
+
+
+def _negated(ci: tuple[float, float]) -> tuple[float, float]:
+    return (-ci[1], -ci[0])
+
+
+def _turned(s: SeedSpread) -> SeedSpread:
+    return SeedSpread(
+        values={seed: -v for seed, v in s.values.items()},
+        between_ci95=s.between_ci95 and _negated(s.between_ci95),
+        within_ci95=s.within_ci95 and _negated(s.within_ci95),
+    )
+
+
+def seed_values(s: SeedSpread | None, scale: float, digits: int, sign: bool = False) -> str:
+    """ "+9.1, +11.0 and +8.7 by seed"; nothing without a spread."""
+    if s is None:
+        return ""
+    each = [f"{scale * v:{'+' if sign else ''}.{digits}f}".replace("-", "−") for v in s.values.values()]
+    return f"{_listed(each)} by seed"
 
 
 def _against_opponent(results: Results, method: str, w: WinRate) -> str:
     against = results.opponent or "the opponent"
     if w.ties_half is None or w.ci95 is None:
         return f"{label(method)}: none of its {w.missing} prompts has a score, so it has no win rate."
-    counts = f"n = {w.n}, {w.ties} tie{'' if w.ties == 1 else 's'}"
+    s = results.methods[method].seeds.get("win_rate")
+    over = f" over {len(s.values)} seeds" if s else ""
+    counts = f"n = {w.n}{over}, {w.ties} tie{'' if w.ties == 1 else 's'}"
     if w.missing:
         counts += f", {w.missing} missing"
+    if s:
+        counts += f"; {seed_values(s, 100, 1)}"
     what = f"win rate {percent(w.ties_half)} (95 % interval {interval_text(w.ci95)} %, {counts})"
     if w.ci95[0] > 0.5:
         verb = "beats"
@@ -84,13 +125,61 @@ def _against_start(results: Results, method: str, start: str) -> str | None:
         return None
     p = p_text(c.p_value) if c.p_holm is None else f"{p_text(c.p_holm)} after Holm's correction"
     size = f"{scale * c.difference:+.{digits}f}".replace("-", "−")
-    numbers = f"{size} {unit} (95 % interval {interval_text(c.ci95, scale, digits)}; {p})"
+    each = f"; {seed_values(c.seeds, scale, digits, sign=True)}" if c.seeds else ""
+    numbers = f"{size} {unit} (95 % interval {interval_text(c.ci95, scale, digits)}; {p}{each})"
     who = f"{label(method)} against {label(start)}"
     if clear(c):
         return f"{who}: {'helped' if c.difference > 0 else 'hurt'}, {numbers}."
     if c.ci95[0] > 0 or c.ci95[1] < 0:
         return f"{who}: suggestive only, {numbers}; it does not survive having compared every pair."
+    within = c.seeds.within_ci95 if c.seeds else None
+    if within is not None and (within[0] > 0 or within[1] < 0):
+        return f"{who}: clear in these training runs, but the seeds differ too much to expect it again, {numbers}."
     return f"{who}: no measurable difference in {name}, {numbers}."
+
+
+def _penalty_sentence(results: Results) -> str | None:
+    """What the length penalty did to length, and what it cost in correctness."""
+    excess = find(results, "sft_length", "sft", "excess_length")
+    if excess is None:
+        return None
+    who = f"{label('sft_length')} against {label('sft')}"
+    size, verb = f"{abs(excess.difference):.1f}", "fell" if excess.difference < 0 else "rose"
+    text = f"{who}: mean excess over the chosen length {verb} by {size} tokens [{_change(excess, 1.0)}]"
+    correct = find(results, "sft_length", "sft", "correctness")
+    if correct is not None:
+        text += f"; correctness changed by {points(correct.difference)} [{_change(correct, 100.0)}]"
+    return text + "."
+
+
+def _change(c: Comparison, scale: float) -> str:
+    return ", ".join(f"{scale * x:+.1f}".replace("-", "−") for x in c.ci95)
+
+
+def _paths(results: Results, wanted: str) -> list[str]:
+    """GRPO's evaluations in words, of the seeds where training reward and judge did `wanted`."""
+    found = []
+    every = results.curves_of(STAGE)
+    for seed, curves in every.items():
+        path = evaluations(curves)
+        if parting(path) == wanted:
+            found.append((f"seed {seed}: " if len(every) > 1 else "") + sentence(path))
+    return found
+
+
+def _together_sentence(results: Results) -> str | None:
+    found = _paths(results, "together")
+    return f"{label(STAGE)}: training reward and judge rose together: {'; '.join(found)}." if found else None
+
+
+def _parting_warning(results: Results) -> list[str]:
+    found = _paths(results, "parted")
+    if not found:
+        return []
+    return [
+        f"{label(STAGE)}: training reward and judge parted, which is reward hacking: {'; '.join(found)}. "
+        "That is the end of training; the model that was kept may be an earlier one."
+    ]
 
 
 def _length_sentence(method: str, m: MethodResult) -> str | None:
@@ -147,6 +236,7 @@ def verdict(results: Results) -> list[str]:
     if "sft" in names:
         sentences += [_against_start(results, n, "sft") for n in names[names.index("sft") + 1 :]]
     sentences += [_length_sentence(name, results.methods[name]) for name in names]
+    sentences += [_penalty_sentence(results), _together_sentence(results)]
     said = [s for s in sentences if s]
     return said or ["No method was judged, so nothing here says whether alignment helped."]
 
@@ -193,8 +283,8 @@ def _marker_warnings(results: Results) -> list[str]:
 
 def _curve_warnings(results: Results) -> list[str]:
     found = []
-    for stage, curves in results.curves.items():
-        rows = [*curves.train, *curves.validation]
+    for stage in results.curves:
+        rows = [row for curves in results.curves_of(stage).values() for row in [*curves.train, *curves.validation]]
         bad = sum(any(k.endswith("loss") and v is None for k, v in row.items()) for row in rows)
         if bad:
             found.append(f"{label(stage)}: the loss is not a number in {bad} logged rows.")
@@ -209,7 +299,12 @@ def warnings_of(results: Results) -> list[str]:
             f"The judge, {results.judge}, is also the training reward: a win rate judged by what "
             "was optimised shows little."
         )
-    if len(set(results.provenance.seeds)) == 1:
+    seeds = len(set(results.provenance.seeds))
+    if seeds == 2:
+        found.append(
+            "Two seeds: what another seed would change is told from one difference, so intervals are very wide."
+        )
+    if seeds == 1:
         found.append(
             "One training seed: the intervals hold for other prompts, not for another training run, which "
             "may move every number here."
@@ -222,7 +317,13 @@ def warnings_of(results: Results) -> list[str]:
             found += [f"{label(name)}: {w}." for w in m.length_controlled_win_rate.warnings]
         if m.terminated is not None and 1 - m.terminated > MANY_UNFINISHED:
             found.append(f"{label(name)}: {percent(1 - m.terminated)} of its completions were cut at the cap.")
-    n = max((m.win_rate.n for m in results.methods.values() if m.win_rate), default=None)
+    n = max((_prompts(m) for m in results.methods.values() if m.win_rate), default=None)
     if n is not None and n < FEW_PROMPTS:
         found.append(f"Only {n} prompts were judged: intervals are wide and small gains cannot be seen.")
-    return found + _marker_warnings(results) + _curve_warnings(results)
+    return found + _marker_warnings(results) + _parting_warning(results) + _curve_warnings(results)
+
+
+def _prompts(m: MethodResult) -> int:
+    """Prompts judged, whatever the number of seeds that answered them."""
+    spread = m.seeds.get("win_rate")
+    return 0 if m.win_rate is None else m.win_rate.n // (len(spread.values) if spread else 1)

@@ -39,7 +39,10 @@ def outcomes(scores: Scores, opponent: Scores, *, tolerance: float = 0.0) -> Flo
     return result
 
 
-def _interval(scored: Floats, level: float, seed: int, n_resamples: int) -> Interval:
+def rate_interval(
+    scored: Floats, *, level: float = 0.95, seed: int = 0, n_resamples: int = N_RESAMPLES
+) -> Interval:
+    """Of the mean of outcomes: by bootstrap, or Wilson's when all are won or all lost."""
     # All won or all lost: every resample is the same and the bootstrap would claim certainty.
     if scored.max() == 0 or scored.min() == 1:
         return wilson_interval(int(scored.sum()), scored.size, level=level)
@@ -76,7 +79,7 @@ def win_rate(
         ties_half=won / n,
         strict=float((scored == 1).mean()),
         ties_as_wins=float((scored >= 0.5).mean()),
-        ci95=_interval(scored, level, seed, n_resamples).pair(),
+        ci95=rate_interval(scored, level=level, seed=seed, n_resamples=n_resamples).pair(),
         n=n,
         ties=int((scored == 0.5).sum()),
         missing=missing,

@@ -38,7 +38,7 @@ class TokenStatistics(NamedTuple):
 class Wanted(NamedTuple):
     """What is computed beside the targets' log-probabilities.
 
-    stops: token ids [n], for stop_logps. temperature: [M], the logits are divided by it. reference: the
+    stops: token ids [n], for stop_logps. temperature: [M], all logits are divided by it. reference: the
     reference's head and its hidden states [M, D], for the exact KL.
     """
 
@@ -72,7 +72,10 @@ def _slice(head: Head, hidden_SD: Tensor, target_S: Tensor, wanted: Wanted) -> T
     if wanted.reference is not None:
         with torch.no_grad():
             reference_head, reference_SD = wanted.reference
-            reference_SV = torch.log_softmax(reference_head(reference_SD).float(), dim=-1)
+            reference_SV = reference_head(reference_SD).float()
+            if wanted.temperature is not None:
+                reference_SV = reference_SV / wanted.temperature[:, None]
+            reference_SV = torch.log_softmax(reference_SV, dim=-1)
         logps_SV = logits_SV - log_z_S[:, None]
         kl_S = (logps_SV.exp() * (logps_SV - reference_SV)).sum(-1)
     return TokenStatistics(logps_S, entropy_S, stop_logps_S, kl_S)

@@ -18,7 +18,10 @@ from trimtab.evaluation.behaviours import DEFINITIONS
 from trimtab.evaluation.results import Results, Sample, ordered_methods
 from trimtab.evaluation.verdict import label
 from trimtab.report import figures as fig
-from trimtab.report.tables import Table, all_tables, behaviour_label, number, to_csv, to_markdown, to_tex
+from trimtab.report.drawing import inline
+from trimtab.report.dynamics import curve_names
+from trimtab.report.formats import to_csv, to_markdown, to_tex
+from trimtab.report.tables import Table, all_tables, behaviour_label, number
 
 CAPTIONS = {
     "win_rates": "Win rate against the opponent, with 95 % intervals by bootstrap over prompts. The dashed line "
@@ -28,9 +31,36 @@ CAPTIONS = {
     "(before correction for the number of pairs).",
     "differences_judge_score": "Paired differences in judge score.",
     "differences_length": "Paired differences in completion length.",
+    "differences_excess_length": "Paired differences in tokens above the chosen completion.",
+    "differences_correctness": "Paired differences in the judge's correctness, on its own scale.",
+    "over_optimisation": "GRPO at each evaluation: the training reward (left) and the judge (right) of the "
+    "same completions of held-out prompts, against the KL that was spent to get there. Markers fill as training "
+    "goes on. Where both rise, the gain is one that the judge sees too. Where the left rises and the right "
+    "falls, the reward is being exploited: over-optimisation, or reward hacking. Points are means over a few "
+    "prompts, without intervals.",
+    "length_penalty": "The length penalty of SFT, each time it was taken: its value on sampled completions "
+    "(left), and its gradient's norm beside those of the losses (right). It is clipped apart from the loss's "
+    "gradient, then added to it. A norm of 0 where the value is not would mean that the penalty trains nothing.",
+    "behaviours": "Shares of completions, found by rules from the text alone.",
     "lengths": "Completion lengths in tokens; each panel has its own height. "
     "Chosen texts longer than the range are in the last bin.",
 }
+
+
+TICKED = ("win_rates", "judge_scores", "differences_")
+CURVES = "training and validation."
+STAGE_CAPTIONS = {
+    "dpo": "training and validation. The log-ratio to the reference is of the data's completions; it is not a KL, "
+    "which is of the policy's own samples.",
+    "grpo": "training, and validation on held-out prompts and pairs. KL is estimated on samples at temperature 1.",
+    "reward": "training, and accuracy on held-out pairs with a Wilson interval.",
+}
+
+
+def _caption(name: str, several_seeds: bool) -> str:
+    ticks = " Small ticks: each training seed." if several_seeds and name.startswith(TICKED) else ""
+    text = CAPTIONS[name]
+    return text.replace("by bootstrap over prompts", "over prompts and seeds") + ticks if several_seeds else text
 
 
 @dataclass(frozen=True)
@@ -58,7 +88,7 @@ class ShownSample:
 
 def _figure(name: str, svg: str, caption: str) -> Figure:
     # The SVG is our own: matplotlib draws all text as paths, and `inline` escapes the title.
-    return Figure(Markup(fig.inline(svg, f"Figure {name}: {caption}")), caption)
+    return Figure(Markup(inline(svg, f"Figure {name}: {caption}")), caption)
 
 
 def _sample(sample: Sample, opponent: str | None) -> ShownSample:
@@ -131,11 +161,12 @@ def render_html(results: Results, svgs: dict[str, str] | None = None) -> str:
     assert loader is not None
     css = loader.get_source(environment, "report.css")[0]
     tables: dict[str, Table] = all_tables(results)
-    shown = {n: _figure(n, svg, CAPTIONS[n]) for n, svg in svgs.items() if n in CAPTIONS}
+    several = len(set(results.provenance.seeds)) > 1
+    shown = {n: _figure(n, svg, _caption(n, several)) for n, svg in svgs.items() if n in CAPTIONS}
     stages = []
-    for stage, name in fig.curve_names(results).items():
+    for stage, name in curve_names(results).items():
         if name in svgs:
-            stages.append(_figure(name, svgs[name], f"{label(stage)}: training and validation."))
+            stages.append(_figure(name, svgs[name], f"{label(stage)}: {STAGE_CAPTIONS.get(stage, CURVES)}"))
     return environment.get_template("report.html.j2").render(
         r=results,
         css=Markup(css),

@@ -1,19 +1,21 @@
-"""The tables of a report as Markdown, CSV and TeX. A number that does not exist is "–", never 0.
-
-Text from models, data and recipes goes through the escape of its format. In CSV, numbers are raw (shares
-from 0 to 1) and text that a spreadsheet would run as a formula gets a leading apostrophe.
-"""
+"""The tables of a report. A number that does not exist is "–", never 0. formats.py writes them to files."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from trimtab.evaluation.results import Comparison, MethodResult, Metric, Results, ordered_methods
-from trimtab.evaluation.verdict import label
+from trimtab.evaluation.results import (
+    METRICS,
+    Comparison,
+    MethodResult,
+    Metric,
+    Results,
+    SeedSpread,
+    ordered_methods,
+)
+from trimtab.evaluation.verdict import clear, label
 
 NONE = "–"
 Value = float | int | str | None
@@ -61,6 +63,7 @@ def _spread(name: str, value: float | None, ci: tuple[float, float] | None) -> d
 
 def _method_record(name: str, m: MethodResult) -> dict[str, Value]:
     w, j, lc, b, n = m.win_rate, m.judge_score, m.length_controlled_win_rate, m.bleu, m.length
+    excess, correct = m.excess_length, m.correctness
     return {
         "method": name,
         **_spread("win_rate", w.ties_half if w else None, w.ci95 if w else None),
@@ -79,6 +82,8 @@ def _method_record(name: str, m: MethodResult) -> dict[str, Value]:
         "tokens_mean": n.mean if n else None,
         "tokens_median": n.median if n else None,
         "chosen_tokens_mean": n.chosen_mean if n else None,
+        **_spread("excess_tokens", excess.mean if excess else None, excess.ci95 if excess else None),
+        **_spread("correctness", correct.mean if correct else None, correct.ci95 if correct else None),
         "terminated": m.terminated,
     }
 
@@ -112,8 +117,13 @@ def methods_table(results: Results) -> Table:
         )
     header = ["Method", "Win rate, %", "At equal length, %", "Judge score", "BLEU-4"]
     header += ["Perplexity", "Bits per byte", "Tokens, mean", "Ended, %"]
+    several = len(set(results.provenance.seeds)) > 1
+    brackets = "Means over training seeds. Brackets: 95 % interval over prompts and over seeds, whichever reaches "
+    brackets = (
+        f"{brackets}further on each side." if several else "Brackets: 95 % interval by bootstrap over prompts."
+    )
     notes = [
-        "Brackets: 95 % interval by bootstrap over prompts. Win rate: ties count as half. At equal length: "
+        f"{brackets} Win rate: ties count as half. At equal length: "
         "the length-controlled win rate. Perplexity and bits per byte: of the chosen texts. Ended: share that "
         "ended by itself, before the cap."
     ]
@@ -141,15 +151,38 @@ def win_rates_table(results: Results) -> Table:
         bleu = [number(v, 1) for v in ((b.bleu_1, b.bleu_2) if b else (None, None))]
         rows.append([shown, *cells, str(w.n), str(w.ties), str(w.missing), bounds, *bleu])
         records.append({**_method_record(name, m), "missing_worst": low, "missing_best": high})
-    header = ["Method", "Ties as half, %", "Strict, %", "Ties as wins, %", "Prompts", "Ties", "Missing"]
+    header = ["Method", "Ties as half, %", "Strict, %", "Ties as wins, %", "Judged", "Ties", "Missing"]
     header += ["If all missing were lost or won, %", "BLEU-1", "BLEU-2"]
     return Table("win_rates", "Ties, missing scores, and BLEU of other orders", header, rows, records)
+
+
+def lengths_table(results: Results) -> Table:
+    """Lengths, excess over the chosen completion, and correctness: what a shorter answer costs."""
+    rows, records = [], []
+    for name, shown, m in _entries(results):
+        n, excess, correct = m.length, m.excess_length, m.correctness
+        if n is None or (excess is None and correct is None):
+            continue
+        cells = [number(n.mean, 1), number(n.median, 1)]
+        cells.append(with_interval(excess.mean, excess.ci95, 1) if excess else NONE)
+        cells.append(number(m.terminated, 1, 100))
+        cells.append(with_interval(correct.mean, correct.ci95, 3) if correct else NONE)
+        rows.append([shown, *cells])
+        records.append(_method_record(name, m))
+    header = ["Method", "Tokens, mean", "Tokens, median", "Excess over chosen, tokens", "Ended, %", "Correctness"]
+    note = (
+        "Excess: mean of max(0, tokens − tokens of the chosen completion) over prompts. Correctness: the judge's "
+        "own, on its own scale (the sandbox's: −1 wrong … 1 right). Brackets: 95 % interval."
+    )
+    return Table("lengths", "Length and correctness", header, rows, records, [note])
 
 
 _UNITS: dict[Metric, tuple[str, float, int]] = {
     "win_rate": ("Win rate, points", 100.0, 1),
     "judge_score": ("Judge score", 1.0, 3),
     "length": ("Tokens", 1.0, 1),
+    "excess_length": ("Excess tokens", 1.0, 1),
+    "correctness": ("Correctness", 1.0, 3),
 }
 
 
@@ -171,13 +204,107 @@ def comparisons_table(results: Results) -> Table:
     for c in results.comparisons:
         head: dict[str, Value] = {"metric": c.metric, "a": c.a, "b": c.b}
         tail: dict[str, Value] = {"p_value": c.p_value, "p_holm": c.p_holm, "n": c.n}
-        records.append({**head, **_spread("difference", c.difference, c.ci95), **tail})
+        records.append({**head, **_spread("difference", c.difference, c.ci95), **tail, **_seed_record(c.seeds)})
     header = ["Metric", "Pair", "Difference [95 %]", "p", "p, Holm", "Prompts"]
     note = (
         "Paired over the prompts that both answered; p by sign flips, two-sided. Holm: over all pairs of a metric."
     )
     rows = [comparison_row(c) for c in results.comparisons]
     return Table("comparisons", "Paired differences between methods", header, rows, records, [note])
+
+
+def pairs_table(results: Results) -> Table:
+    """Every comparison at a glance: a row a pair, a column a metric."""
+    metrics = [m for m in METRICS if any(c.metric == m for c in results.comparisons)]
+    found = {(c.a, c.b, c.metric): c for c in results.comparisons}
+    rows, records = [], []
+    for a, b in dict.fromkeys((c.a, c.b) for c in results.comparisons):
+        cells: list[str] = []
+        record: dict[str, Value] = {"a": a, "b": b}
+        for metric in metrics:
+            c = found.get((a, b, metric))
+            _, scale, digits = _UNITS[metric]
+            text = NONE
+            if c is not None:
+                low, high = (number(x, min(digits, 2), scale) for x in c.ci95)
+                text = f"{number(c.difference, min(digits, 2), scale, sign=True)} [{low}, {high}]"
+            cells.append(text + (" *" if c is not None and clear(c) else ""))
+            record |= _spread(metric, c.difference if c else None, c.ci95 if c else None)
+        rows.append([f"{label(a)} − {label(b)}", *cells])
+        records.append(record)
+    note = (
+        "Paired differences with 95 % intervals. * clear: the interval excludes 0, and p after Holm's correction "
+        "is below 0.05."
+    )
+    header = ["Pair", *(_UNITS[m][0] for m in metrics)]
+    return Table("pairs", "Paired differences at a glance", header, rows, records, [note])
+
+
+_SEED_UNITS: dict[str, tuple[str, float, int]] = {
+    **{str(k): v for k, v in _UNITS.items()},
+    "win_rate": ("Win rate, %", 100.0, 1),
+    "length_controlled_win_rate": ("At equal length, %", 100.0, 1),
+    "bleu_4": ("BLEU-4", 1.0, 1),
+    "perplexity": ("Perplexity", 1.0, 2),
+    "bits_per_byte": ("Bits per byte", 1.0, 3),
+    "terminated": ("Ended, %", 100.0, 1),
+}
+
+
+def _seed_record(s: SeedSpread | None) -> dict[str, Value]:
+    if s is None:
+        return {}
+    values: dict[str, Value] = {f"seed_{seed}": v for seed, v in s.values.items()}
+    return values | _spread("between_seeds", None, s.between_ci95) | _spread("within_seeds", None, s.within_ci95)
+
+
+def _spreads(results: Results) -> Iterator[tuple[str, str, str, SeedSpread, float, float, int]]:
+    """What was trained with several seeds: (name, shown, metric's name, spread, mean, scale, digits)."""
+    for name, shown, m in _entries(results):
+        for metric, s in m.seeds.items():
+            text, scale, digits = _SEED_UNITS.get(metric, (metric, 1.0, 3))
+            yield name, shown, text, s, sum(s.values.values()) / len(s.values), scale, digits
+    for c in results.comparisons:
+        if c.seeds is not None:
+            text, scale, digits = _UNITS[c.metric]
+            yield f"{c.a} - {c.b}", f"{label(c.a)} − {label(c.b)}", text, c.seeds, c.difference, scale, digits
+
+
+def seeds_table(results: Results) -> Table:
+    """Each seed's win rates, or judge scores where there are none, and both intervals of their mean."""
+    rated = any("win_rate" in m.seeds for m in results.methods.values())
+    return _seeds_table(results, "seeds", "Win rate by" if rated else "Judge score by", rated)
+
+
+def all_seeds_table(results: Results) -> Table:
+    """The same of every metric."""
+    return _seeds_table(results, "seeds_all", "Every number by", None)
+
+
+def _seeds_table(results: Results, title: str, what: str, rated: bool | None) -> Table:
+    """rated: win rates, or judge scores, or None for all there is."""
+    wanted = {True: "Win rate", False: "Judge score", None: ""}[rated]
+    rows, records = [], []
+    for name, shown, metric, s, mean, scale, digits in _spreads(results):
+        if not metric.startswith(wanted):
+            continue
+        sign = " − " in shown
+        each = ", ".join(number(v, digits, scale, sign) for v in s.values.values())
+        intervals = [
+            f"{number(ci[0], digits, scale, sign)} to {number(ci[1], digits, scale, sign)}" if ci else NONE
+            for ci in (s.between_ci95, s.within_ci95)
+        ]
+        rows.append([shown, metric, number(mean, digits, scale, sign), each, *intervals])
+        records.append({"of": name, "metric": metric, "mean": mean, **_seed_record(s)})
+    seeds = ", ".join(map(str, results.provenance.seeds))
+    header = ["Method or pair", "Metric", "Mean", "By seed", "Over seeds, 95 %", "Over prompts, 95 %"]
+    note = (
+        f"Seeds {seeds}, in this order. Over seeds: Student's t of the seeds' numbers, for other training runs "
+        "on these prompts. Over prompts: bootstrap with these seeds. Elsewhere on this page an interval is the "
+        "smallest that holds both, so a gain counts only where both exclude 0. The one over seeds is of a single "
+        "number, not corrected for how many there are."
+    )
+    return Table(title, f"{what} training seed", header, rows, records, [note] if rated is not None else [])
 
 
 def behaviour_label(name: str) -> str:
@@ -217,81 +344,9 @@ def markers_table(results: Results, top: int = 10) -> Table:
 
 def all_tables(results: Results) -> dict[str, Table]:
     """Tables that have rows, by name."""
-    makers = (methods_table, win_rates_table, comparisons_table, behaviours_table, markers_table)
+    makers = (
+        methods_table, win_rates_table, pairs_table, comparisons_table, seeds_table, all_seeds_table, lengths_table,
+        behaviours_table, markers_table,
+    )  # fmt: skip
     tables = [make(results) for make in makers]
     return {t.name: t for t in tables if t.rows}
-
-
-def escape_markdown(text: str) -> str:
-    """Text as it is in a cell of a Markdown table: no markup, no HTML, no new line."""
-    flat = " ".join(text.split())
-    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join("\\" + ch if ch in "\\`*_{}[]#|~$!" else ch for ch in flat)
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "_": r"\_",
-    "%": r"\%",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}",
-    "[": "{[}",  # after \\ a bracket would be read as its optional argument
-    "]": "{]}",
-    "−": "$-$",
-    "–": "--",
-    "λ": r"$\lambda$",
-}
-
-
-def escape_tex(text: str) -> str:
-    """Text as it is in TeX."""
-    return "".join(_TEX.get(ch, ch) for ch in " ".join(text.split()))
-
-
-def escape_csv(value: Value) -> str:
-    """Numbers as they are; None as nothing; text that begins like a formula behind an apostrophe."""
-    if value is None:
-        return ""
-    if isinstance(value, (int, float)):
-        return repr(value)
-    return "'" + value if value.lstrip()[:1] in ("=", "+", "-", "@") or value[:1] in ("\t", "\r", "\n") else value
-
-
-def to_markdown(table: Table) -> str:
-    header = [escape_markdown(h) for h in table.header]
-    lines = [f"| {' | '.join(header)} |", f"|{'|'.join([' --- ', *[' ---: '] * (len(header) - 1)])}|"]
-    lines += [f"| {' | '.join(escape_markdown(cell) for cell in row)} |" for row in table.rows]
-    return "\n".join(lines + [f"\n{escape_markdown(note)}" for note in table.notes]) + "\n"
-
-
-def to_csv(table: Table) -> str:
-    columns = list(dict.fromkeys(key for record in table.records for key in record))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([escape_csv(c) for c in columns])
-    writer.writerows([[escape_csv(record.get(c)) for c in columns] for record in table.records])
-    return out.getvalue()
-
-
-def to_tex(table: Table) -> str:
-    """A booktabs table."""
-    lines = [r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}", r"\begin{table}", r"\centering"]
-    lines += [
-        rf"\caption{{{escape_tex(table.caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-    ]
-    lines += [r"\toprule", " & ".join(escape_tex(h) for h in table.header) + r" \\", r"\midrule"]
-    lines += [" & ".join(escape_tex(cell) for cell in row) + r" \\" for row in table.rows]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par\smallskip\footnotesize {escape_tex(note)}" for note in table.notes]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"

@@ -43,7 +43,9 @@ class RewardSettings(BaseModel):
             "function": {"path", "name"},
             "classifier": {"model", "tokenizer", "token_budget", "precision", "name"},
         }.get(self.kind, set())
-        if foreign := sorted(self.model_fields_set - of_kind - {"kind", "weight"}):
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        given = {name for name, default in defaults.items() if getattr(self, name) != default}
+        if foreign := sorted(given - of_kind - {"kind", "weight"}):
             raise ValueError(f"a reward of kind {self.kind} takes no {', '.join(foreign)}")
         needed = {"function": "path", "classifier": "model"}.get(self.kind)
         if needed and not getattr(self, needed):

@@ -109,7 +109,7 @@ class GRPOSettings(TrainingSettings):
 class GRPO(StageMethod):
     best_metric = "rewards/accuracies"
     best_is: Literal["highest", "lowest"] = "highest"
-    completions = "first"
+    completions = "none"
     validation_completions = "pair"
     version = 1
     settings: GRPOSettings
@@ -226,16 +226,22 @@ class GRPO(StageMethod):
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        return self.table
+        """Once: a batch that several logged steps train on is written with the first."""
+        found, self.table = self.table, []
+        return found
 
     def state(self) -> Mapping[str, Any]:
-        if self.settings.updates_per_batch == 1 or self.settings.rollouts == "fixed":
-            return {}  # the next step samples anew; fixed rollouts are drawn again, the same
-        return {"batch": [rollout.state() for rollout in self.batch]}
+        if self.settings.rollouts == "fixed":
+            return {"table": self.table}  # the rollouts are drawn again, the same
+        if self.settings.updates_per_batch == 1:
+            return {}  # the next step samples anew
+        return {"batch": [rollout.state() for rollout in self.batch], "table": self.table}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         if "batch" in state:
             self._hold([Rollout.of(one) for one in state["batch"]])
+        # Of fixed rollouts drawn again: the metrics were counted by the first step.
+        self.pending, self.table = {}, state.get("table", [])
 
     # ---- the loss
 

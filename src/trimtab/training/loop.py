@@ -91,7 +91,7 @@ class Loop:
         self.policy, self.method, self.groups, self.settings = policy, method, groups, settings
         self.folder, self.accelerator, self.title = folder, accelerator, title
         self.save_best, self.sample = save, sample
-        self.steps = total_steps(settings, len(groups))
+        self.steps = total_steps(settings, len(groups)) * (1 if settings.max_steps else method.steps_per_batch)
         self.evaluation_interval = settings.evaluation_interval or max(1, self.steps // 10)
         self.checkpoint_interval = settings.checkpoint_interval or self.evaluation_interval
         self.checkpoints = Checkpoints(folder / "checkpoints")
@@ -228,7 +228,7 @@ class Loop:
     def _log_step(self, step: int, means: Mapping[str, float], rate: float) -> None:
         row = {
             "step": step,
-            "epoch": step * self.settings.step_groups / len(self.groups),
+            "epoch": self._epoch(step),
             **means,
             "learning_rate": rate,
             "num_tokens": self.state.tokens,
@@ -239,6 +239,9 @@ class Loop:
             for sampled in self.method.rows():
                 self.completions.write({"step": step, **sampled})
 
+    def _epoch(self, step: int) -> float:
+        return step / self.method.steps_per_batch * self.settings.step_groups / len(self.groups)
+
     def _evaluate(self, step: int) -> None:
         """Evaluates, logs, and keeps the weights when they are the best so far (ties: the earliest)."""
         self.policy.eval()
@@ -246,8 +249,7 @@ class Loop:
             values = self.method.evaluate(self.wrapped)
         named = {f"eval_{name}": value for name, value in values.items()}
         if self.accelerator.is_main_process:
-            epoch = step * self.settings.step_groups / len(self.groups)
-            self.log.write({"step": step, "epoch": epoch, **named})
+            self.log.write({"step": step, "epoch": self._epoch(step), **named})
         value = named.get(f"eval_{self.best_metric.removeprefix('eval_')}")
         if value is None:
             if not named:  # no validation data: the last weights are the best known

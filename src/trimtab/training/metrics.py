@@ -49,13 +49,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class Means:
-    """Weighted means of metrics over the passes of a step: adds (sum, weight) by name."""
+    """Weighted means of metrics over the passes of a step: adds (sum, weight) by name. Of a name that ends in
+    /max it keeps the largest value."""
 
     def __init__(self) -> None:
         self.sums: dict[str, list[float]] = {}
 
     def add(self, values: Mapping[str, tuple[float, float]]) -> None:
         for name, (total, weight) in values.items():
+            if name.endswith("/max"):
+                largest = max(total, self.sums.get(name, [total])[0])
+                self.sums[name] = [largest, 1.0]
+                continue
             entry = self.sums.setdefault(name, [0.0, 0.0])
             entry[0] += total
             entry[1] += weight

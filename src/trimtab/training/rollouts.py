@@ -57,6 +57,8 @@ class Rollout:
         return cls(group, state["advantages"], **{name: torch.tensor(state[name]) for name in TENSORS})
 
 
+ROUNDING = 1e-4
+"""Nats a sequence: a difference in k1 below it, beside equal rewards, is the sampler's rounding."""
 TENSORS = ("old_logps", "sampler_logps", "ref_logps", "temperatures")
 
 
@@ -78,14 +80,17 @@ def score_samples(
 ) -> list[Scoring]:
     """One call of the reward for all samples. records: where each group's index points."""
     texts = [[sample_text(chat, one) for one in several] for several in samples]
-    prompts = [records[group.index].prompt for group, several in zip(groups, samples, strict=True) for _ in several]
+    rows = [records[group.index] for group, several in zip(groups, samples, strict=True) for _ in several]
     found = reward.scored(
-        prompts,
+        [row.prompt for row in rows],
         [text for several in texts for text in several],
         completion_ids=[one.tokens for several in samples for one in several],
+        columns={
+            name: [row.columns.get(name) for row in rows] for name in sorted({n for r in rows for n in r.columns})
+        },
     )
-    if len(found) != len(prompts):
-        raise ValueError(f"reward {reward.name}: {len(found)} scores for {len(prompts)} completions")
+    if len(found) != len(rows):
+        raise ValueError(f"reward {reward.name}: {len(found)} scores for {len(rows)} completions")
     out, place = [], 0
     for group, several, written in zip(groups, samples, texts, strict=True):
         out.append(Scoring(group, list(several), written, found[place : place + len(several)]))
@@ -121,9 +126,12 @@ def shape(
     rewards = [
         None if r is None else r - kl_coefficient * k if kl_coefficient else r for r, k in zip(raw, kl, strict=True)
     ]
-    found = group_advantages(rewards, objective)
     known = [r for r in raw if r is not None]
     equal = len(known) > 1 and min(known) == max(known)
+    costs = [k for k, r in zip(kl, raw, strict=True) if r is not None]
+    if equal and max(costs) - min(costs) < ROUNDING:
+        rewards = list(raw)  # Adam would make a full step of the rounding between two engines
+    found = group_advantages(rewards, objective)
     kept = [
         i
         for i, value in enumerate(found.values)

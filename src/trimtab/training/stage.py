@@ -35,7 +35,7 @@ from trimtab.data.chat import ChatFormat, agree_on_special_tokens, load_tokenize
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
-from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
+from trimtab.data.splits import CompletionsOf, DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
@@ -103,9 +103,9 @@ class Prepared:
 class StageMethod(OfflineMethod, ABC):
     """A method (see loop.Method) with what a stage must know of it before it is made."""
 
-    completions: ClassVar[Literal["first", "pair", "all"]]
+    completions: ClassVar[CompletionsOf]
     """Which of a record's completions it trains on."""
-    validation_completions: ClassVar[Literal["first", "pair", "all"] | None] = None
+    validation_completions: ClassVar[CompletionsOf | None] = None
     """Which it is validated on, where the data has them; None: the same."""
     version: ClassVar[int]
     """Raised when a change of code changes results: stages done by the old one are done again."""
@@ -261,7 +261,7 @@ def run_stage(
     return out / "best"
 
 
-def _validated(method: type[StageMethod], splits: Splits) -> Literal["first", "pair", "all"]:
+def _validated(method: type[StageMethod], splits: Splits) -> CompletionsOf:
     wanted = method.validation_completions or method.completions
     has_pairs = all(record.is_pair for record in splits.validation)
     return wanted if wanted != "pair" or has_pairs or method.validation_completions is None else method.completions

@@ -1,0 +1,180 @@
+"""results.json from what a study's folder holds: a folder for each training seed, and what all seeds share."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trimtab import __version__
+from trimtab.data.audit import audit
+from trimtab.data.chat import ChatFormat
+from trimtab.data.hashing import hash_source
+from trimtab.data.records import Record
+from trimtab.data.splits import Splits
+from trimtab.evaluation.measure import Measured
+from trimtab.evaluation.outputs import MethodOutputs
+from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
+from trimtab.evaluation.seeds import summarise_seeds
+from trimtab.recipe import Recipe
+from trimtab.training.metrics import read_metrics
+
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu", "statsmodels")
+STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "grpo")
+GOLD = "the sandbox's gold judge"
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """What one training seed gave: its folder (seed-S), the folders of its models, and their outputs."""
+
+    seed: int
+    folder: Path
+    models: Mapping[str, str]
+    outputs: Sequence[MethodOutputs]
+
+    def stages(self) -> dict[str, Path]:
+        return {name: path for name in STAGE_ORDER if (path := self.folder / "stages" / name).is_dir()}
+
+    def done(self) -> dict[str, Any]:
+        return {name: _read_json(folder / "done.json") for name, folder in self.stages().items()}
+
+
+def environment(seed: int, seeds: Sequence[int] = ()) -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version(), "trimtab": __version__}
+        | {name: version(name) for name in LIBRARIES},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "seeds": list(seeds) or [seed],
+    }
+
+
+def gather(
+    recipe: Recipe,
+    chat: ChatFormat,
+    splits: Splits,
+    runs: Sequence[SeedRun],
+    fixed: Sequence[MethodOutputs],
+    opponent: MethodOutputs | None,
+) -> Results:
+    """fixed: outputs of methods that no training seed touches; chat: of the model that the study starts from."""
+    counts = {}
+    for name, folder in runs[0].stages().items():
+        for split, found in _read_json(folder / "data.json").items():
+            if isinstance(found, dict) and found["rows"]:
+                counts[f"{name}: {split}"] = _counts(found)
+    # Every test prompt is answered, whatever its completions are.
+    counts["evaluation: test"] = SplitCounts(read=len(splits.test), kept=len(splits.test))
+    return summarise_seeds(
+        {run.seed: run.outputs for run in runs},
+        fixed,
+        opponent,
+        chosen_texts(splits.test),
+        chosen_lengths(chat, splits.test),
+        name=recipe.name,
+        judge=GOLD if recipe.judge == "gold" else None,
+        training_reward=_training_reward(recipe),
+        audit=audit(splits.train),
+        curves={run.seed: {name: _curves(folder) for name, folder in run.stages().items()} for run in runs},
+        data=counts,
+        provenance=_provenance(recipe, runs),
+        warnings=_study_warnings(recipe, splits, runs),
+    )
+
+
+def _training_reward(recipe: Recipe) -> str | None:
+    """What GRPO optimises, in words; the judge's own where it is the judge."""
+    if "grpo" not in recipe.methods:
+        return None
+    parts = []
+    for one in recipe.grpo.rewards:
+        known = {"gold": GOLD, "trained": "a reward model trained on this study's preferences"}
+        text = known.get(one.kind) or one.name or one.path or one.model or one.kind
+        parts.append(text if one.weight == 1 else f"{one.weight:g} × {text}")
+    return " + ".join(parts)
+
+
+def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:
+    """Of several seeds: seconds are summed, memory is the highest."""
+    known = environment(recipe.seed)
+    hashes: dict[str, str] = {}
+    seconds: dict[str, float | None] = {}
+    evaluated: dict[str, float] = {}
+    memory: dict[str, int | None] = {}
+    for run in runs:
+        for name, model in run.models.items():
+            alone = len(runs) == 1 or name == "base"
+            hashes[name if alone else f"{name}, seed {run.seed}"] = hash_source(model)
+        for name, value in run.done().items():
+            seconds[name] = (seconds.get(name) or 0.0) + value["seconds"]
+            peaks = [p for p in (memory.get(name), value["peak_memory_bytes"]) if p is not None]
+            memory[name] = max(peaks, default=None)
+        for file in sorted((run.folder / "evaluation").glob("*/measures.json")):
+            measured = Measured.model_validate_json(file.read_text(encoding="utf-8"))
+            key = f"evaluation of {file.parent.name}"
+            evaluated[key] = evaluated.get(key, 0.0) + measured.seconds
+    return Provenance(
+        versions=known["versions"],
+        device=known["device"],
+        seeds=[run.seed for run in runs],
+        hashes=hashes,
+        wall_seconds=seconds | evaluated,
+        peak_memory_bytes=memory,
+        decoding=recipe.evaluation.decoding.signature(),
+    )
+
+
+def chosen_texts(records: Sequence[Record]) -> list[str]:
+    """The chosen completions; none where a prompt has none."""
+    return [r.completions[0] for r in records] if all(r.completions for r in records) else []
+
+
+def chosen_lengths(chat: ChatFormat, records: Sequence[Record]) -> list[int]:
+    """Tokens of each chosen completion, end of turn included, before any truncation; none where one is missing."""
+    if not all(record.completions for record in records):
+        return []
+    return [len(chat.completion_ids(r.prompt, r.completions[0], chat.prompt_ids(r.prompt))) for r in records]
+
+
+def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> list[str]:
+    found = []
+    if recipe.sandbox is not None:
+        found.append(
+            "This study ran in trimtab's sandbox, a small closed world: it measures the methods and this "
+            "software, and says nothing about a real model."
+        )
+    if splits.shared_prompts:
+        found.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")
+    if splits.test is splits.validation:
+        found.append("Evaluated on the validation rows, which also chose the checkpoints.")
+    for run in runs:
+        for name, value in run.done().items():
+            if value["best_step"] == 0:
+                who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
+                found.append(f"{who}: no evaluation was better than the model it started from, which was kept.")
+    return found
+
+
+def _counts(found: Mapping[str, Any]) -> SplitCounts:
+    truncated = {"completion cut at the end": found["truncated"]} if found["truncated"] else {}
+    return SplitCounts(read=found["rows"], kept=found["used"], dropped=found["dropped"], truncated=truncated)
+
+
+def _curves(folder: Path) -> StageCurves:
+    rows = read_metrics(folder / "metrics.jsonl")
+    return StageCurves(
+        train=[row for row in rows if "loss" in row],
+        validation=[row for row in rows if any(key.startswith("eval_") for key in row)],
+    )
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,90 @@
+"""How every figure of a report is drawn: style, colours, and SVG that is the same for the same results.
+
+Colours are Okabe and Ito's, safe for the colour-blind; every series also differs in marker, position or
+line. Text is drawn as paths, so a figure looks the same everywhere and cannot carry markup.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+# Three colours that the page recolours for dark mode; no series uses them.
+INK, RULE, PAPER = "#1f2328", "#d7dbe0", "#fefefe"
+COLOURS = {
+    "base": "#7a7a7a",
+    "sft": "#e69f00",
+    "sft_length": "#56b4e9",
+    "dpo": "#0072b2",
+    "grpo": "#009e73",
+    "reward": "#cc79a7",
+}
+OTHERS = ("#cc79a7", "#d55e00", "#b8a800")
+WIDTH = 7.2  # inches
+
+_STYLE: Any = {
+    "svg.hashsalt": "trimtab",
+    "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 10,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "figure.facecolor": PAPER,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+@contextmanager
+def canvas(height: float, width: float = WIDTH) -> Iterator[Figure]:
+    """A figure in the report's style, sizes in inches."""
+    with mpl.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def to_svg(figure: Figure) -> str:
+    out = io.StringIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(out, format="svg", metadata=nothing)
+    return out.getvalue()
+
+
+def inline(svg: str, title: str) -> str:
+    """The <svg> element alone, recoloured by the page's style sheet, with a text for screen readers."""
+    body = svg[svg.index("<svg") :]
+    for colour, variable in ((INK, "var(--ink)"), (RULE, "var(--rule)"), (PAPER, "none")):
+        body = body.replace(colour, variable)
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
+    return body.replace("<svg", f'<svg role="img" aria-label="{escape(title, quote=True)}"', 1)
+
+
+def shorten(name: str, limit: int = 34) -> str:
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def colour(name: str, position: int = 0) -> str:
+    return COLOURS.get(name, OTHERS[position % len(OTHERS)])

@@ -1,0 +1,234 @@
+"""The figures of training: each stage's curves, the length penalty, and over-optimisation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from trimtab.evaluation.parting import STAGE, Evaluation, evaluations
+from trimtab.evaluation.results import Results, StageCurves, ordered_methods
+from trimtab.evaluation.verdict import label
+from trimtab.report.drawing import INK, PAPER, canvas, colour, to_svg
+
+DASHES = ("solid", (0, (4, 2)))
+MANY_POINTS = 40  # beyond it a line has no markers
+SEED_MARKERS = ("o", "s", "^", "D", "v")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity. keys: of metrics rows, each with its name where there are two, at most.
+
+    band: of validation, key/low to key/high.
+    """
+
+    title: str
+    keys: dict[str, str]
+    band: bool = False
+
+
+LOSS = Panel("loss", {"loss": ""})
+ACCURACY = Panel("preference accuracy, share", {"rewards/accuracies": ""})
+IMPLICIT = Panel("implicit reward, β · log-ratio", {"rewards/chosen": "chosen", "rewards/rejected": "rejected"})
+MARGINS = Panel("implicit reward margin", {"rewards/margins": ""})
+LOGPS = Panel("log π(y | x), nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"})
+REWARD = Panel("training reward", {"reward": ""})
+JUDGE = Panel("judge score", {"judge": ""})
+KL = Panel("KL to reference, nats", {"kl": ""})
+ENTROPY = Panel("entropy, nats a token", {"entropy": ""})
+LENGTH = Panel("completion length, tokens", {"completions/mean_length": ""})
+CUT = Panel("cut at the cap, share", {"completions/clipped_ratio": ""})
+EQUAL = Panel("groups of equal rewards, share", {"frac_reward_zero_std": ""})
+RANKED = Panel("accuracy on pairs, share (95 % interval)", {"accuracy": ""}, band=True)
+MARGIN = Panel("reward margin", {"margin": ""})
+GRAD = Panel("gradient norm before clipping", {"grad_norm": ""})
+
+PANELS: dict[str, tuple[Panel, ...]] = {
+    "sft": (LOSS, ENTROPY, GRAD),
+    "sft_length": (LOSS, ENTROPY, GRAD),
+    "dpo": (IMPLICIT, MARGINS, LOSS, ACCURACY, LOGPS, GRAD),
+    "reward": (RANKED, LOSS, MARGIN, GRAD),
+    "grpo": (ACCURACY, KL, LOSS, REWARD, JUDGE, LENGTH, CUT, ENTROPY, EQUAL, GRAD),
+}
+EVERY = (LOSS, ACCURACY, IMPLICIT, MARGINS, RANKED, MARGIN, REWARD, JUDGE, KL, LOGPS, LENGTH, ENTROPY, GRAD)
+"""Of a stage by another name."""
+
+Points = tuple[list[float], list[float]]
+
+
+def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
+    found = [
+        (float(row["step"]), float(row[key]))
+        for row in rows
+        if isinstance(row.get("step"), (int, float)) and isinstance(row.get(key), (int, float))
+    ]
+    return [x for x, _ in found], [y for _, y in found]
+
+
+def has_data(panel: Panel, curves: StageCurves) -> bool:
+    return any(_points(curves.train, key)[0] or _points(curves.validation, f"eval_{key}")[0] for key in panel.keys)
+
+
+def curves(stage: str, by_seed: Mapping[int, StageCurves]) -> str | None:
+    """Training and validation curves of one stage, a panel for each quantity that was logged.
+
+    The first seed's are drawn in full, the others' faintly behind.
+    """
+    first, *others = by_seed.values()
+    panels = [panel for panel in PANELS.get(stage, EVERY) if has_data(panel, first)]
+    if not panels:
+        return None
+    paired = [panel for panel in panels if len(panel.keys) > 1]  # the first one's key serves all
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    with canvas(2.15 * lines + 0.3) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for axes, panel in zip(grid.flat, panels, strict=False):
+            _draw(axes, panel, first, colour(stage))
+            for other in others:
+                _draw(axes, panel, other, colour(stage), faint=True)
+            _trim(axes, panel.title)
+            if panel in paired[:1]:
+                for name, dashes in zip(panel.keys.values(), DASHES, strict=False):
+                    axes.plot([], [], color=INK, linestyle=dashes, linewidth=1.2, label=f"_{name}")
+                handles = axes.get_lines()[-len(panel.keys) :]
+                axes.legend(handles, panel.keys.values(), loc="best", handlelength=1.8, borderaxespad=0.2)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        drawn = [pair for axes in grid.flat for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
+        first_of = {text: h for h, text in reversed(drawn)}
+        names = [n for n in ("training", "validation", "other seeds") if n in first_of]
+        figure.legend([first_of[n] for n in names], names, loc="outside upper right", ncols=3)
+        return to_svg(figure)
+
+
+def _draw(axes: Axes, panel: Panel, curves: StageCurves, shade: str, faint: bool = False) -> None:
+    for (key, _), dashes in zip(panel.keys.items(), DASHES, strict=False):
+        train, held_out = _points(curves.train, key), _points(curves.validation, f"eval_{key}")
+        name = "other seeds" if faint else "training"
+        if train[0]:
+            dots = "o" if len(train[0]) == 1 else ""
+            weight, alpha = (0.8, 0.4) if faint else (1.1, 0.75)
+            axes.plot(
+                *train,
+                marker=dots,
+                color=shade,
+                linewidth=weight,
+                alpha=alpha,
+                linestyle=dashes,
+                label=name,
+                zorder=1 if faint else 2,
+            )
+        if held_out[0]:
+            name = "other seeds" if faint else "validation"
+            if faint:
+                axes.plot(*held_out, color=INK, linewidth=0.9, alpha=0.5, linestyle=dashes, label=name, zorder=1)
+            else:
+                axes.plot(*held_out, "o", color=INK, linewidth=1.4, markersize=4, linestyle=dashes, label=name)
+        low, high = (_points(curves.validation, f"eval_{key}/{side}") for side in ("low", "high"))
+        if panel.band and not faint and low[0] and low[0] == high[0]:
+            axes.fill_between(low[0], low[1], high[1], color=shade, alpha=0.18, linewidth=0)
+
+
+def _trim(axes: Axes, title: str, below: str = "optimizer step") -> None:
+    axes.set_title(title)
+    axes.set_xlabel(below)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=below == "optimizer step"))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.tick_params(axis="y", labelsize=9)
+    axes.grid(axis="y")
+
+
+def length_penalty(results: Results) -> str | None:
+    """The penalty's value, and its gradient's norm beside those of SFT with and without it."""
+    penalised, plain = results.curves.get("sft_length"), results.curves.get("sft")
+    if penalised is None:
+        return None
+    value = _points(penalised.train, "length_penalty/value")
+    norm = _points(penalised.train, "length_penalty/grad_norm")
+    if not value[0] and not norm[0]:
+        return None
+    with canvas(2.75) as figure:
+        left, right = figure.subplots(1, 2)
+        shade = colour("sft_length")
+        many = len(value[0]) > MANY_POINTS
+        left.plot(*value, "-" if many else "o-", color=shade, markersize=4, linewidth=1.3)
+        _trim(left, "mean of max(0, ℓ(ŷ) − ℓ(y))², tokens²")
+        left.set_ylim(bottom=0)
+        own = _points(penalised.train, "grad_norm")
+        others = _points(plain.train, "grad_norm") if plain else ([], [])
+        if others[0]:
+            right.plot(
+                *others, color=colour("sft"), linewidth=1.1, linestyle=DASHES[1], label=f"{label('sft')}: loss"
+            )
+        if own[0]:
+            right.plot(*own, color=shade, linewidth=1.1, label=f"{label('sft_length')}: loss")
+        dotted = {"linewidth": 1, "linestyle": (0, (1, 2)), "label": "the penalty"}
+        right.plot(*norm, "" if many else "D", color=INK, markersize=4, **dotted)
+        _trim(right, "gradient norm before clipping")
+        if norm[1] and min([*norm[1], *own[1], *others[1]]) > 0:
+            right.set_yscale("log")
+            right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+            right.yaxis.set_minor_formatter(NullFormatter())
+        figure.legend(loc="outside upper right", ncols=3)
+        return to_svg(figure)
+
+
+def over_optimisation(results: Results) -> str | None:
+    """Training reward and judge against KL, side by side: the same completions, a path for each seed."""
+    every = {seed: evaluations(found) for seed, found in results.curves_of(STAGE).items()}
+    paths = {seed: [e for e in path if e.kl is not None] for seed, path in every.items()}
+    paths = {seed: path for seed, path in paths.items() if len(path) > 1}
+    if not paths:
+        return None
+    with canvas(3.3) as figure:
+        left, right = figure.subplots(1, 2, sharex=True)
+        for i, (seed, path) in enumerate(paths.items()):
+            for axes, name in ((left, "reward"), (right, "judge")):
+                _path(axes, path, [getattr(e, name) for e in path], i, f"seed {seed}")
+        below = "KL to the reference, nats"
+        _trim(left, "training reward: what is optimised", below)
+        _trim(right, "judge score: what is wanted", below)
+        if len(paths) > 1:
+            handles, names = left.get_legend_handles_labels()
+            figure.legend(handles, names, loc="outside upper right", ncols=len(paths))
+        return to_svg(figure)
+
+
+def _path(axes: Axes, path: Sequence[Evaluation], values: Sequence[float], place: int, name: str) -> None:
+    """Markers fill as training goes on; some steps are written beside them."""
+    shade, marker = colour(STAGE), SEED_MARKERS[place % len(SEED_MARKERS)]
+    kl = [e.kl if e.kl is not None else 0.0 for e in path]
+    axes.plot(kl, values, color=shade, linewidth=1.2, alpha=0.7, linestyle=DASHES[min(place, 1)])
+    for i, (x, y) in enumerate(zip(kl, values, strict=True)):
+        axes.plot([x], [y], marker, color=shade, markerfacecolor=PAPER, markersize=6.5)
+        axes.plot([x], [y], marker, color=shade, markersize=6.5, alpha=i / (len(path) - 1))
+    axes.plot([], [], marker, color=shade, linestyle=DASHES[min(place, 1)], markersize=6, label=name)
+    if place:
+        return
+    last = len(path) - 1
+    for i in sorted({0, last // 2, last}):
+        text = f"step {path[i].step}" if i in (0, last) else str(path[i].step)
+        rising = values[-1] > values[0]
+        beside = (0, 9) if i == 0 else (5, -12) if rising and i != last else (6, 6)
+        axes.annotate(
+            text, (kl[i], values[i]), xytext=beside, textcoords="offset points", fontsize=8,
+            ha="left" if i else "center",
+        )  # fmt: skip
+    axes.margins(x=0.08, y=0.18)
+    axes.set_xlim(right=max(kl) + 0.25 * (max(kl) - min(kl) or 1))
+
+
+def curve_names(results: Results) -> dict[str, str]:
+    """Stage → name of its figure, fit for a file and unique."""
+    names: dict[str, str] = {}
+    for i, stage in enumerate(ordered_methods(results.curves)):
+        name = f"curves_{re.sub(r'[^A-Za-z0-9_-]', '_', stage)}"
+        names[stage] = f"{name}_{i}" if name in names.values() else name
+    return names

@@ -1,0 +1,235 @@
+"""Several training seeds, with numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evaluation.outputs_of import make
+from trimtab.evaluation.pooling import compare_seeds, pool, pool_method, spread_of
+from trimtab.evaluation.results import (
+    Bleu,
+    Comparison,
+    LengthControlled,
+    MethodResult,
+    Provenance,
+    Results,
+    SeedSpread,
+    StageCurves,
+)
+from trimtab.evaluation.seeds import summarise_seeds
+from trimtab.evaluation.statistics import t_interval, wilson_interval
+from trimtab.evaluation.summary import columns, compare, summarise
+from trimtab.evaluation.verdict import clear, find, verdict, warnings_of
+
+T2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom
+
+
+def test_t_interval_by_hand() -> None:
+    """1, 2, 3: mean 2, s = 1, half width t · 1 / √3 = 4.3027 / 1.7321 = 2.484."""
+    found = t_interval([1, 2, 3])
+    assert found is not None
+    assert found.pair() == pytest.approx((2 - 2.484, 2 + 2.484), abs=5e-4)
+    assert t_interval([5.0]) is None
+
+
+def test_pool_by_hand() -> None:
+    """Two prompts, three seeds with means 1, 2, 3. The prompts' averages are 1 and 3, so that resampled means are
+    1 or 2 or 3 with chances ¼, ½, ¼, and their 2.5 and 97.5 % points 1 and 3."""
+    found = pool(np.array([[0.0, 1, 2], [2, 3, 4]]), [7, 8, 9], n_resamples=500)
+    assert found is not None
+    assert found.spread is not None
+    assert found.mean == 2
+    assert found.n == 2
+    assert found.parts_P.tolist() == [1, 3]
+    assert found.spread.values == {7: 1, 8: 2, 9: 3}
+    assert found.spread.within_ci95 == (1, 3)
+    between = (2 - T2 / math.sqrt(3), 2 + T2 / math.sqrt(3))
+    assert found.spread.between_ci95 == pytest.approx(between, abs=1e-5)
+    assert found.ci95 == found.spread.between_ci95, "the wider one"
+
+
+def test_seeds_that_agree_leave_the_prompts_doubt() -> None:
+    """Both seeds 2: no spread between them, and 0 to 4 over prompts."""
+    found = pool(np.array([[0.0, 0], [4, 4]]), [0, 1], n_resamples=500)
+    assert found is not None
+    assert found.spread is not None
+    assert found.spread.between_ci95 == (2, 2)
+    assert found.ci95 == (0, 4)
+
+
+def test_missing_scores_keep_the_mean_of_means() -> None:
+    """Seed means (1 + 3) / 2 = 2 and 5, pooled 3.5. Parts: 3.5 + (1 − 2) / 2 = 3 and 3.5 + (3 − 2) / 2 = 4."""
+    found = pool(np.array([[1, np.nan], [3, 5.0], [np.nan, np.nan]]), [0, 1], n_resamples=50)
+    assert found is not None
+    assert (found.mean, found.n, found.parts_P.tolist()) == (3.5, 2, [3.0, 4.0])
+    assert pool(np.full((3, 2), np.nan), [0, 1]) is None
+    one = pool(np.array([[1, np.nan], [3, np.nan]]), [0, 1], n_resamples=50)
+    assert one is not None
+    assert one.mean == 2
+    assert one.spread is None, "one seed has a number"
+
+
+def test_rates_stay_between_0_and_1() -> None:
+    """Two seeds with 0.5 and 1: t = 12.7, so the interval is cut off on both sides. All won: Wilson's."""
+    found = pool(np.array([[1.0, 1], [0, 1]]), [0, 1], rate=True, n_resamples=50)
+    assert found is not None
+    assert found.ci95 == (0, 1)
+    won = pool(np.ones((9, 2)), [0, 1], rate=True)
+    assert won is not None
+    assert won.ci95 == wilson_interval(9, 9).pair()
+
+
+def test_coverage_of_the_headline() -> None:
+    """400 studies of 3 seeds and 60 prompts. Where prompts are all the noise, t over seeds misses; where seeds are,
+    the bootstrap over prompts does; the headline covers in both."""
+    rng = np.random.default_rng(0)
+    for seed_sd, poor in ((0.0, "between_ci95"), (0.3, "within_ci95")):
+        covered, missed = 0, 0
+        for _ in range(400):
+            x = rng.normal(0, seed_sd, (1, 3)) + rng.normal(0, 0.5, (60, 1)) + rng.normal(0, 0.2, (60, 3))
+            found = pool(x, [0, 1, 2], n_resamples=200)
+            assert found is not None
+            ci = getattr(found.spread, poor)
+            covered += found.ci95[0] <= 0 <= found.ci95[1]
+            missed += not ci[0] <= 0 <= ci[1]
+        assert covered > 0.9 * 400
+        assert missed > 0.15 * 400
+
+
+def test_one_method_over_seeds() -> None:
+    """Rows of three seeds, opponent at 1: outcomes (1, 0), (1, ½), (1, 1), win rates ½, ¾, 1 with mean ¾."""
+    opponent = make("them", [1.0, 1.0])
+    runs = {s: make("dpo", [2.0, score], tokens=t) for s, (score, t) in enumerate([(0.0, 4), (1.0, 6), (2.0, 8)])}
+    bleu = Bleu(bleu_1=3, bleu_2=2, bleu_4=1, signature="s")
+    rows = {
+        s: MethodResult(
+            bleu=bleu.model_copy(update={"bleu_4": float(s)}),
+            perplexity=10.0 + s,
+            terminated=0.5,
+            behaviours={"loops": s / 10, "empty": None},
+            length_controlled_win_rate=LengthControlled(value=0.4 + s / 10, ci95=(0.3 + s / 10, 0.5 + s / 10), n=2),
+        )
+        for s in runs
+    }
+    found = pool_method(rows, {s: columns(o, opponent, [5, 5], 0.0) for s, o in runs.items()}, n_resamples=100)
+    assert found.judge_score is not None
+    assert found.judge_score.mean == pytest.approx((1 + 1.5 + 2) / 3)
+    assert found.seeds["win_rate"].values == {0: 0.5, 1: 0.75, 2: 1.0}
+    assert found.excess_length is not None
+    assert found.excess_length.mean == pytest.approx((0 + 1 + 3) / 3)
+    assert found.perplexity == 11
+    assert found.bleu is not None
+    assert (found.bleu.bleu_4, found.bleu.signature) == (1, "s")
+    assert found.behaviours == {"loops": pytest.approx(0.1), "empty": None}
+    assert found.seeds["perplexity"].within_ci95 is None
+    assert found.seeds["perplexity"].between_ci95 == pytest.approx((11 - T2 / 3**0.5, 11 + T2 / 3**0.5), abs=1e-5)
+    lc = found.length_controlled_win_rate
+    assert lc is not None
+    assert lc.value == pytest.approx(0.5)
+    assert found.seeds["length_controlled_win_rate"].within_ci95 == pytest.approx((0.4, 0.6))
+    assert lc.ci95 == pytest.approx((0.5 - 0.1 * T2 / 3**0.5, 0.5 + 0.1 * T2 / 3**0.5), abs=1e-6)
+
+
+def test_pairs_over_seeds() -> None:
+    """sft − base per seed: (1 + 3) / 2 = 2 and (1 + 1) / 2 = 1, mean 1.5; a prompt's averages are 1 and 2."""
+    base = columns(make("base", [0.0, 0.0]), None, [], 0.0)
+    table = {"base": {0: base, 1: base}, "sft": {}}
+    for s, scores in enumerate(([1.0, 3.0], [1.0, 1.0])):
+        table["sft"][s] = columns(make("sft", scores), None, [], 0.0)
+    found = {c.metric: c for c in compare_seeds(table, [0, 1], n_resamples=100)}
+    c = found["judge_score"]
+    assert (c.a, c.b, c.difference, c.n) == ("sft", "base", 1.5, 2)
+    assert c.seeds is not None
+    assert c.seeds.values == {0: 2, 1: 1}
+    assert c.seeds.within_ci95 == (1, 2)
+    assert found["length"].difference == 0
+
+
+def test_two_that_no_seed_touches_are_compared_once() -> None:
+    one, two = make("base", [0.0, 1.0, 5.0]), make("other", [1.0, 1.0, 1.0])
+    of = {m.name: columns(m, None, [], 0.0) for m in (one, two)}
+    found = compare_seeds({k: {0: v, 1: v} for k, v in of.items()}, [0, 1], n_resamples=100)
+    plain = compare([one, two], None, n_resamples=100)
+    assert [c.seeds for c in found] == [None, None]
+    assert [(c.difference, c.n, c.p_value) for c in found] == [(c.difference, c.n, c.p_value) for c in plain]
+
+
+def runs(*scores: list[float | None]) -> dict[int, list]:
+    return {s: [make("sft", row)] for s, row in enumerate(scores)}
+
+
+def test_one_seed_is_the_plain_study() -> None:
+    base, them = make("base", [0.0, 1.0]), make("them", [1.0, 1.0])
+    curves = {"sft": StageCurves(train=[{"step": 1, "loss": 0.5}])}
+    found = summarise_seeds(
+        {4: [make("sft", [2.0, 0.0])]}, [base], them, name="t", curves={4: curves}, n_resamples=50
+    )
+    plain = summarise([base, make("sft", [2.0, 0.0])], them, name="t", curves=curves, n_resamples=50)
+    assert found == plain
+    assert '"seeds":{}' in found.model_dump_json()
+
+
+def test_a_study_of_seeds() -> None:
+    base, them = make("base", [0.0, 0.0, 0.0]), make("them", [1.0, 1.0, 1.0])
+    curves = {s: {"sft": StageCurves(train=[{"step": 1, "loss": float(s)}])} for s in range(3)}
+    found = summarise_seeds(
+        runs([2.0, 0.0, 0.0], [2.0, 2.0, 0.0], [2.0, 2.0, 2.0]),
+        [base],
+        them,
+        name="t",
+        curves=curves,
+        provenance=Provenance(seeds=[0, 1, 2]),
+        n_resamples=100,
+    )
+    w = found.methods["sft"].win_rate
+    assert w is not None
+    assert w.ties_half == pytest.approx((1 / 3 + 2 / 3 + 1) / 3)
+    assert (w.n, w.ties, w.missing) == (9, 0, 0)
+    assert found.methods["base"].seeds == {}
+    assert found.lengths["sft"] == [4] * 9
+    assert found.lengths["base"] == [4] * 3
+    assert found.curves == curves[0]
+    assert found.curves_of("sft") == {s: curves[s]["sft"] for s in range(3)}
+    assert "33.3, 66.7 and 100.0 by seed" in " ".join(found.verdict)
+    assert "Only 3 prompts" in " ".join(found.warnings)
+    assert "One training seed" not in " ".join(found.warnings)
+    assert Results.model_validate_json(found.to_json()) == found
+
+
+def test_seeds_must_have_the_same_methods() -> None:
+    with pytest.raises(ValueError, match="the same methods"):
+        summarise_seeds({0: [make("sft", [1.0])], 1: [make("dpo", [1.0])]}, [], None, name="t")
+    with pytest.raises(ValueError, match="there must be a seed"):
+        summarise_seeds({}, [], None, name="t")
+    renamed = replace(make("sft", [1.0, 2.0]))
+    renamed.generations[0].prompt = "another"
+    with pytest.raises(Exception, match="another prompt"):
+        summarise_seeds({0: [make("sft", [1.0, 2.0])], 1: [renamed]}, [], None, name="t")
+
+
+def test_a_gain_that_seeds_do_not_repeat_is_not_clear() -> None:
+    """Over prompts 2 to 8 points and p = 0.001, over seeds −10 to 20."""
+    spread = SeedSpread(values={0: 0.0, 1: 0.1}, between_ci95=(-0.1, 0.2), within_ci95=(0.02, 0.08))
+    numbers = {"difference": 0.05, "ci95": (-0.1, 0.2), "p_value": 0.001, "p_holm": 0.001}
+    c = Comparison(a="dpo", b="base", metric="win_rate", seeds=spread, **numbers)
+    assert not clear(c)
+    r = Results(name="t", methods={"base": MethodResult(), "dpo": MethodResult()}, comparisons=[c])
+    assert verdict(r) == [
+        "DPO against Base: clear in these training runs, but the seeds differ too much to expect it again, +5.0 "
+        "points of win rate (95 % interval −10.0 to 20.0; p = 0.001 after Holm's correction; +0.0 and +10.0 by "
+        "seed)."
+    ]
+    turned = find(r, "base", "dpo", "win_rate")
+    assert turned is not None
+    assert turned.seeds is not None
+    assert turned.seeds.within_ci95 == (-0.08, -0.02)
+    assert turned.seeds.values == {0: 0.0, 1: -0.1}
+    r.provenance.seeds = [0, 1]
+    assert warnings_of(r) == [
+        "Two seeds: what another seed would change is told from one difference, so intervals are very wide."
+    ]
+    assert spread_of({0: 1.0}) is None

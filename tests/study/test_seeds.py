@@ -1,0 +1,90 @@
+"""Several training seeds of one study: a folder each, nothing done twice, one pooled result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.toy import write_model
+from trimtab.errors import TrimtabError
+from trimtab.recipe import Recipe, parse
+from trimtab.study import recipe_of_seed, run_study
+
+STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "learning_rate": 1e-3}
+
+
+def recipe(model: str | Path, **changes: Any) -> Recipe:
+    value = {
+        "name": "small",
+        "model": str(model),
+        "opponent": str(model),
+        "judge": "gold",
+        "methods": ["base", "sft"],
+        "sandbox": {"train_rows": 24, "validation_rows": 8, "test_rows": 12},
+        "sft": STAGE,
+        "evaluation": {"decoding": {"strategy": "greedy", "max_new_tokens": 8}},
+        **changes,
+    }
+    return parse(Recipe, value, "test")
+
+
+def test_stages_follow_the_seed_but_for_those_that_set_their_own() -> None:
+    """Data keep theirs: data.seed 3 is also the recipe's, and stays."""
+    made = recipe(
+        "m", seed=3, dpo={"seed": 7}, sandbox={"seed": 3, "train_rows": 5}, methods=["base", "sft", "dpo"]
+    )
+    other = recipe_of_seed(made, 4)
+    assert (other.seed, other.sft.seed, other.dpo.seed, other.reward.seed, other.grpo.seed) == (4, 4, 7, 4, 4)
+    assert other.sandbox is not None
+    assert (other.sandbox.seed, other.sandbox.train_rows) == (3, 5)
+    assert other.sft.learning_rate == made.sft.learning_rate
+    assert recipe_of_seed(other, 3) == made
+    assert recipe_of_seed(made, 3) is made
+
+
+def test_rewards_survive_another_seed() -> None:
+    made = recipe(
+        "m", methods=["sft", "grpo"], grpo={"rewards": [{"kind": "trained"}, {"kind": "gold", "weight": 0.5}]}
+    )
+    assert recipe_of_seed(made, 1).grpo.rewards == made.grpo.rewards
+
+
+@pytest.mark.parametrize("seeds", [[], [0, -1]])
+def test_seeds_that_are_none(seeds: list[int], tmp_path: Path) -> None:
+    with pytest.raises(TrimtabError, match="at least one training seed"):
+        run_study(recipe("m"), tmp_path / "run", seeds)
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_superset_of_seeds_reuses_what_is_there(tmp_path: Path) -> None:
+    """Seed 0 alone, then 0 and 1 and 2: seed 0 is left as it was, base and opponent are measured once."""
+    made, out = recipe(write_model(tmp_path / "model")), tmp_path / "run"
+    first = run_study(made, out, [0])
+    assert first.methods["sft"].seeds == {}
+    kept = files(out / "seed-0")
+    found = run_study(made, out, [0, 1, 2])
+    assert files(out / "seed-0") == kept
+    assert [p.name for p in sorted((out / "seed-2" / "evaluation").iterdir())] == ["sft"]
+    assert json.loads((out / "environment.json").read_text())["seeds"] == [0, 1, 2]
+    assert found.provenance.seeds == [0, 1, 2]
+    assert {"base", "sft, seed 0", "sft, seed 1", "sft, seed 2"} <= set(found.provenance.hashes)
+    assert found.methods["base"] == first.methods["base"]
+    assert found.opponent_result == first.opponent_result
+    spread = found.methods["sft"].seeds["win_rate"]
+    assert list(spread.values) == [0, 1, 2]
+    rate = first.methods["sft"].win_rate
+    assert rate is not None
+    assert spread.values[0] == rate.ties_half
+    assert set(found.other_curves) == {1, 2}
+    assert not any("training seed:" in w for w in found.warnings)
+
+    # A seed of those three, alone, is the one-seed study it would have been.
+    again = run_study(made, out, [0])
+    assert again.model_dump(exclude={"provenance"}) == first.model_dump(exclude={"provenance"})
+    assert files(out / "seed-0") == kept
