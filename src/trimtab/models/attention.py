@@ -317,5 +317,18 @@ def tree_attention_forward(
     return out.transpose(1, 2).contiguous(), None
 
 
+def packed_hidden(backbone: Any, batch: PackedBatch) -> Tensor:
+    """The hidden states of a packed batch, [N, D], from a backbone that runs this file's attention."""
+    hidden: Tensor = backbone(
+        input_ids=batch.input_ids[None],
+        position_ids=batch.position_ids[None],
+        # A 4-dimensional mask is passed on as it is, so that transformers builds no N × N one.
+        attention_mask=torch.empty(1, 1, 1, 1, device=batch.input_ids.device),
+        use_cache=False,
+        tree=batch,
+    ).last_hidden_state[0]
+    return hidden
+
+
 AttentionInterface.register(NAME, tree_attention_forward)
 AttentionMaskInterface.register(NAME, sdpa_mask)

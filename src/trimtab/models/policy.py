@@ -109,15 +109,7 @@ class Policy(nn.Module):
         """What predicts each completion token, [M, D], and the head that makes logits of it."""
         if not self.uses_tree:
             return (lambda logits: logits), self._row_logits(batch)
-        hidden_ND = self.model.model(
-            input_ids=batch.input_ids[None],
-            position_ids=batch.position_ids[None],
-            # A 4-dimensional mask is passed on as it is, so that transformers builds no N × N one.
-            attention_mask=torch.empty(1, 1, 1, 1, device=batch.input_ids.device),
-            use_cache=False,
-            tree=batch,
-        ).last_hidden_state[0]
-        return self.head, hidden_ND.index_select(0, batch.source)
+        return self.head, attention.packed_hidden(self.model.model, batch).index_select(0, batch.source)
 
     def _row_logits(self, batch: PackedBatch) -> Tensor:
         """One padded row per completion, through the model's own forward pass and head: [M, V]"""

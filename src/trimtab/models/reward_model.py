@@ -99,14 +99,7 @@ class RewardModel(nn.Module):
         """One score for each completion: float32 [C]."""
         if not self.uses_tree:
             return self._forward_rows(batch)
-        hidden_ND = self.model.base_model(
-            input_ids=batch.input_ids[None],
-            position_ids=batch.position_ids[None],
-            # A 4-dimensional mask is passed on as it is, so that transformers builds no N × N one.
-            attention_mask=torch.empty(1, 1, 1, 1, device=batch.input_ids.device),
-            use_cache=False,
-            tree=batch,
-        ).last_hidden_state[0]
+        hidden_ND = attention.packed_hidden(self.model.base_model, batch)
         places = torch.tensor(self._places(batch), device=hidden_ND.device)
         return self._head(hidden_ND.index_select(0, places))
 

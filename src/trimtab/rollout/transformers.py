@@ -171,14 +171,10 @@ class TransformersSampler(Sampler):
         self._check(prompts, max_new_tokens)
         out: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        # Without a fused kernel, a padded query, which has no key, is NaN and spreads: no padding there.
-        even = getattr(self.policy.model.config, "attn_logit_softcapping", None) is not None
+        size = max(1, BEAM_ROWS // num_beams)
         with _evaluating(self.policy):
-            while order:
-                longest = len(prompts[order[0]]) if even else math.inf
-                fits = [i for i in order if len(prompts[i]) <= longest]
-                places = fits[: max(1, BEAM_ROWS // num_beams)]
-                order = order[len(places) :]
+            for lo in range(0, len(order), size):
+                places = order[lo : lo + size]
                 given = {"num_beams": num_beams, "length_penalty": length_penalty, "max_new_tokens": max_new_tokens}
                 rows = _generate(self.policy.model, [prompts[i] for i in places], list(stops), given)
                 for place, row in zip(places, rows, strict=True):
