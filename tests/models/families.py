@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ FAMILIES: dict[str, Any] = {
 def make(family: str, seed: int = 0) -> Any:
     """A model with weights large enough that soft caps and windows matter."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family], attn_implementation="eager")
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(FAMILIES[family]), attn_implementation="eager")
     for weight in model.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=0.3)
