@@ -77,7 +77,7 @@ def test_what_is_trained(tmp_path: Path) -> None:
     assert not any("lm_head" in name for name in found)
     some = load_policy(str(tmp_path), ModelSettings(lora=LoraSettings(rank=4, targets=("q_proj",))))
     assert sum(p.numel() for p in some.parameters() if p.requires_grad) == 4 * 48 * 2
-    with pytest.raises(TrimtabError, match="lora.targets"):
+    with pytest.raises(TrimtabError, match=r"lora\.targets"):
         load_policy(str(tmp_path), ModelSettings(lora=LoraSettings(targets=("nonsense",))))
 
 

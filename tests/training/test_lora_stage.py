@@ -71,7 +71,7 @@ def test_grpo_begins_at_its_reference(start: str, tmp_path: Path, sft: Path, toy
     ran = grpo(model, toy_pairs, tmp_path, validation=6, lora=LORA if start == "new" else None)
     assert ran.evaluations[0]["eval_kl"] == pytest.approx(0, abs=1e-4)
     assert ran.rows[0]["kl"] == pytest.approx(0, abs=1e-4)
-    assert ran.evaluations[-1]["eval_kl"] > 1e-3
+    assert abs(ran.evaluations[-1]["eval_kl"]) > 1e-3  # k1 of few samples may be negative
 
 
 def test_what_is_saved(sft: Path, toy_model: Path) -> None:
@@ -91,7 +91,7 @@ def test_what_is_saved(sft: Path, toy_model: Path) -> None:
 
 
 def test_killed_and_resumed_is_bit_identical(tmp_path: Path, toy_model: Path, toy_pairs: Path) -> None:
-    """With dropout in the adapter, whose random numbers a checkpoint must keep. Checkpoints hold the adapter only."""
+    """Dropout in the adapter: a checkpoint must keep its random numbers. It holds the adapter only."""
 
     def run(out: Path, moment: str, count: int) -> int:
         settings = [
