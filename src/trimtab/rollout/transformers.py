@@ -128,6 +128,7 @@ class TransformersSampler(Sampler):
         stops: Sequence[int],
         excluded: Sequence[int] = (),
         survival: float = 0.0,
+        places: Sequence[int] | None = None,
     ) -> list[list[Sample]]:
         """See Sampler.sample. A sample's draws depend on the seed, its prompt's place, its own place, k and
         max_new_tokens. Prompts are decoded by length, batch_size samples at a time.
@@ -140,7 +141,10 @@ class TransformersSampler(Sampler):
         self._check(prompts, cap)
         rules = self._rules(cap, stops, excluded, survival)
         generator = torch.Generator().manual_seed(seed)
-        uniform_PKT = torch.rand(len(prompts), k, cap, dtype=torch.float64, generator=generator)
+        at = range(len(prompts)) if places is None else places
+        uniform_PKT = torch.rand(max(at, default=-1) + 1, k, cap, dtype=torch.float64, generator=generator)[
+            list(at)
+        ]
         temperatures = [sampling.temperatures[i % len(sampling.temperatures)] for i in range(k)]
         out: list[list[Sample]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
