@@ -141,20 +141,20 @@ class TransformersSampler(Sampler):
         self._check(prompts, cap)
         rules = self._rules(cap, stops, excluded, survival)
         generator = torch.Generator().manual_seed(seed)
-        at = range(len(prompts)) if places is None else places
-        uniform_PKT = torch.rand(max(at, default=-1) + 1, k, cap, dtype=torch.float64, generator=generator)[
-            list(at)
-        ]
+        shape = (1 + max(places or range(len(prompts)), default=-1), k, cap)
+        uniform_PKT = torch.rand(shape, dtype=torch.float64, generator=generator)
+        if places is not None:
+            uniform_PKT = uniform_PKT[list(places)]
         temperatures = [sampling.temperatures[i % len(sampling.temperatures)] for i in range(k)]
         out: list[list[Sample]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         with _evaluating(self.policy):
-            for places in _cut(order, max(1, size // k)):
-                computed = Prompts(self.policy, [prompts[i] for i in places])
+            for part in _cut(order, max(1, size // k)):
+                computed = Prompts(self.policy, [prompts[i] for i in part])
                 if computed.logits_PV.isnan().any():
                     raise TrimtabError("the policy's logits are NaN: its weights are broken, as after divergence.")
-                for pairs in _cut([(p, i) for p in range(len(places)) for i in range(k)], size):
-                    chosen = [places[p] for p, _ in pairs], [i for _, i in pairs]
+                for pairs in _cut([(p, i) for p in range(len(part)) for i in range(k)], size):
+                    chosen = [part[p] for p, _ in pairs], [i for _, i in pairs]
                     warm = [temperatures[i] for i in chosen[1]]
                     row_R = torch.tensor([p for p, _ in pairs], device=self.policy.device)
                     samples = _decode(computed, row_R, uniform_PKT[chosen], warm, rules)
