@@ -20,6 +20,7 @@ from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results
 from trimtab.evaluation.summary import summarise
+from trimtab.export import write_cards
 from trimtab.gather import GOLD, STAGE_ORDER, SeedRun, chosen_lengths, chosen_texts, environment, gather
 from trimtab.recipe import Recipe, apply_overrides, data_settings, parse
 from trimtab.report.render import write_report
@@ -138,6 +139,8 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
     results = gather(recipe, chat, splits, runs, fixed, opponent)
     results.write(out / "results.json")
     write_report(results, out)
+    for run in runs:
+        write_cards(results, run.stages())
     return results
 
 
