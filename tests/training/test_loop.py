@@ -176,6 +176,14 @@ def test_lowest_can_be_best(tmp_path: Path) -> None:
     assert finished.best_step == 2
 
 
+def test_the_last_weights_can_be_kept(tmp_path: Path) -> None:
+    finished, folder = scripted(
+        [0.1, 0.9, 0.2, 0.3, 0.4, 0.5, 0.2], tmp_path, best_metric="step", best_is="highest"
+    )
+    assert (finished.best_step, finished.best) == (6, 6.0)
+    assert (folder / "best" / "step").read_text() == "6"
+
+
 def test_early_stopping_counts_optimizer_steps_since_the_best(tmp_path: Path) -> None:
     """Best at step 1, patience 3: stops at step 4, and step 6 never comes."""
     finished, folder = scripted([0.1, 0.9, 0.2, 0.3, 0.4, 0.95, 0.99], tmp_path, patience=3)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,16 @@ from trimtab.data.groups import PackedBatch
 from trimtab.errors import TrimtabError
 from trimtab.models import attention
 from trimtab.models.logprobs import Head, TokenStatistics, Wanted, token_logps
+from trimtab.models.lora import (
+    ADAPTER,
+    LoraSettings,
+    add_lora,
+    base_of,
+    is_adapter,
+    load_adapter,
+    merged,
+    plain_state,
+)
 
 TREE_FAMILIES = {"qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3_text"}
 # Rotary scalings whose angles depend on the longest position in the batch: rows of a packed batch
@@ -46,19 +56,26 @@ class ModelSettings(BaseModel):
     float32: with AVX-512's bf16 instructions alone, oneDNN's bf16 products measured 0.5 to 0.6 times as
     fast as its float32 ones, and a training step 0.73 to 0.99 times."""
     gradient_checkpointing: bool = False
+    lora: LoraSettings | None = None
+    """None: all weights are trained."""
 
 
 class Policy(nn.Module):
-    """A causal model, and how to read log-probabilities of completion groups off it."""
+    """A causal model, and how to read log-probabilities of completion groups off it.
 
-    def __init__(self, model: Any, source: str = "") -> None:
+    adapter: peft's handle on the adapter that is in the model, if there is one.
+    """
+
+    def __init__(self, model: Any, source: str = "", adapter: Any = None) -> None:
         super().__init__()
         self.model = model
+        self._adapter = [adapter]  # in a list, since it holds the model: no second name for each weight
         self.source = source
         config = model.config
         self.uses_tree = _serves_tree(config)
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        _disable_dropout(model)
+        if adapter is None:
+            _disable_dropout(model)  # an adapter's own dropout stays
         if self.uses_tree:
             model.set_attn_implementation(attention.NAME)
         else:
@@ -126,10 +143,24 @@ class Policy(nn.Module):
         logits_CLV = logits.logits
         return torch.cat([logits_CLV[i, s : len(r)] for i, (r, s) in enumerate(zip(rows, starts, strict=True))])
 
+    @property
+    def adapter(self) -> Any:
+        return self._adapter[0]
+
+    def starting_state(self) -> dict[str, Tensor]:
+        """The weights that it has before training, under the model's own names: a new adapter adds nothing yet."""
+        new = self.adapter is not None and not is_adapter(self.source)
+        return plain_state(self.model) if new else self.model.state_dict()
+
     def save(self, folder: Path) -> None:
-        """Writes weights and configs as plain transformers files, loadable without trimtab."""
+        """Writes weights and configs as plain transformers files, loadable without trimtab: with LoRA the
+        merged model, and the adapter in a folder beside its files."""
         # The name of our attention function means nothing to a reader of the folder: it is not saved.
-        self.model.save_pretrained(folder, safe_serialization=True)
+        if self.adapter is None:
+            self.model.save_pretrained(folder, safe_serialization=True)
+            return
+        merged(self.adapter).save_pretrained(folder, safe_serialization=True)
+        self.adapter.save_pretrained(folder / ADAPTER)
 
 
 def _serves_tree(config: Any) -> bool:
@@ -154,6 +185,8 @@ def _disable_dropout(model: Any) -> None:
 
 def check_model_source(source: str) -> None:
     """Says early what is wrong with a local folder. A name that is no folder is left to the hub."""
+    if is_adapter(source):
+        source = base_of(source)
     folder = Path(source)
     if not folder.is_dir():
         if folder.exists() or source.startswith((".", "/", "~")):
@@ -168,10 +201,31 @@ def check_model_source(source: str) -> None:
         )
 
 
-def load_policy(source: str, settings: ModelSettings | None = None) -> Policy:
-    """Loads a causal model in float32 from a folder or a hub name."""
-    settings = settings or ModelSettings()
+def load_policy(source: str, settings: ModelSettings | None = None, seed: int = 0) -> Policy:
+    """Loads a causal model in float32 from a folder or a hub name, to be trained where there are settings.
+
+    An adapter's folder is loaded with its base: merged, or to be trained further. seed: of a new adapter.
+    """
     check_model_source(source)
+    given = settings or ModelSettings()
+    model = _load_causal(base_of(source) if is_adapter(source) else source)
+    _disable_dropout(model)
+    adapter = None
+    if is_adapter(source):
+        if given.lora is not None:
+            raise TrimtabError(f"model {source}: an adapter, which keeps its own shape: leave 'lora' out.")
+        adapter = load_adapter(model, source)
+        if settings is None:
+            model, adapter = adapter.merge_and_unload(), None
+    elif given.lora is not None:
+        adapter = add_lora(model, given.lora, seed, source)
+    policy = Policy(model, source, adapter)
+    if given.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return policy
+
+
+def _load_causal(source: str) -> Any:
     try:
         # Compared with what the weights ask for, so that a reward model is not read as a policy.
         AutoConfig.from_pretrained(source)
@@ -184,10 +238,7 @@ def load_policy(source: str, settings: ModelSettings | None = None) -> Policy:
             f"model {source}: the weights lack {len(missing)} tensors ({missing[0]}, …), which would be random. "
             "The folder is incomplete, or holds another kind of model."
         )
-    policy = Policy(model, source)
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return policy
+    return model
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bf16"]:
@@ -200,11 +251,11 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fl
     return "bf16" if has_tiles else "float32"
 
 
-def hash_weights(model: nn.Module) -> str:
+def hash_weights(state: Mapping[str, Tensor]) -> str:
     """A hash of every weight's name, shape and value."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(json.dumps([name, list(tensor.shape), str(tensor.dtype)]).encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(flat.numpy())
+        digest.update(flat.numpy().data)
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,8 @@ def hash_groups(groups: Sequence[CompletionGroup]) -> str:
     return digest.hexdigest()
 
 
-def reference_key(model: torch.nn.Module, precision: str) -> str:
-    return hashlib.blake2b(f"{hash_weights(model)}|{precision}".encode(), digest_size=16).hexdigest()
+def reference_key(weights: Mapping[str, Tensor], precision: str) -> str:
+    return hashlib.blake2b(f"{hash_weights(weights)}|{precision}".encode(), digest_size=16).hexdigest()
 
 
 def reference_logps(

@@ -23,6 +23,7 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import RewardFormat
 from trimtab.errors import TrimtabError
 from trimtab.models import attention
+from trimtab.models.lora import add_lora, merged
 from trimtab.models.policy import ModelSettings, _disable_dropout, _serves_tree, check_model_source
 
 HEAD_STD = 0.02
@@ -41,15 +42,17 @@ class RewardModel(nn.Module):
     new_head: whether the head has not been trained yet; then `bind` is free to choose the pad token.
     """
 
-    def __init__(self, model: Any, source: str = "", new_head: bool = False) -> None:
+    def __init__(self, model: Any, source: str = "", new_head: bool = False, adapter: Any = None) -> None:
         super().__init__()
+        self._adapter = [adapter]  # in a list, since it holds the model: no second name for each weight
         self.model = model
         self.source = source
         self.new_head = new_head
         self.is_decoder = isinstance(getattr(model, "score", None), nn.Linear)
         self.uses_tree = self.is_decoder and _serves_tree(model.config)
         self.token_types = not self.is_decoder and self._knows_token_types
-        _disable_dropout(model)
+        if adapter is None:
+            _disable_dropout(model)  # an adapter's own dropout stays
         if self.uses_tree:
             model.set_attn_implementation(attention.NAME)
         elif self.is_decoder:
@@ -149,7 +152,9 @@ class RewardModel(nn.Module):
         has no pad token, since transformers could not tell where to read its padded rows."""
         if self.is_decoder and self.pad_token_id is None:
             raise ValueError("the reward model has no pad token: call bind(format) first")
-        self.model.save_pretrained(folder, safe_serialization=True)
+        adapter = self._adapter[0]
+        plain = self.model if adapter is None else merged(adapter)
+        plain.save_pretrained(folder, safe_serialization=True)
 
 
 def load_reward_model(
@@ -186,7 +191,19 @@ def load_reward_model(
     _draw(model, missing, seed)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return RewardModel(model, source, new_head=not trained)
+    adapter = None
+    if settings.lora is not None:
+        _disable_dropout(model)
+        adapter = add_lora(model, settings.lora, seed, source, head=_head(source, model))
+    return RewardModel(model, source, new_head=not trained, adapter=adapter)
+
+
+def _head(source: str, model: Any) -> nn.Module:
+    """The part of a sequence classifier that scores."""
+    for name in ("score", "classifier"):
+        if isinstance(head := getattr(model, name, None), nn.Module):
+            return head
+    raise TrimtabError(f"model {source}: no known scoring head, which LoRA would have to leave alone.")
 
 
 def _first_line(error: Exception) -> str:

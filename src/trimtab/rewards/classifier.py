@@ -62,7 +62,7 @@ class ClassifierReward(Reward):
             )
         # A hub name says nothing of its revision, so the weights speak for it.
         local = Path(source).expanduser().is_dir()
-        weights = hash_source(source) if local else f"{source}:{hash_weights(self.model.model)}"
+        weights = hash_source(source) if local else f"{source}:{hash_weights(self.model.model.state_dict())}"
         reads = "" if tokenizer is None else f"|{hash_source(tokenizer)}"
         self.signature = f"classifier|{VERSION}|{weights}{reads}|{self.precision}"
 

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
+
+from trimtab.errors import TrimtabError
 
 
 def sync(path: Path) -> None:
@@ -81,6 +83,13 @@ def set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
+def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes: every weight that has a gradient (tied ones once), and saved buffers."""
+    kept = set(model.state_dict(keep_vars=True))
+    found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return found | {name: b for name, b in model.named_buffers() if name in kept}
+
+
 class Checkpoints:
     """The checkpoints of one stage, newest kept."""
 
@@ -96,7 +105,7 @@ class Checkpoints:
 
     def save(self, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
         def write(folder: Path) -> None:
-            save_model(model, str(folder / "model.safetensors"))
+            save_file(trained_state(model), folder / "model.safetensors")
             torch.save({"optimizer": optimizer.state_dict(), "random": random_states()}, folder / "optimizer.pt")
             (folder / "state.json").write_text(json.dumps({"step": step, **state}, indent=2), encoding="utf-8")
 
@@ -116,7 +125,12 @@ class Checkpoints:
 
     def load(self, step: int, model: torch.nn.Module, optimizer: Any) -> None:
         folder = self.path(step)
-        load_model(model, str(folder / "model.safetensors"))
+        saved_weights, ours = load_file(folder / "model.safetensors"), trained_state(model)
+        if saved_weights.keys() != ours.keys():
+            raise TrimtabError(f"{folder}: holds other weights than this model trains. Remove the stage's folder.")
+        with torch.no_grad():
+            for name, weight in ours.items():
+                weight.copy_(saved_weights[name])
         with torch.serialization.safe_globals([]):
             saved = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
         optimizer.load_state_dict(saved["optimizer"])

@@ -12,7 +12,6 @@ that of KL(π‖π_ref) (docs/methods/grpo.md); samples at temperatures ≠ 1 ar
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -28,6 +27,7 @@ from trimtab.data.records import Record
 from trimtab.errors import TrimtabError
 from trimtab.losses import policy_gradient as pg
 from trimtab.losses.preference import dpo
+from trimtab.models.lora import frozen_copy
 from trimtab.rewards.settings import RewardSettings
 from trimtab.rollout.logps import logps_of
 from trimtab.rollout.sampler import Sampler, Sampling
@@ -133,7 +133,7 @@ class GRPO(StageMethod):
         self.by_vllm = settings.sampling.engine == "vllm"
         self.sampler = self._make_sampler()
         self.reference_logps = prepared.reference_logps(validation_only=True) if self._has_pairs else {}
-        self.reference = copy.deepcopy(prepared.policy).requires_grad_(False).eval()
+        self.reference = frozen_copy(prepared.policy)
         self.by_group: dict[int, Rollout] = {}
         self.batch: list[Rollout] = []
         self.total_completions = self.total_tokens = 0

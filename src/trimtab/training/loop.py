@@ -250,7 +250,7 @@ class Loop:
         named = {f"eval_{name}": value for name, value in values.items()}
         if self.accelerator.is_main_process:
             self.log.write({"step": step, "epoch": self._epoch(step), **named})
-        value = named.get(f"eval_{self.best_metric.removeprefix('eval_')}")
+        value = ({"eval_step": float(step)} | named).get(f"eval_{self.best_metric.removeprefix('eval_')}")
         if value is None:
             if not named:  # no validation data: the last weights are the best known
                 value = -float(step) if self.best_is == "lowest" else float(step)

@@ -49,7 +49,8 @@ class TrainingSettings(ModelSettings):
     patience: int | None = Field(None, gt=0)
     """Stop after so many steps without a better best_metric; None: never."""
     best_metric: str | None = None
-    """Which evaluation metric picks the checkpoint that is kept; None: the method's own."""
+    """Which evaluation metric picks the checkpoint that is kept; None: the method's own. `step`, highest: the
+    last one."""
     best_is: Literal["highest", "lowest"] | None = None
 
     @model_validator(mode="after")

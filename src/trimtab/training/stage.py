@@ -38,6 +38,7 @@ from trimtab.data.records import Record
 from trimtab.data.splits import CompletionsOf, DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
+from trimtab.models.lora import ADAPTER
 from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
 from trimtab.models.reference import reference_key, reference_logps
 from trimtab.rewards.base import Reward
@@ -87,7 +88,9 @@ class Prepared:
 
     def reference_logps(self, validation_only: bool = False) -> dict[int, torch.Tensor]:
         """The starting model's log-probabilities of every group, by id(group); cached on disk."""
-        key = reference_key(self.policy.model, f"{self.settings.precision}|{self.accelerator.device.type}")
+        key = reference_key(
+            self.policy.starting_state(), f"{self.settings.precision}|{self.accelerator.device.type}"
+        )
         groups = [*(() if validation_only else self.train), *self.validation]
         if self.accelerator.is_main_process:
             console.print(f"reference: log-probabilities of {len(groups)} groups", highlight=False)
@@ -118,7 +121,7 @@ class StageMethod(OfflineMethod, ABC):
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Any:
         """The model to train."""
-        return load_policy(source, settings)
+        return load_policy(source, settings, settings.seed)
 
     @classmethod
     def save(cls, policy: Any, chat: Any, folder: Path) -> None:
@@ -126,6 +129,8 @@ class StageMethod(OfflineMethod, ABC):
         agree_on_special_tokens(chat, policy.model)
         chat.tokenizer.save_pretrained(folder)
         policy.save(folder)
+        if (folder / ADAPTER).is_dir():
+            chat.tokenizer.save_pretrained(folder / ADAPTER)
 
     @classmethod
     def text_format(cls, tokenizer: Any, data: DataSettings) -> Any:
