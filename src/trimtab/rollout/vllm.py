@@ -1,7 +1,8 @@
 """Sampling with vLLM, in the process that trains: the only file that imports it.
 
 An engine is made for an architecture, without weights; the policy's are pushed in before every draw, by
-vLLM's own loader, which fuses and ties what its layers fuse and tie, and nothing of them touches the disk.
+vLLM's own loader, which fuses and ties what its layers fuse and tie, and nothing of them touches the disk. With
+LoRA a merged copy is pushed.
 The engine's cached prefixes are dropped with the old weights. What it reports are the log-probabilities of
 the distribution that it drew from (after temperature); the policy's own are the trainer's, computed from the
 same weights, so that an importance ratio of the two corrects for what the engine's arithmetic does.
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup
 from trimtab.errors import TrimtabError
+from trimtab.models.lora import merged
 from trimtab.models.policy import Policy
 from trimtab.rollout.logps import evaluating, logps_of
 from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, VLLMSettings, broken, check_prompts
@@ -123,10 +125,6 @@ class Engine:
     def push(self, model: Any) -> None:
         """Makes the model's weights the engine's, and forgets what the old ones computed."""
         named = [(name, weight.detach()) for name, weight in model.named_parameters()]
-        if any("lora_" in name for name, _ in named):
-            raise TrimtabError(
-                "engine vllm: merge the adapter into the weights first, or choose engine transformers."
-            )
         with _apart():
             self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
             self.llm.apply_model(_repack)
@@ -289,7 +287,8 @@ class VLLMSampler(Sampler):
             )
         engine, cap = self.engine, sampling.max_new_tokens
         check_prompts(prompts, cap, engine.room, "the engine's")
-        engine.push(self.policy.model)
+        adapter = self.policy.adapter
+        engine.push(self.policy.model if adapter is None else merged(adapter))
         warm = [sampling.temperatures[i % len(sampling.temperatures)] for i in range(k)]
         drawn = engine.draw(
             [prompt for prompt in prompts for _ in range(k)],
