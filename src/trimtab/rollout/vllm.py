@@ -116,19 +116,18 @@ class Engine:
                     enable_prefix_caching=True,
                 )
         except Exception as error:  # vLLM raises whatever it likes
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise TrimtabError(
-                f"engine vllm: it cannot serve this model ({model.config.model_type}, {dtype}): {reason}. "
-                "See docs/vllm.md, or choose engine transformers."
-            ) from error
+            raise _cannot(f"serve this model ({model.config.model_type}, {dtype})", error) from error
 
     def push(self, model: Any) -> None:
         """Makes the model's weights the engine's, and forgets what the old ones computed."""
         named = [(name, weight.detach()) for name, weight in model.named_parameters()]
-        with _apart():
-            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
-            self.llm.apply_model(_repack)
-            self.llm.reset_prefix_cache()
+        try:
+            with _apart():
+                self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
+                self.llm.apply_model(_repack)
+                self.llm.reset_prefix_cache()
+        except Exception as error:  # vLLM raises whatever it likes
+            raise _cannot(f"take the weights of this model ({model.config.model_type})", error) from error
 
     def draw(
         self,
@@ -212,6 +211,13 @@ class _Ends:
 
     def decode(self, *_: Any, **__: Any) -> str:
         return ""
+
+
+def _cannot(what: str, error: Exception) -> TrimtabError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return TrimtabError(
+        f"engine vllm: it cannot {what}: {reason}. See docs/vllm.md, or choose engine transformers."
+    )
 
 
 def _repack(model: Any) -> None:
