@@ -41,6 +41,7 @@ from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
 from trimtab.models.reference import reference_key, reference_logps
 from trimtab.rewards.base import Reward
+from trimtab.rewards.settings import without_asking
 from trimtab.training.checkpoint import write_json
 from trimtab.training.loop import (
     EvaluateGroups,
@@ -160,7 +161,7 @@ def stage_inputs(
     return {
         "stage": name,
         "version": method.version,
-        "settings": settings.model_dump(),
+        "settings": without_asking(settings.model_dump()),
         "data": training,
         "data_hashes": [hash_source(source) for source in sources],
         "model": hash_source(model),
