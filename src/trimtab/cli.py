@@ -23,6 +23,12 @@ SMALLER = (
 )
 
 
+SCORERS = (
+    "file.py:function, a classifier's folder, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, "
+    "or gold (the sandbox's)"
+)
+
+
 class _Commands(TyperGroup):
     """Says how a stopped run goes on; typer would leave without a word."""
 
@@ -50,7 +56,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the tokenizer is, if elsewhere.")]
 Rewards = Annotated[
     list[str] | None,
-    typer.Option("--reward", help="file.py:function, a classifier's folder, or gold; may be given more than once."),
+    typer.Option("--reward", help=f"{SCORERS}; may be given more than once."),
 ]
 Validation = Annotated[str | None, typer.Option("--validation", help="Validation rows, if from elsewhere.")]
 
@@ -169,7 +175,7 @@ def evaluate(
     data: Data,
     out: Out,
     opponent: Annotated[str | None, typer.Option(help="The model that win rates are against.")] = None,
-    judge: Annotated[str | None, typer.Option(help="Who scores: gold (the sandbox's).")] = None,
+    judge: Annotated[str | None, typer.Option(help=f"Who scores, as with --reward: {SCORERS}.")] = None,
     tokenizer: Tokenizer = None,
     settings: Set = None,
 ) -> None:

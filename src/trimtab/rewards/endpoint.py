@@ -147,9 +147,9 @@ class Endpoint:
 
     def _advice(self, status: int) -> str:
         if status in (401, 403):
-            return "Check the key in the environment" + (
-                ": it is not valid here." if self.key else ": none was sent."
-            )
+            if self.key is None:
+                return "No key was sent: put it into the environment, and name its variable in api_key_variable."
+            return "Check the key in the environment: it is not valid here."
         if status == 404:
             return "Check the reward's model and base_url: the server knows no such model, or no such path."
         return "Name the address that it redirects to: a key is not sent after it."

@@ -43,6 +43,7 @@ from trimtab.models.lora import ADAPTER
 from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
 from trimtab.models.reference import reference_key, reference_logps
 from trimtab.rewards.base import Reward
+from trimtab.rewards.settings import without_asking
 from trimtab.training.card import CARD, stage_card
 from trimtab.training.checkpoint import write_json
 from trimtab.training.loop import (
@@ -167,7 +168,7 @@ def stage_inputs(
     return {
         "stage": name,
         "version": method.version,
-        "settings": settings.model_dump(),
+        "settings": without_asking(settings.model_dump()),
         "data": training,
         "data_hashes": [hash_source(source) for source in sources],
         "model": hash_source(model),
