@@ -61,7 +61,7 @@ def load_config(source: str) -> Any:
 
 
 def build(config: Any, lora: LoraSettings | None, gradient_checkpointing: bool, reward: bool = False) -> Any:
-    """A policy (or reward model) with random weights, on whatever device or mode is in force."""
+    """A policy (or reward model) with random weights, on the device in force."""
     config = copy.deepcopy(config)  # attention is set in it
     if reward:
         config.num_labels = 1
@@ -70,16 +70,39 @@ def build(config: Any, lora: LoraSettings | None, gradient_checkpointing: bool, 
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     adapter = None
     if lora is not None:
-        adapter = add_lora(model, lora, 0, "", head=getattr(model, "score", None) if reward else None)
+        adapter = add_lora(model, lora, 0, config.name_or_path, head=model.score if reward else None)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return RewardModel(model, adapter=adapter, new_head=True) if reward else Policy(model, "", adapter)
 
 
+def without_data(*given: Any) -> Any:
+    """The same on torch's meta device."""
+    with torch.device("meta"):
+        return build(*given)
+
+
+def make_fake(policy: nn.Module) -> None:
+    """Puts tensors of the mode in force, which say that they are on the CPU, in place of meta ones."""
+    made: dict[int, Tensor] = {}  # tied weights stay tied
+
+    def fake(tensor: Tensor) -> Tensor:
+        if id(tensor) not in made:
+            empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+            trained = tensor.requires_grad
+            made[id(tensor)] = nn.Parameter(empty, trained) if isinstance(tensor, nn.Parameter) else empty
+        return made[id(tensor)]
+
+    kept = [list(policy.parameters()), list(policy.buffers())]  # alive, so that no id is used twice
+    for module in policy.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                held[name] = None if tensor is None else fake(tensor)  # type: ignore[assignment]
+    del kept
+
+
 def count_parameters(source: str, lora: LoraSettings | None = None) -> Parameters:
-    with FakeTensorMode():
-        policy = build(load_config(source), lora, False)
-    return parameters_of(policy)
+    return parameters_of(without_data(load_config(source), lora, False))
 
 
 def parameters_of(policy: Any) -> Parameters:
@@ -172,9 +195,10 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
     lora = work.settings.lora
     batch = pack(work.largest)
     buckets(batch)  # made of lengths, which have to be real
+    policy = without_data(config, lora, work.settings.gradient_checkpointing, work.method == "reward")
+    sizes = parameters_of(policy)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        policy = build(config, lora, work.settings.gradient_checkpointing, work.method == "reward")
-        sizes = parameters_of(policy)
+        make_fake(policy)
         found = trace(policy, batch, precision, work.several_passes)
     fixed = {"weights": FLOAT * sizes.total}
     if work.method == "grpo":
@@ -222,6 +246,7 @@ def resident() -> int:
 
 def module_bytes(source: str) -> int:
     """Float32 bytes of a local classifier's weights, by its config."""
-    with FakeTensorMode():
-        model: nn.Module = AutoModelForSequenceClassification.from_config(load_config(source))
+    config = load_config(source)
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
     return FLOAT * sum(p.numel() for p in model.parameters())
