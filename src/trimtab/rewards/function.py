@@ -11,20 +11,19 @@ a missing reward with its reason.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import math
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from trimtab.errors import TrimtabError
+from trimtab.rewards.awaiting import wait_for
 from trimtab.rewards.base import Prompt, Reward, Scored
 
 Function = Callable[..., Any]
@@ -98,7 +97,7 @@ class FunctionReward(Reward):
         passed = given if self._takes_all else {k: v for k, v in given.items() if k in self._takes}
         try:
             found = self.function(**passed)
-            found = _await(found) if inspect.isawaitable(found) else found
+            found = wait_for(found) if inspect.isawaitable(found) else found
         except Exception as error:
             raise TrimtabError(f"reward function {self.name}: {type(error).__name__}: {error}") from error
         values = self._of_length(found, n, f"reward function {self.name}")
@@ -130,33 +129,6 @@ class FunctionReward(Reward):
 
 def _as_trl(prompt: Prompt) -> str | list[dict[str, str]]:
     return prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt]
-
-
-def _await(awaitable: Any) -> Any:
-    """Waits for an async function, also where the caller is itself inside a running event loop."""
-
-    async def result() -> Any:
-        return await awaitable
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(result())
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.extend((asyncio.run(result()), None))
-        except BaseException as error:
-            outcome.extend((None, error))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    value, error = outcome
-    if error is not None:
-        raise error
-    return value
 
 
 OWN_MODULE = "trimtab_reward_"

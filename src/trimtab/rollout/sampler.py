@@ -2,8 +2,8 @@
 
 logps are of the distribution that the token was drawn from: at the sample's temperature, renormalised
 without the excluded tokens. policy_logps are the policy's own, at temperature 1 with nothing excluded;
-the two are equal at temperature 1 without exclusions. At temperature 0 that distribution is a point, and
-logps are 0.
+the two are equal at temperature 1 without exclusions, up to the engine's rounding where another than the
+trainer samples. At temperature 0 that distribution is a point, and logps are 0.
 """
 
 from __future__ import annotations
@@ -12,9 +12,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trimtab.errors import TrimtabError
+
+Engine = Literal["transformers", "vllm"]
 Finish = Literal["stop", "cap", "survival"]
+VLLM_COLDEST = 0.01
+"""vLLM raises temperatures between 0 and this to it."""
+
+
+class VLLMSettings(BaseModel):
+    """What vLLM takes of the machine; see docs/vllm.md."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    gpu_memory_utilization: float = Field(0.3, gt=0, lt=1)
+    """On a GPU: the share of its memory that is the engine's, weights and cache; the trainer has the rest."""
+    cache_gib: float | None = Field(None, gt=0)
+    """GiB of keys and values. None: what gpu_memory_utilization leaves; on a CPU 1."""
+    max_length: int | None = Field(None, gt=0)
+    """Tokens of the longest sequence, prompt and completion. None: the model's positions."""
+    eager: bool = False
+    """Without graphs and compilation, which start slowly; a CPU always runs so."""
 
 
 class Sampling(BaseModel):
@@ -27,7 +47,16 @@ class Sampling(BaseModel):
     """Cycled through a prompt's samples: the i-th has temperatures[i % len]. 0 is greedy."""
     max_new_tokens: int = Field(256, gt=0)
     batch_size: int = Field(128, gt=0)
-    """Samples decoded together: memory and speed, never what is drawn (up to rounding)."""
+    """Samples decoded together: memory and speed, never what is drawn (up to rounding). vLLM decides itself."""
+    engine: Engine = "transformers"
+    """Who draws. vllm: in this process, with the policy's weights pushed in before every draw."""
+    vllm: VLLMSettings = VLLMSettings()
+
+    @model_validator(mode="after")
+    def _warm_enough(self) -> Sampling:
+        if self.engine == "vllm" and any(0 < t < VLLM_COLDEST for t in self.temperatures):
+            raise ValueError(f"vLLM samples at 0, or at {VLLM_COLDEST} and more: choose engine transformers")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +98,19 @@ class Sampler(Protocol):
         is below this (a path of the stop_hazard estimator; see docs/methods/length_penalty.md).
         """
         ...
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], cap: int, room: int | None, whose: str = "the model's") -> None:
+    """TrimtabError where a prompt is empty, or leaves no room for `cap` tokens in `whose` positions, `room`."""
+    for i, prompt in enumerate(prompts, start=1):
+        if not prompt:
+            raise TrimtabError(f"prompt {i} has no tokens. Leave it out.")
+        if room is not None and len(prompt) + cap > room:
+            raise TrimtabError(
+                f"prompt {i} has {len(prompt)} tokens; with max_new_tokens={cap} that is more than {whose} "
+                f"{room} positions. Leave the prompt out, or lower max_new_tokens."
+            )
+
+
+def broken() -> TrimtabError:
+    return TrimtabError("the policy's logits are NaN: its weights are broken, as after divergence.")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,10 +20,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from trimtab.errors import TrimtabError
 from trimtab.models.policy import Policy
+from trimtab.rollout.logps import evaluating
 from trimtab.rollout.rows import Prompts
-from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling
+from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, broken, check_prompts
 
 Item = TypeVar("Item")
 UNIT = 2.0**50
@@ -138,7 +137,7 @@ class TransformersSampler(Sampler):
         if k < 1:
             raise ValueError(f"k={k}: a prompt needs a sample")
         cap, size = sampling.max_new_tokens, sampling.batch_size
-        self._check(prompts, cap)
+        check_prompts(prompts, cap, self._room)
         rules = self._rules(cap, stops, excluded, survival)
         generator = torch.Generator().manual_seed(seed)
         shape = (1 + max(places or range(len(prompts)), default=-1), k, cap)
@@ -148,11 +147,11 @@ class TransformersSampler(Sampler):
         temperatures = [sampling.temperatures[i % len(sampling.temperatures)] for i in range(k)]
         out: list[list[Sample]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        with _evaluating(self.policy):
+        with evaluating(self.policy):
             for part in _cut(order, max(1, size // k)):
                 computed = Prompts(self.policy, [prompts[i] for i in part])
                 if computed.logits_PV.isnan().any():
-                    raise TrimtabError("the policy's logits are NaN: its weights are broken, as after divergence.")
+                    raise broken()
                 for pairs in _cut([(p, i) for p in range(len(part)) for i in range(k)], size):
                     chosen = [part[p] for p, _ in pairs], [i for _, i in pairs]
                     warm = [temperatures[i] for i in chosen[1]]
@@ -172,11 +171,11 @@ class TransformersSampler(Sampler):
         stops: Sequence[int],
     ) -> list[list[int]]:
         """The best beam of each prompt by transformers' own generate, its stop token included."""
-        self._check(prompts, max_new_tokens)
+        check_prompts(prompts, max_new_tokens, self._room)
         out: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         size = max(1, BEAM_ROWS // num_beams)
-        with _evaluating(self.policy):
+        with evaluating(self.policy):
             for lo in range(0, len(order), size):
                 places = order[lo : lo + size]
                 given = {"num_beams": num_beams, "length_penalty": length_penalty, "max_new_tokens": max_new_tokens}
@@ -184,6 +183,10 @@ class TransformersSampler(Sampler):
                 for place, row in zip(places, rows, strict=True):
                     out[place] = row
         return out
+
+    @property
+    def _room(self) -> int | None:
+        return getattr(self.policy.model.config, "max_position_embeddings", None)
 
     def _rules(self, cap: int, stops: Sequence[int], excluded: Sequence[int], survival: float) -> Rules:
         vocabulary, device = self.policy.vocabulary, self.policy.device
@@ -198,37 +201,10 @@ class TransformersSampler(Sampler):
             math.log(survival) if survival > 0 else -math.inf,
         )
 
-    def _check(self, prompts: Sequence[Sequence[int]], cap: int) -> None:
-        room = getattr(self.policy.model.config, "max_position_embeddings", None)
-        for i, prompt in enumerate(prompts, start=1):
-            if not prompt:
-                raise TrimtabError(f"prompt {i} has no tokens. Leave it out.")
-            if room is not None and len(prompt) + cap > room:
-                raise TrimtabError(
-                    f"prompt {i} has {len(prompt)} tokens; with max_new_tokens={cap} that is more than the "
-                    f"model's {room} positions. Leave the prompt out, or lower max_new_tokens."
-                )
-
 
 def _cut(items: list[Item], size: int) -> Iterator[list[Item]]:
     for lo in range(0, len(items), size):
         yield items[lo : lo + size]
-
-
-@contextmanager
-def _evaluating(policy: Policy) -> Iterator[None]:
-    """Without gradients and in evaluation mode; every module's own mode is restored."""
-    training = [module for module in policy.modules() if module.training]
-    policy.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-        # Older torch keeps weights that autocast has cast in here without a gradient (pytorch's pull request
-        # 165068): a training step under the same autocast must not find them.
-        torch.clear_autocast_cache()
 
 
 class Record:

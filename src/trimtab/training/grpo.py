@@ -29,15 +29,18 @@ from trimtab.losses import policy_gradient as pg
 from trimtab.losses.preference import dpo
 from trimtab.models.lora import frozen_copy
 from trimtab.rewards.settings import RewardSettings
-from trimtab.rollout.sampler import Sampling
+from trimtab.rollout.logps import logps_of
+from trimtab.rollout.sampler import Sampler, Sampling
 from trimtab.rollout.transformers import TransformersSampler
+from trimtab.rollout.vllm import VLLMSampler
 from trimtab.training.dpo import pair_metrics
 from trimtab.training.method import Sums
 from trimtab.training.rollouts import (
+    DIFFERENCE,
     Rollout,
     Scoring,
+    engine_metrics,
     group_metrics,
-    logps_of,
     ratio_metrics,
     sample_metrics,
     score_samples,
@@ -67,7 +70,8 @@ class GRPOSettings(TrainingSettings):
     kl_coefficient: float = Field(0.1, ge=0)
     """λ of Eq. 6."""
     correction: Literal["none", "token", "tempered"] = "token"
-    """Of temperatures ≠ 1. none: as the report does; token: truncated weights; tempered: π_T is optimised."""
+    """Of temperatures ≠ 1, and of another engine's arithmetic. none: as the report does; token: truncated
+    weights; tempered: π_T is optimised, and an engine's samples are weighed by token too."""
     weight_cap: float = Field(2.0, gt=0)
     sampling: Sampling = Sampling()
     rollouts: Literal["on_policy", "fixed"] = "on_policy"
@@ -103,6 +107,9 @@ class GRPOSettings(TrainingSettings):
 
     @property
     def _corrected(self) -> bool:
+        """Whether tokens are weighed by π/μ: where the sampler's distribution μ is not the one optimised."""
+        if self.sampling.engine != "transformers":
+            return self.correction != "none"
         return self.correction == "token" and any(t != 1 for t in self.sampling.temperatures)
 
 
@@ -123,7 +130,8 @@ class GRPO(StageMethod):
             self.best_metric = "reward" if settings.validation_prompts and prepared.validation else "none"
         self.steps_per_batch = settings.updates_per_batch
         self.tempered = settings.correction == "tempered"
-        self.sampler = TransformersSampler(prepared.policy)
+        self.by_vllm = settings.sampling.engine == "vllm"
+        self.sampler = self._make_sampler()
         self.reference_logps = prepared.reference_logps(validation_only=True) if self._has_pairs else {}
         self.reference = frozen_copy(prepared.policy)
         self.by_group: dict[int, Rollout] = {}
@@ -135,6 +143,16 @@ class GRPO(StageMethod):
     @property
     def _has_pairs(self) -> bool:
         return any(len(g.completions) > 1 for g in self.prepared.validation)
+
+    def _make_sampler(self) -> Sampler:
+        policy, settings = self.prepared.policy, self.settings
+        if not self.by_vllm:
+            return TransformersSampler(policy)
+        if self.prepared.accelerator.num_processes > 1:
+            raise TrimtabError(
+                "grpo: sampling.engine vllm runs in one process; use engine transformers in several."
+            )
+        return VLLMSampler(policy, settings.sampling.vllm, settings.precision, settings.token_budget)
 
     # ---- rollouts
 
@@ -180,16 +198,20 @@ class GRPO(StageMethod):
         settings, acc = self.settings, self.prepared.accelerator
         places = range(acc.process_index, len(groups), acc.num_processes)
         scorings = self._sample(groups, places, step)
-        references = self._reference_logps(scorings, self.tempered)
+        references = self._logps(self.reference, scorings, self.tempered)
+        drawn_from = self._policy_logps(scorings)
+        old = drawn_from if self.tempered else [[torch.tensor(s.policy_logps) for s in o.samples] for o in scorings]
         kl = settings.kl_coefficient if settings.kl == "reward" else 0.0
         shaped = [
-            shape(one, ref, settings.objective, kl, self.tempered, settings.mask_cut)
-            for one, ref in zip(scorings, references, strict=True)
+            shape(one, olds, refs, settings.objective, kl, settings.mask_cut)
+            for one, olds, refs in zip(scorings, old, references, strict=True)
         ]
-        untempered = self._reference_logps(scorings, False) if self.tempered else references
+        untempered = self._logps(self.reference, scorings, False) if self.tempered else references
         self.pending = (
             sample_metrics(scorings) | group_metrics(scorings, shaped) | ratio_metrics(scorings, untempered)
         )
+        if self.by_vllm:
+            self.pending |= engine_metrics(scorings, drawn_from)
         self.table = table_rows(scorings, shaped, self.prepared.train_records)
         found = [(place, one.rollout) for place, one in zip(places, shaped, strict=True) if one.rollout is not None]
         if acc.num_processes > 1:
@@ -209,12 +231,22 @@ class GRPO(StageMethod):
             )  # fmt: skip
         return score_samples(self.reward, prepared.chat, mine, samples, prepared.train_records)
 
-    def _reference_logps(self, scorings: Sequence[Scoring], tempered: bool) -> list[list[Tensor]]:
+    def _policy_logps(self, scorings: Sequence[Scoring]) -> list[list[Tensor]]:
+        """The policy's log-probabilities of its samples, each at its own temperature. Those of another engine
+        are known at temperature 1 only."""
+        if self.by_vllm and any(s.temperature != 1 for one in scorings for s in one.samples):
+            return self._logps(self.prepared.policy, scorings, True)
+        return [
+            [torch.tensor(s.policy_logps if self.by_vllm else s.logps) for s in one.samples] for one in scorings
+        ]
+
+    def _logps(self, model: Any, scorings: Sequence[Scoring], tempered: bool) -> list[list[Tensor]]:
+        """tempered: each sample's at its own temperature, else at 1."""
         groups = [CompletionGroup(one.group.prompt, tuple(s.tokens for s in one.samples)) for one in scorings]
         temperatures = [[s.temperature for s in one.samples] for one in scorings] if tempered else None
         with self.prepared.accelerator.autocast():
             return logps_of(
-                self.reference, groups, temperatures, self.settings.token_budget, self.prepared.accelerator.device
+                model, groups, temperatures, self.settings.token_budget, self.prepared.accelerator.device
             )
 
     def step_metrics(self) -> Sums:
@@ -297,10 +329,10 @@ class GRPO(StageMethod):
                 "clip_ratio/high_mean": (float(found.clipped_high.sum()), ratios),
                 "ratio": (float(found.ratios.sum()), ratios),
             }
-        else:
+        elif not self.by_vllm:  # vLLM's are known since the samples are
             # The same weights: what differs is the engine's rounding.
-            metrics["sampling/sampling_logp_difference/mean"] = (float(off.sum()), tokens)
-            metrics["sampling/sampling_logp_difference/max"] = (float(off.max()), 1)
+            metrics[f"{DIFFERENCE}/mean"] = (float(off.sum()), tokens)
+            metrics[f"{DIFFERENCE}/max"] = (float(off.max()), 1)
         return metrics
 
     # ---- validation
@@ -330,7 +362,7 @@ class GRPO(StageMethod):
                 [group.prompt for group in groups], 1, sampling, seed=self.settings.seed, stops=prepared.stops
             )
         scorings = score_samples(self.reward, prepared.chat, groups, samples, prepared.validation_records)
-        sums = sample_metrics(scorings) | ratio_metrics(scorings, self._reference_logps(scorings, False))
+        sums = sample_metrics(scorings) | ratio_metrics(scorings, self._logps(self.reference, scorings, False))
         if prepared.judge is not None:
             judged = score_samples(prepared.judge, prepared.chat, groups, samples, prepared.validation_records)
             scores = [one.score for s in judged for one in s.scored if one.score is not None]

@@ -9,7 +9,7 @@ Dimension suffixes: _M completion tokens of a group.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trimtab.advantages import group_advantages
 from trimtab.data.chat import ChatFormat
-from trimtab.data.groups import CompletionGroup, cut_places, pack
+from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import Record
 from trimtab.losses.policy_gradient import effective_sample_size
 from trimtab.rewards.base import Reward, Scored
@@ -59,6 +59,7 @@ class Rollout:
 
 ROUNDING = 1e-4
 """Nats a sequence: a difference in k1 below it, beside equal rewards, is the sampler's rounding."""
+DIFFERENCE = "sampling/sampling_logp_difference"
 TENSORS = ("old_logps", "sampler_logps", "ref_logps", "temperatures")
 
 
@@ -113,14 +114,19 @@ class Shaped(NamedTuple):
 
 
 def shape(
-    one: Scoring, ref_logps: Sequence[Tensor], objective: str, kl_coefficient: float, tempered: bool, mask_cut: bool
+    one: Scoring,
+    old: Sequence[Tensor],
+    ref_logps: Sequence[Tensor],
+    objective: str,
+    kl_coefficient: float,
+    mask_cut: bool,
 ) -> Shaped:
     """A group's rewards -> its rollout, of the completions that have an advantage.
 
-    ref_logps: of each sample, at the temperature that is optimised. kl_coefficient: of k1 in the reward.
-    mask_cut: completions cut at the cap keep their reward in the baseline, and are not trained on.
+    old, ref_logps: of each sample, by the policy that sampled and by the reference, at the temperature that
+    is optimised. kl_coefficient: of k1 in the reward. mask_cut: completions cut at the cap keep their reward
+    in the baseline, and are not trained on.
     """
-    old = [torch.tensor(s.logps if tempered else s.policy_logps) for s in one.samples]
     raw = [scored.score for scored in one.scored]
     kl = [float((o.double() - r.double()).sum()) for o, r in zip(old, ref_logps, strict=True)]
     rewards = [
@@ -205,7 +211,7 @@ def group_metrics(scorings: Sequence[Scoring], shaped: Sequence[Shaped]) -> Valu
 
 def ratio_metrics(scorings: Sequence[Scoring], ref_logps: Sequence[Sequence[Tensor]]) -> Values:
     """kl: k1 of whole sequences, on samples at temperature 1; off policy the same number is `log_ratio`.
-    effective_sample_size: of whole-sequence weights, as a share."""
+    effective_sample_size: of whole-sequence weights, as a share, where sampler and policy differ."""
     kl: list[float] = []
     policy, sampler, owner, samples = [], [], [], 0
     on_policy = True
@@ -219,10 +225,29 @@ def ratio_metrics(scorings: Sequence[Scoring], ref_logps: Sequence[Sequence[Tens
             samples += 1
             on_policy &= sample.temperature == 1
     out: Values = {"kl" if on_policy else "log_ratio": (sum(kl), len(kl))}
-    if not on_policy:
-        share = effective_sample_size(torch.cat(policy), torch.cat(sampler), torch.cat(owner), samples)
+    policy_M, sampler_M = torch.cat(policy), torch.cat(sampler)
+    if not on_policy or not torch.equal(policy_M, sampler_M):
+        share = effective_sample_size(policy_M, sampler_M, torch.cat(owner), samples)
         out["sampling/effective_sample_size"] = (share, 1)
     return out
+
+
+def engine_metrics(scorings: Sequence[Scoring], policy_logps: Sequence[Sequence[Tensor]]) -> Values:
+    """How far an engine's log-probabilities are from the trainer's, by token, absolute, in nats.
+
+    policy_logps: the trainer's, of each sample at its own temperature: those of other temperatures are not
+    comparable.
+    """
+    pairs = [
+        (torch.tensor(sample.logps), ours)
+        for one, several in zip(scorings, policy_logps, strict=True)
+        for sample, ours in zip(one.samples, several, strict=True)
+    ]
+    off_M = torch.cat([(theirs - ours).abs() for theirs, ours in pairs])
+    return {
+        f"{DIFFERENCE}/mean": (float(off_M.sum()), float(off_M.numel())),
+        f"{DIFFERENCE}/max": (float(off_M.max()), 1),
+    }
 
 
 def table_rows(
@@ -245,26 +270,3 @@ def table_rows(
             }
             rows.append(row | ({"reason": scored.reason} if scored.reason else {}) | dict(scored.breakdown))
     return rows
-
-
-def logps_of(
-    forward: Callable[..., Any],
-    groups: Sequence[CompletionGroup],
-    temperatures: Sequence[Sequence[float]] | None,
-    token_budget: int,
-    device: torch.device,
-) -> list[list[Tensor]]:
-    """A model's log-probabilities of each group's completions, without gradient; on the CPU."""
-    out: list[list[Tensor]] = [[] for _ in groups]
-    with torch.no_grad():
-        for places in cut_places(groups, token_budget):
-            batch = pack([groups[i] for i in places]).to(device)
-            per_token = None
-            if temperatures is not None:
-                each = [t for i in places for t in temperatures[i]]
-                per_token = torch.tensor(each, device=device)[batch.owner]
-            logps_M = forward(batch, temperature=per_token).logps.cpu()
-            pieces = iter(logps_M.split(batch.lengths.tolist()))
-            for i in places:
-                out[i] = [next(pieces) for _ in groups[i].completions]
-    return out

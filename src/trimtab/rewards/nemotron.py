@@ -1,0 +1,132 @@
+"""Nemotron reward models behind an OpenAI-compatible chat endpoint: NVIDIA's, or a NIM of one's own.
+
+The conversation goes out, its last assistant turn is rated, and the score comes back in one of three
+shapes (docs.nvidia.com/nim/large-language-models/latest/reward-model.html; the others as seen in clients):
+
+    content "reward:-25.625" or "helpfulness:1.25,correctness:0.43,…"
+    logprobs.content [{token: "helpfulness", logprob: 1.25}, …], or one entry whose token is the number
+    content "-25.625"
+
+Anything else is a failure with its reason, never a number. Scores compare completions of one prompt; those
+of different prompts have no common scale (the model card says so).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab.errors import TrimtabError
+from trimtab.rewards.base import Scored
+from trimtab.rewards.cache import ScoreCache
+from trimtab.rewards.endpoint import Endpoint, checked_url, key_named
+from trimtab.rewards.remote import RemoteReward
+
+VERSION = 1
+"""Of what is asked and how it is read: part of the signature."""
+MODEL = "nvidia/llama-3.1-nemotron-70b-reward"
+URL = "https://integrate.api.nvidia.com/v1"
+URL_VARIABLE = "NVIDIA_API_BASE_URL"
+KEY_VARIABLE = "NVIDIA_API_KEY"
+ATTRIBUTES = {"reward", "helpfulness", "correctness", "coherence", "complexity", "verbosity"}
+"""What NVIDIA's reward models rate."""
+
+NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+# NaN and infinities are told from text that is no score at all, to be reported as what they are.
+VALUE = rf"(?:{NUMBER}|[-+]?(?i:nan|inf|infinity))"
+PAIRS = re.compile(rf"\s*\w+\s*:\s*{VALUE}(?:\s*,\s*\w+\s*:\s*{VALUE})*\s*,?\s*")
+PAIR = re.compile(rf"(\w+)\s*:\s*({VALUE})")
+
+
+class NemotronReward(RemoteReward):
+    """model: as the endpoint names it. attribute: which of several to take; None where there is one.
+
+    base_url: None: $NVIDIA_API_BASE_URL, or NVIDIA's own. api_key_variable: where the key is. Without it
+    $NVIDIA_API_KEY is used, but only for NVIDIA's hosts and for an address that came from the environment
+    too: a recipe of someone else's does not send it elsewhere. asking: Endpoint's settings.
+    """
+
+    path = "/chat/completions"
+
+    def __init__(
+        self,
+        model: str = MODEL,
+        name: str | None = None,
+        *,
+        attribute: str | None = None,
+        base_url: str | None = None,
+        api_key_variable: str | None = None,
+        cache: ScoreCache | None = None,
+        **asking: Any,
+    ) -> None:
+        name = name or model
+        given = base_url or os.environ.get(URL_VARIABLE) or URL
+        url = checked_url(name, given, "base_url" if base_url else URL_VARIABLE)
+        trusted = base_url is None or _is_nvidias(url)
+        variable = api_key_variable or (KEY_VARIABLE if trusted else None)
+        key = key_named(name, variable, needed=bool(api_key_variable) or _is_nvidias(url))
+        self.model, self.attribute = model, attribute
+        signature = f"nemotron|{VERSION}|{url}|{model}|{attribute or ''}"
+        super().__init__(Endpoint(name, url, key, **asking), signature, cache)
+
+    def body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        return {"model": self.model, "messages": messages}
+
+    def read(self, answer: Any) -> Scored:
+        """The attribute's score; the others are its breakdown. TrimtabError where the model rates other things."""
+        found = read_attributes(answer, {*ATTRIBUTES, *([self.attribute] if self.attribute else [])})
+        if isinstance(found, str):
+            return Scored(None, found)
+        wanted = self.attribute or (next(iter(found)) if len(found) == 1 else "reward")
+        if wanted not in found:
+            raise TrimtabError(
+                f"reward {self.name}: {self.model} rates {', '.join(found)}, and not {wanted}. "
+                "Name one of them with the reward's 'attribute'."
+            )
+        score = found[wanted]
+        if not math.isfinite(score):
+            return Scored(None, f"{self.name} gave {wanted}:{score}")
+        parts = {name: value for name, value in found.items() if math.isfinite(value)}
+        return Scored(score, breakdown=parts if len(found) > 1 else {})
+
+
+def _is_nvidias(url: str) -> bool:
+    return re.fullmatch(r"https://([\w-]+\.)*nvidia\.com(:443)?(/.*)?", url) is not None
+
+
+def read_attributes(answer: Any, known: set[str]) -> dict[str, float] | str:
+    """Attribute -> value, perhaps not finite; or why the answer has none. A number alone is the attribute reward.
+
+    known: names that log-probabilities may be read under; a language model's tokens are not attributes.
+    """
+    try:
+        choice = answer["choices"][0]
+        content = choice["message"].get("content")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return f"no chat completion: {answer}"
+    if isinstance(content, int | float) and not isinstance(content, bool):
+        return {"reward": float(content)}
+    text = content if isinstance(content, str) else ""
+    if PAIRS.fullmatch(text):
+        pairs = PAIR.findall(text)
+        return {name: float(value) for name, value in pairs}
+    if re.fullmatch(rf"\s*{VALUE}\s*", text):
+        return {"reward": float(text)}
+    return _from_logprobs(choice, known) or f"no score in {content!r}"
+
+
+def _from_logprobs(choice: Mapping[str, Any], known: set[str]) -> dict[str, float] | None:
+    logprobs = choice.get("logprobs")
+    entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
+        return None
+    tokens = [str(entry.get("token", "")).strip() for entry in entries]
+    if len(entries) == 1 and re.fullmatch(VALUE, tokens[0]):
+        return {"reward": float(tokens[0])}
+    values = [entry.get("logprob") for entry in entries]
+    if set(tokens) <= known and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return {token: float(v) for token, v in zip(tokens, values, strict=True) if v is not None}
+    return None

@@ -1,0 +1,125 @@
+"""Rewards on a server: one request for each completion, several at once, and every score kept.
+
+A completion that can't be scored has its reason. Where the server itself is away, the run stops instead of
+going on without a reward: what was scored is in the cache, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from asyncio import TaskGroup
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from trimtab.errors import TrimtabError
+from trimtab.rewards.awaiting import wait_for
+from trimtab.rewards.base import Prompt, Reward, Scored
+from trimtab.rewards.cache import Item, ScoreCache
+from trimtab.rewards.endpoint import Endpoint, RefusedError, UnansweredError
+
+AWAY_AFTER = 16
+"""Completions in a row, or twice the concurrency where that is more, that the server left unanswered after all
+tries: then it is away, and what comes next would fare no better."""
+
+
+class RemoteReward(Reward):
+    """What remote kinds share; each says what it asks and how it reads the answer.
+
+    signature: also the key of its scores in the cache. on_score: called with how many of a call's distinct
+    completions are scored or given up, and how many there are.
+    """
+
+    path: str
+    """Of the endpoint, behind its address."""
+
+    def __init__(self, endpoint: Endpoint, signature: str, cache: ScoreCache | None = None) -> None:
+        self.name, self.signature = endpoint.name, signature
+        self.endpoint, self.cache = endpoint, cache
+        self.on_score: Callable[[int, int], None] = lambda done, of: None
+        self._unanswered = 0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.signature})"
+
+    @abstractmethod
+    def body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        """The request for a conversation whose last turn is to be scored."""
+
+    @abstractmethod
+    def read(self, answer: Any) -> Scored:
+        """The score in an answer, or why there is none. TrimtabError where no answer would have one."""
+
+    def scored(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        *,
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+    ) -> list[Scored]:
+        """One Scored for each completion, in order. The same prompt and completion are asked for once.
+
+        TrimtabError where the server refuses everything, or is away; scores that came before that are kept.
+        """
+        items: list[Item] = list(zip(prompts, completions, strict=True))
+        distinct = list(dict.fromkeys(items))
+        found = self.cache.get(self.signature, distinct) if self.cache is not None else {}
+        wanted = [item for item in distinct if item not in found]
+        if wanted:
+            try:
+                wait_for(self._ask_all(wanted, found))
+            except* TrimtabError as errors:
+                raise _first(errors) from None
+        return [found[item] for item in items]
+
+    async def _ask_all(self, wanted: Sequence[Item], found: dict[Item, Scored]) -> None:
+        left, before = iter(wanted), len(found)
+        total = before + len(wanted)
+
+        async def work(client: httpx.AsyncClient, left: Iterator[Item]) -> None:
+            for item in left:  # shared: each worker takes the next one
+                found[item] = await self._ask(client, item)
+                self.on_score(len(found), total)
+
+        async with self.endpoint.client() as client, TaskGroup() as workers:
+            for _ in range(min(self.endpoint.concurrency, len(wanted))):
+                workers.create_task(work(client, left))
+
+    async def _ask(self, client: httpx.AsyncClient, item: Item) -> Scored:
+        prompt, completion = item
+        try:
+            answer = await self.endpoint.ask(client, self.path, self.body(conversation(prompt, completion)))
+        except RefusedError as error:
+            return Scored(None, str(error))
+        except UnansweredError as error:
+            self._unanswered += 1
+            if self._unanswered >= max(AWAY_AFTER, 2 * self.endpoint.concurrency):
+                raise TrimtabError(
+                    f"reward {self.name}: {self._unanswered} completions in a row had no answer from "
+                    f"{self.endpoint.url}; the last: {error}. Once it answers again, the same command goes on."
+                ) from None
+            return Scored(None, str(error))
+        self._unanswered = 0
+        scored = self.read(answer)
+        if scored.score is not None and self.cache is not None:
+            self.cache.put(self.signature, item, scored)
+        return (
+            scored if scored.score is not None else Scored(None, self.endpoint.clean(scored.reason or "no score"))
+        )
+
+
+def conversation(prompt: Prompt, completion: str) -> list[dict[str, str]]:
+    """The prompt's turns, and the completion as the assistant's answer."""
+    turns = [("user", prompt)] if isinstance(prompt, str) else [(m.role, m.content) for m in prompt]
+    return [{"role": role, "content": content} for role, content in [*turns, ("assistant", completion)]]
+
+
+def _first(errors: BaseExceptionGroup[TrimtabError]) -> TrimtabError:
+    """Several workers may meet the same dead end at once."""
+    found: BaseException = errors
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, TrimtabError)
+    return found

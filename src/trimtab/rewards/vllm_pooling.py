@@ -1,0 +1,67 @@
+"""A reward model on a vLLM server: `vllm serve MODEL --runner pooling`, version 0.18 or newer.
+
+POST /pooling with the conversation, task classify: the server renders it in the model's own template and
+answers the classifier's logit. Source: vllm/entrypoints/pooling/pooling/protocol.py.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import SecretStr
+
+from trimtab.rewards.base import Scored
+from trimtab.rewards.cache import ScoreCache
+from trimtab.rewards.endpoint import Endpoint, checked_url
+from trimtab.rewards.remote import RemoteReward
+
+VERSION = 1
+"""Of what is asked and how it is read: part of the signature."""
+
+
+class VLLMPoolingReward(RemoteReward):
+    """base_url: the server's, with or without /v1; model: the name that it serves. asking: Endpoint's settings."""
+
+    path = "/pooling"
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        name: str | None = None,
+        *,
+        key: SecretStr | None = None,
+        cache: ScoreCache | None = None,
+        **asking: Any,
+    ) -> None:
+        name = name or model
+        # /pooling stands beside /v1, not in it.
+        url = checked_url(name, base_url, "base_url").removesuffix("/v1")
+        self.model = model
+        super().__init__(Endpoint(name, url, key, **asking), f"vllm|{VERSION}|{url}|{model}", cache)
+
+    def body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "messages": messages,
+            "task": "classify",
+            # With it a model with one label answers sigmoid(score), which is 1.0 for every good completion.
+            "use_activation": False,
+            "add_generation_prompt": False,
+        }
+
+    def read(self, answer: Any) -> Scored:
+        """data[0].data is one number. Several are scores of tokens or labels, and none is the completion's."""
+        try:
+            (row,) = answer["data"]
+            values = row["data"]
+        except (KeyError, TypeError, ValueError):
+            return Scored(None, f"no pooling answer: {answer}")
+        if not isinstance(values, list) or len(values) != 1 or type(values[0]) not in (int, float):
+            size = f"{len(values)} values" if isinstance(values, list) else type(values).__name__
+            return Scored(
+                None, f"{size} where one score was expected: is {self.model} a classifier with one label?"
+            )
+        score = float(values[0])
+        return Scored(score) if math.isfinite(score) else Scored(None, f"{self.name} gave {score}")

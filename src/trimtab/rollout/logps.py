@@ -1,0 +1,55 @@
+"""What a model gives completions that are there already: log-probabilities without gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trimtab.data.groups import CompletionGroup, cut_places, pack
+from trimtab.models.policy import Policy
+
+
+@contextmanager
+def evaluating(policy: Policy) -> Iterator[None]:
+    """Without gradients and in evaluation mode; every module's own mode is restored."""
+    training = [module for module in policy.modules() if module.training]
+    policy.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+        # Older torch keeps weights that autocast has cast in here without a gradient (pytorch's pull request
+        # 165068): a training step under the same autocast must not find them.
+        torch.clear_autocast_cache()
+
+
+def logps_of(
+    forward: Callable[..., Any],
+    groups: Sequence[CompletionGroup],
+    temperatures: Sequence[Sequence[float]] | None,
+    token_budget: int,
+    device: torch.device,
+) -> list[list[Tensor]]:
+    """A model's log-probabilities of each group's completions, without gradient; on the CPU.
+
+    temperatures: of each completion; None: 1.
+    """
+    out: list[list[Tensor]] = [[] for _ in groups]
+    with torch.no_grad():
+        for places in cut_places(groups, token_budget):
+            batch = pack([groups[i] for i in places]).to(device)
+            per_token = None
+            if temperatures is not None:
+                each = [t for i in places for t in temperatures[i]]
+                per_token = torch.tensor(each, device=device)[batch.owner]
+            logps_M = forward(batch, temperature=per_token).logps.cpu()
+            pieces = iter(logps_M.split(batch.lengths.tolist()))
+            for i in places:
+                out[i] = [next(pieces) for _ in groups[i].completions]
+    return out
