@@ -4,7 +4,7 @@ What becomes of an answer:
   200 with JSON                                         returned
   408, 409, 429, 5xx, no answer in time, a broken       asked again after a wait that doubles, with jitter, and is
   connection, an answer that is no JSON                 never shorter than Retry-After; at last UnansweredError
-  a redirect, 401, 403, 404                             TrimtabError: no other call would fare better
+  a redirect, 401 to 405, 410                           TrimtabError: no other call would fare better
   any other status                                      RefusedError: it is about this one request
 """
 
@@ -28,7 +28,7 @@ from trimtab.errors import TrimtabError
 
 AGAIN = {408, 409, 429}
 """Statuses below 500 that another try may mend."""
-STOP = {401, 403, 404}
+STOP = {401, 402, 403, 404, 405, 410}
 SHOWN = 200
 """Characters of a server's own words."""
 
@@ -107,7 +107,7 @@ class Endpoint:
         asked = getattr(error, "retry_after", None)
         backoff = self._backoff(state)
         # Those who were told the same second do not all come back in it.
-        return backoff if asked is None else max(backoff, asked + random.uniform(0, 0.1 * asked))
+        return backoff if asked is None else min(max(backoff, asked * random.uniform(1.0, 1.1)), self.longest_wait)
 
     async def _once(self, client: httpx.AsyncClient, url: str, content: bytes) -> Any:
         await self._turn()
@@ -150,7 +150,9 @@ class Endpoint:
             if self.key is None:
                 return "No key was sent: put it into the environment, and name its variable in api_key_variable."
             return "Check the key in the environment: it is not valid here."
-        if status == 404:
+        if status == 402:
+            return "The account has no credit left."
+        if status in (404, 405, 410):
             return "Check the reward's model and base_url: the server knows no such model, or no such path."
         return "Name the address that it redirects to: a key is not sent after it."
 
