@@ -21,6 +21,7 @@ from trimtab.data.records import read_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import measure as measuring
 from trimtab.evaluation.outputs import read_generations, read_scores
+from trimtab.gather import judged_by_a_part
 from trimtab.recipe import Recipe, parse, reward_named, stage_settings
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.settings import RewardSettings
@@ -284,6 +285,20 @@ def test_one_thing_by_two_names_is_one_thing() -> None:
     assert reward_named("nemotron").identity == RewardSettings(kind="nemotron", name="n", concurrency=1).identity
     assert reward_named("nemotron").identity != RewardSettings(kind="nemotron", attribute="coherence").identity
     assert reward_named("a.py:f").identity != reward_named("a.py:g").identity
+
+
+def test_a_judge_that_is_part_of_the_training_reward_is_told(model: Path) -> None:
+    """Weighted, or one of several: the same endpoint. Alone with weight 1 the results compare the two names."""
+
+    def parts(*rewards: Any) -> bool:
+        value = recipe(model)
+        value["grpo"]["rewards"] = list(rewards)
+        return judged_by_a_part(parse(Recipe, value, "r.yaml"))
+
+    assert parts({**ASKED, "name": "a"}, {"kind": "gold"})
+    assert parts({**ASKED, "weight": 0.5})
+    assert not parts(ASKED)
+    assert not parts({"kind": "gold"}, {"kind": "nemotron", "model": "another"})
 
 
 def test_help_names_what_may_score(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
