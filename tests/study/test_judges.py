@@ -187,7 +187,7 @@ def test_a_judge_that_was_stopped_goes_on_without_generating_again(
 
     with serving(key="another") as server:
         at(server)
-        with pytest.raises(TrimtabError, match=r"answers 401 .*the key"):
+        with pytest.raises(TrimtabError, match=r"answers 401 .*The key in NVIDIA_API_KEY is not valid"):
             run("nemotron")
         assert len(generated) == 1
     with serving(key=KEY) as server:
