@@ -101,7 +101,7 @@ def _training_reward(recipe: Recipe) -> str | None:
     return " + ".join(parts)
 
 
-def _judged_by_a_part(recipe: Recipe) -> bool:
+def judged_by_a_part(recipe: Recipe) -> bool:
     judge = recipe.judge
     if judge is None or "grpo" not in recipe.methods or _training_reward(recipe) == judge.words():
         return False
@@ -173,7 +173,7 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
     if recipe.judge is not None:
         found += judge_warnings(recipe.judge)
         # Where it is all of the training reward, the results say so themselves.
-        if _judged_by_a_part(recipe):
+        if judged_by_a_part(recipe):
             found.append(
                 f"The judge, {recipe.judge.words()}, is also part of the training reward: a win rate judged by "
                 "what was optimised shows little."
