@@ -6,14 +6,16 @@ import hashlib
 from pathlib import Path
 
 
-def hash_source(source: str) -> str:
-    """A model folder's or file's content; a hub name stands for itself."""
+def hash_source(source: str, nested: bool = False) -> str:
+    """A file's or model folder's content; a hub name stands for itself. nested: folders inside it too, as data
+    sets have them (links to folders are not followed: they may lead back)."""
     path = Path(source).expanduser()
     if not path.exists():
         return source
     digest = hashlib.blake2b(digest_size=16)
-    for file in [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file()):
-        digest.update(file.name.encode())
+    inside = path.rglob("*") if nested else path.iterdir() if path.is_dir() else ()
+    for file in [path] if path.is_file() else sorted(p for p in inside if p.is_file()):
+        digest.update((file.relative_to(path).as_posix() if nested and file != path else file.name).encode())
         with file.open("rb") as stream:
             while block := stream.read(2**22):
                 digest.update(block)

@@ -19,6 +19,7 @@ from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, encode_records
+from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.evaluation.outputs import (
@@ -30,13 +31,13 @@ from trimtab.evaluation.outputs import (
     write_rows,
 )
 from trimtab.evaluation.perplexity import fluency
-from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision
+from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision, trusting
 from trimtab.rewards.base import Prompt, Reward
 
 VERSION = 3
 
 
-class EvaluationSettings(BaseModel):
+class EvaluationSettings(TrustSettings):
     model_config = ConfigDict(extra="forbid")
 
     decoding: Decoding = Decoding()
@@ -74,8 +75,8 @@ def measure(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "inputs.json").unlink(missing_ok=True)  # what it vouched for is about to be replaced
     started = time.monotonic()
-    chat = ChatFormat(load_tokenizer(tokenizer or model), data)
-    policy = load_policy(model)
+    chat = ChatFormat(load_tokenizer(tokenizer or model, settings), data)
+    policy = load_policy(model, trusting(settings))
     policy.to(device).eval()
     _check_vocabulary(policy, chat, model)
     precision = resolve_precision(settings.precision, device)
@@ -124,7 +125,8 @@ def _fluency(
     precision: str,
     device: torch.device,
 ) -> Measured:
-    groups, _ = encode_records([record for record in validation if record.completions], chat, "first")
+    answered = [record for record in validation if record.completions and not record.is_unpaired]
+    groups, _ = encode_records(answered, chat, "first")
     if not groups:
         return Measured()
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trimtab.data.groups import PackedBatch
+from trimtab.data.trust import TrustSettings, refuse_pickles, refuse_remote_code
 from trimtab.errors import TrimtabError
 from trimtab.models import attention
 from trimtab.models.logprobs import Head, TokenStatistics, Wanted, token_logps
@@ -36,7 +37,7 @@ PolicyOutput = TokenStatistics
 """logps, and on request entropy, stop_logps and kl: see models/logprobs.py."""
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(TrustSettings):
     """How the policy is held in memory. Master weights are always float32."""
 
     model_config = ConfigDict(extra="forbid")
@@ -46,6 +47,11 @@ class ModelSettings(BaseModel):
     float32: with AVX-512's bf16 instructions alone, oneDNN's bf16 products measured 0.5 to 0.6 times as
     fast as its float32 ones, and a training step 0.73 to 0.99 times."""
     gradient_checkpointing: bool = False
+
+
+def trusting(trust: TrustSettings | None) -> ModelSettings:
+    """Default settings, but for what the folder may do."""
+    return ModelSettings(**trust.model_dump(include=set(TrustSettings.model_fields))) if trust else ModelSettings()
 
 
 class Policy(nn.Module):
@@ -152,8 +158,12 @@ def _disable_dropout(model: Any) -> None:
             module.attention_dropout = 0.0
 
 
-def check_model_source(source: str) -> None:
-    """Says early what is wrong with a local folder. A name that is no folder is left to the hub."""
+def check_model_source(source: str, trust: TrustSettings | None = None) -> None:
+    """Says early what is wrong with a local folder. A name that is no folder is left to the hub.
+
+    trust: what the folder may do; None: neither unpickle nor run code.
+    """
+    trust = trust or TrustSettings()
     folder = Path(source)
     if not folder.is_dir():
         if folder.exists() or source.startswith((".", "/", "~")):
@@ -161,6 +171,8 @@ def check_model_source(source: str) -> None:
         return
     if not (folder / "config.json").is_file():
         raise TrimtabError(f"model {source}: no config.json in it, so it is no Hugging Face model folder.")
+    refuse_remote_code(source, trust)
+    refuse_pickles(source, trust)
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         raise TrimtabError(
             f"model {source}: it has a config but no weights (model.safetensors). "
@@ -171,11 +183,13 @@ def check_model_source(source: str) -> None:
 def load_policy(source: str, settings: ModelSettings | None = None) -> Policy:
     """Loads a causal model in float32 from a folder or a hub name."""
     settings = settings or ModelSettings()
-    check_model_source(source)
+    check_model_source(source, settings)
     try:
         # Compared with what the weights ask for, so that a reward model is not read as a policy.
-        AutoConfig.from_pretrained(source)
-        model, info = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, **settings.loading
+        )
     except Exception as error:  # the libraries raise whatever they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrimtabError(f"model {source}: cannot be loaded as a causal language model: {reason}") from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.models.policy import Precision
 from trimtab.rewards.base import Reward
@@ -15,7 +16,7 @@ from trimtab.rewards.function import FunctionReward, load_function
 from trimtab.rewards.weighted import WeightedReward
 
 
-class RewardSettings(BaseModel):
+class RewardSettings(TrustSettings):
     """One reward. With several, the reward is their weighted sum."""
 
     model_config = ConfigDict(extra="forbid")
@@ -41,7 +42,7 @@ class RewardSettings(BaseModel):
     def _fits_its_kind(self) -> RewardSettings:
         of_kind = {
             "function": {"path", "name"},
-            "classifier": {"model", "tokenizer", "token_budget", "precision", "name"},
+            "classifier": {"model", "tokenizer", "token_budget", "precision", "name", *TrustSettings.model_fields},
         }.get(self.kind, set())
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         given = {name for name, default in defaults.items() if getattr(self, name) != default}
@@ -75,6 +76,7 @@ def _make(settings: RewardSettings, known: Mapping[str, Reward]) -> Reward:
             tokenizer=settings.tokenizer,
             token_budget=settings.token_budget,
             precision=settings.precision,
+            trust=settings,
         )
     if settings.kind not in known:
         needs = {"gold": "the sandbox", "trained": "a stage that trains a reward model"}[settings.kind]
