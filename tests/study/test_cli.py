@@ -367,3 +367,23 @@ def test_data_is_described_beside_the_model(
     assert (counts["rows"], counts["used"]) == (6, 5)
     assert counts["dropped"] == {"identical completions": 1}
     assert counts["dropped_rows"] == ["rows.jsonl:6: identical completions"]
+
+
+def test_audit(
+    run: Callable[..., tuple[int, str, str]],
+    dead_end: Callable[..., str],
+    write_jsonl: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tables on stdout, files where asked for; settings are those of training."""
+    monkeypatch.setenv("COLUMNS", "300")
+    data = write_jsonl([*PAIRS, {"question": "[bold]", "chosen": 3, "rejected": "b"}])
+    code, out, _ = run("audit", data, "--out", "found", "--set", "data.validation_rows=2")
+    assert code == 0
+    assert out.endswith("Audit: found/audit.md\n")
+    for part in ("train ┃ validation", "'chosen' must be text", "Layout: pairs (6)", "rows.jsonl:7"):
+        assert part in out
+    assert json.loads(Path("found/audit.json").read_text())["splits"]["train"]["rows"] == 4
+    assert run("audit", data)[:2] == (0, mock.ANY)
+    assert "no such file" in dead_end("audit", "absent.jsonl")
+    assert "unknown setting 'beta'" in dead_end("audit", data, "--set", "beta=1")

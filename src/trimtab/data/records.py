@@ -7,7 +7,7 @@ names file, row and what to do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -46,6 +46,7 @@ class Record:
     origin: file and row, "train.jsonl:17", for messages.
     columns: the row's other columns, which reward functions get by name.
     labels: KTO's, one per completion: whether it is desirable. ValueError where their number differs.
+    layout: the name of the layout that the row had.
     """
 
     prompt: Prompt
@@ -54,6 +55,7 @@ class Record:
     origin: str = ""
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     labels: tuple[bool, ...] | None = None
+    layout: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) != len(self.completions):
@@ -117,12 +119,13 @@ def to_record(row: Any, origin: str, settings: ReadingSettings | None = None) ->
         if not isinstance(row, Mapping):
             raise BadRowError(f"expected an object with named columns, found {type(row).__name__}.")
         row = _renamed(row, settings.columns)
-        content = layout_of(row).read(row)
+        layout = layout_of(row)
+        content = layout.read(row)
         prompt = _finished_prompt(content.prompt, row.get("system"), settings.dialogue == "turns")
     except BadRowError as error:
         raise BadRowError(f"{origin}: {error}") from None
     others = {key: value for key, value in row.items() if key not in OWN_COLUMNS}
-    return replace(Record(prompt, *content[1:3], origin, others), labels=content.labels)
+    return Record(prompt, content.completions, content.scores, origin, others, content.labels, layout.name)
 
 
 def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[str, Any]:
