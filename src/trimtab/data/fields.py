@@ -39,13 +39,14 @@ class Message:
     content: str
 
 
+TEXT_OR_TURNS = "text or a list of messages"
 Turns = tuple[Message, ...]
 Prompt = str | Turns
 
 
-def text_of(value: Any, column: str) -> str:
+def text_of(value: Any, column: str, wanted: str = "text") -> str:
     if not isinstance(value, str):
-        raise BadRowError(f"column {column!r} must be text or a list of messages, found {_kind(value)}.")
+        raise BadRowError(f"column {column!r} must be {wanted}, found {_kind(value)}.")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -75,14 +76,16 @@ def label_of(value: Any, column: str = "label") -> bool:
 
 
 def prompt_of(value: Any, column: str) -> Prompt:
-    return turns_of(value, column) if isinstance(value, list) else text_of(value, column)
+    return turns_of(value, column) if isinstance(value, list) else text_of(value, column, TEXT_OR_TURNS)
 
 
 def answer_of(value: Any, column: str) -> str:
     """The assistant's text: as it is, as a message, or as a conversation of one turn."""
     if isinstance(value, Mapping) and ({"role", "content"} <= set(value) or {"from", "value"} <= set(value)):
         value = [value]
-    return last_answer(turns_of(value, column), column) if isinstance(value, list) else text_of(value, column)
+    if isinstance(value, list):
+        return last_answer(turns_of(value, column), column)
+    return text_of(value, column, TEXT_OR_TURNS)
 
 
 def turns_of(value: Any, column: str) -> Turns:

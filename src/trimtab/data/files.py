@@ -48,7 +48,7 @@ def _rows_of_file(path: Path) -> Rows:
         raise TrimtabError(f"data {path}: the file is empty.")
     for magic, kind, advice in _OTHERWISE if reader is not _read_parquet else ():
         if start.startswith(magic):
-            raise TrimtabError(f"data {path}: this is {kind}, whatever its name says. {advice}")
+            raise TrimtabError(f"data {path}: this is {kind}. {advice}")
     return reader(path)
 
 
@@ -56,8 +56,9 @@ _OTHERWISE = (
     (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
     (b"PK\x03\x04", "a zip archive", "Unpack it first."),
     (b"PAR1", "a Parquet file", "Call it .parquet."),
-    (b"\xff\xfe", "UTF-16 text, not UTF-8", "Save it as UTF-8."),
-    (b"\xfe\xff", "UTF-16 text, not UTF-8", "Save it as UTF-8."),
+    (b"\xff\xfe\0\0", "UTF-32 text", "Save it as UTF-8."),
+    (b"\xff\xfe", "UTF-16 text", "Save it as UTF-8."),
+    (b"\xfe\xff", "UTF-16 text", "Save it as UTF-8."),
 )
 """What files begin with that are not the text that their names promise."""
 
@@ -84,6 +85,13 @@ def _read_jsonl(path: Path) -> Rows:
                 yield number, _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
                 yield number, BadRowError(f"not UTF-8 text ({error.reason}). Save it as UTF-8.")
+            except json.JSONDecodeError as error:  # its line number would be that within the line
+                yield (
+                    number,
+                    BadRowError(
+                        f"not valid JSON ({error.msg}, character {error.pos + 1}). Mend or remove the line."
+                    ),
+                )
             except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits too
                 yield number, BadRowError(f"not valid JSON ({error}). Mend or remove the line.")
 
@@ -147,7 +155,10 @@ def _load(name: str, split: str, config: str | None) -> Any:
 
     try:
         return datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the library raises many kinds; each means that there is no data
+    except Exception as raised:  # the library raises many kinds; each means that there is no data
+        error: BaseException = raised
+        while error.__cause__ is not None:  # "An error occurred while generating the dataset" says nothing
+            error = error.__cause__
         named = f" of config {config}" if config else ""
         what = "it can't be read" if Path(name).is_dir() else "no such file, and the hub could not give it"
         raise TrimtabError(
@@ -165,5 +176,5 @@ def _numbered(data: Iterable[Any], name: str) -> Rows:
         raise TrimtabError(f"data {name}: cannot be read after row {number} ({_line(error)}).") from None
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return (str(error).splitlines() or ["no reason given"])[0]

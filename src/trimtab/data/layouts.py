@@ -137,6 +137,8 @@ def _implicit_pair(row: Row) -> Content:
         if not shared:
             raise BadRowError(f"column 'prompt' is missing and nothing is shared. {columns_found(row)}")
         return Content(shared, (last_answer(left, "chosen"), last_answer(right, "rejected")), _scores(row))
+    if isinstance(chosen, Mapping) or isinstance(rejected, Mapping):  # ShareGPT's answers
+        raise BadRowError(f"column 'conversations' or 'prompt' is missing or null. {columns_found(row)}")
     before, better = _split_dialogue(text_of(chosen, "chosen"), "chosen")
     also_before, worse = _split_dialogue(text_of(rejected, "rejected"), "rejected")
     if before != also_before:
