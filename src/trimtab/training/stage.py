@@ -170,7 +170,7 @@ def stage_inputs(
         "version": method.version,
         "settings": without_asking(settings.model_dump()),
         "data": training,
-        "data_hashes": [hash_source(source) for source in sources],
+        "data_hashes": [hash_source(source, nested=True) for source in sources],
         "model": hash_source(model),
         "tokenizer": hash_source(tokenizer),
     }
@@ -233,7 +233,7 @@ def run_stage(
 
     reward: what GRPO optimises. judge: what it is watched with; it chooses nothing.
     """
-    check_model_source(model)
+    check_model_source(model, settings)
     inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
     scored_by = {"reward": reward, "judge": judge}
     inputs |= {part: one.signature for part, one in scored_by.items() if one is not None}
@@ -244,7 +244,7 @@ def run_stage(
         console.print(f"{name}: already done", highlight=False)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come right before this
         return out / "best"
-    chat = method.text_format(load_tokenizer(tokenizer or model), data)
+    chat = method.text_format(load_tokenizer(tokenizer or model, settings), data)
     splits = splits or split_records(data)
     train, train_counts = encode_records(splits.train, chat, method.completions)
     require_groups(train, train_counts, "training", data.train)
@@ -252,7 +252,7 @@ def run_stage(
     if splits.validation:
         require_groups(validation, validation_counts, "validation", data.validation or data.train)
     counts = {"train": train_counts.model_dump(), "validation": validation_counts.model_dump()}
-    write_json(out / "data.json", {**counts, "shared_prompts": splits.shared_prompts})
+    write_json(out / "data.json", {**counts, **splits.notes()})
     reset_peak_memory()
     policy = method.load(model, settings)
     _check_vocabulary(policy, train + validation, model)
