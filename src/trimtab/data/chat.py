@@ -236,7 +236,7 @@ def make_group(
         cause = "after truncation" if any(truncated) else "as tokens"
         reason = "completions" if len(set(record.completions)) == 1 else cause
         return Dropped(f"identical {reason}", record.origin)
-    return CompletionGroup(tuple(prompt), rows, index, tuple(truncated), record.scores)
+    return CompletionGroup(tuple(prompt), rows, index, tuple(truncated), record.scores, record.labels)
 
 
 def agree_on_special_tokens(chat: ChatFormat, model: Any) -> None:

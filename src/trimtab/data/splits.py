@@ -182,8 +182,9 @@ class Encoder(Protocol):
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped: ...
 
 
-CompletionsOf = Literal["first", "pair", "all", "none"]
-"""The best completion (SFT), best and worst (DPO), all, or none but the prompt (GRPO)."""
+CompletionsOf = Literal["first", "pair", "all", "labelled", "none"]
+"""The best completion (SFT), best and worst (DPO), all that are ranked, all with a label each (KTO), or none
+but the prompt (GRPO)."""
 PLACEHOLDER = "."
 """Stands where a group must have a completion and the method samples its own."""
 
@@ -191,8 +192,8 @@ PLACEHOLDER = "."
 def encode_records(
     records: Sequence[Record], chat: Encoder, completions: CompletionsOf
 ) -> tuple[list[CompletionGroup], SplitCounts]:
-    """Records -> completion groups. TrimtabError for labelled completions, unless only the prompts are wanted."""
-    if completions != "none":
+    """Records -> completion groups. TrimtabError for labelled completions where pairs or the best are wanted."""
+    if completions not in ("none", "labelled"):
         _refuse_labels(records)
     groups: list[CompletionGroup] = []
     dropped: Counter[str] = Counter()
@@ -236,12 +237,14 @@ def choose(record: Record, completions: CompletionsOf) -> Record:
         return replace(record, completions=(PLACEHOLDER,), scores=None, labels=None)
     if not record.completions:
         raise TrimtabError(f"{record.origin}: a prompt without a completion; only GRPO can train on that.")
-    if completions == "all":
-        return record
-    if completions == "pair" and len(record.completions) < 2:
+    if completions == "labelled":
+        return record if record.labels is not None else replace(record, labels=_labels_of(record))
+    if completions in ("pair", "all") and len(record.completions) < 2:
         raise TrimtabError(
             f"{record.origin}: one completion only; preference training needs 'chosen' and 'rejected'."
         )
+    if completions == "all":
+        return record
     picked = (0,) if completions == "first" else (0, len(record.completions) - 1)
     return replace(
         record,
@@ -249,6 +252,15 @@ def choose(record: Record, completions: CompletionsOf) -> Record:
         scores=tuple(record.scores[i] for i in picked) if record.scores else None,
         labels=tuple(record.labels[i] for i in picked) if record.labels else None,
     )
+
+
+def _labels_of(record: Record) -> tuple[bool, ...]:
+    """Of a pair or a ranking: the best is desirable, the others are not."""
+    if len(record.completions) < 2:
+        raise TrimtabError(
+            f"{record.origin}: one completion without a label; KTO needs 'label', or 'chosen' and 'rejected'."
+        )
+    return (True, *(False for _ in record.completions[1:]))
 
 
 def require_groups(groups: Sequence[CompletionGroup], counts: SplitCounts, split: str, source: str) -> None:
