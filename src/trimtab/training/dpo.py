@@ -256,4 +256,5 @@ def pair_metrics(
 
 def logp_metrics(chosen: Tensor, rejected: Tensor) -> Sums:
     count = float(chosen.numel())
+    chosen, rejected = chosen.detach(), rejected.detach()
     return {"logps/chosen": (float(chosen.sum()), count), "logps/rejected": (float(rejected.sum()), count)}
