@@ -102,6 +102,7 @@ def _training_reward(recipe: Recipe) -> str | None:
 
 
 def judged_by_a_part(recipe: Recipe) -> bool:
+    """Whether the judge is some of what GRPO optimises, but not all of it."""
     judge = recipe.judge
     if judge is None or "grpo" not in recipe.methods or _training_reward(recipe) == judge.words():
         return False
@@ -156,6 +157,7 @@ def chosen_lengths(chat: ChatFormat, records: Sequence[Record]) -> list[int]:
 
 
 def judge_warnings(judge: RewardSettings) -> list[str]:
+    """What to know of any results by this judge."""
     if not judge.only_within_prompts:
         return []
     return [
