@@ -24,7 +24,9 @@ FLOW = (
     "report",
     "recipe",
     "gather",
+    "export",
     "study",
+    "plan",
     "cli",
 )
 """A room imports only rooms to its left."""

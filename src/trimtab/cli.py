@@ -23,6 +23,12 @@ SMALLER = (
 )
 
 
+SCORERS = (
+    "file.py:function, a classifier's folder, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, "
+    "or gold (the sandbox's)"
+)
+
+
 class _Commands(TyperGroup):
     """Says how a stopped run goes on; typer would leave without a word."""
 
@@ -50,7 +56,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the tokenizer is, if elsewhere.")]
 Rewards = Annotated[
     list[str] | None,
-    typer.Option("--reward", help="file.py:function, a classifier's folder, or gold; may be given more than once."),
+    typer.Option("--reward", help=f"{SCORERS}; may be given more than once."),
 ]
 Validation = Annotated[str | None, typer.Option("--validation", help="Validation rows, if from elsewhere.")]
 
@@ -169,7 +175,7 @@ def evaluate(
     data: Data,
     out: Out,
     opponent: Annotated[str | None, typer.Option(help="The model that win rates are against.")] = None,
-    judge: Annotated[str | None, typer.Option(help="Who scores: gold (the sandbox's).")] = None,
+    judge: Annotated[str | None, typer.Option(help=f"Who scores, as with --reward: {SCORERS}.")] = None,
     tokenizer: Tokenizer = None,
     settings: Set = None,
 ) -> None:
@@ -187,6 +193,37 @@ def report(folder: Annotated[Path, typer.Argument(help="A study's folder, with r
     from trimtab.study import report_only
 
     print(f"Report: {report_only(folder)}")
+
+
+@app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="A recipe such as recipes/quickstart.yaml.")],
+    measure: Annotated[bool, typer.Option(help="Time a few steps of each stage on this machine.")] = True,
+    settings: Set = None,
+) -> None:
+    """Memory, time, reward calls and disk of a study, before they are spent."""
+    from trimtab.plan.estimate import make_plan
+    from trimtab.plan.tables import plan_tables
+    from trimtab.recipe import load_recipe
+
+    made = make_plan(load_recipe(recipe, settings or ()), measure)
+    for table in plan_tables(made):
+        _print_table(table.title, table.header, table.rows)
+    for line in made.notes:
+        print(line)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A stage's folder, or a study's with --method.")],
+    out: Out,
+    method: Annotated[str | None, typer.Option(help="Of a study: whose model, such as dpo.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a study of several training seeds: which.")] = None,
+) -> None:
+    """A finished model as a folder of its own, with a model card: ready to upload."""
+    from trimtab.export import export_model
+
+    print(f"Model: {export_model(folder, out, method, seed)}")
 
 
 @app.command()
@@ -210,6 +247,20 @@ def _print_results(results: Any) -> None:
     console.print(shown)
     for line in results.verdict:
         print(line)
+
+
+def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+
+    shown = Table(title=title, title_justify="left")
+    for column in header:
+        shown.add_column(column)
+    for row in rows:
+        shown.add_row(*row)
+    # Wide enough for a pipe or a file, too.
+    console = Console()
+    console = console if console.is_terminal else Console(width=140)
+    console.print(shown, highlight=False)
 
 
 def _quiet(debug: bool) -> None:

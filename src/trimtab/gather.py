@@ -23,11 +23,11 @@ from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
 from trimtab.evaluation.seeds import summarise_seeds
 from trimtab.recipe import Recipe
+from trimtab.rewards.settings import RewardSettings
 from trimtab.training.metrics import read_metrics
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu", "statsmodels")
 STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "grpo")
-GOLD = "the sandbox's gold judge"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def gather(
         chosen_texts(splits.test),
         chosen_lengths(chat, splits.test),
         name=recipe.name,
-        judge=GOLD if recipe.judge == "gold" else None,
+        judge=recipe.judge.words() if recipe.judge else None,
         training_reward=_training_reward(recipe),
         audit=audit(splits.train),
         curves={run.seed: {name: _curves(folder) for name, folder in run.stages().items()} for run in runs},
@@ -96,10 +96,16 @@ def _training_reward(recipe: Recipe) -> str | None:
         return None
     parts = []
     for one in recipe.grpo.rewards:
-        known = {"gold": GOLD, "trained": "a reward model trained on this study's preferences"}
-        text = known.get(one.kind) or one.name or one.path or one.model or one.kind
+        text = recipe.judge.words() if recipe.judge and one.identity == recipe.judge.identity else one.words()
         parts.append(text if one.weight == 1 else f"{one.weight:g} × {text}")
     return " + ".join(parts)
+
+
+def judged_by_a_part(recipe: Recipe) -> bool:
+    judge = recipe.judge
+    if judge is None or "grpo" not in recipe.methods or _training_reward(recipe) == judge.words():
+        return False
+    return any(one.identity == judge.identity for one in recipe.grpo.rewards)
 
 
 def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:
@@ -144,6 +150,15 @@ def chosen_lengths(chat: ChatFormat, records: Sequence[Record]) -> list[int]:
     return [len(chat.completion_ids(r.prompt, r.completions[0], chat.prompt_ids(r.prompt))) for r in records]
 
 
+def judge_warnings(judge: RewardSettings) -> list[str]:
+    if not judge.only_within_prompts:
+        return []
+    return [
+        f"Scores of {judge.words()} compare completions of one prompt only: a mean judge score over prompts has no "
+        "meaning of its own. Read win rates and paired differences."
+    ]
+
+
 def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> list[str]:
     found = []
     if recipe.sandbox is not None:
@@ -155,6 +170,14 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
         found.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")
     if splits.test is splits.validation:
         found.append("Evaluated on the validation rows, which also chose the checkpoints.")
+    if recipe.judge is not None:
+        found += judge_warnings(recipe.judge)
+        # Where it is all of the training reward, the results say so themselves.
+        if judged_by_a_part(recipe):
+            found.append(
+                f"The judge, {recipe.judge.words()}, is also part of the training reward: a win rate judged by "
+                "what was optimised shows little."
+            )
     for run in runs:
         for name, value in run.done().items():
             if value["best_step"] == 0:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
@@ -50,8 +50,9 @@ class Recipe(BaseModel):
     """Where the tokenizer is, when the model's folder has none or not the right one."""
     opponent: str | None = None
     """The model that win rates are against."""
-    judge: Literal["gold"] | None = None
-    """gold: the sandbox's own judge. None: no win rates."""
+    judge: RewardSettings | None = None
+    """Who scores completions for win rates: gold (the sandbox's own), or any other reward, by its short name
+    or with its settings. None: no win rates."""
     methods: list[MethodName] = ["base", "sft", "dpo"]
     data: DataSettings | None = None
     sandbox: SandboxSettings | None = None
@@ -66,12 +67,20 @@ class Recipe(BaseModel):
     grpo: GRPOSettings = GRPOSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        try:
+            return reward_named(value).model_dump(exclude_unset=True) if isinstance(value, str) else value
+        except TrimtabError as error:
+            raise ValueError(str(error)) from None
+
     @model_validator(mode="after")
     def _whole(self) -> Recipe:
         if (self.data is None) == (self.sandbox is None):
             raise ValueError("give either 'data' (your own) or 'sandbox' (the embedded world)")
-        if self.judge == "gold" and self.sandbox is None:
-            raise ValueError("judge 'gold' knows the sandbox's world only; leave it out for your own data")
+        if self.judge is not None:
+            check_judge(self.judge, in_sandbox=self.sandbox is not None)
         if (self.judge is None) != (self.opponent is None):
             raise ValueError("'judge' and 'opponent' go together: a win rate needs both")
         if not self.methods or len(set(self.methods)) != len(self.methods):
@@ -121,7 +130,7 @@ def stage_settings(
 ) -> tuple[TrainingSettings, DataSettings]:
     """The settings of one stage run by itself: `beta=0.2` is the method's, `data.max_length=512` the data's.
 
-    rewards: GRPO's, in short: file.py:function, a classifier's folder or hub name, or gold.
+    rewards: GRPO's, by their short names (see `reward_named`).
     """
     value = apply_overrides({}, overrides)
     rows = data_settings(data, validation, value.pop("data", {}))
@@ -130,9 +139,28 @@ def stage_settings(
     return parse(STAGES[method], value, f"--set ({method})"), rows
 
 
+def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:
+    if judge.kind == "gold" and not in_sandbox:
+        raise ValueError("judge 'gold' knows the sandbox's world only; leave it out for your own data")
+    if judge.kind == "trained":
+        raise ValueError("the judge can't be the reward model that the study trains: it is what GRPO optimises")
+    if judge.weight != 1:
+        raise ValueError("a judge has no weight: win rates compare its scores with each other")
+
+
 def reward_named(name: str) -> RewardSettings:
-    if name == "gold":
-        return RewardSettings(kind="gold")
+    """A reward by its short name: gold, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, file.py:function, or
+    a classifier's folder or hub name."""
+    kind, _, rest = name.partition(":")
+    if name in ("gold", "nemotron"):
+        return RewardSettings(kind=cast(Any, name))
+    if kind == "nemotron_local":
+        return parse(RewardSettings, {"kind": kind, "model": rest}, f"reward {name}")
+    if kind == "vllm":
+        model, _, url = rest.rpartition("@")
+        if not model or not url:
+            raise TrimtabError("reward vllm:…: write it as vllm:MODEL@http://HOST:PORT.")
+        return parse(RewardSettings, {"kind": kind, "model": model, "base_url": url}, "reward vllm:…")
     if ":" in name and not Path(name).is_dir():
         return RewardSettings(kind="function", path=name)
     return RewardSettings(kind="classifier", model=name)

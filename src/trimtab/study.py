@@ -20,12 +20,21 @@ from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results
 from trimtab.evaluation.summary import summarise
-from trimtab.gather import GOLD, STAGE_ORDER, SeedRun, chosen_lengths, chosen_texts, environment, gather
-from trimtab.recipe import Recipe, apply_overrides, data_settings, parse
+from trimtab.export import write_cards
+from trimtab.gather import (
+    STAGE_ORDER,
+    SeedRun,
+    chosen_lengths,
+    chosen_texts,
+    environment,
+    gather,
+    judge_warnings,
+)
+from trimtab.recipe import Recipe, apply_overrides, data_settings, parse, reward_named
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
-from trimtab.rewards.settings import make_reward
+from trimtab.rewards.settings import RewardSettings, check_remote, make_reward, without_asking
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.judge import GoldJudge
@@ -39,6 +48,8 @@ from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import SFT
 from trimtab.training.stage import StageMethod, run_stage
 
+SCORES = Path("cache") / "scores.sqlite"
+"""Of remote rewards, in a study's folder or an evaluation's."""
 METHODS: dict[str, type[StageMethod]] = {"sft": SFT, "dpo": DPO, "reward": RewardModelTraining, "grpo": GRPO}
 
 
@@ -56,8 +67,8 @@ def resolve_model(name: str) -> str:
     return str(folder)
 
 
-def judge_named(name: str | None) -> Reward | None:
-    return GoldJudge() if name == "gold" else None
+def make_judge(settings: RewardSettings | None, out: Path) -> Reward | None:
+    return make_reward([settings], known_rewards(), out / SCORES) if settings else None
 
 
 def claim_study(recipe: Recipe, out: Path, seeds: Sequence[int] = ()) -> None:
@@ -67,7 +78,7 @@ def claim_study(recipe: Recipe, out: Path, seeds: Sequence[int] = ()) -> None:
     if file.is_file() and (out / "environment.json").is_file():
         theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
         ours = yaml.safe_load(text)
-        differ = [key for key in ours if ours[key] != theirs.get(key)]
+        differ = [key for key in ours if without_asking(ours[key]) != without_asking(theirs.get(key))]
         began = any(p.name in ("metrics.jsonl", "done.json") for p in out.glob("seed-*/*/*/*"))
         if differ and not began:
             # It never began: another study may have the folder. The sandbox's rows were made for the other one.
@@ -122,12 +133,14 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
         splits.test = splits.validation
     if not splits.test:
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
-    runs = [run_seed(recipe_of_seed(recipe, seed), data, splits, out) for seed in wanted]
+    check_remote(recipe.grpo.rewards if "grpo" in recipe.methods else ())
+    judge = make_judge(recipe.judge, out)
+    runs = [run_seed(recipe_of_seed(recipe, seed), data, splits, out, judge) for seed in wanted]
 
     def shared(name: str, model: str) -> MethodOutputs:
         places = [out / f"seed-{seed}" for seed in wanted]
         place = next((p for p in places if (p / "evaluation" / name).is_dir()), places[0])
-        return evaluate_one(name, model, recipe, data, splits, place)
+        return evaluate_one(name, model, recipe, data, splits, place, judge)
 
     fixed = [shared("base", runs[0].models["base"])] if "base" in recipe.methods else []
     opponent = None
@@ -138,15 +151,19 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
     results = gather(recipe, chat, splits, runs, fixed, opponent)
     results.write(out / "results.json")
     write_report(results, out)
+    for run in runs:
+        write_cards(results, run.stages())
     return results
 
 
-def run_seed(recipe: Recipe, data: DataSettings, splits: Splits, out: Path) -> SeedRun:
+def run_seed(recipe: Recipe, data: DataSettings, splits: Splits, out: Path, judge: Reward | None) -> SeedRun:
     """Trains and evaluates every method with the recipe's seed; what is done already is kept."""
     folder = out / f"seed-{recipe.seed}"
-    models = train_methods(recipe, data, splits, folder, out / "cache")
+    models = train_methods(recipe, data, splits, folder, out / "cache", judge)
     outputs = [
-        evaluate_one(name, model, recipe, data, splits, folder) for name, model in models.items() if name != "base"
+        evaluate_one(name, model, recipe, data, splits, folder, judge)
+        for name, model in models.items()
+        if name != "base"
     ]
     return SeedRun(recipe.seed, folder, models, outputs)
 
@@ -170,7 +187,9 @@ def recipe_of_seed(recipe: Recipe, seed: int) -> Recipe:
     return parse(Recipe, value, f"--seeds {seed}")
 
 
-def train_methods(recipe: Recipe, data: DataSettings, splits: Splits, seed: Path, cache: Path) -> dict[str, str]:
+def train_methods(
+    recipe: Recipe, data: DataSettings, splits: Splits, seed: Path, cache: Path, judge: Reward | None
+) -> dict[str, str]:
     """Method -> folder of its model. DPO and GRPO start from SFT, which is also their reference."""
     base = resolve_model(recipe.model)
     models = {"base": base} if "base" in recipe.methods else {}
@@ -200,8 +219,7 @@ def train_methods(recipe: Recipe, data: DataSettings, splits: Splits, seed: Path
             start = recipe.reward_model or models["sft"]
             proxy = run("reward", RewardModelTraining, recipe.reward, start, None)
             known["trained"] = ClassifierReward(proxy, name="proxy")
-        reward = make_reward(recipe.grpo.rewards, known)
-        judge = judge_named(recipe.judge)
+        reward = make_reward(recipe.grpo.rewards, known, cache / SCORES.name)
         models["grpo"] = run("grpo", GRPO, recipe.grpo, models["sft"], None, reward=reward, judge=judge)
     return {name: model for name, model in models.items() if name in wanted}
 
@@ -215,12 +233,20 @@ def run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
     """`trimtab sft | dpo | reward | grpo`: one stage by itself."""
-    reward = make_reward(settings.rewards, known_rewards()) if isinstance(settings, GRPOSettings) else None
+    reward = None
+    if isinstance(settings, GRPOSettings):
+        reward = make_reward(settings.rewards, known_rewards(), out / SCORES.name)
     return run_stage(method, METHODS[method], settings, data, resolve_model(model), out, tokenizer, reward=reward)
 
 
 def evaluate_one(
-    name: str, model: str, recipe: Recipe, data: DataSettings, splits: Splits, seed: Path
+    name: str,
+    model: str,
+    recipe: Recipe,
+    data: DataSettings,
+    splits: Splits,
+    seed: Path,
+    judge: Reward | None,
 ) -> MethodOutputs:
     tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer and name == "base" else None
     return measure(
@@ -231,7 +257,7 @@ def evaluate_one(
         splits.validation,
         recipe.evaluation,
         data,
-        judge_named(recipe.judge),
+        judge,
         seed / "evaluation" / name,
         tokenizer,
         say,
@@ -266,14 +292,14 @@ def evaluate_only(
     """`trimtab evaluate`: one model on all rows of a data set, against an opponent where one is named."""
     if (judge is None) != (opponent is None):
         raise TrimtabError("--judge and --opponent go together: a win rate needs both.")
-    if judge not in (None, "gold"):
-        raise TrimtabError(f"--judge {judge!r}: unknown judge. Known: gold (the sandbox's).")
+    named = reward_named(judge) if judge else None
+    scorer = make_judge(named, out)
     where, settings, rows, records = evaluation_inputs(model, data, overrides)
 
     def one(name: str, source: str, its_tokenizer: str | None) -> MethodOutputs:
         folder = out / "evaluation" / name
         return measure(
-            name, source, hash_source(source), records, records, settings, rows, judge_named(judge), folder,
+            name, source, hash_source(source), records, records, settings, rows, scorer, folder,
             its_tokenizer, say,
         )  # fmt: skip
 
@@ -286,7 +312,8 @@ def evaluate_only(
         chosen_texts(records),
         chosen_lengths(chat, records),
         name=out.name,
-        judge=GOLD if judge else None,
+        judge=named.words() if named else None,
+        warnings=judge_warnings(named) if named else [],
         provenance=Provenance(
             versions=environment(0)["versions"],
             device=environment(0)["device"],

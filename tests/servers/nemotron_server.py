@@ -45,7 +45,7 @@ def score_of(messages: list[dict[str, str]]) -> float:
 
 class RewardServer(ThreadingHTTPServer):
     """port: 0 for any that is free. key: what requests must carry. status: of every answer, where given.
-    hang: seconds that a hanging request is held. delay: seconds before every other answer."""
+    hang: seconds that a hanging request is held. delay: seconds before every answer. asked: of Retry-After."""
 
     daemon_threads = True
     block_on_close = False
@@ -61,11 +61,12 @@ class RewardServer(ThreadingHTTPServer):
         status: int | None = None,
         hang: float = 60.0,
         delay: float = 0.0,
+        asked: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.fault_rate, self.faults, self.key, self.status = fault_rate, faults, key, status
-        self.hang, self.delay, self.seed = hang, delay, seed
+        self.hang, self.delay, self.seed, self.wait = hang, delay, seed, asked
         self.asked: Counter[str] = Counter()
         self.scored: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -143,9 +144,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _fail(self, fault: str) -> None:
         if fault.startswith("429"):
-            # A date in whole seconds: the one that is passing asks for no wait at all.
-            asked = {"429 with seconds": "0", "429 with a date": formatdate(usegmt=True)}.get(fault)
-            self._send(429, b'{"error": "too many requests"}', {"Retry-After": asked} if asked else {})
+            wait = self.server.wait
+            asked = {"429 with seconds": str(wait), "429 with a date": formatdate(time.time() + wait, usegmt=True)}
+            self._send(
+                429, b'{"error": "too many requests"}', {"Retry-After": asked[fault]} if fault in asked else {}
+            )
         elif fault in ("500", "503"):
             self._send(int(fault), b'{"error": "internal"}')
         elif fault == "hang":

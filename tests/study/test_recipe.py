@@ -125,7 +125,9 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 def test_what_must_go_together() -> None:
     both = {"judge": "gold", "opponent": "sandbox:instruct"}
-    assert recipe(SANDBOX | both).judge == "gold"
+    judge = recipe(SANDBOX | both).judge
+    assert judge is not None
+    assert judge.kind == "gold"
     for one in both:
         assert "'judge' and 'opponent' go together" in message(SANDBOX | {one: both[one]})
     assert "judge 'gold' knows the sandbox's world only" in message(OWN | both)

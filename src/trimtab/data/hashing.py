@@ -7,12 +7,16 @@ from pathlib import Path
 
 
 def hash_source(source: str) -> str:
-    """A model folder's or file's content; a hub name stands for itself."""
+    """A model folder's or file's content; a hub name stands for itself. A folder's README.md, its model card,
+    changes nothing that the model does, and is left out."""
     path = Path(source).expanduser()
     if not path.exists():
         return source
     digest = hashlib.blake2b(digest_size=16)
-    for file in [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file()):
+    inside = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    if path.is_dir():
+        inside = [file for file in inside if file.name != "README.md"]
+    for file in inside:
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(2**22):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,11 @@ from trimtab.evaluation.outputs import (
 from trimtab.evaluation.perplexity import fluency
 from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision
 from trimtab.rewards.base import Prompt, Reward
+from trimtab.rewards.remote import RemoteReward
 
 VERSION = 3
+SCORES_SAID_EVERY = 10.0
+"""Seconds between lines on how far a remote judge is."""
 
 
 class EvaluationSettings(BaseModel):
@@ -65,15 +69,46 @@ def measure(
     tokenizer: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> MethodOutputs:
-    """Generates, scores and measures, or reads what an earlier run left."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    inputs = _inputs(model_hash, tokenizer or model, test, validation, settings, data, judge, device)
-    if _done(folder, inputs):
+    """Generates, scores and measures, or reads what an earlier run left.
+
+    Completions have a voucher of their own, so a run that was stopped while a slow judge scored, or that has
+    another judge, does not generate them again. Scores that a server failed to give are asked for anew.
+    """
+    inputs = _inputs(model_hash, tokenizer or model, test, validation, settings, data, judge, _device())
+    finished = _vouched(folder / "inputs.json", inputs)
+    missing = sum(s.score is None for s in _read(name, folder, judge).scores) if finished else 0
+    if finished and not (missing and isinstance(judge, RemoteReward)):
         report(f"evaluation of {name}: already done")
         return _read(name, folder, judge)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "inputs.json").unlink(missing_ok=True)  # what it vouched for is about to be replaced
+    generated = {key: value for key, value in inputs.items() if key != "judge"}
+    if not finished:
+        # What they vouched for is about to be replaced.
+        (folder / "inputs.json").unlink(missing_ok=True)
+        if not _vouched(folder / "generated.json", generated):
+            (folder / "generated.json").unlink(missing_ok=True)
+            _generate(name, model, test, validation, settings, data, folder, tokenizer, report)
+            _vouch(folder / "generated.json", generated)
+    if judge is not None:
+        _judge(name, judge, test, folder, report)
+    _vouch(folder / "inputs.json", inputs)
+    return _read(name, folder, judge)
+
+
+def _generate(
+    name: str,
+    model: str,
+    test: Sequence[Record],
+    validation: Sequence[Record],
+    settings: EvaluationSettings,
+    data: DataSettings,
+    folder: Path,
+    tokenizer: str | None,
+    report: Callable[[str], None],
+) -> None:
+    """Writes generations.jsonl and measures.json."""
     started = time.monotonic()
+    device = _device()
     chat = ChatFormat(load_tokenizer(tokenizer or model), data)
     policy = load_policy(model)
     policy.to(device).eval()
@@ -97,14 +132,42 @@ def measure(
         for i, (r, g) in enumerate(zip(test, rows, strict=True))
     ]
     write_rows(folder / "generations.jsonl", generations)
-    if judge is not None:
-        write_rows(folder / "scores.jsonl", score_all(judge, [r.prompt for r in test], generations))
     measured.seconds = time.monotonic() - started
-    (folder / "measures.json").write_text(measured.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    aside = folder / "inputs.json.part"
-    aside.write_text(json.dumps(inputs, indent=2) + "\n", encoding="utf-8")
-    aside.replace(folder / "inputs.json")
-    return _read(name, folder, judge)
+    _write_measured(folder, measured)
+
+
+def _judge(name: str, judge: Reward, test: Sequence[Record], folder: Path, report: Callable[[str], None]) -> None:
+    """Writes scores.jsonl, and says how many scores are missing and why."""
+    started = time.monotonic()
+    if isinstance(judge, RemoteReward):
+        judge.on_score = _paced(lambda done, of: report(f"evaluation of {name}: {done}/{of} scores"))
+    generations = read_generations(folder / "generations.jsonl")
+    scores = score_all(judge, [record.prompt for record in test], generations)
+    write_rows(folder / "scores.jsonl", scores)
+    reasons = Counter(s.reason for s in scores if s.score is None)
+    if reasons:
+        (reason, count), *others = reasons.most_common()
+        more = f", and {len(others)} other reasons (scores.jsonl)" if others else ""
+        report(
+            f"warning: evaluation of {name}: {reasons.total()} of {len(scores)} completions have no score "
+            f"({count} × {reason}{more})"
+        )
+    measured = _read_measured(folder)
+    measured.seconds += time.monotonic() - started
+    _write_measured(folder, measured)
+
+
+def _paced(report: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """The same, but not more often than a person reads."""
+    last = time.monotonic()
+
+    def paced(done: int, of: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > SCORES_SAID_EVERY:
+            last = time.monotonic()
+            report(done, of)
+
+    return paced
 
 
 def _check_vocabulary(policy: Policy, chat: ChatFormat, model: str) -> None:
@@ -175,13 +238,34 @@ def _inputs(
     }
 
 
-def _done(folder: Path, inputs: dict[str, Any]) -> bool:
-    file = folder / "inputs.json"
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _vouched(file: Path, inputs: dict[str, Any]) -> bool:
     return file.is_file() and json.loads(file.read_text(encoding="utf-8")) == inputs
 
 
+def _vouch(file: Path, inputs: dict[str, Any]) -> None:
+    _write_aside(file, json.dumps(inputs, indent=2) + "\n")
+
+
+def _read_measured(folder: Path) -> Measured:
+    return Measured.model_validate_json((folder / "measures.json").read_text(encoding="utf-8"))
+
+
+def _write_measured(folder: Path, measured: Measured) -> None:
+    _write_aside(folder / "measures.json", measured.model_dump_json(indent=2) + "\n")
+
+
+def _write_aside(file: Path, text: str) -> None:
+    aside = file.with_name(file.name + ".part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(file)
+
+
 def _read(name: str, folder: Path, judge: Reward | None) -> MethodOutputs:
-    measured = Measured.model_validate_json((folder / "measures.json").read_text(encoding="utf-8"))
+    measured = _read_measured(folder)
     return MethodOutputs(
         name,
         read_generations(folder / "generations.jsonl"),

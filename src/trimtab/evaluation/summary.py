@@ -34,7 +34,7 @@ from trimtab.evaluation.statistics import (
     holm,
     paired_difference,
 )
-from trimtab.evaluation.verdict import verdict, warnings_of
+from trimtab.evaluation.verdict import mostly_missing, verdict, warnings_of
 from trimtab.evaluation.win_rate import outcomes, win_rate
 
 __all__ = ["Generation", "MethodOutputs", "Score", "compare", "method_result", "summarise"]
@@ -266,8 +266,8 @@ def summarise(
 
 
 def worded(results: Results, warnings: Sequence[str]) -> Results:
-    """With its warnings, these first, and its verdict."""
-    results.warnings = [*warnings, *warnings_of(results)]
+    """With its warnings, these first (but for missing scores), and its verdict."""
+    results.warnings = [*mostly_missing(results), *warnings, *warnings_of(results)]
     results.verdict = verdict(results)
     results.summary = results.verdict[0] if results.verdict else ""
     return results

@@ -226,7 +226,9 @@ def _listed(names: list[str]) -> str:
 def verdict(results: Results) -> list[str]:
     """Sentences, the answer first: the best, each against the opponent, the start, and at equal length."""
     names = ordered_methods(results.methods)
-    sentences: list[str | None] = [_best(results)]
+    lacking = mostly_missing(results)
+    sentences: list[str | None] = ["No conclusion: most of the judge's scores are missing."] if lacking else []
+    sentences += [] if lacking else [_best(results)]
     for name in names:
         w = results.methods[name].win_rate
         if w is not None:
@@ -254,6 +256,16 @@ def _win_rate_warnings(name: str, w: WinRate) -> list[str]:
     if w.n and w.ties / w.n > MANY_TIES:
         found.append(f"{label(name)}: {percent(w.ties / w.n)} of its prompts are ties, counted as half.")
     return found
+
+
+def mostly_missing(results: Results) -> list[str]:
+    """Methods of which more prompts lack a score than have one, in words for the head of everything."""
+    return [
+        f"MOST SCORES ARE MISSING: {label(name)} has a score for {w.n} of {w.n + w.missing} prompts, and its win "
+        "rate is of those alone. Run the same command again once the judge answers; trust none of it until then."
+        for name in ordered_methods(results.methods)
+        if (w := results.methods[name].win_rate) is not None and w.missing > w.n
+    ]
 
 
 def _turns(w: WinRate) -> bool:

@@ -223,7 +223,7 @@ def _check_config(source: str, config: Any, trained: bool, new_head: bool) -> No
         kind = ", ".join(config.architectures or ()) or config.model_type
         raise TrimtabError(
             f"model {source}: no sequence classifier but {kind}, whose scoring head would be random. "
-            "Name a trained reward model."
+            "Name a trained reward model. (Nemotron's -HF ones are language models: reward kind nemotron_local.)"
         )
 
 

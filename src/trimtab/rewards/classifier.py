@@ -7,9 +7,8 @@ grouped, so that families that serve the tree compute each prompt once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,15 +19,13 @@ from trimtab.data.pairs import reward_format
 from trimtab.errors import TrimtabError
 from trimtab.models.policy import Precision, hash_weights, resolve_precision
 from trimtab.models.reward_model import for_scoring, load_reward_model
-from trimtab.rewards.base import Prompt, Reward, Scored
+from trimtab.rewards.local import LocalReward, Row
 
 VERSION = 1
 """Of how rows are rendered: part of the signature."""
 
-Row = tuple[tuple[int, ...], tuple[int, ...]]
 
-
-class ClassifierReward(Reward):
+class ClassifierReward(LocalReward):
     """Scores with a folder or hub model that transformers loads as a sequence classifier.
 
     source: the classifier; TrimtabError unless it has one label and a trained head. tokenizer: where its
@@ -66,46 +63,15 @@ class ClassifierReward(Reward):
         reads = "" if tokenizer is None else f"|{hash_source(tokenizer)}"
         self.signature = f"classifier|{VERSION}|{weights}{reads}|{self.precision}"
 
-    def scored(
-        self,
-        prompts: Sequence[Prompt],
-        completions: Sequence[str],
-        *,
-        completion_ids: Sequence[Sequence[int]] | None = None,
-        columns: Mapping[str, Sequence[Any]] | None = None,
-    ) -> list[Scored]:
-        """One Scored for each completion, in order. No score for a row that the template refuses, that has
-        more tokens than the model positions (nothing is ever cut), or whose score is not finite."""
-        out: list[Scored] = []
-        rows: dict[int, Row] = {}
-        for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-            found = self._row(prompt, completion)
-            out.append(Scored(None, found if isinstance(found, str) else None))
-            if not isinstance(found, str):
-                rows[i] = found
-        for places, members in self._passes(rows):
-            for i, score in zip(places, self._score(members), strict=True):
-                finite = math.isfinite(score)
-                out[i] = Scored(score) if finite else Scored(None, f"{self.name} gave {score}")
-        return out
-
-    def _row(self, prompt: Prompt, completion: str) -> Row | str:
-        """The tokens of the prompt and of the completion, or why there is nothing to score."""
-        try:
-            before, (after,) = self.form.tokens(prompt, [completion])
-        except TrimtabError as error:
-            return str(error)
-        if not before or not after:
-            return "empty prompt" if not before else "empty completion"
-        limit = self.model.max_length
-        if limit is not None and len(before) + len(after) > limit:
-            return f"{len(before) + len(after)} tokens, but {self.name} takes {limit}"
-        return tuple(before), tuple(after)
+    @property
+    def limit(self) -> int | None:
+        return self.model.max_length
 
     def _passes(self, rows: Mapping[int, Row]) -> Iterator[tuple[list[int], list[CompletionGroup]]]:
         """Groups of rows within the token budget, each pass with the places of its completions."""
         if not self.model.uses_tree:
-            yield from self._padded_passes(rows)
+            for members, alone in super()._passes(rows):
+                yield members, [for_scoring(group) for group in alone]
             return
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for i, (prompt, _) in rows.items():
@@ -122,20 +88,8 @@ class ClassifierReward(Reward):
         groups = [
             for_scoring(CompletionGroup(rows[group[0]][0], tuple(rows[i][1] for i in group))) for group in places
         ]
-        for members in cut_places(groups, self.token_budget):
-            yield [i for m in members for i in places[m]], [groups[m] for m in members]
-
-    def _padded_passes(self, rows: Mapping[int, Row]) -> Iterator[tuple[list[int], list[CompletionGroup]]]:
-        """Rows of like length together: each costs as much as the longest of its pass."""
-
-        def length(i: int) -> int:
-            return len(rows[i][0]) + len(rows[i][1])
-
-        left = sorted(rows, key=lambda i: (-length(i), i))
-        while left:
-            size = max(1, self.token_budget // length(left[0]))
-            yield left[:size], [for_scoring(CompletionGroup(rows[i][0], (rows[i][1],))) for i in left[:size]]
-            left = left[size:]
+        for chosen in cut_places(groups, self.token_budget):
+            yield [i for m in chosen for i in places[m]], [groups[m] for m in chosen]
 
     def _score(self, groups: list[CompletionGroup]) -> list[float]:
         batch = pack(groups).to(self.device)

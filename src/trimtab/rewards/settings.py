@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trimtab.errors import TrimtabError
 from trimtab.models.policy import Precision
 from trimtab.rewards.base import Reward
+from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.classifier import ClassifierReward
+from trimtab.rewards.endpoint import checked_url
 from trimtab.rewards.function import FunctionReward, load_function
+from trimtab.rewards.nemotron import MODEL as NEMOTRON
+from trimtab.rewards.nemotron import NemotronReward
+from trimtab.rewards.nemotron_local import NemotronLocalReward
+from trimtab.rewards.remote import RemoteReward
+from trimtab.rewards.vllm_pooling import VLLMPoolingReward
 from trimtab.rewards.weighted import WeightedReward
+
+GOLD = "the sandbox's gold judge"
+_ASKING = {"concurrency", "requests_per_minute", "timeout", "retries", "backoff", "longest_wait"}
+_REMOTE = {"model", "name", "base_url", "api_key_variable", "cache", *_ASKING}
+_LOCAL = {"model", "name", "tokenizer", "token_budget", "precision"}
+OF_KIND: dict[str, set[str]] = {
+    "function": {"path", "name"},
+    "classifier": _LOCAL,
+    "nemotron": {"attribute", *_REMOTE},
+    "nemotron_local": _LOCAL,
+    "vllm": _REMOTE,
+}
+NEEDED = {
+    "function": ("path",),
+    "classifier": ("model",),
+    "nemotron_local": ("model",),
+    "vllm": ("base_url", "model"),
+}
+NO_MATTER = {"cache", "api_key_variable", *_ASKING}
+"""How a server is asked: no score depends on it, so a run may go on with other values."""
 
 
 class RewardSettings(BaseModel):
@@ -20,63 +49,149 @@ class RewardSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["function", "classifier", "gold", "trained"]
-    """function: of Python. classifier: a local model. gold: the sandbox's judge. trained: the reward model
-    that the study trains."""
+    kind: Literal["function", "classifier", "nemotron", "nemotron_local", "vllm", "gold", "trained"]
+    """function: of Python. classifier: a local model. nemotron: NVIDIA's endpoint, or one like it.
+    nemotron_local: a Nemotron-HF language model, here. vllm: a vLLM pooling server. gold: the sandbox's
+    judge. trained: the reward model that the study trains."""
     path: str | None = None
     """function: path/to/file.py:name or package.module:name."""
     model: str | None = None
-    """classifier: a Hugging Face folder or hub name with one label."""
+    """classifier, nemotron_local: a Hugging Face folder or hub name. nemotron, vllm: as the server names it;
+    of nemotron None is the 70B model."""
     tokenizer: str | None = None
-    """classifier: where it is not the model's own."""
+    """classifier, nemotron_local: where it is not the model's own."""
     token_budget: int = Field(8192, gt=0)
-    """classifier: tokens of a pass."""
+    """classifier, nemotron_local: tokens of a pass."""
     precision: Precision = "float32"
-    """classifier: of the products."""
+    """classifier: of the products. nemotron_local: of the weights too."""
+    attribute: str | None = None
+    """nemotron: which of a model's several ratings."""
+    base_url: str | None = None
+    """nemotron, vllm: where the server is. nemotron: None: $NVIDIA_API_BASE_URL, or NVIDIA's."""
+    api_key_variable: str | None = None
+    """nemotron, vllm: the environment variable that holds the key; never the key itself."""
+    concurrency: int = Field(16, gt=0)
+    """nemotron, vllm: requests at once."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """nemotron, vllm: at most, retries included; None: no limit."""
+    timeout: float = Field(120.0, gt=0)
+    """nemotron, vllm: seconds for an answer."""
+    retries: int = Field(6, ge=0)
+    """nemotron, vllm: after the first try."""
+    backoff: float = Field(1.0, ge=0)
+    """nemotron, vllm: seconds that the first wait may last; each further one twice that."""
+    longest_wait: float = Field(120.0, ge=0)
+    """nemotron, vllm: seconds that any wait may last, also where the server asks for more."""
+    cache: str | None = None
+    """nemotron, vllm: the file of scores, to share it between runs; None: one in the run's folder."""
     weight: float = Field(1.0, allow_inf_nan=False)
     name: str | None = None
-    """function, classifier: in logs and breakdowns, instead of the function's or the folder's."""
+    """All but gold and trained: in logs and breakdowns, instead of the function's, folder's or model's."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> RewardSettings:
-        of_kind = {
-            "function": {"path", "name"},
-            "classifier": {"model", "tokenizer", "token_budget", "precision", "name"},
-        }.get(self.kind, set())
         defaults = {name: field.default for name, field in type(self).model_fields.items()}
         given = {name for name, default in defaults.items() if getattr(self, name) != default}
-        if foreign := sorted(given - of_kind - {"kind", "weight"}):
+        if foreign := sorted(given - OF_KIND.get(self.kind, set()) - {"kind", "weight"}):
             raise ValueError(f"a reward of kind {self.kind} takes no {', '.join(foreign)}")
-        needed = {"function": "path", "classifier": "model"}.get(self.kind)
-        if needed and not getattr(self, needed):
-            raise ValueError(f"a reward of kind {self.kind} needs {needed}")
+        if lacking := [name for name in NEEDED.get(self.kind, ()) if not getattr(self, name)]:
+            raise ValueError(f"a reward of kind {self.kind} needs {' and '.join(lacking)}")
+        if self.api_key_variable and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_variable):
+            # Perhaps the key itself, which must not be shown.
+            raise ValueError("api_key_variable is the name of an environment variable, such as NVIDIA_API_KEY")
+        if self.base_url:
+            try:
+                checked_url(self.name or self.kind, self.base_url, "base_url")
+            except TrimtabError as error:
+                raise ValueError(str(error)) from None
         return self
 
+    @property
+    def is_remote(self) -> bool:
+        return self.kind in ("nemotron", "vllm")
 
-def make_reward(settings: Sequence[RewardSettings], known: Mapping[str, Reward]) -> Reward:
+    @property
+    def only_within_prompts(self) -> bool:
+        """Whether scores of different prompts have no common scale, as Nemotron's cards say."""
+        return self.kind in ("nemotron", "nemotron_local")
+
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        """What scores, whatever it is called or weighs and wherever it runs."""
+        if self.kind in ("function", "gold", "trained"):
+            return (self.kind, self.path)
+        return ("model", self._model, self.attribute)
+
+    @property
+    def _model(self) -> str | None:
+        return self.model or (NEMOTRON if self.kind == "nemotron" else None)
+
+    def words(self) -> str:
+        """For reports: what it is, and what it is called where that says something else."""
+        known = {"gold": GOLD, "trained": "a reward model trained on this study's preferences"}
+        what = known.get(self.kind) or self.path or self._model or self.kind
+        what += f" ({self.attribute})" if self.attribute else ""
+        return what if self.name in (None, what) else f"{self.name} ({what})"
+
+
+def without_asking(value: Any) -> Any:
+    """Dumped settings, with what no score depends on left out of the rewards among them."""
+    if isinstance(value, dict):
+        dropped = NO_MATTER if "kind" in value and "weight" in value else set()
+        return {k: without_asking(v) for k, v in value.items() if k not in dropped}
+    return [without_asking(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def make_reward(
+    settings: Sequence[RewardSettings], known: Mapping[str, Reward], cache: Path | None = None
+) -> Reward:
     """The reward that the settings describe: the only one, where its weight is 1, else a weighted sum.
 
-    known: rewards that are not made here, by kind ("gold", "trained"). TrimtabError where one is missing,
-    a function or model can't be loaded, or two rewards have one name.
+    known: rewards that are not made here, by kind ("gold", "trained"). cache: the file of remote scores,
+    where a reward names none of its own; None: none are kept. TrimtabError where one is missing, a function
+    or model can't be loaded, a key or address is not there, or two rewards have one name.
     """
     if not settings:
-        raise TrimtabError("no reward: name at least one (kind: function, classifier, gold or trained).")
-    parts = [(_make(one, known), one.weight) for one in settings]
+        raise TrimtabError(
+            "no reward: name at least one, of kind function, classifier, nemotron, nemotron_local, vllm, gold "
+            "or trained."
+        )
+    parts = [(_make(one, known, cache), one.weight) for one in settings]
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1.0 else WeightedReward(parts)
 
 
-def _make(settings: RewardSettings, known: Mapping[str, Reward]) -> Reward:
+def _make(settings: RewardSettings, known: Mapping[str, Reward], cache: Path | None) -> Reward:
     if settings.kind == "function":
         return FunctionReward(load_function(settings.path or ""), settings.name)
-    if settings.kind == "classifier":
-        return ClassifierReward(
+    if settings.kind in ("classifier", "nemotron_local"):
+        made = ClassifierReward if settings.kind == "classifier" else NemotronLocalReward
+        return made(
             settings.model or "",
             settings.name,
             tokenizer=settings.tokenizer,
             token_budget=settings.token_budget,
             precision=settings.precision,
         )
+    if settings.is_remote:
+        return _make_remote(settings, cache)
     if settings.kind not in known:
         needs = {"gold": "the sandbox", "trained": "a stage that trains a reward model"}[settings.kind]
         raise TrimtabError(f"reward of kind {settings.kind}: there is none here; it needs {needs}.")
     return known[settings.kind]
+
+
+def check_remote(settings: Sequence[RewardSettings]) -> None:
+    """TrimtabError where a key or an address is not there: told before hours of training, not after."""
+    for one in settings:
+        if one.is_remote:
+            _make_remote(one, None)
+
+
+def _make_remote(settings: RewardSettings, cache: Path | None) -> RemoteReward:
+    file = Path(settings.cache).expanduser() if settings.cache else cache
+    scores = ScoreCache(file) if file else None
+    given = {"base_url": settings.base_url, "api_key_variable": settings.api_key_variable, "name": settings.name}
+    common: dict[str, Any] = {**given, "cache": scores, **settings.model_dump(include=_ASKING)}
+    if settings.kind == "nemotron":
+        return NemotronReward(settings.model or NEMOTRON, attribute=settings.attribute, **common)
+    return VLLMPoolingReward(model=settings.model or "", **common)

@@ -91,8 +91,12 @@ class Sampler(Protocol):
         stops: Sequence[int],
         excluded: Sequence[int] = (),
         survival: float = 0.0,
+        places: Sequence[int] | None = None,
     ) -> list[list[Sample]]:
         """prompts: token ids. Returns k samples for each, in the prompts' order.
+
+        places: of the prompts among all that this seed is for, where processes share them out; draws depend
+        on them, and so not on how many processes there are.
 
         stops: tokens that end a sample. excluded: tokens never drawn; the others are renormalised.
         survival: a sample also ends once the product over its tokens of (1 - mass of the excluded tokens)

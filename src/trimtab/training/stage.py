@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from accelerate import Accelerator
+import transformers
+from accelerate import Accelerator, PartialState
 from torch import Tensor
 
 from trimtab import __version__
@@ -42,6 +43,8 @@ from trimtab.models.lora import ADAPTER
 from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
 from trimtab.models.reference import reference_key, reference_logps
 from trimtab.rewards.base import Reward
+from trimtab.rewards.settings import without_asking
+from trimtab.training.card import CARD, stage_card
 from trimtab.training.checkpoint import write_json
 from trimtab.training.loop import (
     EvaluateGroups,
@@ -165,7 +168,7 @@ def stage_inputs(
     return {
         "stage": name,
         "version": method.version,
-        "settings": settings.model_dump(),
+        "settings": without_asking(settings.model_dump()),
         "data": training,
         "data_hashes": [hash_source(source) for source in sources],
         "model": hash_source(model),
@@ -234,7 +237,10 @@ def run_stage(
     inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
     scored_by = {"reward": reward, "judge": judge}
     inputs |= {part: one.signature for part, one in scored_by.items() if one is not None}
-    if claim(out, inputs):
+    # One process after the other, so that none finds a folder half claimed.
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        done = claim(out, inputs)
+    if done:
         console.print(f"{name}: already done", highlight=False)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come right before this
         return out / "best"
@@ -261,7 +267,11 @@ def run_stage(
     loop = Loop(policy, made, made.training_groups(), settings, out, accelerator, save, sample, title=name)
     finished = loop.run()
     if accelerator.is_main_process:
-        _mark_done(out, inputs, finished, settings, accelerator)
+        sources = {
+            "model": model, "tokenizer": tokenizer or model, "train": data.train, "validation": data.validation,
+        }  # fmt: skip
+        chosen_by = {"best_metric": loop.best_metric, "sources": sources}
+        _mark_done(out, inputs, finished, settings, accelerator, chosen_by)
     accelerator.wait_for_everyone()
     return out / "best"
 
@@ -294,21 +304,28 @@ def _writers(
 
 
 def _mark_done(
-    out: Path, inputs: dict[str, Any], finished: Finished, settings: TrainingSettings, acc: Accelerator
+    out: Path,
+    inputs: dict[str, Any],
+    finished: Finished,
+    settings: TrainingSettings,
+    acc: Accelerator,
+    known: dict[str, Any],
 ) -> None:
-    write_json(
-        out / "done.json",
-        {
-            "key": inputs_key(inputs),
-            **vars(finished),
-            "precision": settings.precision,
-            "threads": torch.get_num_threads(),
-            "device": str(acc.device),
-            "processes": acc.num_processes,
-            "peak_memory_bytes": peak_memory(acc.device),
-            "python": platform.python_version(),
-        },
-    )
+    """Writes the model's card, then done.json, the last. known: what the run knows beside how it ended."""
+    done = {
+        "key": inputs_key(inputs),
+        **vars(finished),
+        "precision": settings.precision,
+        "threads": torch.get_num_threads(),
+        "device": str(acc.device),
+        "processes": acc.num_processes,
+        "peak_memory_bytes": peak_memory(acc.device),
+        "python": platform.python_version(),
+        "versions": {"trimtab": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        **known,
+    }
+    (out / "best" / CARD).write_text(stage_card(out, done), encoding="utf-8")
+    write_json(out / "done.json", done)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
 

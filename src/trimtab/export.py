@@ -1,0 +1,84 @@
+"""A finished model as a folder of its own: weights, tokenizer, configs and a model card; nothing of trimtab's.
+
+Files are copied, byte for byte. LoRA's adapter stays behind: the weights in best/ hold it already.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.results import Results
+from trimtab.report.card import results_section
+from trimtab.training.card import CARD, stage_card
+from trimtab.training.checkpoint import write_directory
+
+NEEDED = ("config.json", "tokenizer_config.json")
+
+
+def export_model(folder: Path, out: Path, method: str | None = None, seed: int | None = None) -> Path:
+    """Writes `out` from a stage's folder (or its best/), or from a study's folder and a method.
+
+    TrimtabError where the stage is not finished, the study has no such method or several seeds, or `out` holds
+    something.
+    """
+    stage, study = _stage_of(folder, method, seed)
+    best = stage / "best"
+    if not (stage / "done.json").is_file():
+        raise TrimtabError(f"{stage}: not a finished stage. The command that started it finishes it.")
+    missing = [name for name in NEEDED if not (best / name).is_file()]
+    if not any(best.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        raise TrimtabError(f"{best}: lacks {', '.join(missing)}; it is no whole model. Train the stage again.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TrimtabError(f"{out}: is not empty. Choose another --out.")
+    card = stage_card(stage, results=_results(study, stage.name) if study else "")
+
+    def write(target: Path) -> None:
+        for file in sorted(best.iterdir()):
+            if file.is_file() and file.name != CARD:
+                shutil.copyfile(file, target / file.name)
+        (target / CARD).write_text(card, encoding="utf-8")
+
+    write_directory(out, write)
+    return out
+
+
+def write_cards(results: Results, stages: Mapping[str, Path]) -> None:
+    """Puts a study's results into the cards of its models. No stage's hash depends on a card."""
+    for name, stage in stages.items():
+        if (stage / "best").is_dir():
+            card = stage_card(stage, results=results_section(results, name))
+            (stage / "best" / CARD).write_text(card, encoding="utf-8")
+
+
+def _results(study: Path, method: str) -> str:
+    file = study / "results.json"
+    return results_section(Results.read(file), method) if file.is_file() else ""
+
+
+def _stage_of(folder: Path, method: str | None, seed: int | None) -> tuple[Path, Path | None]:
+    """The stage's folder, and its study's where it has one."""
+    if folder.name == "best" and (folder.parent / "stage.json").is_file():
+        folder = folder.parent
+    if (folder / "stage.json").is_file():
+        if method is not None or seed is not None:
+            raise TrimtabError(f"{folder}: is one stage; --method and --seed choose among a study's.")
+        study = folder.resolve().parents[2] if len(folder.resolve().parents) > 2 else None
+        return folder, study if study and (study / "recipe.yaml").is_file() else None
+    seeds = sorted(path for path in folder.glob("seed-*") if path.is_dir())
+    if not (folder / "recipe.yaml").is_file() or not seeds:
+        raise TrimtabError(f"{folder}: neither a stage's folder nor a study's that has begun.")
+    chosen = [path for path in seeds if seed is None or path.name == f"seed-{seed}"]
+    if len(chosen) != 1:
+        known = ", ".join(path.name.removeprefix("seed-") for path in seeds)
+        raise TrimtabError(f"{folder}: name one training seed with --seed. It has: {known}.")
+    trained = sorted(path.name for path in (chosen[0] / "stages").glob("*") if path.is_dir())
+    if method not in trained:
+        raise TrimtabError(
+            f"{folder}: name a trained method with --method. It has: {', '.join(trained) or 'none'}."
+        )
+    return chosen[0] / "stages" / str(method), folder

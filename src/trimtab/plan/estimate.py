@@ -1,0 +1,222 @@
+"""The plan of a study: parameters, memory, time, calls and disk, stage by stage.
+
+It reads the recipe's rows and the model's config, and no weights. What it leaves out is said in its notes.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.splits import DataSettings, Splits, split_records
+from trimtab.models.policy import resolve_precision
+from trimtab.plan.memory import FLOAT, Memory, Parameters, count_parameters, load_config, module_bytes, stage_memory
+from trimtab.plan.speed import Speed, Stopwatch
+from trimtab.plan.work import Sampled, StageWork, encoded, stage_work, stages_of
+from trimtab.recipe import Recipe
+from trimtab.sandbox.generate import preference_data
+from trimtab.study import resolve_model
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Completions that a reward or judge scores. who: of whom, and when. tokens: prompt and completion of all."""
+
+    who: str
+    scored_by: str
+    completions: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes: the most while a stage runs, and what it leaves."""
+
+    running: int
+    left: int
+
+
+@dataclass
+class StagePlan:
+    """seconds: by part; empty where nothing was measured."""
+
+    work: StageWork
+    parameters: Parameters
+    memory: Memory
+    disk: Disk
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """Of one training seed. evaluation_seconds: of all methods and the opponent; None where not measured."""
+
+    name: str
+    device: str
+    parameters: Parameters
+    stages: list[StagePlan]
+    calls: list[Calls]
+    evaluation_seconds: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
+    """Counts, traces and, where `measured`, times the stages of a recipe."""
+    model = resolve_model(recipe.model)
+    config = load_config(model)
+    data, splits = _rows(recipe)
+    chat = ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model)), data)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    works = [
+        stage_work(name, method, settings, recipe.judge is not None, splits, chat)
+        for name, method, settings in stages_of(recipe)
+    ]
+    local = _local_models(recipe, model)
+    stages = []
+    for work in works:
+        precision = resolve_precision(work.settings.precision, device)
+        memory = stage_memory(work, _config_of(work, recipe, config), precision, device.type == "cuda", local)
+        sizes = count_parameters(model, work.settings.lora)
+        stages.append(StagePlan(work, sizes, memory, _disk(work, sizes)))
+    plan = Plan(recipe.name, _device_name(), count_parameters(model), stages, _calls(recipe, works, splits, chat))
+    if measured:
+        _measure(plan, recipe, config, splits, chat)
+    plan.notes = _notes(recipe, measured)
+    return plan
+
+
+def _config_of(work: StageWork, recipe: Recipe, config: Any) -> Any:
+    """The config of the model that a stage trains; config: the study's own."""
+    if work.method == "reward" and recipe.reward_model:
+        return load_config(resolve_model(recipe.reward_model))
+    return config
+
+
+def _local_models(recipe: Recipe, model: str) -> int:
+    """Bytes of the rewards that are models in GRPO's own process."""
+    named = [reward.model for reward in recipe.grpo.rewards if reward.kind == "classifier" and reward.model]
+    found = sum(module_bytes(resolve_model(name)) for name in named)
+    if recipe.trains_reward:
+        found += FLOAT * count_parameters(resolve_model(recipe.reward_model or model)).total
+    return found
+
+
+def _rows(recipe: Recipe) -> tuple[DataSettings, Splits]:
+    """The recipe's rows; the sandbox's are made, and not written."""
+    if recipe.data is not None:
+        splits = split_records(recipe.data)
+        return recipe.data, replace(splits, test=splits.test or splits.validation)
+    given = recipe.sandbox
+    assert given is not None
+    splits = Splits(
+        preference_data("train", given.train_rows, given.seed),
+        preference_data("validation", given.validation_rows, given.seed),
+        preference_data("test", given.test_rows, given.seed),
+    )
+    return DataSettings(train="sandbox", max_length=given.max_length), splits
+
+
+def _disk(work: StageWork, sizes: Parameters) -> Disk:
+    """The best weights twice (the best so far, and the one that a resumed run would start from) and one more
+    being written; a checkpoint has the trained weights and two moments, twice while the new one is written."""
+    best = FLOAT * sizes.total
+    checkpoint = 3 * FLOAT * sizes.trained
+    reference = int(FLOAT * work.reference_tokens)
+    running = 3 * best + (2 * checkpoint if work.checkpoints else 0) + reference
+    return Disk(running, best + reference)
+
+
+def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: ChatFormat) -> list[Calls]:
+    rewards = ", ".join(reward.kind for reward in recipe.grpo.rewards)
+    found = []
+    for work in works:
+        for calls, by in ((work.reward_calls, f"the training reward ({rewards})"), (work.judge_calls, "the judge")):
+            if calls and work.rollouts is not None:
+                tokens = round(calls * (work.rollouts.prompt_tokens + work.rollouts.cap))
+                found.append(Calls(f"{work.name}: samples while training", by, calls, tokens))
+    if recipe.judge is not None:
+        sampled = evaluation_samples(recipe, splits, chat)
+        models = len(recipe.methods) + (recipe.opponent is not None)
+        who = f"evaluation: {models} models on {sampled.completions} prompts"
+        calls = models * sampled.completions
+        found.append(Calls(who, "the judge", calls, round(calls * (sampled.prompt_tokens + sampled.cap))))
+    return found
+
+
+def evaluation_samples(recipe: Recipe, splits: Splits, chat: ChatFormat) -> Sampled:
+    """What one model answers in evaluation."""
+    decoding = recipe.evaluation.decoding
+    prompts = encoded(splits.test, chat, "none")
+    mean = sum(len(g.prompt) for g in prompts.groups) / max(1, len(prompts.groups))
+    beams = decoding.num_beams if decoding.strategy == "beam" else 1
+    together = min(decoding.batch_size, len(splits.test)) * beams
+    return Sampled(len(splits.test), decoding.max_new_tokens, together, mean)
+
+
+def _measure(plan: Plan, recipe: Recipe, config: Any, splits: Splits, chat: ChatFormat) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    step = 0.0
+    for i, stage in enumerate(plan.stages):
+        own = _config_of(stage.work, recipe, config)
+        watch = Stopwatch(stage.work, own, resolve_precision(stage.work.settings.precision, device))
+        speed = watch.speed()
+        # A reward model has the same weights but for its head: its step is that of the policy before it.
+        step = speed.optimizer_step or step
+        stage.seconds = _seconds(stage, replace(speed, optimizer_step=step), watch)
+        if i == len(plan.stages) - 1:
+            models = len(recipe.methods) + (recipe.opponent is not None)
+            sampled = evaluation_samples(recipe, splits, chat)
+            fluency = encoded(splits.validation, chat, "first").tokens if splits.validation else 0.0
+            beams = recipe.evaluation.decoding.num_beams if recipe.evaluation.decoding.strategy == "beam" else 1
+            rows = replace(sampled, completions=sampled.completions * beams)
+            plan.evaluation_seconds = models * (watch.decoding(rows) + fluency * speed.forward_token)
+        del watch
+        gc.collect()
+
+
+def _seconds(stage: StagePlan, speed: Speed, watch: Stopwatch) -> dict[str, float]:
+    """training/stage.py's parts. `steps` holds all that a step does but its samples."""
+    work = stage.work
+    on_policy = isinstance(work.rollouts, Sampled)
+    a_token = speed.train_token + (speed.forward_token if on_policy else 0.0)  # the reference's pass
+    drawn = [one for one in (work.rollouts, work.validation_samples, work.penalty) if one is not None]
+    penalty = work.penalty
+    extra = penalty.completions * (penalty.prompt_tokens + penalty.cap) * speed.train_token if penalty else 0.0
+    written = work.checkpoints * 3 * FLOAT * stage.parameters.trained + FLOAT * stage.parameters.total
+    return {
+        "reference": work.reference_tokens * speed.forward_token,
+        "steps": work.steps * (work.step_tokens * a_token + speed.optimizer_step) + extra,
+        "sampling": sum(watch.decoding(one) for one in drawn),
+        "evaluations": work.evaluations * work.validation_tokens * speed.forward_token,
+        "saving": written * speed.written_byte,
+    }
+
+
+def _device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+
+
+def _notes(recipe: Recipe, measured: bool) -> list[str]:
+    notes = [
+        "One training seed, and nothing stopped early: patience makes a run shorter.",
+        "Samples are taken as long as their cap; a model that ends its answers costs less.",
+        "Calls are at most these: a score that is in the cache is not paid for again.",
+        "Memory is the peak that done.json reports: resident on a CPU, allocated on CUDA.",
+        "docs/plan.md says how near such estimates came to real runs.",
+    ]
+    if torch.cuda.is_available():
+        notes.append("Activations are traced on the CPU's attention; CUDA's keeps about as much.")
+    if measured:
+        notes.append(
+            "Times were measured on random weights of the model's shape, on this machine as busy as it is now."
+        )
+    if any("vllm" in str(part) for part in (recipe.grpo.sampling, recipe.evaluation.decoding)) and measured:
+        notes.append("Sampling was timed with transformers; vLLM's own speed and memory are not estimated.")
+    return notes

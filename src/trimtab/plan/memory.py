@@ -1,0 +1,252 @@
+"""Parameters and memory of a stage from the model's config alone.
+
+The model is built, and one training pass of it run, on tensors that have a shape and no data (torch's fake
+tensors); every storage is counted from the operation that makes it to the moment that it is freed. So what a
+plan counts is what the real code would hold: slices of the vocabulary, checkpoints, adapters and all.
+
+On the CPU the peak that a stage reports is the process's resident memory, which has the interpreter and the
+libraries in it; on CUDA it is what torch allocated.
+
+Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from trimtab.data.groups import PackedBatch, pack
+from trimtab.errors import TrimtabError
+from trimtab.models.attention import buckets
+from trimtab.models.lora import LoraSettings, add_lora
+from trimtab.models.policy import Policy
+from trimtab.models.reward_model import RewardModel
+from trimtab.plan.work import Sampled, StageWork
+
+FLOAT = 4
+DRAW_BYTES = 36
+"""Of a row's vocabulary while a token is drawn (rollout/transformers.py): five float32 and two int64 a logit."""
+ID_BYTES = 40
+"""Of a token id in a row that is held as Python numbers: its object and its place in the tuple."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Weights, tied ones once. trained: those with a gradient. embeddings: those of the input embedding."""
+
+    total: int
+    trained: int
+    embeddings: int
+
+
+def load_config(source: str) -> Any:
+    """A model's config, of a folder or a hub name. No weights are looked for."""
+    try:
+        return AutoConfig.from_pretrained(source)
+    except Exception as error:  # the libraries raise whatever they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrimtabError(f"model {source}: its config cannot be read: {reason}") from error
+
+
+def build(config: Any, lora: LoraSettings | None, gradient_checkpointing: bool, reward: bool = False) -> Any:
+    """A policy (or reward model) with random weights, on the device in force."""
+    config = copy.deepcopy(config)  # attention is set in it
+    if reward:
+        config.num_labels = 1
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    else:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    adapter = None
+    if lora is not None:
+        adapter = add_lora(model, lora, 0, config.name_or_path, head=model.score if reward else None)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return RewardModel(model, adapter=adapter, new_head=True) if reward else Policy(model, "", adapter)
+
+
+def without_data(*given: Any) -> Any:
+    """The same on torch's meta device."""
+    with torch.device("meta"):
+        return build(*given)
+
+
+def make_fake(policy: nn.Module) -> None:
+    """Puts tensors of the mode in force, which say that they are on the CPU, in place of meta ones."""
+    made: dict[int, Tensor] = {}  # tied weights stay tied
+
+    def fake(tensor: Tensor) -> Tensor:
+        if id(tensor) not in made:
+            empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+            trained = tensor.requires_grad
+            made[id(tensor)] = nn.Parameter(empty, trained) if isinstance(tensor, nn.Parameter) else empty
+        return made[id(tensor)]
+
+    kept = [list(policy.parameters()), list(policy.buffers())]  # alive, so that no id is used twice
+    for module in policy.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                held[name] = None if tensor is None else fake(tensor)  # type: ignore[assignment]
+    del kept
+
+
+def count_parameters(source: str, lora: LoraSettings | None = None) -> Parameters:
+    return parameters_of(without_data(load_config(source), lora, False))
+
+
+def parameters_of(policy: Any) -> Parameters:
+    weights = list(policy.parameters())
+    return Parameters(
+        sum(p.numel() for p in weights),
+        sum(p.numel() for p in weights if p.requires_grad),
+        int(policy.model.get_input_embeddings().weight.numel()),
+    )
+
+
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of storages that are alive, and the most that were at once."""
+
+    def __init__(self, held: Iterable[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self.seen: dict[int, Any] = {}
+        for tensor in held:
+            self._hold(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._hold(leaf)
+        return out
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.seen:
+            return
+
+        def freed(_: Any) -> None:
+            self.now -= size
+            self.seen.pop(key, None)
+
+        self.seen[key] = weakref.ref(storage, freed)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Bytes of a pass beside weights, gradients and moments: what the forward pass leaves for the backward pass,
+    and the most at any moment of the two. evaluated: the most of a pass without gradients."""
+
+    activations: int
+    peak: int
+    evaluated: int
+
+
+def trace(policy: Any, batch: PackedBatch, precision: str, accumulated: bool) -> Traced:
+    """One pass of a model of fake tensors, under their mode. accumulated: an earlier pass left its gradients."""
+    scores = isinstance(policy, RewardModel)
+    weights = [*policy.parameters(), *policy.buffers()]
+    for p in policy.parameters():
+        p.grad = torch.empty_like(p) if accumulated and p.requires_grad else None
+    grads = [p.grad for p in policy.parameters() if p.grad is not None]
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with Live([*weights, *grads]) as live:
+            start = live.now
+            out = policy(batch) if scores else policy(batch, entropy=True).logps
+            kept = live.now
+            out.sum().backward()
+        del out
+        for p in policy.parameters():
+            p.grad = None
+        with torch.no_grad(), Live(weights) as quiet:
+            before = quiet.now
+            policy(batch) if scores else policy(batch, entropy=True)
+    return Traced(kept - start, live.peak - start, quiet.peak - before)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part, at the moment of the stage that needs most. phase: that moment."""
+
+    phase: str
+    parts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, local_models: int) -> Memory:
+    """The peak of a stage. local_models: bytes of judges and rewards that are models on this device."""
+    lora = work.settings.lora
+    batch = pack(work.largest)
+    buckets(batch)  # made of lengths, which have to be real
+    policy = without_data(config, lora, work.settings.gradient_checkpointing, work.method == "reward")
+    sizes = parameters_of(policy)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        make_fake(policy)
+        found = trace(policy, batch, precision, work.several_passes)
+    fixed = {"weights": FLOAT * sizes.total}
+    if work.method == "grpo":
+        fixed["reference"] = FLOAT * (sizes.trained if lora else sizes.total)
+        fixed["reward and judge models"] = local_models
+    if not on_cuda:
+        fixed["interpreter, libraries and rows"] = resident() + int(ID_BYTES * work.held_tokens)
+    moments = {"Adam's moments": 2 * FLOAT * sizes.trained}
+    gradients = FLOAT * sizes.trained
+    # With a single pass the gradients come while the activations go; with several they are there from the first.
+    over = max(found.peak, 0) if not work.several_passes else found.peak + gradients
+    over = max(over, gradients)
+    activations = max(0, min(found.activations, over - gradients))
+    training = {
+        **fixed, **moments, "gradients": gradients, "activations": activations,
+        "logits slice and passing": over - gradients - activations,
+    }  # fmt: skip
+    phases = [Memory("a training pass", training)]
+    for sampled in (work.rollouts, work.validation_samples, work.penalty):
+        if sampled is not None:
+            kept = {**fixed, **moments} | ({"gradients": gradients} if sampled is work.penalty else {})
+            phases.append(Memory("sampling", kept | sampling_memory(config, sampled)))
+    phases.append(Memory("evaluation", {**fixed, **moments, "evaluation pass": found.evaluated}))
+    return max(phases, key=lambda phase: phase.total)
+
+
+def sampling_memory(config: Any, sampled: Sampled) -> dict[str, int]:
+    """Keys and values of the rows that are decoded together, with the room that they grow by, and the draw."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    per_column = 2 * FLOAT * text.num_hidden_layers * heads * size
+    columns = 1.5 * (sampled.prompt_tokens + sampled.cap) + 32
+    return {
+        "keys and values": int(sampled.together * columns * per_column),
+        "draw over the vocabulary": DRAW_BYTES * sampled.together * text.vocab_size,
+    }
+
+
+def resident() -> int:
+    """Of this process: the interpreter and the libraries, which a stage has too."""
+    file = Path("/proc/self/statm")
+    return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if file.is_file() else 0
+
+
+def module_bytes(source: str) -> int:
+    """Float32 bytes of a local classifier's weights, by its config."""
+    config = load_config(source)
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+    return FLOAT * sum(p.numel() for p in model.parameters())

@@ -1,0 +1,109 @@
+"""A plan as tables to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab.plan.estimate import Plan, StagePlan
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class PlanTable:
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def plan_tables(plan: Plan) -> list[PlanTable]:
+    found = [_parameters(plan), _stages(plan), _memory(plan)]
+    if any(stage.seconds for stage in plan.stages):
+        found.append(_time(plan))
+    found.append(_calls(plan))
+    return [table for table in found if table.rows]
+
+
+def _parameters(plan: Plan) -> PlanTable:
+    rows = [["the model", f"{plan.parameters.total:,}", f"{plan.parameters.embeddings:,}", NONE]]
+    rows += [
+        [
+            stage.work.name,
+            f"{stage.parameters.total:,}",
+            f"{stage.parameters.embeddings:,}",
+            f"{stage.parameters.trained:,}",
+        ]
+        for stage in plan.stages
+    ]
+    return PlanTable("Parameters", ["Of", "In memory", "Embeddings", "Trained"], rows)
+
+
+def _stages(plan: Plan) -> PlanTable:
+    rows = [
+        [
+            stage.work.name,
+            f"{stage.work.groups:,}",
+            f"{stage.work.steps:,}",
+            f"{stage.work.step_tokens:,.0f}",
+            f"{stage.work.evaluations:,}",
+            size(stage.disk.running),
+            size(stage.disk.left),
+        ]
+        for stage in plan.stages
+    ]
+    header = ["Stage", "Rows", "Steps", "Tokens a step", "Evaluations", "Disk while it runs", "Disk after"]
+    return PlanTable("Work and disk", header, rows)
+
+
+def _memory(plan: Plan) -> PlanTable:
+    """A column for each stage, a row for each part."""
+    names = list(dict.fromkeys(part for stage in plan.stages for part in stage.memory.parts))
+
+    def cell(stage: StagePlan, part: str) -> str:
+        value = stage.memory.parts.get(part)
+        return size(value) if value else NONE
+
+    rows = [[name, *(cell(stage, name) for stage in plan.stages)] for name in names]
+    rows.append(["peak", *(size(stage.memory.total) for stage in plan.stages)])
+    rows.append(["reached in", *(stage.memory.phase for stage in plan.stages)])
+    return PlanTable(f"Memory on {plan.device}", ["Part", *(s.work.name for s in plan.stages)], rows)
+
+
+def _time(plan: Plan) -> PlanTable:
+    names = list(dict.fromkeys(part for stage in plan.stages for part in stage.seconds))
+    rows = [
+        [
+            stage.work.name,
+            *(duration(stage.seconds.get(n, 0.0)) for n in names),
+            duration(sum(stage.seconds.values())),
+        ]
+        for stage in plan.stages
+    ]
+    whole = sum(sum(stage.seconds.values()) for stage in plan.stages)
+    if plan.evaluation_seconds is not None:
+        rows.append(["evaluation of all", *([NONE] * len(names)), duration(plan.evaluation_seconds)])
+        whole += plan.evaluation_seconds
+    rows.append(["all", *([NONE] * len(names)), duration(whole)])
+    return PlanTable(f"Time on {plan.device}", ["Stage", *names, "Sum"], rows)
+
+
+def _calls(plan: Plan) -> PlanTable:
+    rows = [[c.who, c.scored_by, f"{c.completions:,}", f"{c.tokens:,}"] for c in plan.calls]
+    return PlanTable("Reward and judge calls, at most", ["Of", "Scored by", "Completions", "Tokens"], rows)
+
+
+def size(count: float) -> str:
+    """Bytes in powers of 1,024."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"

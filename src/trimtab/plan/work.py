@@ -1,0 +1,221 @@
+"""What each stage of a study does, counted from its rows: steps, passes, tokens, samples, reward calls.
+
+Counts hold for a run that nothing stops early; completions that the policy samples are taken as long as their
+cap. Both make a plan an upper bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.data.chat import ChatFormat
+from trimtab.data.groups import CompletionGroup, cut_into_passes
+from trimtab.data.records import Record
+from trimtab.data.splits import Splits, encode_records
+from trimtab.errors import TrimtabError
+from trimtab.recipe import Recipe
+from trimtab.study import METHODS
+from trimtab.training.grpo import GRPOSettings
+from trimtab.training.schedule import TrainingSettings, groups_of_step, total_steps
+from trimtab.training.sft import SFTSettings
+
+LOOKED_AT = 2000
+"""Rows of a split that are encoded; the rest is taken to be like them."""
+STEPS_LOOKED_AT = 200
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Completions that a stage draws. prompt_tokens: of a mean prompt. together: rows decoded side by side."""
+
+    completions: int
+    cap: int
+    together: int
+    prompt_tokens: float
+
+    @property
+    def batches(self) -> int:
+        return math.ceil(self.completions / self.together) if self.completions else 0
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """One stage. Tokens are packed tokens, as passes hold them.
+
+    largest: the pass with most tokens; several_passes: whether some step has more than one. example: a pass of
+    ordinary groups. held_tokens: of all rows, in the process's memory. rollouts, validation_samples: GRPO's own;
+    penalty: the length penalty's. reward_calls, judge_calls: completions scored while training.
+    """
+
+    name: str
+    method: str
+    settings: TrainingSettings
+    groups: int
+    steps: int
+    step_tokens: float
+    largest: list[CompletionGroup]
+    several_passes: bool
+    example: list[CompletionGroup]
+    evaluations: int
+    validation_tokens: float
+    reference_tokens: float
+    checkpoints: int
+    held_tokens: float
+    rollouts: Sampled | None = None
+    validation_samples: Sampled | None = None
+    penalty: Sampled | None = None
+    reward_calls: int = 0
+    judge_calls: int = 0
+
+
+def stages_of(recipe: Recipe) -> list[tuple[str, str, TrainingSettings]]:
+    """(stage, method, settings) in the order in which a study trains them."""
+    wanted = set(recipe.methods)
+    found: list[tuple[str, str, TrainingSettings]] = []
+    if wanted & {"sft", "dpo", "grpo"}:
+        found.append(("sft", "sft", recipe.sft))
+    if "sft_length" in wanted:
+        found.append(("sft_length", "sft", recipe.penalised_sft))
+    if "dpo" in wanted:
+        found.append(("dpo", "dpo", recipe.dpo))
+    if "grpo" in wanted:
+        found += [("reward", "reward", recipe.reward)] if recipe.trains_reward else []
+        found.append(("grpo", "grpo", recipe.grpo))
+    return found
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A split as a method sees it: some of its groups, and how many there are in all."""
+
+    groups: list[CompletionGroup]
+    count: int
+
+    @property
+    def tokens(self) -> float:
+        """Packed tokens of all of them."""
+        mean = sum(g.packed_length for g in self.groups) / max(1, len(self.groups))
+        return mean * self.count
+
+
+def encoded(records: Sequence[Record], form: Any, completions: Any) -> Rows:
+    """Encodes the rows, or LOOKED_AT of them spread evenly."""
+    stride = max(1, math.ceil(len(records) / LOOKED_AT))
+    looked = records[::stride]
+    groups, _ = encode_records(looked, form, completions)
+    kept = len(groups) if stride == 1 else round(len(records) * len(groups) / len(looked))
+    return Rows(groups, kept)
+
+
+def evaluations_in(steps: int, interval: int) -> int:
+    """At step 0, every interval, and at the end."""
+    return 1 + steps // interval + (steps % interval > 0)
+
+
+def stage_work(
+    name: str, method: str, settings: TrainingSettings, recipe_judged: bool, splits: Splits, chat: ChatFormat
+) -> StageWork:
+    """Counts one stage. TrimtabError where no training row is left."""
+    made = METHODS[method]
+    form = made.text_format(chat.tokenizer, chat.truncation)  # type: ignore[arg-type]
+    train = encoded(splits.train, form, made.completions)
+    if not train.groups:
+        raise TrimtabError(f"{name}: no training row is left after truncation. Raise data.max_length.")
+    wanted = made.validation_completions or made.completions
+    pairs = all(record.is_pair for record in splits.validation)
+    if wanted == "pair" and not pairs and made.validation_completions is not None:
+        wanted = made.completions
+    validation = encoded(splits.validation, form, wanted)
+    if isinstance(settings, GRPOSettings):
+        return _grpo_work(name, settings, recipe_judged, train, validation, pairs and bool(splits.validation))
+    steps = total_steps(settings, train.count)
+    passes = _passes(train.groups, settings, steps)
+    penalty = _penalty(settings, steps, train) if isinstance(settings, SFTSettings) else None
+    largest = max((p for step in passes for p in step), key=_tokens)
+    if penalty is not None and isinstance(settings, SFTSettings) and settings.length_penalty is not None:
+        extra = [_sampled_group(g, settings.length_penalty.paths, penalty.cap) for g in train.groups]
+        largest = max([largest, *_passes(extra, settings, 1)[0]], key=_tokens)
+    return StageWork(
+        name, method, settings, train.count, steps,
+        step_tokens=sum(map(_tokens, (p for step in passes for p in step))) / len(passes),
+        largest=largest,
+        several_passes=penalty is not None or any(len(step) > 1 for step in passes),
+        example=passes[0][0],
+        reference_tokens=train.tokens + validation.tokens if method == "dpo" else 0.0,
+        held_tokens=train.tokens + validation.tokens,
+        penalty=penalty,
+        **_rhythm(settings, steps, validation.tokens),
+    )  # fmt: skip
+
+
+def _rhythm(settings: TrainingSettings, steps: int, validation_tokens: float) -> dict[str, Any]:
+    """How often is evaluated and saved, as training/loop.py does."""
+    interval = settings.evaluation_interval or max(1, steps // 10)
+    saved = settings.checkpoint_interval or interval
+    return {
+        "evaluations": evaluations_in(steps, interval),
+        "validation_tokens": validation_tokens,
+        "checkpoints": (steps - 1) // saved,
+    }
+
+
+def _grpo_work(
+    name: str, settings: GRPOSettings, judged: bool, train: Rows, validation: Rows, has_pairs: bool
+) -> StageWork:
+    k, cap = settings.samples, settings.sampling.max_new_tokens
+    fixed = settings.rollouts == "fixed"
+    prompts = min(settings.fixed_prompts, train.count) if fixed else train.count
+    steps = total_steps(settings, prompts) * (1 if settings.max_steps else settings.updates_per_batch)
+    drawn = prompts if fixed else math.ceil(steps / settings.updates_per_batch) * settings.step_groups
+    groups = [_sampled_group(g, k, cap) for g in train.groups]
+    passes = _passes(groups, settings, steps)
+    rhythm = _rhythm(settings, steps, validation.tokens if has_pairs else 0.0)
+    held_out = min(settings.validation_prompts, validation.count)
+    mean_prompt = sum(len(g.prompt) for g in train.groups) / len(train.groups)
+    size = settings.sampling.batch_size
+    together = min(size, (prompts if fixed else settings.step_groups) * k)
+    scored = rhythm["evaluations"] * held_out
+    return StageWork(
+        name, "grpo", settings, prompts, steps,
+        step_tokens=sum(map(_tokens, (p for step in passes for p in step))) / len(passes),
+        largest=max((p for step in passes for p in step), key=_tokens),
+        several_passes=any(len(step) > 1 for step in passes),
+        example=passes[0][0],
+        reference_tokens=validation.tokens if has_pairs else 0.0,
+        held_tokens=train.tokens + validation.tokens,
+        rollouts=Sampled(drawn * k, cap, together, mean_prompt),
+        validation_samples=Sampled(scored, cap, min(size, held_out), mean_prompt) if held_out else None,
+        reward_calls=drawn * k + scored,
+        judge_calls=scored if judged else 0,
+        **rhythm,
+    )  # fmt: skip
+
+
+def _penalty(settings: SFTSettings, steps: int, train: Rows) -> Sampled | None:
+    given = settings.length_penalty
+    if given is None:
+        return None
+    rows = settings.step_groups * given.paths
+    mean_prompt = sum(len(g.prompt) for g in train.groups) / len(train.groups)
+    return Sampled(math.ceil(steps / given.interval) * rows, given.max_new_tokens, min(rows, 128), mean_prompt)
+
+
+def _sampled_group(group: CompletionGroup, k: int, cap: int) -> CompletionGroup:
+    """A group as it is once it is sampled: k completions as long as the cap."""
+    return CompletionGroup(group.prompt, ((group.prompt[-1],) * cap,) * k, group.index)
+
+
+def _passes(
+    groups: list[CompletionGroup], settings: TrainingSettings, steps: int
+) -> list[list[list[CompletionGroup]]]:
+    """The passes of each of the first steps."""
+    looked = range(min(steps, STEPS_LOOKED_AT))
+    drawn = (groups_of_step(groups, step, settings.step_groups, settings.seed) for step in looked)
+    return [cut_into_passes(step, settings.token_budget) for step in drawn]
+
+
+def _tokens(members: Sequence[CompletionGroup]) -> int:
+    return sum(group.packed_length for group in members)

@@ -1,0 +1,44 @@
+"""The part of a model card that a study's results give: warnings first, then the numbers with their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trimtab.evaluation.results import Results
+from trimtab.evaluation.verdict import label
+from trimtab.report.formats import escape_markdown, to_markdown
+from trimtab.report.tables import methods_table
+
+
+def results_section(results: Results, method: str) -> str:
+    """Markdown: one method's row beside those that it is compared with; "" where it was not evaluated."""
+    if method not in results.methods:
+        return ""
+    table = methods_table(results)
+    opponent = f"{results.opponent or 'opponent'} (opponent)"
+    rows = [row for row in table.rows if row[0] in {label("base"), label(method), opponent}]
+    lines = ["## Results"]
+    for line in results.warnings:
+        lines += [f"> **Warning:** {escape_markdown(line)}", ">"]
+    lines += ["", to_markdown(replace(table, rows=rows)), _how(results), ""]
+    compared = [c for c in results.comparisons if c.metric == "win_rate" and method in (c.a, c.b)]
+    for one in compared:
+        low, high = one.ci95
+        p = one.p_value if one.p_holm is None else one.p_holm
+        lines.append(
+            f"- {label(one.a)} − {label(one.b)}: {100 * one.difference:+.1f} points of win rate "
+            f"[{100 * low:+.1f}, {100 * high:+.1f}], p = {p:.3g}{'' if one.p_holm is None else ' after Holm'}"
+        )
+    return "\n".join(lines)
+
+
+def _how(results: Results) -> str:
+    """Who judged, with which seeds and decoding."""
+    found = []
+    if results.judge:
+        found.append(f"Win rates are against {results.opponent}, judged by {results.judge}; ties count half.")
+    seeds = results.provenance.seeds
+    pooled = " (pooled; these weights are of one of them)" if len(seeds) > 1 else ""
+    found.append(f"Intervals are 95 %. Training seeds: {', '.join(map(str, seeds)) or 'unknown'}{pooled}.")
+    found.append(f"Decoding: `{results.provenance.decoding}`.")
+    return " ".join(found)

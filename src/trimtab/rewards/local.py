@@ -1,0 +1,81 @@
+"""What rewards that run a model here share: rows in the model's own format, passes within a token budget."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from trimtab.data.groups import CompletionGroup
+from trimtab.data.pairs import RewardFormat
+from trimtab.errors import TrimtabError
+from trimtab.rewards.base import Prompt, Reward, Scored
+
+Row = tuple[tuple[int, ...], tuple[int, ...]]
+"""Tokens of a prompt and of its completion."""
+
+
+class LocalReward(Reward):
+    """form: how its rows are written. token_budget: tokens of a pass."""
+
+    form: RewardFormat
+    token_budget: int
+
+    @property
+    @abstractmethod
+    def limit(self) -> int | None:
+        """Tokens of the longest row; None where there is no limit."""
+
+    @abstractmethod
+    def _score(self, groups: list[CompletionGroup]) -> list[float]:
+        """The scores of a pass, one a completion."""
+
+    def scored(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        *,
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        columns: Mapping[str, Sequence[Any]] | None = None,
+    ) -> list[Scored]:
+        """One Scored for each completion, in order. No score for a row that the template refuses, that has
+        more tokens than the model positions (nothing is ever cut), or whose score is not finite."""
+        out: list[Scored] = []
+        rows: dict[int, Row] = {}
+        for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            found = self._row(prompt, completion)
+            out.append(Scored(None, found if isinstance(found, str) else None))
+            if not isinstance(found, str):
+                rows[i] = found
+        for places, members in self._passes(rows):
+            for i, score in zip(places, self._score(members), strict=True):
+                finite = math.isfinite(score)
+                out[i] = Scored(score) if finite else Scored(None, f"{self.name} gave {score}")
+        return out
+
+    def _row(self, prompt: Prompt, completion: str) -> Row | str:
+        """The tokens of the prompt and of the completion, or why there is nothing to score."""
+        try:
+            before, (after,) = self.form.tokens(prompt, [completion])
+        except TrimtabError as error:
+            return str(error)
+        if not before or not after:
+            return "empty prompt" if not before else "empty completion"
+        limit = self.limit
+        if limit is not None and len(before) + len(after) > limit:
+            return f"{len(before) + len(after)} tokens, but {self.name} takes {limit}"
+        return tuple(before), tuple(after)
+
+    def _passes(self, rows: Mapping[int, Row]) -> Iterator[tuple[list[int], list[CompletionGroup]]]:
+        """Groups of one completion, each pass with their places. Rows of like length are together: each costs
+        as much as the longest of its pass."""
+
+        def length(i: int) -> int:
+            return len(rows[i][0]) + len(rows[i][1])
+
+        left = sorted(rows, key=lambda i: (-length(i), i))
+        while left:
+            size = max(1, self.token_budget // length(left[0]))
+            yield left[:size], [CompletionGroup(rows[i][0], (rows[i][1],)) for i in left[:size]]
+            left = left[size:]

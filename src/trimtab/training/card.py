@@ -1,0 +1,129 @@
+"""A model card for what a stage trained: README.md beside the weights, made of what the stage wrote down.
+
+It states what was done and measured, and no more. A path of the machine that trained is cut to its last part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CARD = "README.md"
+TITLES = {
+    "sft": "supervised fine-tuning",
+    "sft_length": "supervised fine-tuning with a length penalty",
+    "dpo": "direct preference optimization",
+    "reward": "a reward model (Bradley-Terry)",
+    "grpo": "group policy gradient (the objective is in the settings; leave_one_out is RLOO)",
+}
+
+
+def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str = "") -> str:
+    """The card of a stage's best model, as Markdown.
+
+    done: what done.json will hold, where it is not there yet. results: a study's section on this method, which
+    comes first.
+    """
+    done = _read(stage / "done.json") if done is None else done
+    inputs, data = _read(stage / "stage.json"), _read(stage / "data.json")
+    name, origin = str(inputs["stage"]), lineage(str(done["sources"]["model"]))
+    title = f"{origin[0]}: {' → '.join([*origin[1:], name])}"
+    parts = [
+        _front_matter(name, origin[0], done["sources"]),
+        f"# {title}",
+        results or "**Not evaluated**: this card is of a training run by itself. No claim of quality is made.",
+        _training(name, origin, done),
+        _data(data, done["sources"]),
+        "## Settings\n```yaml\n" + yaml.safe_dump(public(inputs["settings"]), sort_keys=False).rstrip() + "\n```",
+        LIMITS,
+        LICENCE,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+LIMITS = """## Limits
+It may state falsehoods with confidence. It was not tested for safety, for languages or tasks other than those of
+the rows above, nor for decisions about people. What the rows or the reward favour it imitates, their faults too."""
+
+LICENCE = """## Licence
+Not set: `license: unknown` stands for a decision that is the publisher's. The licences of the base model and of the
+data bind it."""
+
+
+def lineage(model: str) -> list[str]:
+    """Where training started: the first model's name, then the stages that it went through."""
+    stage = Path(model).expanduser().parent
+    done = stage / "done.json"
+    if Path(model).name != "best" or not done.is_file():
+        return [model if is_hub_name(model) else Path(model).name]
+    return [*lineage(str(_read(done)["sources"]["model"])), str(_read(stage / "stage.json")["stage"])]
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether it names something on the hub, and no file or folder of this machine."""
+    path = Path(source).expanduser()
+    return not path.is_absolute() and not path.exists() and not path.suffix and source.count("/") == 1
+
+
+def public(value: Any) -> Any:
+    """Settings without this machine's folders."""
+    if isinstance(value, dict):
+        return {key: public(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [public(one) for one in value]
+    if isinstance(value, str) and (value.startswith(("/", "~", ".")) or "\\" in value):
+        return value.replace("\\", "/").rsplit("/", 1)[-1]
+    return value
+
+
+def _front_matter(name: str, base: str, sources: Mapping[str, Any]) -> str:
+    """What the hub reads. Names that the hub does not know are left out."""
+    datasets = [one for one in dict.fromkeys([sources["train"], sources["validation"]]) if one and is_hub_name(one)]
+    head: dict[str, Any] = {"license": "unknown", "library_name": "transformers"}
+    head["pipeline_tag"] = "text-classification" if name == "reward" else "text-generation"
+    head |= {"base_model": base} if is_hub_name(base) else {}
+    head |= {"datasets": datasets} if datasets else {}
+    head["tags"] = ["trimtab", "alignment", name]
+    return "---\n" + yaml.safe_dump(head, sort_keys=False) + "---"
+
+
+def _training(name: str, origin: list[str], done: Mapping[str, Any]) -> str:
+    start = origin[0] if len(origin) == 1 else f"{origin[0]} after {', '.join(origin[1:])}"
+    ended = "ended early, for want of improvement," if done["stopped_early"] else "ran"
+    return "\n".join(
+        [
+            "## Training",
+            f"- Method: {TITLES.get(name, name)}, by trimtab {done['versions']['trimtab']} "
+            f"(torch {done['versions']['torch']}, transformers {done['versions']['transformers']}).",
+            f"- Started from: {start}.",
+            f"- It {ended} {done['step']:,} optimizer steps on {done['tokens']:,} packed tokens "
+            f"in {done['seconds']:,.0f} s ({done['device']}, {done['precision']} products, float32 weights).",
+            f"- These weights are those of step {done['best_step']:,}, where the validation metric "
+            f"`{done['best_metric']}` was best: {done['best']:.4g}. It chose the weights, so it flatters them.",
+        ]
+    )
+
+
+def _data(data: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
+    lines = ["## Data"]
+    for split in ("train", "validation"):
+        counts = data[split]
+        if not counts["rows"]:
+            continue
+        source = public(sources[split]) or f"held out of {public(sources['train'])}"
+        dropped = ", ".join(f"{n} × {why}" for why, n in counts["dropped"].items()) or "none"
+        lines.append(
+            f"- {split}: {counts['used']:,} of {counts['rows']:,} rows, {source}; dropped: {dropped}; "
+            f"completions cut at the end: {counts['truncated']:,}."
+        )
+    if data["shared_prompts"]:
+        lines.append(f"- {data['shared_prompts']:,} training rows share their prompt with a held-out one.")
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,112 @@
+"""What a plan counts is what a study then does: steps, passes, evaluations, and every call of a reward."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.plan.estimate import make_plan
+from trimtab.plan.speed import Speed
+from trimtab.plan.tables import duration, plan_tables, size
+from trimtab.plan.work import evaluations_in
+from trimtab.recipe import Recipe, parse
+from trimtab.study import run_study
+from trimtab.training.metrics import read_metrics
+
+COUNTING = """
+def scores(prompts, completions, **columns):
+    with open({path!r}, "a") as file:
+        file.write("x" * len(completions))
+    return [float(len(text)) for text in completions]
+"""
+STAGE = {"batch_size": 3, "max_steps": 5, "evaluation_interval": 2, "logging_interval": 1, "token_budget": 256}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model_dir: Callable[..., Path]) -> dict[str, Any]:
+    calls = tmp_path / "calls.txt"
+    (tmp_path / "counting.py").write_text(COUNTING.format(path=str(calls)))
+    grpo = {
+        **STAGE, "samples": 2, "validation_prompts": 4, "sampling": {"max_new_tokens": 6},
+        "rewards": [{"kind": "function", "path": f"{tmp_path / 'counting.py'}:scores"}],
+    }  # fmt: skip
+    return {
+        "name": "counted", "model": str(tiny_model_dir()), "opponent": str(tiny_model_dir("other", 1)),
+        "judge": {"kind": "function", "path": f"{tmp_path / 'counting.py'}:scores"},
+        "methods": ["base", "sft", "grpo"],
+        "sandbox": {"train_rows": 20, "validation_rows": 7, "test_rows": 9},
+        "sft": STAGE, "grpo": grpo,
+        "evaluation": {"decoding": {"strategy": "greedy", "max_new_tokens": 6}},
+    }  # fmt: skip
+
+
+def test_a_study_makes_the_calls_that_were_planned(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Training: 5 steps · 3 prompts · 2 samples = 30. Evaluations at 0, 2, 4 and 5: 4 · 4 prompts = 16 for the
+    reward, and 16 for the judge. At the end 4 models answer 9 prompts: 36."""
+    made = parse(Recipe, recipe, "test")
+    plan = make_plan(made, measured=False)
+    assert [call.completions for call in plan.calls] == [46, 16, 36]
+    out = tmp_path / "run"
+    run_study(made, out)
+    assert len((tmp_path / "calls.txt").read_text()) == 46 + 16 + 36
+    for stage in plan.stages:
+        done = json.loads((out / "seed-0" / "stages" / stage.work.name / "done.json").read_text())
+        assert done["step"] == stage.work.steps == 5
+        rows = read_metrics(out / "seed-0" / "stages" / stage.work.name / "metrics.jsonl")
+        assert sum("eval_loss" in row or "eval_reward" in row for row in rows) == stage.work.evaluations == 4
+    sft = json.loads((out / "seed-0" / "stages" / "sft" / "done.json").read_text())
+    assert plan.stages[0].work.step_tokens * 5 == pytest.approx(sft["tokens"])
+
+
+def test_fixed_rollouts_are_scored_once(recipe: dict[str, Any]) -> None:
+    recipe["grpo"] |= {"rollouts": "fixed", "fixed_prompts": 8, "kl": "k2", "validation_prompts": 0}
+    plan = make_plan(parse(Recipe, recipe, "test"), measured=False)
+    assert [call.completions for call in plan.calls] == [8 * 2, 36]
+
+
+@pytest.mark.parametrize(("steps", "interval", "times"), [(10, 5, 3), (11, 5, 4), (4, 5, 2), (5, 1, 6)])
+def test_evaluations(steps: int, interval: int, times: int) -> None:
+    """At 0, at each multiple, and at the end where that is none."""
+    assert evaluations_in(steps, interval) == times
+
+
+def test_time_scales_with_steps_and_is_the_sum_of_its_parts(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Speeds given: 1 ms a trained token, 0.5 ms otherwise, 2 s a step; saving is free."""
+    from trimtab.plan.speed import Stopwatch
+
+    monkeypatch.setattr(Stopwatch, "speed", lambda self: Speed(1e-3, 5e-4, 2.0, 0.0))
+    monkeypatch.setattr(Stopwatch, "decoding", lambda self, sampled: 0.1 * sampled.completions)
+    recipe["methods"] = ["sft", "grpo"]
+
+    def planned(steps: int) -> Any:
+        given = {**recipe, "sft": {**STAGE, "max_steps": steps}}
+        return make_plan(parse(Recipe, given, "test"))
+
+    short, long = planned(5), planned(50)
+    work = short.stages[0].work
+    assert short.stages[0].seconds["steps"] == pytest.approx(5 * (work.step_tokens * 1e-3 + 2.0))
+    assert short.stages[0].seconds["evaluations"] == pytest.approx(4 * work.validation_tokens * 5e-4)
+    assert long.stages[0].seconds["steps"] == pytest.approx(10 * short.stages[0].seconds["steps"], rel=0.1)
+    grpo = short.stages[1]
+    assert grpo.seconds["steps"] == pytest.approx(5 * (grpo.work.step_tokens * 1.5e-3 + 2.0))
+    assert grpo.seconds["sampling"] == pytest.approx(0.1 * (30 + 16))
+
+
+def test_a_measured_plan_has_a_time_for_each_part(recipe: dict[str, Any]) -> None:
+    plan = make_plan(parse(Recipe, recipe, "test"))
+    for stage in plan.stages:
+        assert stage.seconds["steps"] > 0
+        assert (stage.seconds["sampling"] > 0) == (stage.work.name == "grpo")
+    titles = [table.title.split(" on ")[0] for table in plan_tables(plan)]
+    assert titles == ["Parameters", "Work and disk", "Memory", "Time", "Reward and judge calls, at most"]
+
+
+def test_units() -> None:
+    assert (size(512), size(2**20), size(3 * 2**30)) == ("512 B", "1 MiB", "3.00 GiB")
+    assert (duration(9), duration(90), duration(5400)) == ("9.0 s", "1.5 min", "1.5 h")
