@@ -22,6 +22,11 @@ VLLM_COLDEST = 0.01
 """vLLM raises temperatures between 0 and this to it."""
 
 
+def check_temperature(engine: Engine, temperature: float) -> None:
+    if engine == "vllm" and 0 < temperature < VLLM_COLDEST:
+        raise ValueError(f"vLLM samples at 0, or at {VLLM_COLDEST} and more: choose engine transformers")
+
+
 class VLLMSettings(BaseModel):
     """What vLLM takes of the machine; see docs/vllm.md."""
 
@@ -54,8 +59,8 @@ class Sampling(BaseModel):
 
     @model_validator(mode="after")
     def _warm_enough(self) -> Sampling:
-        if self.engine == "vllm" and any(0 < t < VLLM_COLDEST for t in self.temperatures):
-            raise ValueError(f"vLLM samples at 0, or at {VLLM_COLDEST} and more: choose engine transformers")
+        for temperature in self.temperatures:
+            check_temperature(self.engine, temperature)
         return self
 
 
