@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from trimtab.data.chat import ChatFormat
-from trimtab.data.findings import Findings, examine
+from trimtab.data.audit import find_markers
+from trimtab.data.chat import ChatFormat, TruncationSettings
+from trimtab.data.findings import Findings, Measuring, examine
+from trimtab.data.groups import CompletionGroup
 from trimtab.data.oddities import ODD_CHARACTERS, alike_key, conflicts, matched_by_label, odd_characters
 from trimtab.data.records import Message, Record
 from trimtab.data.splits import DataSettings
@@ -145,8 +146,6 @@ def test_labels_that_say_nothing_have_no_markers() -> None:
             Record(str(i), (rng.choice(["yes\nSure: 1", "no", "maybe so", "well"]),), labels=(rng.random() < 0.5,))
             for i in range(200)
         ]
-        from trimtab.data.audit import find_markers
-
         ups, downs, _ = find_markers(matched_by_label(records, seed))
         alarms += any(marker.significant for marker in [*ups, *downs])
     assert alarms <= 3
@@ -214,11 +213,14 @@ def test_files_and_tables(write_jsonl: Write, tmp_path: Path) -> None:
 
 
 def test_measuring_changes_no_token(make_tokenizer: Callable[..., Any]) -> None:
-    from trimtab.data.findings import Measuring
-
-    record = Record("Sky?", ("Blue.", "Green."))
-    plain, measuring = ChatFormat(make_tokenizer()), Measuring(make_tokenizer())
+    """And notes lengths before the oldest exchange is taken away for want of room."""
+    turns = tuple(Message(role, "the cat sat") for role in ("user", "assistant", "user"))
+    record, whole = Record(turns, ("Blue.", "Green.")), ChatFormat(make_tokenizer())
+    before, completions = whole.tokens(turns, record.completions)
+    limit = TruncationSettings(max_length=len(before), min_completion_length=4)
+    measuring = Measuring(make_tokenizer(), limit)
     group = measuring.encode(record)
-    assert group == plain.encode(record)
-    assert measuring.noted == (len(group.prompt), [len(c) for c in group.completions])  # type: ignore[union-attr]
-    assert np.isfinite(measuring.noted[0])
+    assert isinstance(group, CompletionGroup)
+    assert group == ChatFormat(make_tokenizer(), limit).encode(record)
+    assert len(group.prompt) < len(before)
+    assert measuring.noted == (len(before), [len(completion) for completion in completions])

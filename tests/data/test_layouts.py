@@ -13,6 +13,7 @@ import pytest
 from data.layout_rows import BLUE, SKY, said, turn
 from trimtab.data.chat import ChatFormat, TruncationSettings
 from trimtab.data.fields import dialogue_turns, disorder
+from trimtab.data.hashing import hash_source
 from trimtab.data.layouts import LAYOUTS
 from trimtab.data.records import Message, ReadingSettings, Record, read_records, to_record
 from trimtab.data.splits import DataSettings, encode_records, pair_by_label, split_records
@@ -154,6 +155,20 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrimtabError, match=r"empty: a folder without files"):
         read("empty", "train")
+
+
+def test_a_folder_is_known_by_all_that_is_in_it(tmp_path: Path) -> None:
+    """A stage is done again when a file below changes or is renamed; a link back to the folder ends nothing."""
+    file = tmp_path / "set" / "data" / "train.jsonl"
+    file.parent.mkdir(parents=True)
+    (file.parent / "again").symlink_to(tmp_path / "set")
+    hashes = set()
+    for text in ("a", "b"):
+        file.write_text(text)
+        hashes.add(hash_source(str(tmp_path / "set"), nested=True))
+    file.rename(file.with_name("test.jsonl"))
+    hashes.add(hash_source(str(tmp_path / "set"), nested=True))
+    assert len(hashes) == 3
 
 
 # ---- real files
