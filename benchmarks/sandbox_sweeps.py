@@ -138,7 +138,7 @@ def early(sweep: Sweep) -> None:
         for stopped in (False, True):
             name = f"early-{penalised}-{stopped}"
             given: dict[str, Any] = {"learning_rate": SFT_RATE, "epochs": 10}
-            given |= {"patience": 130} if stopped else LAST
+            given |= {"patience": 130, "evaluation_interval": 15} if stopped else LAST
             given |= {"length_penalty": penalty} if penalised else {}
             folder = sweep.stage("sft", name, sweep.base, sweep.data(1000), **given)
             done = json.loads((folder / "done.json").read_text())
