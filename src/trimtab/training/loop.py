@@ -26,9 +26,10 @@ from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, p
 from trimtab.errors import TrimtabError
 from trimtab.models.policy import Policy
 from trimtab.training.checkpoint import Checkpoints, write_directory
+from trimtab.training.guard import Guard, skipped_row
 from trimtab.training.method import ExtraLoss, Method, Sums
 from trimtab.training.metrics import Means, MetricsLog
-from trimtab.training.progress import StepProgress
+from trimtab.training.progress import StepProgress, console
 from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
 
 
@@ -45,6 +46,7 @@ class Progress:
     """Sums of the metrics since the last logged row."""
     method: dict[str, Any] = field(default_factory=dict)
     """The method's own state."""
+    guard: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Loop:
         self.completions = MetricsLog(folder / "completions.jsonl")
         self.best_metric = settings.best_metric or method.best_metric
         self.best_is = settings.best_is or method.best_is
+        self.skipped = MetricsLog(folder / "skipped.jsonl")
+        self.guard = Guard(settings.explosion)
         self.optimizer = make_optimizer(policy, settings)
         self.state = Progress()
         self.wrapped, self.optimizer = accelerator.prepare(policy, self.optimizer)
@@ -123,21 +127,45 @@ class Loop:
         means.add(self.method.step_metrics())
         total = self.method.total(everyone)
         mine = everyone[acc.process_index :: acc.num_processes]
-        loss, norm = self._gradient(mine, self.method.loss, total, settings.max_grad_norm, means, step)
+        loss, norm = self._gradient(mine, self.method.loss, total, settings.max_grad_norm, means)
+        losses, norms = {"": loss}, {"": norm}
         if extra is not None:
-            extra_loss, extra_norm = self._add_gradient(extra, means, step)
-            loss += extra_loss
-            means.add({extra.name: (extra_loss, 1.0), f"{extra.name}/grad_norm": (extra_norm, 1.0)})
-        means.add({"loss": (loss, 1.0)})
+            losses[extra.name], norms[extra.name] = self._add_gradient(extra, means)
+            means.add({extra.name: (losses[extra.name], 1.0), f"{extra.name}/grad_norm": (norms[extra.name], 1.0)})
+        means.add({"loss": (sum(losses.values()), 1.0)})
         rate = settings.learning_rate * learning_rate_factor(settings, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         if acc.num_processes > 1:
             means = Means.merge(gather_object([means.sums]))
+            losses = {name: sum(parts) for name, parts in _by_name(gather_object([losses])).items()}
+        fault = self.guard.fault(losses, norms)
+        if fault is None:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         metrics = {**means.means(), "grad_norm": norm, "learning_rate": rate}
+        if fault is not None:
+            self._skip(step + 1, fault, everyone)
+            metrics = {}
         return metrics, sum(group.packed_length for group in everyone)
+
+    def _skip(self, step: int, fault: str, groups: Sequence[CompletionGroup]) -> None:
+        """Notes a step that was not taken; TrimtabError after too many, with the best weights in best/."""
+        self.guard.skipped += 1
+        rows = ", ".join(str(group.index) for group in groups[:8]) + (", …" if len(groups) > 8 else "")
+        if self.accelerator.is_main_process:
+            self.skipped.write(skipped_row(step, fault, groups))
+            console.print(f"{self.title}: step {step} was not taken: {fault} (rows {rows})", highlight=False)
+        if self.guard.skipped > self.settings.max_skipped:
+            kept = ""
+            if self.state.best_step is not None:
+                self._finish(stopped=True)
+                kept = f" The best weights, of step {self.state.best_step}, are in {self.folder / 'best'}."
+            raise TrimtabError(
+                f"{self.title}: {fault} at step {step} (rows {rows}): {self.guard.skipped} steps were not taken "
+                f"(skipped.jsonl has their rows), more than max_skipped={self.settings.max_skipped}.{kept} A lower "
+                "learning_rate is the usual cure."
+            )
 
     def _gradient(
         self,
@@ -146,7 +174,6 @@ class Loop:
         total: float,
         max_norm: float,
         means: Means,
-        step: int,
     ) -> tuple[float, float]:
         """Leaves the clipped gradient of the groups' loss in the weights. Returns the loss and the norm before."""
         acc = self.accelerator
@@ -160,35 +187,23 @@ class Loop:
             with nullcontext() if last else acc.no_sync(self.wrapped):
                 # DDP averages gradients over processes; the total is over all of them, so their sum is wanted.
                 loss, sums = loss_of(self.wrapped, batch, total / acc.num_processes)
-                if not torch.isfinite(loss):
-                    rows = ", ".join(str(group.index) for group in members[:8])
-                    raise TrimtabError(
-                        f"{self.title}: the loss is {float(loss.detach())} at step {step + 1} (rows {rows}). "
-                        "The last checkpoint is kept; a lower learning_rate is the usual cure."
-                    )
                 acc.backward(loss)
             means.add(sums)
             step_loss += float(loss.detach())
-        norm = float(acc.clip_grad_norm_(self.policy.parameters(), max_norm))
-        if not math.isfinite(norm):
-            raise TrimtabError(
-                f"{self.title}: the gradient's norm is {norm} at step {step + 1}; the step was not taken. "
-                "The last checkpoint is kept; a lower learning_rate is the usual cure."
-            )
-        return step_loss, norm
+        return step_loss, float(acc.clip_grad_norm_(self.policy.parameters(), max_norm))
 
     def _idle_pass(self) -> None:
         """A process without groups takes part in adding the gradients up, with nothing of its own."""
         batch = pack([CompletionGroup((0,), ((0,),))]).to(self.accelerator.device)
         self.accelerator.backward(0.0 * self.wrapped(batch).logps.sum())
 
-    def _add_gradient(self, extra: ExtraLoss, means: Means, step: int) -> tuple[float, float]:
+    def _add_gradient(self, extra: ExtraLoss, means: Means) -> tuple[float, float]:
         """Adds a second loss's gradient, clipped by itself, to the one in the weights."""
         trained = [p for p in self.policy.parameters() if p.requires_grad]
         kept = [p.grad for p in trained]
         for p in trained:
             p.grad = None
-        found = self._gradient(extra.groups, extra.loss, extra.total, extra.max_grad_norm, means, step)
+        found = self._gradient(extra.groups, extra.loss, extra.total, extra.max_grad_norm, means)
         for p, grad in zip(trained, kept, strict=True):
             if grad is not None:
                 p.grad = grad if p.grad is None else p.grad.add_(grad)
@@ -199,7 +214,7 @@ class Loop:
     def run(self) -> Finished:
         self._resume()
         if self.accelerator.is_main_process:
-            for log in (self.log, self.samples, self.completions):
+            for log in (self.log, self.samples, self.completions, self.skipped):
                 # A run without a checkpoint starts from nothing: its evaluation at step 0 is done again.
                 log.rewind(self.state.step if self.state.step else -1)
         if self.state.step == 0:
@@ -215,9 +230,9 @@ class Loop:
                 self.state.seconds = before + time.monotonic() - started
                 step = self.state.step
                 window.add({name: (value, 1.0) for name, value in metrics.items()})
-                bar.advance(metrics["loss"], tokens)
+                bar.advance(metrics.get("loss"), tokens)
                 if step % self.settings.logging_interval == 0 or step == self.steps:
-                    self._log_step(step, window.means(), metrics["learning_rate"])
+                    self._log_step(step, window.means())
                     window = Means()
                 self.state.window = window.sums
                 if step % self.evaluation_interval == 0 or step == self.steps:
@@ -232,12 +247,13 @@ class Loop:
                     self._checkpoint()
         return self._finish(stopped)
 
-    def _log_step(self, step: int, means: Mapping[str, float], rate: float) -> None:
+    def _log_step(self, step: int, means: Mapping[str, float]) -> None:
         row = {
             "step": step,
             "epoch": self._epoch(step),
             **means,
-            "learning_rate": rate,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **({"skipped_steps": self.guard.skipped} if self.guard.skipped else {}),
             "num_tokens": self.state.tokens,
             "seconds": round(self.state.seconds, 3),
         }
@@ -289,7 +305,7 @@ class Loop:
     def _checkpoint(self) -> None:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            self.state.method = dict(self.method.state())
+            self.state.method, self.state.guard = dict(self.method.state()), self.guard.state()
             state = {k: v for k, v in vars(self.state).items() if k != "step"}
             self.checkpoints.save(self.state.step, self.policy, self.optimizer, state)
             self._drop_old_best()
@@ -301,6 +317,7 @@ class Loop:
             return
         self.state = Progress(**saved)
         self.method.load_state(self.state.method)
+        self.guard.load_state(self.state.guard)
         self.checkpoints.load(self.state.step, self.policy, self.optimizer)
 
     def _finish(self, stopped: bool) -> Finished:
@@ -323,6 +340,10 @@ class Loop:
             state.seconds,
             state.tokens,
         )
+
+
+def _by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    return {name: [part[name] for part in parts] for name in parts[0]}
 
 
 def make_accelerator(settings: TrainingSettings) -> Accelerator:

@@ -35,12 +35,14 @@ class StepProgress:
     ) -> None:
         self.bar.stop()
 
-    def advance(self, loss: float, tokens: int) -> None:
+    def advance(self, loss: float | None, tokens: int) -> None:
         self.done += 1
         self.tokens += tokens
-        self.smooth = loss if self.smooth is None else 0.9 * self.smooth + 0.1 * loss
+        if loss is not None:
+            self.smooth = loss if self.smooth is None else 0.9 * self.smooth + 0.1 * loss
         now = time.monotonic()
-        note = f"loss {self.smooth:.4f}  {self.tokens / max(now - self.started, 1e-9):,.0f} tok/s"
+        shown = "–" if self.smooth is None else f"{self.smooth:.4f}"
+        note = f"loss {shown}  {self.tokens / max(now - self.started, 1e-9):,.0f} tok/s"
         self.bar.update(self.task, completed=self.done, note=note)
         if not console.is_terminal and (now - self.printed > 30 or self.done == self.total):
             self.printed = now

@@ -36,6 +36,10 @@ class TrainingSettings(ModelSettings):
     adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
     adam_epsilon: float = Field(1e-8, gt=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    max_skipped: int = Field(10, ge=0)
+    """Steps with a broken loss or gradient are not taken; one more than so many ends the run."""
+    explosion: float | None = Field(100.0, gt=1)
+    """A gradient this many times the median norm of the last steps is broken too; None: it never is."""
     token_budget: int = Field(4096, gt=0)
     """Packed tokens of a pass: memory and speed, never results."""
     seed: int = Field(42, ge=0)
