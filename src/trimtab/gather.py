@@ -101,7 +101,8 @@ def _training_reward(recipe: Recipe) -> str | None:
     return " + ".join(parts)
 
 
-def _judged_by_a_part(recipe: Recipe) -> bool:
+def judged_by_a_part(recipe: Recipe) -> bool:
+    """Whether the judge is some of what GRPO optimises, but not all of it."""
     judge = recipe.judge
     if judge is None or "grpo" not in recipe.methods or _training_reward(recipe) == judge.words():
         return False
@@ -151,6 +152,7 @@ def chosen_lengths(chat: ChatFormat, records: Sequence[Record]) -> list[int]:
 
 
 def judge_warnings(judge: RewardSettings) -> list[str]:
+    """What to know of any results by this judge."""
     if not judge.only_within_prompts:
         return []
     return [
@@ -173,7 +175,7 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
     if recipe.judge is not None:
         found += judge_warnings(recipe.judge)
         # Where it is all of the training reward, the results say so themselves.
-        if _judged_by_a_part(recipe):
+        if judged_by_a_part(recipe):
             found.append(
                 f"The judge, {recipe.judge.words()}, is also part of the training reward: a win rate judged by "
                 "what was optimised shows little."

@@ -140,6 +140,7 @@ def stage_settings(
 
 
 def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:
+    """ValueError for a reward that can't judge a study."""
     if judge.kind == "gold" and not in_sandbox:
         raise ValueError("judge 'gold' knows the sandbox's world only; leave it out for your own data")
     if judge.kind == "trained":
@@ -163,6 +164,11 @@ def reward_named(name: str) -> RewardSettings:
         return parse(RewardSettings, {"kind": kind, "model": model, "base_url": url}, "reward vllm:…")
     if ":" in name and not Path(name).is_dir():
         return RewardSettings(kind="function", path=name)
+    if "/" not in name and not Path(name).is_dir():
+        raise TrimtabError(
+            f"reward {name!r}: no such folder, nor a name of a reward. Known: gold, nemotron, "
+            "nemotron_local:FOLDER, vllm:MODEL@URL, file.py:function, and a classifier's folder or hub name (A/B)."
+        )
     return RewardSettings(kind="classifier", model=name)
 
 

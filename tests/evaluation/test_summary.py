@@ -26,8 +26,8 @@ from trimtab.evaluation.results import (
     WinRate,
     ordered_methods,
 )
-from trimtab.evaluation.summary import compare, summarise
-from trimtab.evaluation.verdict import verdict, warnings_of
+from trimtab.evaluation.summary import compare, summarise, worded
+from trimtab.evaluation.verdict import mostly_missing, verdict, warnings_of
 
 
 def test_rows_round_trip(tmp_path: Path) -> None:
@@ -251,6 +251,18 @@ def test_warnings() -> None:
         assert part in text
     r.training_reward, r.provenance.seeds = "other", [1, 2]
     assert "training" not in "\n".join(warnings_of(r))
+
+
+def test_mostly_missing_scores_head_everything() -> None:
+    """More than half: 101 of 200, and not 100. What is said of the rest stays, but no best is named."""
+    half = MethodResult(win_rate=won(0.6, 0.53, 0.67, n=100, missing=100))
+    most = MethodResult(win_rate=won(0.6, 0.53, 0.67, n=99, missing=101))
+    assert mostly_missing(two(half, half, 0.0, (-0.1, 0.1), 1.0)) == []
+    r = worded(two(half, most, 0.0, (-0.1, 0.1), 1.0), ["The sandbox."])
+    assert r.warnings[0].startswith("MOST SCORES ARE MISSING: DPO has a score for 99 of 200 prompts")
+    assert r.warnings[1] == "The sandbox."
+    assert r.summary == "No conclusion: most of the judge's scores are missing."
+    assert not any("highest win rate" in sentence for sentence in r.verdict)
 
 
 def test_order_of_methods() -> None:

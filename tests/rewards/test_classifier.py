@@ -18,11 +18,12 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     GPT2Config,
+    LlamaConfig,
 )
 
 from conftest import byte_tokenizer
 from data.wordpiece import wordpiece_tokenizer
-from rewards.toy import bert, qwen, write
+from rewards.toy import bert, llama_tokenizer, qwen, write
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.pairs import reward_format
 from trimtab.data.records import Message, Record
@@ -82,6 +83,23 @@ def test_scores_are_the_model_cards_in_any_order_and_batching(kind: str, request
             assert found == pytest.approx([expected[i] for i in places], abs=1e-5)
     assert reward.name == kind
     assert ClassifierReward(str(folder), "mine", device="cpu").score([], []) == []
+
+
+def test_a_template_and_a_tokenizer_that_both_write_bos_write_it_once(tmp_path: Path) -> None:
+    """As Skywork's cards have it for Llama 3: the template's BOS is taken off, the tokenizer puts its own."""
+    tokenizer = llama_tokenizer()
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    folder = write(tmp_path / "llama", LlamaConfig(max_position_embeddings=96, pad_token_id=3, **shape), tokenizer)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    expected = []
+    for completion in ("sat", "sat on the mat"):
+        turns = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": completion}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False).removeprefix("<|begin|>")
+        ids = tokenizer(text, return_tensors="pt")
+        assert ids["input_ids"][0].tolist().count(0) == 1
+        expected.append(float(model(**ids).logits[0][0].detach()))
+    found = ClassifierReward(str(folder), device="cpu").score(["the cat"] * 2, ["sat", "sat on the mat"])
+    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def sizes_of(reward: ClassifierReward, completions: list[str]) -> list[int]:

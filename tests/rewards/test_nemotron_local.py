@@ -9,17 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from conftest import byte_tokenizer
-from rewards.toy import qwen, write
+from rewards.toy import llama_tokenizer, qwen, write
 from trimtab.data.records import Message
 from trimtab.errors import TrimtabError
 from trimtab.rewards.base import Prompt
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.nemotron_local import NemotronLocalReward
 
-LLAMA = (
-    "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}\n\n{{ m['content'] | trim }}<|eot|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant\n\n{% endif %}"
-)
 TALK = (Message("user", "the cat?"), Message("assistant", "sat"), Message("user", "why?"))
 PROMPTS: list[Prompt] = ["the cat", TALK, "the cat", "and the dog there", "why?"]
 COMPLETIONS = ["sat on the mat", "and there\n", "", "sat " * 9, "on"]
@@ -28,8 +24,7 @@ COMPLETIONS = ["sat on the mat", "and there\n", "", "sat " * 9, "on"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama that writes BOS before every text, as Llama 3's tokenizer does, and samples at 0.6."""
-    special = ("<|begin|>", "<|eot|>", "<|start|>")
-    tokenizer = byte_tokenizer(LLAMA, special, special[0], bos_token=special[0], eos_token=special[1])
+    tokenizer = llama_tokenizer()
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=96, initializer_range=0.3, **shape)

@@ -118,8 +118,10 @@ def test_two_processes_share_a_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        (401, "Check the key in the environment: it is not valid here."),
-        (403, "Check the key in the environment: it is not valid here."),
+        (401, "The key in MY_KEY is not valid here."),
+        (403, "The key in MY_KEY is not valid here."),
+        (402, "no credit left"),
+        (410, "Check the reward's model and base_url"),
         (404, "Check the reward's model and base_url"),
         (307, "Name the address that it redirects to"),
     ],

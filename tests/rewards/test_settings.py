@@ -13,7 +13,9 @@ from rewards.toy import qwen, write
 from trimtab.errors import TrimtabError
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.function import FunctionReward
+from trimtab.rewards.nemotron import NemotronReward
 from trimtab.rewards.settings import RewardSettings, make_reward
+from trimtab.rewards.vllm_pooling import VLLMPoolingReward
 from trimtab.rewards.weighted import WeightedReward
 
 
@@ -67,6 +69,26 @@ def test_rewards_are_made_and_weighed(tmp_path: Path) -> None:
     assert score is not None
     assert found.score == pytest.approx(-3 + 3 * score + 5)
     assert found.breakdown == {"letters": 3.0, "classifier": score, "gold": 5.0}
+
+
+def test_remote_rewards_take_their_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's cache where they name none, their own where they do; two of them are told apart by name."""
+    monkeypatch.setenv("MY_KEY", "k-1")
+    asking: dict[str, Any] = {"concurrency": 3, "timeout": 5.0, "retries": 1, "longest_wait": 7.0}
+    at = {"base_url": "http://h:1/v1", "api_key_variable": "MY_KEY"}
+    vllm = RewardSettings(kind="vllm", model="rm", cache=str(tmp_path / "shared.sqlite"), **at, **asking)
+    nemotron = RewardSettings(kind="nemotron", attribute="coherence", name="mine", **at)
+    both = make_reward([vllm, nemotron], {}, tmp_path / "scores.sqlite")
+    assert isinstance(both, WeightedReward)
+    first, second = (part for part, _ in both.parts)
+    assert isinstance(first, VLLMPoolingReward)
+    assert isinstance(second, NemotronReward)
+    assert (first.name, first.endpoint.url, first.model) == ("rm", "http://h:1", "rm")
+    assert {name: getattr(first.endpoint, name) for name in asking} == asking
+    assert (second.name, second.endpoint.url, second.attribute) == ("mine", "http://h:1/v1", "coherence")
+    assert [one.cache and one.cache.path.name for one in (first, second)] == ["shared.sqlite", "scores.sqlite"]
+    assert all(one.endpoint.key and one.endpoint.key.get_secret_value() == "k-1" for one in (first, second))
+    assert not list(tmp_path.iterdir()), "nothing is written before there is a score"
 
 
 def test_a_reward_that_is_not_there_is_named() -> None:

@@ -27,6 +27,7 @@ def test_asks_for_the_classifiers_logit_once_for_each_distinct_completion(tmp_pa
     assert scores == [score_of(short), score_of(long), score_of(short)]
     fixed = {"model": "skywork", "task": "classify", "use_activation": False, "add_generation_prompt": False}
     assert server.bodies == [fixed | {"messages": m, "path": "/pooling"} for m in (short, long)]
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.sqlite"], "no journal beside it"
     assert cache.count() == 2
     assert reward.score([TALK], ["mice"]) == [score_of(long)], "from the cache: the server is gone"
 

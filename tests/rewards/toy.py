@@ -1,4 +1,4 @@
-"""Classifiers with one label, small and random."""
+"""Classifiers with one label, small and random; a tokenizer as Llama 3's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, Qwen2Config
+from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast, Qwen2Config
+
+from conftest import byte_tokenizer
+
+LLAMA = (
+    "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}\n\n{{ m['content'] | trim }}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n\n{% endif %}"
+)
 
 
 def write(folder: Path, config: Any, tokenizer: Any, labels: int = 1) -> Path:
@@ -30,3 +37,10 @@ def qwen(**settings: Any) -> Qwen2Config:
 def bert() -> BertConfig:
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     return BertConfig(max_position_embeddings=40, **shape)
+
+
+def llama_tokenizer() -> PreTrainedTokenizerFast:
+    """BOS (0) is written by the template, and by the tokenizer before every text. eot is 1, pad 3."""
+    special = ("<|begin|>", "<|eot|>", "<|start|>", "<|pad|>")
+    names = {"bos_token": special[0], "eos_token": special[1], "pad_token": special[3]}
+    return byte_tokenizer(LLAMA, special, special[0], **names)

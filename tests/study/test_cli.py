@@ -181,7 +181,8 @@ def test_recipes(dead_end: Callable[..., str], tmp_path: Path) -> None:
 def test_judge_and_opponent_go_together(dead_end: Callable[..., str]) -> None:
     words = ("evaluate", "--model", "m", "--data", "d.jsonl", "--out", "out")
     assert "--judge and --opponent go together" in dead_end(*words, "--judge", "gold")
-    assert "unknown judge" in dead_end(*words, "--judge", "me", "--opponent", "m")
+    found = dead_end(*words, "--judge", "golden", "--opponent", "m")
+    assert found.startswith("reward 'golden': no such folder, nor a name of a reward. Known: gold, nemotron,")
 
 
 # ---- folders that are taken

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trimtab.data.records import read_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import measure as measuring
 from trimtab.evaluation.outputs import read_generations, read_scores
+from trimtab.gather import judged_by_a_part
 from trimtab.recipe import Recipe, parse, reward_named, stage_settings
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.settings import RewardSettings
@@ -69,8 +71,13 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[RewardServer], None]:
 
 
 def files_with(text: str, folder: Path) -> list[Path]:
-    """The text as bytes, and as anything that holds it in base64 would be longer: nothing writes that."""
     return [p for p in folder.rglob("*") if p.is_file() and text.encode() in p.read_bytes()]
+
+
+def missing_in(out: Path) -> Counter[str]:
+    """How many scores each method lacks."""
+    files = out.glob("seed-0/evaluation/*/scores.jsonl")
+    return Counter({file.parent.name: sum(s.score is None for s in read_scores(file)) for file in files})
 
 
 def test_a_study_judged_by_a_server_that_fails(
@@ -87,25 +94,20 @@ def test_a_study_judged_by_a_server_that_fails(
     with serving(fault_rate=0.3, faults=("429", "500", "half a body", "nan"), key=KEY) as server:
         at(server)
         results = run_study(parse(Recipe, recipe(model), "test"), out)
-        missing = {
-            name: sum(s.score is None for s in read_scores(file))
-            for file in out.glob("seed-0/evaluation/*/scores.jsonl")
-            for name in [file.parent.name]
-        }
+        missing = missing_in(out)
         assert set(missing) == {"base", "sft", "grpo", "opponent"}
-        assert sum(missing.values()) > 0, "or this test shows nothing"
+        assert missing.total() > 0, "or this test shows nothing"
         before = server.asked.total()
-        again = run_study(parse(Recipe, recipe(model), "test"), out)
+        run_study(parse(Recipe, recipe(model), "test"), out)
         # Each missing one costs a call, and a few calls fail once more.
-        assert sum(missing.values()) <= server.asked.total() - before <= 8 * sum(missing.values())
-        kept = ScoreCache(out / "cache" / "scores.sqlite").count()
+        assert missing.total() <= server.asked.total() - before <= 8 * missing.total()
+        assert missing_in(out).total() < missing.total()
         assert all(n == 1 for n in server.scored.values()), "no score was paid for twice"
-        assert kept == len(server.scored)
+        assert ScoreCache(out / "cache" / "scores.sqlite").count() == len(server.scored)
     name = "nvidia/llama-3.1-nemotron-70b-reward"
     assert (results.judge, results.training_reward) == (name, name)
     assert [w for w in results.warnings if f"The judge, {name}, is also the training reward" in w]
     assert [w for w in results.warnings if "compare completions of one prompt only" in w]
-    assert sum(m.win_rate.missing for m in again.methods.values() if m.win_rate) < sum(missing.values()) * 2
     prompts = [r.prompt for r in read_records(str(out / "data" / "test.jsonl"))]
     folder = out / "seed-0" / "evaluation" / "sft"
     pairs = zip(
@@ -127,14 +129,18 @@ def test_how_a_server_is_asked_may_change_in_the_middle_of_a_study(
     model: Path, at: Callable[..., None], tmp_path: Path
 ) -> None:
     """Fewer at once, or a longer wait, is the same study; another model is another."""
-    value = recipe(model, methods=["base"])
+    value = recipe(model, methods=["grpo"])
     with serving() as server:
         at(server)
         first = run_study(parse(Recipe, value, "test"), tmp_path / "run")
         asked = server.asked.total()
-        slower = value | {"judge": {**ASKED, "concurrency": 1, "requests_per_minute": 6000, "retries": 1}}
-        assert run_study(parse(Recipe, slower, "test"), tmp_path / "run") == first
+        slower = {**ASKED, "concurrency": 1, "requests_per_minute": 6000, "retries": 1}
+        again = value | {"judge": slower, "grpo": value["grpo"] | {"rewards": [slower | {"name": "training"}]}}
+        assert run_study(parse(Recipe, again, "test"), tmp_path / "run") == first
         assert server.asked.total() == asked
+        other = value | {"judge": {**ASKED, "model": "another"}}
+        with pytest.raises(TrimtabError, match=r"holds another study \(its judge differ\)"):
+            run_study(parse(Recipe, other, "test"), tmp_path / "run")
 
 
 def test_without_a_key_nothing_is_trained(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -181,7 +187,7 @@ def test_a_judge_that_was_stopped_goes_on_without_generating_again(
 
     with serving(key="another") as server:
         at(server)
-        with pytest.raises(TrimtabError, match=r"answers 401 .*the key"):
+        with pytest.raises(TrimtabError, match=r"answers 401 .*The key in NVIDIA_API_KEY is not valid"):
             run("nemotron")
         assert len(generated) == 1
     with serving(key=KEY) as server:
@@ -279,6 +285,20 @@ def test_one_thing_by_two_names_is_one_thing() -> None:
     assert reward_named("nemotron").identity == RewardSettings(kind="nemotron", name="n", concurrency=1).identity
     assert reward_named("nemotron").identity != RewardSettings(kind="nemotron", attribute="coherence").identity
     assert reward_named("a.py:f").identity != reward_named("a.py:g").identity
+
+
+def test_a_judge_that_is_part_of_the_training_reward_is_told(model: Path) -> None:
+    """Weighted, or one of several: the same endpoint. Alone with weight 1 the results compare the two names."""
+
+    def parts(*rewards: Any) -> bool:
+        value = recipe(model)
+        value["grpo"]["rewards"] = list(rewards)
+        return judged_by_a_part(parse(Recipe, value, "r.yaml"))
+
+    assert parts({**ASKED, "name": "a"}, {"kind": "gold"})
+    assert parts({**ASKED, "weight": 0.5})
+    assert not parts(ASKED)
+    assert not parts({"kind": "gold"}, {"kind": "nemotron", "model": "another"})
 
 
 def test_help_names_what_may_score(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

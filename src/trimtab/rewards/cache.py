@@ -69,6 +69,7 @@ class ScoreCache:
             return int(database.execute("SELECT count(*) FROM scores").fetchone()[0])
 
     def close(self) -> None:
+        """Leaves one whole file, without a journal beside it. It opens again when needed."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None

@@ -4,7 +4,7 @@ What becomes of an answer:
   200 with JSON                                         returned
   408, 409, 429, 5xx, no answer in time, a broken       asked again after a wait that doubles, with jitter, and is
   connection, an answer that is no JSON                 never shorter than Retry-After; at last UnansweredError
-  a redirect, 401, 403, 404                             TrimtabError: no other call would fare better
+  a redirect, 401 to 405, 410                           TrimtabError: no other call would fare better
   any other status                                      RefusedError: it is about this one request
 """
 
@@ -28,7 +28,7 @@ from trimtab.errors import TrimtabError
 
 AGAIN = {408, 409, 429}
 """Statuses below 500 that another try may mend."""
-STOP = {401, 403, 404}
+STOP = {401, 402, 403, 404, 405, 410}
 SHOWN = 200
 """Characters of a server's own words."""
 
@@ -49,6 +49,7 @@ class Endpoint:
     """Where and how to ask.
 
     url: without the path, checked by `checked_url`. key: sent as a bearer token, and shown nowhere.
+    key_variable: where it would be, for messages.
     concurrency: requests under way at once. requests_per_minute: None for no limit; retries count.
     timeout: seconds for a whole answer. retries: after the first try. backoff: seconds that the first wait
     may last; longest_wait: that any may last, Retry-After included: a server that asks for more is UnansweredError.
@@ -60,6 +61,7 @@ class Endpoint:
         url: str,
         key: SecretStr | None = None,
         *,
+        key_variable: str | None = None,
         concurrency: int = 16,
         requests_per_minute: float | None = None,
         timeout: float = 120.0,
@@ -67,7 +69,7 @@ class Endpoint:
         backoff: float = 1.0,
         longest_wait: float = 120.0,
     ) -> None:
-        self.name, self.url, self.key = name, url, key
+        self.name, self.url, self.key, self.key_variable = name, url, key, key_variable
         self.concurrency, self.timeout, self.retries = concurrency, timeout, retries
         self.longest_wait = longest_wait
         self._gap = 60 / requests_per_minute if requests_per_minute else 0.0
@@ -107,7 +109,7 @@ class Endpoint:
         asked = getattr(error, "retry_after", None)
         backoff = self._backoff(state)
         # Those who were told the same second do not all come back in it.
-        return backoff if asked is None else max(backoff, asked + random.uniform(0, 0.1 * asked))
+        return backoff if asked is None else min(max(backoff, asked * random.uniform(1.0, 1.1)), self.longest_wait)
 
     async def _once(self, client: httpx.AsyncClient, url: str, content: bytes) -> Any:
         await self._turn()
@@ -147,10 +149,14 @@ class Endpoint:
 
     def _advice(self, status: int) -> str:
         if status in (401, 403):
-            if self.key is None:
-                return "No key was sent: put it into the environment, and name its variable in api_key_variable."
-            return "Check the key in the environment: it is not valid here."
-        if status == 404:
+            if self.key is not None:
+                return f"The key in {self.key_variable or 'the environment'} is not valid here."
+            if self.key_variable:
+                return f"No key was sent: put it into the environment variable {self.key_variable}."
+            return "No key was sent: name the environment variable that holds it in the reward's api_key_variable."
+        if status == 402:
+            return "The account has no credit left."
+        if status in (404, 405, 410):
             return "Check the reward's model and base_url: the server knows no such model, or no such path."
         return "Name the address that it redirects to: a key is not sent after it."
 

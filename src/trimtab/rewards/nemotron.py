@@ -70,7 +70,7 @@ class NemotronReward(RemoteReward):
         key = key_named(name, variable, needed=bool(api_key_variable) or _is_nvidias(url))
         self.model, self.attribute = model, attribute
         signature = f"nemotron|{VERSION}|{url}|{model}|{attribute or ''}"
-        super().__init__(Endpoint(name, url, key, **asking), signature, cache)
+        super().__init__(Endpoint(name, url, key, key_variable=variable, **asking), signature, cache)
 
     def body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
         return {"model": self.model, "messages": messages}

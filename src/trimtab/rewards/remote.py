@@ -65,13 +65,15 @@ class RemoteReward(Reward):
         """
         items: list[Item] = list(zip(prompts, completions, strict=True))
         distinct = list(dict.fromkeys(items))
-        found = self.cache.get(self.signature, distinct) if self.cache is not None else {}
-        wanted = [item for item in distinct if item not in found]
-        if wanted:
-            try:
+        try:
+            found = self.cache.get(self.signature, distinct) if self.cache is not None else {}
+            if wanted := [item for item in distinct if item not in found]:
                 wait_for(self._ask_all(wanted, found))
-            except* TrimtabError as errors:
-                raise _first(errors) from None
+        except* TrimtabError as errors:
+            raise _first(errors) from None
+        finally:
+            if self.cache is not None:
+                self.cache.close()  # so that the file is whole, and may be copied
         return [found[item] for item in items]
 
     async def _ask_all(self, wanted: Sequence[Item], found: dict[Item, Scored]) -> None:

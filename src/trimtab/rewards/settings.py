@@ -14,7 +14,7 @@ from trimtab.models.policy import Precision
 from trimtab.rewards.base import Reward
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.classifier import ClassifierReward
-from trimtab.rewards.endpoint import checked_url, key_named
+from trimtab.rewards.endpoint import checked_url
 from trimtab.rewards.function import FunctionReward, load_function
 from trimtab.rewards.nemotron import MODEL as NEMOTRON
 from trimtab.rewards.nemotron import NemotronReward
@@ -190,20 +190,8 @@ def check_remote(settings: Sequence[RewardSettings]) -> None:
 def _make_remote(settings: RewardSettings, cache: Path | None) -> RemoteReward:
     file = Path(settings.cache).expanduser() if settings.cache else cache
     scores = ScoreCache(file) if file else None
-    asking = settings.model_dump(include=_ASKING)
+    given = {"base_url": settings.base_url, "api_key_variable": settings.api_key_variable, "name": settings.name}
+    common: dict[str, Any] = {**given, "cache": scores, **settings.model_dump(include=_ASKING)}
     if settings.kind == "nemotron":
-        return NemotronReward(
-            settings.model or NEMOTRON,
-            settings.name,
-            attribute=settings.attribute,
-            base_url=settings.base_url,
-            api_key_variable=settings.api_key_variable,
-            cache=scores,
-            **asking,
-        )
-    name = settings.name or settings.model or ""
-    variable = settings.api_key_variable
-    key = key_named(name, variable, needed=variable is not None)
-    return VLLMPoolingReward(
-        settings.base_url or "", settings.model or "", settings.name, key=key, cache=scores, **asking
-    )
+        return NemotronReward(settings.model or NEMOTRON, attribute=settings.attribute, **common)
+    return VLLMPoolingReward(model=settings.model or "", **common)

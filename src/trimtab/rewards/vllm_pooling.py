@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pydantic import SecretStr
-
 from trimtab.rewards.base import Scored
 from trimtab.rewards.cache import ScoreCache
-from trimtab.rewards.endpoint import Endpoint, checked_url
+from trimtab.rewards.endpoint import Endpoint, checked_url, key_named
 from trimtab.rewards.remote import RemoteReward
 
 VERSION = 1
@@ -21,7 +19,8 @@ VERSION = 1
 
 
 class VLLMPoolingReward(RemoteReward):
-    """base_url: the server's, with or without /v1; model: the name that it serves. asking: Endpoint's settings."""
+    """base_url: the server's, with or without /v1; model: the name that it serves. api_key_variable: where the
+    key is, for a server that wants one. asking: Endpoint's settings."""
 
     path = "/pooling"
 
@@ -31,7 +30,7 @@ class VLLMPoolingReward(RemoteReward):
         model: str,
         name: str | None = None,
         *,
-        key: SecretStr | None = None,
+        api_key_variable: str | None = None,
         cache: ScoreCache | None = None,
         **asking: Any,
     ) -> None:
@@ -39,7 +38,9 @@ class VLLMPoolingReward(RemoteReward):
         # /pooling stands beside /v1, not in it.
         url = checked_url(name, base_url, "base_url").removesuffix("/v1")
         self.model = model
-        super().__init__(Endpoint(name, url, key, **asking), f"vllm|{VERSION}|{url}|{model}", cache)
+        key = key_named(name, api_key_variable, needed=api_key_variable is not None)
+        endpoint = Endpoint(name, url, key, key_variable=api_key_variable, **asking)
+        super().__init__(endpoint, f"vllm|{VERSION}|{url}|{model}", cache)
 
     def body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
         return {
