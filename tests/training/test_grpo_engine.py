@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from training.grpo_runs import CAP, Ran, grpo
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.generate import Decoding
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.rollout.vllm import load_vllm
@@ -81,6 +82,8 @@ def test_what_vllm_cannot_do_is_said_before_anything_runs() -> None:
     assert GRPOSettings(sampling=vllm, ratio="sequence", correction="none").ratio == "sequence"
     with pytest.raises(ValidationError, match=r"vLLM samples at 0, or at 0\.01"):
         Sampling(engine="vllm", temperatures=(1.0, 0.001))
+    with pytest.raises(ValidationError, match=r"vLLM samples at 0, or at 0\.01"):
+        Decoding(engine="vllm", temperature=0.001)
 
 
 def test_without_vllm_the_way_out_is_named(stopping_model: Path, toy_pairs: Path, tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
 from trimtab.errors import TrimtabError
 from trimtab.rollout import vllm
-from trimtab.rollout.sampler import Engine, VLLMSettings, check_prompts
+from trimtab.rollout.sampler import Engine, VLLMSettings, check_prompts, check_temperature
 
 
 class Decoding(BaseModel):
@@ -40,6 +40,11 @@ class Decoding(BaseModel):
     """Of transformers; vLLM decides itself."""
     engine: Engine = "transformers"
     vllm: VLLMSettings = VLLMSettings()
+
+    @model_validator(mode="after")
+    def _warm_enough(self) -> Decoding:
+        check_temperature(self.engine, self.temperature)
+        return self
 
     def signature(self) -> str:
         """Everything that the completions depend on beside model and prompts."""

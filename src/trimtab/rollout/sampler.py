@@ -22,6 +22,11 @@ VLLM_COLDEST = 0.01
 """vLLM raises temperatures between 0 and this to it."""
 
 
+def check_temperature(engine: Engine, temperature: float) -> None:
+    if engine == "vllm" and 0 < temperature < VLLM_COLDEST:
+        raise ValueError(f"vLLM samples at 0, or at {VLLM_COLDEST} and more: choose engine transformers")
+
+
 class VLLMSettings(BaseModel):
     """What vLLM takes of the machine; see docs/vllm.md."""
 
@@ -54,8 +59,8 @@ class Sampling(BaseModel):
 
     @model_validator(mode="after")
     def _warm_enough(self) -> Sampling:
-        if self.engine == "vllm" and any(0 < t < VLLM_COLDEST for t in self.temperatures):
-            raise ValueError(f"vLLM samples at 0, or at {VLLM_COLDEST} and more: choose engine transformers")
+        for temperature in self.temperatures:
+            check_temperature(self.engine, temperature)
         return self
 
 
@@ -86,8 +91,12 @@ class Sampler(Protocol):
         stops: Sequence[int],
         excluded: Sequence[int] = (),
         survival: float = 0.0,
+        places: Sequence[int] | None = None,
     ) -> list[list[Sample]]:
         """prompts: token ids. Returns k samples for each, in the prompts' order.
+
+        places: of the prompts among all that this seed is for, where processes share them out; draws depend
+        on them, and so not on how many processes there are.
 
         stops: tokens that end a sample. excluded: tokens never drawn; the others are renormalised.
         survival: a sample also ends once the product over its tokens of (1 - mass of the excluded tokens)

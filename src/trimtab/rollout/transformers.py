@@ -127,6 +127,7 @@ class TransformersSampler(Sampler):
         stops: Sequence[int],
         excluded: Sequence[int] = (),
         survival: float = 0.0,
+        places: Sequence[int] | None = None,
     ) -> list[list[Sample]]:
         """See Sampler.sample. A sample's draws depend on the seed, its prompt's place, its own place, k and
         max_new_tokens. Prompts are decoded by length, batch_size samples at a time.
@@ -139,17 +140,20 @@ class TransformersSampler(Sampler):
         check_prompts(prompts, cap, self._room)
         rules = self._rules(cap, stops, excluded, survival)
         generator = torch.Generator().manual_seed(seed)
-        uniform_PKT = torch.rand(len(prompts), k, cap, dtype=torch.float64, generator=generator)
+        shape = (1 + max(places or range(len(prompts)), default=-1), k, cap)
+        uniform_PKT = torch.rand(shape, dtype=torch.float64, generator=generator)
+        if places is not None:
+            uniform_PKT = uniform_PKT[list(places)]
         temperatures = [sampling.temperatures[i % len(sampling.temperatures)] for i in range(k)]
         out: list[list[Sample]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         with evaluating(self.policy):
-            for places in _cut(order, max(1, size // k)):
-                computed = Prompts(self.policy, [prompts[i] for i in places])
+            for part in _cut(order, max(1, size // k)):
+                computed = Prompts(self.policy, [prompts[i] for i in part])
                 if computed.logits_PV.isnan().any():
                     raise broken()
-                for pairs in _cut([(p, i) for p in range(len(places)) for i in range(k)], size):
-                    chosen = [places[p] for p, _ in pairs], [i for _, i in pairs]
+                for pairs in _cut([(p, i) for p in range(len(part)) for i in range(k)], size):
+                    chosen = [part[p] for p, _ in pairs], [i for _, i in pairs]
                     warm = [temperatures[i] for i in chosen[1]]
                     row_R = torch.tensor([p for p, _ in pairs], device=self.policy.device)
                     samples = _decode(computed, row_R, uniform_PKT[chosen], warm, rules)

@@ -278,6 +278,7 @@ class VLLMSampler(Sampler):
         stops: Sequence[int],
         excluded: Sequence[int] = (),
         survival: float = 0.0,
+        places: Sequence[int] | None = None,
     ) -> list[list[Sample]]:
         """See Sampler.sample. A sample's draws depend on the seed, its prompt's place and its own.
 
@@ -299,7 +300,7 @@ class VLLMSampler(Sampler):
         drawn = engine.draw(
             [prompt for prompt in prompts for _ in range(k)],
             warm * len(prompts),
-            [seed_of(seed, p, i) for p in range(len(prompts)) for i in range(k)],
+            [seed_of(seed, p, i) for p in places or range(len(prompts)) for i in range(k)],
             max_new_tokens=cap,
             stops=stops,
         )

@@ -13,6 +13,7 @@ that of KL(π‖π_ref) (docs/methods/grpo.md); samples at temperatures ≠ 1 ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,6 @@ from torch import Tensor
 
 from trimtab.advantages import ADVANTAGES
 from trimtab.data.groups import CompletionGroup, PackedBatch
-from trimtab.data.records import Record
 from trimtab.errors import TrimtabError
 from trimtab.losses import policy_gradient as pg
 from trimtab.losses.preference import dpo
@@ -173,11 +173,7 @@ class GRPO(StageMethod):
             self._count(chosen)
             return groups
         if step % self.settings.updates_per_batch == 0:
-            acc = self.prepared.accelerator
-            mine = self._collect(list(groups)[acc.process_index :: acc.num_processes], step)
-            if acc.num_processes > 1:
-                mine = [Rollout.of(s) for s in gather_object([rollout.state() for rollout in mine])]
-            self._hold(mine)
+            self._hold(self._collect(groups, step))
         self._count(self.batch)
         trained = self.batch
         if self.prepared.accelerator.num_processes == 1 and not self._loss_has_kl:
@@ -197,9 +193,11 @@ class GRPO(StageMethod):
         self.total_tokens = sum(r.group.completion_tokens for r in rollouts)
 
     def _collect(self, groups: Sequence[CompletionGroup], step: int) -> list[Rollout]:
-        """Samples, scores and shapes: the prompts' rollouts, fewer where rewards are missing."""
-        settings = self.settings
-        scorings = self._sample(groups, self.prepared.train_records, settings.samples, settings.sampling, step)
+        """Samples, scores and shapes: the prompts' rollouts, fewer where rewards are missing. Processes share
+        the prompts out, and each gets all rollouts."""
+        settings, acc = self.settings, self.prepared.accelerator
+        places = range(acc.process_index, len(groups), acc.num_processes)
+        scorings = self._sample(groups, places, step)
         references = self._logps(self.reference, scorings, self.tempered)
         drawn_from = self._policy_logps(scorings)
         old = drawn_from if self.tempered else [[torch.tensor(s.policy_logps) for s in o.samples] for o in scorings]
@@ -215,25 +213,23 @@ class GRPO(StageMethod):
         if self.by_vllm:
             self.pending |= engine_metrics(scorings, drawn_from)
         self.table = table_rows(scorings, shaped, self.prepared.train_records)
-        return [one.rollout for one in shaped if one.rollout is not None]
+        found = [(place, one.rollout) for place, one in zip(places, shaped, strict=True) if one.rollout is not None]
+        if acc.num_processes > 1:
+            everyones = gather_object([(place, rollout.state()) for place, rollout in found])
+            found = [(place, Rollout.of(state)) for place, state in sorted(everyones, key=itemgetter(0))]
+        return [rollout for _, rollout in found]
 
-    def _sample(
-        self,
-        groups: Sequence[CompletionGroup],
-        records: Sequence[Record],
-        k: int,
-        sampling: Sampling,
-        step: int,
-        salt: int = 0,
-    ) -> list[Scoring]:
-        chat, accelerator = self.prepared.chat, self.prepared.accelerator
-        seeds = np.random.SeedSequence([self.settings.seed, step, salt, accelerator.process_index])
-        with accelerator.autocast():
+    def _sample(self, groups: Sequence[CompletionGroup], places: range, step: int) -> list[Scoring]:
+        """Of the groups at `places`."""
+        prepared, settings = self.prepared, self.settings
+        mine = [groups[i] for i in places]
+        seeds = np.random.SeedSequence([settings.seed, step, 0, 0])
+        with prepared.accelerator.autocast():
             samples = self.sampler.sample(
-                [group.prompt for group in groups], k, sampling,
-                seed=int(seeds.generate_state(1)[0]), stops=self.prepared.stops,
+                [group.prompt for group in mine], settings.samples, settings.sampling,
+                seed=int(seeds.generate_state(1)[0]), stops=prepared.stops, places=places,
             )  # fmt: skip
-        return score_samples(self.reward, chat, groups, samples, records)
+        return score_samples(self.reward, prepared.chat, mine, samples, prepared.train_records)
 
     def _policy_logps(self, scorings: Sequence[Scoring]) -> list[list[Tensor]]:
         """The policy's log-probabilities of its samples, each at its own temperature. Those of another engine

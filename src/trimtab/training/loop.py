@@ -152,6 +152,8 @@ class Loop:
         acc = self.accelerator
         passes = cut_into_passes(groups, self.settings.token_budget)
         step_loss = 0.0
+        if not passes and acc.num_processes > 1:
+            self._idle_pass()
         for i, members in enumerate(passes):
             batch = pack(members).to(acc.device)
             last = i == len(passes) - 1
@@ -174,6 +176,11 @@ class Loop:
                 "The last checkpoint is kept; a lower learning_rate is the usual cure."
             )
         return step_loss, norm
+
+    def _idle_pass(self) -> None:
+        """A process without groups takes part in adding the gradients up, with nothing of its own."""
+        batch = pack([CompletionGroup((0,), ((0,),))]).to(self.accelerator.device)
+        self.accelerator.backward(0.0 * self.wrapped(batch).logps.sum())
 
     def _add_gradient(self, extra: ExtraLoss, means: Means, step: int) -> tuple[float, float]:
         """Adds a second loss's gradient, clipped by itself, to the one in the weights."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(stderr=True)
+console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+"""Of several processes the first speaks."""
 
 
 class StepProgress:

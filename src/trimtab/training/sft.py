@@ -118,8 +118,9 @@ class SFT(StageMethod):
     ) -> list[CompletionGroup]:
         """This process's share of the prompts, with the policy's completions in place of the data's."""
         acc = self.prepared.accelerator
-        mine = list(groups)[acc.process_index :: acc.num_processes]
-        seeds = np.random.SeedSequence([self.settings.seed, step, acc.process_index])
+        places = range(acc.process_index, len(groups), acc.num_processes)
+        mine = [groups[i] for i in places]
+        seeds = np.random.SeedSequence([self.settings.seed, step, 0])
         hazard = settings.estimator == "stop_hazard"
         with acc.autocast():
             found = self.sampler.sample(
@@ -130,6 +131,7 @@ class SFT(StageMethod):
                 stops=self.prepared.stops,
                 excluded=self.prepared.stops if hazard else (),
                 survival=SURVIVAL if hazard else 0.0,
+                places=places,
             )
         out = [
             CompletionGroup(group.prompt, tuple(s.tokens for s in several), group.index)

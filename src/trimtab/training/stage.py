@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import transformers
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor
 
 from trimtab import __version__
@@ -237,7 +237,10 @@ def run_stage(
     inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
     scored_by = {"reward": reward, "judge": judge}
     inputs |= {part: one.signature for part, one in scored_by.items() if one is not None}
-    if claim(out, inputs):
+    # One process after the other, so that none finds a folder half claimed.
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        done = claim(out, inputs)
+    if done:
         console.print(f"{name}: already done", highlight=False)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come right before this
         return out / "best"

@@ -1,0 +1,61 @@
+"""Every method for a few steps, in this process, or in each of several:
+
+torchrun --nproc_per_node 2 processes.py MODEL PAIRS OUT
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trimtab.data.splits import DataSettings
+from trimtab.models.lora import LoraSettings
+from trimtab.rewards.function import FunctionReward
+from trimtab.rollout.sampler import Sampling
+from trimtab.training.dpo import DPO, DPOSettings
+from trimtab.training.grpo import GRPO, GRPOSettings
+from trimtab.training.reward import RewardModelSettings, RewardModelTraining
+from trimtab.training.sft import SFT, LengthPenaltySettings, SFTSettings
+from trimtab.training.stage import run_stage
+
+COMMON: dict[str, Any] = {
+    "batch_size": 4, "max_steps": 2, "learning_rate": 1e-3, "warmup_steps": 0, "logging_interval": 1,
+    "precision": "float32", "token_budget": 300,
+}  # fmt: skip
+SHORT = Sampling(max_new_tokens=8)
+PENALTY = LengthPenaltySettings(weight=0.1, interval=1, max_new_tokens=12)
+GROUP: dict[str, Any] = {"sampling": SHORT, "samples": 3, "validation_prompts": 4}
+JOBS: dict[str, tuple[Any, Any]] = {
+    "sft": (SFT, SFTSettings(**COMMON)),
+    "sft_sequences": (SFT, SFTSettings(**COMMON, normalisation="sequences")),
+    "sft_length": (SFT, SFTSettings(**COMMON, length_penalty=PENALTY)),
+    "sft_lora": (SFT, SFTSettings(**COMMON, lora=LoraSettings(rank=4))),
+    "dpo": (DPO, DPOSettings(**COMMON)),
+    "reward": (RewardModelTraining, RewardModelSettings(**COMMON)),
+    "grpo": (GRPO, GRPOSettings(**COMMON, **GROUP)),
+    "grpo_tokens": (GRPO, GRPOSettings(**COMMON, **GROUP, normalisation="tokens", kl="k3", updates_per_batch=2)),
+    "grpo_fixed": (GRPO, GRPOSettings(**COMMON, **GROUP, rollouts="fixed", fixed_prompts=5, kl="exact")),
+    "grpo_one": (GRPO, GRPOSettings(**COMMON | {"batch_size": 2}, **GROUP)),
+}
+
+
+def low(completion_ids: list[list[int]], prompts: list[Any]) -> list[float | None]:
+    """Tokens of the lower half; nothing for some prompts, so that a process may have no group to train on."""
+    texts = [p if isinstance(p, str) else p[-1]["content"] for p in prompts]
+    scores = [float(sum(token < 896 for token in ids)) for ids in completion_ids]
+    return [None if len(text) % 3 == 0 else score for text, score in zip(texts, scores, strict=True)]
+
+
+def run_all(model: Path, pairs: Path, out: Path) -> None:
+    rows = DataSettings(train=str(pairs), max_length=200, validation_rows=6)
+    for name, (method, settings) in JOBS.items():
+        reward = FunctionReward(low) if method is GRPO else None
+        run_stage(name, method, settings, rows, str(model), out / name, reward=reward)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run_all(*map(Path, sys.argv[1:4]))

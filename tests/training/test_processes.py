@@ -1,0 +1,59 @@
+"""Two processes take the same steps as one: gradients, metrics and weights, for every method and normalisation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from training.processes import JOBS, run_all
+from trimtab.training.metrics import read_metrics
+
+COMPARED = ("loss", "grad_norm", "eval_loss", "reward", "length_penalty", "length_penalty/grad_norm", "kl")
+SCRIPT = Path(__file__).with_name("processes.py")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, toy_model: Path, toy_pairs: Path) -> dict[int, Path]:
+    folder = tmp_path_factory.mktemp("processes")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    command += [str(toy_model), str(toy_pairs), str(folder / "2")]
+    found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=500)
+    assert found.returncode == 0, found.stderr[-3000:]
+    run_all(toy_model, toy_pairs, folder / "1")
+    return {1: folder / "1", 2: folder / "2"}
+
+
+@pytest.mark.parametrize("job", list(JOBS))
+def test_two_processes_take_the_steps_of_one(job: str, ran: dict[int, Path]) -> None:
+    """Two steps of Adam: where a gradient is rounding noise its sign is too, so weights are compared as a whole."""
+    one, two = (read_metrics(ran[n] / job / "metrics.jsonl") for n in (1, 2))
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    checked = 0
+    for alone, shared in zip(one, two, strict=True):
+        for name in (
+            "loss",
+            "grad_norm",
+            "eval_loss",
+            "reward",
+            "length_penalty",
+            "length_penalty/grad_norm",
+            "kl",
+        ):
+            if name in alone:
+                assert shared[name] == pytest.approx(alone[name], rel=2e-3, abs=2e-4), (alone["step"], name)
+                checked += 1
+    assert checked >= 4
+
+
+def test_two_processes_end_with_the_weights_of_one(ran: dict[int, Path], toy_model: Path) -> None:
+    start = load_file(toy_model / "model.safetensors")
+    for job in JOBS:
+        one, two = (load_file(ran[n] / job / "best" / "model.safetensors") for n in (1, 2))
+        known = [name for name in one if name in start]
+        moved = sum(float((one[n] - start[n]).square().sum()) for n in known) ** 0.5
+        apart = sum(float((one[n] - two[n]).square().sum()) for n in known) ** 0.5
+        assert apart <= 0.05 * moved, (job, apart, moved)
