@@ -138,7 +138,7 @@ def early(sweep: Sweep) -> None:
         for stopped in (False, True):
             name = f"early-{penalised}-{stopped}"
             given: dict[str, Any] = {"learning_rate": SFT_RATE, "epochs": 10}
-            given |= {"patience": 130} if stopped else LAST
+            given |= {"patience": 130, "evaluation_interval": 15} if stopped else LAST
             given |= {"length_penalty": penalty} if penalised else {}
             folder = sweep.stage("sft", name, sweep.base, sweep.data(1000), **given)
             done = json.loads((folder / "done.json").read_text())
@@ -223,12 +223,19 @@ def variance(sweep: Sweep, draws: int = 40) -> None:
 
 
 def dpo(sweep: Sweep) -> None:
+    """One epoch of 1,500 pairs; the checkpoint with the lowest validation loss is kept."""
     rows = [{"learning rate": "– (SFT)", "β": "", "eval accuracy": ""} | sweep.row("sft", sweep.sft())]
     for rate in (2e-5, 1e-4, 5e-4):
         for beta in (0.05, 0.2, 0.8):
             name = f"dpo-{rate:g}-{beta:g}"
-            given = {"learning_rate": rate, "beta": beta, "best_metric": "loss", "best_is": "lowest"}
-            folder = sweep.stage("dpo", name, sweep.sft(), **given)
+            given = {
+                "learning_rate": rate,
+                "beta": beta,
+                "best_metric": "loss",
+                "best_is": "lowest",
+                "evaluation_interval": 24,
+            }
+            folder = sweep.stage("dpo", name, sweep.sft(), sweep.data(1500), **given)
             kept = json.loads((folder / "done.json").read_text())["best_step"]
             evaluated = {row["step"]: row for row in read_metrics(folder / "metrics.jsonl") if "eval_loss" in row}
             accuracy = f"{evaluated[kept]['eval_rewards/accuracies']:.2f} at {kept}"
@@ -238,16 +245,16 @@ def dpo(sweep: Sweep) -> None:
 
 
 def grpo(sweep: Sweep) -> None:
-    """40 steps of 16 prompts × 4 samples; the last weights are kept, whatever they are."""
+    """30 steps of 16 prompts × 4 samples; the last weights are kept, whatever they are."""
     sft, proxy = sweep.sft(), sweep.proxy()
     rows = [{"learning rate": "– (SFT)", "λ": "", "proxy": "", "KL": ""} | sweep.row("sft", sft)]
     for rate in (3e-5, 1e-4, 3e-4):
         for weight in (0.0, 0.05, 0.2):
             name = f"grpo-{rate:g}-{weight:g}"
             folder = sweep.stage(
-                "grpo", name, sft, reward=proxy, learning_rate=rate, kl_coefficient=weight, max_steps=40, samples=4,
-                sampling={"max_new_tokens": 160, "batch_size": 256}, evaluation_interval=40, logging_interval=5,
-                validation_prompts=200, **LAST,
+                "grpo", name, sft, reward=proxy, learning_rate=rate, kl_coefficient=weight, max_steps=30, samples=4,
+                sampling={"max_new_tokens": 160, "batch_size": 256}, evaluation_interval=30, logging_interval=5,
+                validation_prompts=100, **LAST,
             )  # fmt: skip
             last = read_metrics(folder / "metrics.jsonl")[-1]
             known = {"learning rate": f"{rate:g}", "λ": f"{weight:g}"}

@@ -28,6 +28,7 @@ FLOW = (
     "study",
     "plan",
     "cli",
+    "__main__",
 )
 """A room imports only rooms to its left."""
 FOR_ALL = {"errors", "__init__"}

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -188,6 +190,30 @@ def evaluate(
 
 
 @app.command()
+def audit(
+    data: Annotated[str, typer.Argument(help="File, folder or hub name.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for audit.json and audit.md.")] = None,
+    validation: Validation = None,
+    model: Annotated[str | None, typer.Option("--model", help="Whose tokenizer lengths are counted with.")] = None,
+    tokenizer: Tokenizer = None,
+    settings: Set = None,
+) -> None:
+    """What a data set holds and what it will teach: drops, lengths, markers, contradictions, shared prompts."""
+    from trimtab.data.findings import examine
+    from trimtab.recipe import audit_settings
+    from trimtab.report.audit import audit_tables, write_audit
+    from trimtab.study import resolve_model
+
+    rows, trust = audit_settings(data, validation, settings or ())
+    source = tokenizer or model
+    found = examine(rows, resolve_model(source) if source else None, trust)
+    for table in audit_tables(found):
+        _print_table(table, _wide_console(), table.caption)
+    if out is not None:
+        print(f"Audit: {write_audit(found, out)}")
+
+
+@app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A study's folder, with results.json.")]) -> None:
     """Writes report.html, tables and figures anew from results.json."""
     from trimtab.study import report_only
@@ -208,7 +234,7 @@ def plan(
 
     made = make_plan(load_recipe(recipe, settings or ()), measure)
     for table in plan_tables(made):
-        _print_table(table.title, table.header, table.rows)
+        _print_table(table, _wide_console(), table.caption)
     for line in made.notes:
         print(line)
 
@@ -238,29 +264,27 @@ def _print_results(results: Any) -> None:
 
     for line in results.warnings:
         console.print(f"warning: {line}", style="yellow", highlight=False)
-    table = methods_table(results)
-    shown = Table()
-    for column in table.header:
-        shown.add_column(column)
-    for row in table.rows:
-        shown.add_row(*row)
-    console.print(shown)
+    _print_table(methods_table(results), console)
     for line in results.verdict:
         print(line)
 
 
-def _print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-
-    shown = Table(title=title, title_justify="left")
-    for column in header:
-        shown.add_column(column)
-    for row in rows:
-        shown.add_row(*row)
-    # Wide enough for a pipe or a file, too.
+def _wide_console() -> Console:
+    """Wide enough for a pipe or a file, too."""
     console = Console()
-    console = console if console.is_terminal else Console(width=140)
-    console.print(shown, highlight=False)
+    return console if console.is_terminal else Console(width=140)
+
+
+def _print_table(table: Any, console: Console, title: str | None = None) -> None:
+    """Text of data stands in cells: it is no markup. The notes come with the title."""
+    shown = Table(title=title and escape(title), title_justify="left")
+    for column in table.header:
+        shown.add_column(escape(column), overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(escape(cell) for cell in row))
+    console.print(shown)
+    for note in table.notes if title else ():
+        console.print(escape(note), highlight=False)
 
 
 def _quiet(debug: bool) -> None:

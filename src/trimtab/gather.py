@@ -141,12 +141,17 @@ def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:
 
 def chosen_texts(records: Sequence[Record]) -> list[str]:
     """The chosen completions; none where a prompt has none."""
-    return [r.completions[0] for r in records] if all(r.completions for r in records) else []
+    return [r.completions[0] for r in records] if _have_chosen(records) else []
+
+
+def _have_chosen(records: Sequence[Record]) -> bool:
+    """Whether every prompt has an answer to compare with: one with KTO's label may be the undesirable one."""
+    return all(record.completions and not record.is_unpaired for record in records)
 
 
 def chosen_lengths(chat: ChatFormat, records: Sequence[Record]) -> list[int]:
     """Tokens of each chosen completion, end of turn included, before any truncation; none where one is missing."""
-    if not all(record.completions for record in records):
+    if not _have_chosen(records):
         return []
     return [len(chat.completion_ids(r.prompt, r.completions[0], chat.prompt_ids(r.prompt))) for r in records]
 
@@ -170,6 +175,8 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
         )
     if splits.shared_prompts:
         found.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")
+    if splits.unreadable:
+        found.append(f"{len(splits.unreadable)} rows could not be read and were dropped (data.bad_rows).")
     if splits.test is splits.validation:
         found.append("Evaluated on the validation rows, which also chose the checkpoints.")
     if recipe.judge is not None:

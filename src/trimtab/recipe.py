@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from trimtab.data.splits import DataSettings
+from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.rewards.settings import RewardSettings
@@ -177,6 +178,15 @@ def data_settings(data: str, validation: str | None, value: dict[str, Any]) -> D
         raise TrimtabError(f"--set data={value}: data has settings inside, such as data.max_length=512.")
     given = {"train": data} | ({"validation": validation} if validation else {})
     return parse(DataSettings, given | value, "--set (data)")
+
+
+def audit_settings(
+    data: str, validation: str | None, overrides: Sequence[str]
+) -> tuple[DataSettings, TrustSettings]:
+    """The settings of `trimtab audit`: `data.max_length=512` as in training; trust_remote_code the tokenizer's."""
+    value = apply_overrides({}, overrides)
+    rows = data_settings(data, validation, value.pop("data", {}))
+    return rows, parse(TrustSettings, value, "--set (audit)")
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -147,7 +147,7 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
     if recipe.opponent:
         opponent = shared("opponent", resolve_model(recipe.opponent))
         opponent.name = recipe.opponent
-    chat = ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model)), data)
+    chat = ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.evaluation), data)
     results = gather(recipe, chat, splits, runs, fixed, opponent)
     results.write(out / "results.json")
     write_report(results, out)
@@ -305,7 +305,7 @@ def evaluate_only(
 
     mine = one("model", where, tokenizer)
     theirs = one("opponent", resolve_model(opponent), None) if opponent else None
-    chat = ChatFormat(load_tokenizer(tokenizer or where), rows)
+    chat = ChatFormat(load_tokenizer(tokenizer or where, settings), rows)
     results = summarise(
         [mine],
         theirs,

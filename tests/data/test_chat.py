@@ -298,6 +298,11 @@ def test_what_is_dropped(make_tokenizer: Make) -> None:
         "identical after truncation", "f:3"
     )
     assert tight.encode(Record("Hi!", ("abcd",), origin="f:4")) == Dropped("prompt too long", "f:4")
+    assert chat.encode(Record(" ", ("a",), origin="f:5")) == Dropped("empty prompt", "f:5")
+    silent = (Message("user", "Hi"), Message("assistant", ""), Message("user", "Hi?"))
+    assert chat.encode(Record(silent, ("a",), origin="f:6")) == Dropped("empty turn", "f:6")
+    twice = (Message("user", "Hi"), Message("user", "Hi?"))
+    assert chat.encode(Record(twice, ("a",), origin="f:7")) == Dropped("turns out of order", "f:7")
     # One completion, or three of which two are equal, still teach something.
     assert isinstance(chat.encode(Record("Hi", ("a",))), CompletionGroup)
     assert isinstance(chat.encode(Record("Hi", ("a", "a", "b"))), CompletionGroup)
@@ -308,7 +313,8 @@ def small(make_tokenizer: Make) -> Any:
     return make_tokenizer()
 
 
-WORDS = st.text(st.sampled_from("abc é\n"), min_size=1, max_size=30)
+WORDS = st.text(st.sampled_from("abc é\n"), min_size=1, max_size=30).filter(str.strip)
+"""Blank turns are dropped before: test_what_is_dropped."""
 TURNS = st.builds(
     lambda system, pairs, last: tuple(
         Message(role, text)
@@ -326,7 +332,7 @@ TURNS = st.builds(
 
 @given(
     prompt=TURNS,
-    completions=st.lists(WORDS.filter(str.strip), min_size=1, max_size=3),
+    completions=st.lists(WORDS, min_size=1, max_size=3),
     max_length=st.integers(2, 160),
     least=st.integers(1, 40),
 )

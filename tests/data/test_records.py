@@ -15,92 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.data.records import Message, Record, read_records, to_record
+from data.layout_rows import BLUE, GREEN, LABELLED, LAYOUTS, SKY, USER, turn
+from trimtab.data.records import Record, read_records, to_record
 from trimtab.errors import TrimtabError
-
-SYSTEM, USER = Message("system", "Be brief."), Message("user", "Sky?")
-
-
-def turn(role: str, content: Any) -> dict[str, Any]:
-    return {"role": role, "content": content}
-
-
-SKY, BLUE, GREEN = turn("user", "Sky?"), turn("assistant", "Blue."), turn("assistant", "Green.")
-
-LAYOUTS = {
-    "preference": ({"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."}, "Sky?", ("Blue.", "Green."), None),
-    "preference, conversational": (
-        {"prompt": [SKY], "chosen": [BLUE], "rejected": [GREEN]},
-        (USER,),
-        ("Blue.", "Green."),
-        None,
-    ),
-    "implicit prompt": ({"chosen": [SKY, BLUE], "rejected": [SKY, GREEN]}, (USER,), ("Blue.", "Green."), None),
-    "implicit prompt of several turns": (
-        {
-            "chosen": [turn("system", "Be brief."), SKY, BLUE, SKY, BLUE],
-            "rejected": [turn("system", "Be brief."), SKY, BLUE, SKY, GREEN],
-        },
-        (SYSTEM, USER, Message("assistant", "Blue."), USER),
-        ("Blue.", "Green."),
-        None,
-    ),
-    "prompt repeated in both": (
-        {"prompt": [SKY], "chosen": [SKY, BLUE], "rejected": [SKY, GREEN]},
-        (USER,),
-        ("Blue.", "Green."),
-        None,
-    ),
-    "prompt-completion": ({"prompt": "Sky?", "completion": "Blue."}, "Sky?", ("Blue.",), None),
-    "prompt-completion, conversational": ({"prompt": [SKY], "completion": [BLUE]}, (USER,), ("Blue.",), None),
-    "text prompt, conversational completion": ({"prompt": "Sky?", "completion": [BLUE]}, "Sky?", ("Blue.",), None),
-    "text prompt, conversations of the answer alone": (
-        {"prompt": "Sky?", "chosen": [BLUE], "rejected": [GREEN]},
-        "Sky?",
-        ("Blue.", "Green."),
-        None,
-    ),
-    # HuggingFaceH4/ultrafeedback_binarized: the prompt as text, and again as the first turn of both.
-    "H4's UltraFeedback": (
-        {
-            "prompt": "Sky?",
-            "prompt_id": "f0e3",
-            "chosen": [SKY, BLUE],
-            "rejected": [SKY, GREEN],
-            "messages": [SKY, BLUE],
-            "score_chosen": 8.5,
-            "score_rejected": 3,
-        },
-        (USER,),
-        ("Blue.", "Green."),
-        (8.5, 3.0),
-    ),
-    # openbmb/UltraFeedback: best first, whatever their order in the row.
-    "openbmb's UltraFeedback": (
-        {
-            "instruction": "Sky?",
-            "completions": [
-                {"response": "Green.", "overall_score": 2},
-                {"response": "Blue.", "overall_score": 9.0},
-                {"response": "Bluish.", "overall_score": None, "fine-grained_score": 4.5},
-            ],
-        },
-        "Sky?",
-        ("Blue.", "Bluish.", "Green."),
-        (9.0, 4.5, 2.0),
-    ),
-    "scores in metadata": (
-        {
-            "prompt": "Sky?",
-            "chosen": "Blue.",
-            "rejected": "Green.",
-            "metadata": {"score_chosen": 7, "score_rejected": 7},
-        },
-        "Sky?",
-        ("Blue.", "Green."),
-        (7.0, 7.0),
-    ),
-}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -108,6 +25,19 @@ LAYOUTS = {
 def test_every_layout_from_every_kind_of_file(name: str, suffix: str, tmp_path: Path) -> None:
     """Two equal rows; the second one's origin is row 2."""
     row, prompt, completions, scores = LAYOUTS[name]
+    _check_file(row, Record(prompt, completions, scores, f"rows{suffix}:2"), suffix, tmp_path)
+
+
+@pytest.mark.parametrize("label", [True, False])
+@pytest.mark.parametrize("name", LABELLED)
+def test_every_labelled_layout(name: str, label: bool, tmp_path: Path) -> None:
+    row, prompt = LABELLED[name]
+    expected = Record(prompt, ("Blue.",), None, "rows.parquet:2", labels=(label,))
+    _check_file(row | {"label": label}, expected, ".parquet", tmp_path)
+    assert read_records(str(tmp_path / "rows.parquet"))[0].is_unpaired
+
+
+def _check_file(row: Any, expected: Record, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"rows{suffix}"
     if suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist([row, row]), path)
@@ -116,7 +46,7 @@ def test_every_layout_from_every_kind_of_file(name: str, suffix: str, tmp_path: 
     else:
         path.write_text(f"{json.dumps(row)}\n{json.dumps(row)}")
     records = read_records(str(path))
-    assert records[1] == Record(prompt, completions, scores, f"rows{suffix}:2")
+    assert records[1] == expected
     assert len(records) == 2
 
 
@@ -171,7 +101,8 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "missing chosen": ({"prompt": "p", "rejected": "a"}, "'chosen' is missing or null"),
     "missing prompt": ({"chosen": "a", "rejected": "b"}, "'prompt' is missing or null"),
     "missing prompt of a completion": ({"completion": "a"}, "'prompt' is missing or null"),
-    "no known column": ({"text": "p"}, "Columns found: text. A row needs prompt"),
+    "no known column": ({"words": "p"}, "Columns found: words. A row needs prompt"),
+    "text alone": ({"text": "p"}, "column 'text' alone does not say .* Split it into 'prompt' and 'completion'"),
     "no column": ({}, "Columns found: none"),
     "null": (GOOD | {"chosen": None}, "'chosen' is missing or null"),
     "all null": ({"prompt": "p", "chosen": None, "rejected": None}, r"chosen \(null\), rejected \(null\)"),
@@ -191,7 +122,10 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
         "'response' holds a lone surrogate",
     ),
     "empty conversation": (GOOD | {"prompt": []}, "'prompt' is a conversation without messages"),
-    "unknown role": (GOOD | {"prompt": [turn("bot", "p")]}, "unknown role 'bot'. Known: system, user, assistant"),
+    "unknown role": (
+        GOOD | {"prompt": [turn("bot", "p")]},
+        "unknown role 'bot'. Known: system, user, human, assistant",
+    ),
     "message without content": (GOOD | {"prompt": [{"role": "user"}]}, "each message needs 'role' and 'content'"),
     "message of null": (GOOD | {"prompt": [turn("user", None)]}, "'prompt.content' must be text"),
     "answer is the user's": (
@@ -258,10 +192,9 @@ def test_bad_files(tmp_path: Path) -> None:
     assert "unknown kind of file. Known: .jsonl, .json, .parquet" in message("h.csv", b"prompt,chosen")
 
 
-@pytest.mark.parametrize("name", ["absent.jsonl", "./absent", "folder", "~nobody-of-this-name/absent.json"])
+@pytest.mark.parametrize("name", ["absent.jsonl", "./absent", "~nobody-of-this-name/absent.json"])
 def test_no_such_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
     with pytest.raises(TrimtabError, match=r"no such file. Give a .jsonl, .json or .parquet file"):
         read_records(name)
 
@@ -277,7 +210,8 @@ JUNK = HOSTILE | st.recursive(
 @st.composite
 def spoilt_rows(draw: st.DrawFn) -> Any:
     """A row of a known layout, with junk in place of up to two of its parts, at any depth."""
-    row: Any = {"row": copy.deepcopy(draw(st.sampled_from([row for row, *_ in LAYOUTS.values()])))}
+    known = [*(row for row, *_ in LAYOUTS.values()), *(row | {"label": True} for row, _ in LABELLED.values())]
+    row: Any = {"row": copy.deepcopy(draw(st.sampled_from(known)))}
     for _ in range(draw(st.integers(0, 2))):
         place, key = row, "row"
         while isinstance(place[key], (dict, list)) and place[key] and draw(st.integers(0, 3)):
@@ -307,3 +241,4 @@ def test_any_row_is_a_record_or_a_trimtab_error(row: Any) -> None:
     if record.scores is not None:
         assert len(record.scores) == len(record.completions)
         assert all(math.isfinite(score) for score in record.scores)
+    assert record.labels is None or [type(label) for label in record.labels] == [bool]

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from trimtab.losses.preference import LOSSES, dpo
+from trimtab.losses.preference import dpo
 from trimtab.losses.sft import sft
 
 
@@ -59,7 +59,3 @@ def test_shapes_are_checked() -> None:
         dpo(t(1, 2), t(1), t(1, 2), t(1, 2), beta=0.1)
     with pytest.raises(ValueError, match=r"\[M\]"):
         sft(torch.zeros(2, 2), 1)
-
-
-def test_the_table_names_the_functions() -> None:
-    assert LOSSES["dpo"] is dpo

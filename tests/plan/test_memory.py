@@ -62,7 +62,7 @@ def qwen_config() -> Any:
 
 
 def test_the_full_shape_has_its_published_weights(tmp_path: Path) -> None:
-    """An adapter of rank 16 on q, k, v, o, gate, up and down of 24 layers: 16 × the sum of both sides."""
+    """494,032,768. An adapter of rank 16 on q, k, v, o, gate, up, down of 24 layers: 16 × the sum of sides."""
     qwen_config().save_pretrained(tmp_path)
     assert count_parameters(str(tmp_path)).total == 494_032_768
     sides = [(896, 896), (896, 128), (896, 128), (896, 896), (896, 4864), (896, 4864), (4864, 896)]
@@ -144,7 +144,7 @@ def test_parts_add_up_and_adapters_have_small_moments() -> None:
 
 
 def test_keys_and_values_by_hand() -> None:
-    """2 layers · 2 key heads of 12 · keys and values · 4 bytes = 384 a column; 6 rows of 1.5 · 40 + 32 columns."""
+    """2 layers · 2 key heads of 12 · 2 (keys, values) · 4 bytes = 384 a column; 6 rows of 1.5 · 40 + 32 columns."""
     config = AutoConfig.for_model("qwen2", **SMALL)
     found = sampling_memory(config, Sampled(12, 30, 6, 10.0))
     assert found["keys and values"] == 384 * 6 * 92

@@ -103,7 +103,7 @@ def test_a_measured_plan_has_a_time_for_each_part(recipe: dict[str, Any]) -> Non
     for stage in plan.stages:
         assert stage.seconds["steps"] > 0
         assert (stage.seconds["sampling"] > 0) == (stage.work.name == "grpo")
-    titles = [table.title.split(" on ")[0] for table in plan_tables(plan)]
+    titles = [table.caption.split(" on ")[0] for table in plan_tables(plan)]
     assert titles == ["Parameters", "Work and disk", "Memory", "Time", "Reward and judge calls, at most"]
 
 

@@ -103,7 +103,8 @@ def test_bad_data(method: str, rows: list[Any], expected: list[str], train: Any)
 def test_no_such_data(tiny_model_dir: Callable[..., Path], dead_end: Callable[..., str]) -> None:
     found = dead_end("sft", "--model", tiny_model_dir(), "--data", "absent.jsonl", "--out", "out")
     assert found == (
-        "data absent.jsonl: no such file. Give a .jsonl, .json or .parquet file, or the name of a hub data set."
+        "data absent.jsonl: no such file. Give a .jsonl, .json or .parquet file, a folder of such files, or the "
+        "name of a hub data set."
     )
 
 
@@ -367,3 +368,23 @@ def test_data_is_described_beside_the_model(
     assert (counts["rows"], counts["used"]) == (6, 5)
     assert counts["dropped"] == {"identical completions": 1}
     assert counts["dropped_rows"] == ["rows.jsonl:6: identical completions"]
+
+
+def test_audit(
+    run: Callable[..., tuple[int, str, str]],
+    dead_end: Callable[..., str],
+    write_jsonl: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tables on stdout, files where asked for; settings are those of training."""
+    monkeypatch.setenv("COLUMNS", "300")
+    data = write_jsonl([*PAIRS, {"question": "[bold]", "chosen": 3, "rejected": "b"}])
+    code, out, _ = run("audit", data, "--out", "found", "--set", "data.validation_rows=2")
+    assert code == 0
+    assert out.endswith("Audit: found/audit.md\n")
+    for part in ("train ┃ validation", "'chosen' must be text", "Layout: pairs (6)", "rows.jsonl:7"):
+        assert part in out
+    assert json.loads(Path("found/audit.json").read_text())["splits"]["train"]["rows"] == 4
+    assert run("audit", data)[:2] == (0, mock.ANY)
+    assert "no such file" in dead_end("audit", "absent.jsonl")
+    assert "unknown setting 'beta'" in dead_end("audit", data, "--set", "beta=1")

@@ -18,6 +18,7 @@ from models.families import make
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.errors import TrimtabError
 from trimtab.losses.sft import sft
+from trimtab.losses.table import LOSSES
 from trimtab.models.policy import Policy
 from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.loop import Loop
@@ -38,6 +39,7 @@ UNEVEN = [
         tuple(range(3, 4 + i)),
         (tuple(range(5, 7 + 3 * i)), tuple(range(9, 11 + (i * 5) % 7))),
         index=i,
+        labels=(True, i % 3 == 0),
     )
     for i in range(8)
 ]
@@ -47,7 +49,9 @@ def prepared(policy: Policy, groups: list[CompletionGroup], settings: Any, folde
     return Prepared(policy, groups, groups[:3], settings, Accelerator(cpu=True), folder / "cache")
 
 
-@pytest.mark.parametrize("kind", ["sft tokens", "sft sequences", "dpo"])
+@pytest.mark.parametrize(
+    "kind", ["sft tokens", "sft sequences", *(f"preference {name}" for name in [*LOSSES, "sum"])]
+)
 def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path) -> None:
     """8×1, 4×2 and 1×8 groups of uneven length, in one pass or many: the same step."""
     start = make("qwen2")
@@ -63,14 +67,16 @@ def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path)
             "warmup_steps": 0,
         }
         folder = tmp_path / f"{batch_size}-{accumulation}-{budget}"
-        if kind == "dpo":
-            settings: Any = DPOSettings(beta=0.7, **shared)
+        family, _, name = kind.partition(" ")
+        if family == "preference":
+            loss: Any = {"dpo": 1.0, "sft": 0.3} if name == "sum" else name
+            settings: Any = DPOSettings(beta=0.7, loss=loss, **shared)
             ready = prepared(policy, UNEVEN, settings, folder)
             method: Any = DPO(settings, ready)
             with torch.no_grad():  # move off the reference, where chosen and rejected pull alike
                 policy.model.model.embed_tokens.weight += 0.05
         else:
-            settings = SFTSettings(normalisation=kind.split()[1], **shared)
+            settings = SFTSettings(normalisation=name, **shared)
             ready = prepared(policy, UNEVEN, settings, folder)
             method = SFT(settings, ready)
         loop = Loop(policy, method, UNEVEN, settings, folder, ready.accelerator, lambda path: None)
@@ -94,7 +100,7 @@ def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path)
         for name, g in first.items():
             noise = 1e-6 if name.endswith("k_proj.bias") else 1e-8
             assert (grads[name] - g).norm() <= 1e-5 * g.norm() + noise, name
-    if kind == "dpo":
+    if family == "preference":
         for name, value in first_metrics.items():
             for metrics, _ in results[1:]:
                 assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import binom
 
+from trimtab.data.oddities import text_of_prompt
 from trimtab.data.records import Record
 
 MAX_WORDS = 5
@@ -247,15 +248,9 @@ def find_markers(
     return ups, downs, {kind: len(family) for kind, family in families.items()}
 
 
-def _quantiles(values: Sequence[int]) -> LengthQuantiles:
+def quantiles(values: Sequence[int]) -> LengthQuantiles:
     p10, median, p90 = (float(q) for q in np.quantile(values, [0.1, 0.5, 0.9]))
     return LengthQuantiles(p10=p10, median=median, p90=p90, mean=float(np.mean(values)), maximum=float(max(values)))
-
-
-def _prompt_text(record: Record) -> str:
-    if isinstance(record.prompt, str):
-        return record.prompt
-    return "\n".join(f"{message.role}: {message.content}" for message in record.prompt)
 
 
 def _evenly(pairs: list[tuple[str, str]], limit: int) -> list[tuple[str, str]]:
@@ -274,7 +269,7 @@ def audit(records: Iterable[Record], *, alpha: float = 0.05, top: int = 20, max_
     both = [r for r in rows if len(r.completions) >= 2]
     pairs = [(r.completions[0], r.completions[-1]) for r in both]
     sides = {
-        "prompt": [_prompt_text(r) for r in rows],
+        "prompt": [text_of_prompt(r) for r in rows],
         "chosen": [p[0] for p in pairs],
         "rejected": [p[1] for p in pairs],
     }
@@ -291,8 +286,8 @@ def audit(records: Iterable[Record], *, alpha: float = 0.05, top: int = 20, max_
         empty_completions=sum(not text.strip() for r in rows for text in r.completions),
         equal_scores=sum(r.scores is not None and r.scores[0] == r.scores[-1] for r in both),
         chosen_longer_share=float(np.mean([s > 0 for s in longer])) if longer else None,
-        lengths_words={k: _quantiles([len(t.split()) for t in v]) for k, v in sides.items() if v},
-        lengths_characters={k: _quantiles([len(t) for t in v]) for k, v in sides.items() if v},
+        lengths_words={k: quantiles([len(t.split()) for t in v]) for k, v in sides.items() if v},
+        lengths_characters={k: quantiles([len(t) for t in v]) for k, v in sides.items() if v},
         pairs_examined=len(examined),
         forms_tested=tested,
         markers=markers,

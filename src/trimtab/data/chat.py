@@ -15,8 +15,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer
 
+from trimtab.data.fields import disorder
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import Message, Record
+from trimtab.data.trust import TrustSettings, refuse_remote_code
 from trimtab.errors import TrimtabError
 
 PROBE = "trimtab probe"
@@ -42,10 +44,20 @@ class Dropped:
     origin: str
 
 
-def load_tokenizer(source: str) -> Any:
+def unusable(record: Record) -> str | None:
+    """Why a record can't be used whatever the tokenizer; None where it can."""
+    if any(not completion.strip() for completion in record.completions):
+        return "empty completion"
+    return None if isinstance(record.prompt, str) else disorder(record.prompt)
+
+
+def load_tokenizer(source: str, trust: TrustSettings | None = None) -> Any:
+    """A folder's or hub model's tokenizer. trust: whether code that comes with it may run; None: it may not."""
+    trust = trust or TrustSettings()
+    refuse_remote_code(source, trust, "tokenizer")
     advice = "Name a folder or hub model that has one with --tokenizer (in a recipe: tokenizer)."
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust.trust_remote_code)
     except Exception as error:  # the libraries raise whatever they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrimtabError(f"tokenizer {source}: cannot be loaded: {reason} {advice}") from error
@@ -125,7 +137,8 @@ class ChatFormat:
         if not self.has_template:
             raise TrimtabError(
                 f"{origin}: the prompt is a conversation, but the tokenizer has no chat template. "
-                "Name one that has with --tokenizer (in a recipe: tokenizer), or give plain text."
+                "Name one that has with --tokenizer (in a recipe: tokenizer), or give plain text "
+                "(data.dialogue=text leaves Human/Assistant prompts as text)."
             )
         return prompt
 
@@ -189,11 +202,16 @@ class ChatFormat:
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
-        if any(not c.strip() for c in record.completions):
-            return Dropped("empty completion", record.origin)
+        if problem := unusable(record):
+            return Dropped(problem, record.origin)
         prompt = record.prompt
+        if self.has_template and isinstance(prompt, str) and not prompt.strip():
+            return Dropped("empty prompt", record.origin)
         while True:
-            prompt_ids, completions = self.tokens(prompt, record.completions, record.origin)
+            try:
+                prompt_ids, completions = self.tokens(prompt, record.completions, record.origin)
+            except TrimtabError as error:  # the template's refusal knows no row
+                raise TrimtabError(f"{record.origin}: {str(error).removeprefix(f'{record.origin}: ')}") from None
             room = self.truncation.max_length - len(prompt_ids)
             if room >= min(self.truncation.min_completion_length, max(map(len, completions))):
                 break
@@ -218,7 +236,7 @@ def make_group(
         cause = "after truncation" if any(truncated) else "as tokens"
         reason = "completions" if len(set(record.completions)) == 1 else cause
         return Dropped(f"identical {reason}", record.origin)
-    return CompletionGroup(tuple(prompt), rows, index, tuple(truncated), record.scores)
+    return CompletionGroup(tuple(prompt), rows, index, tuple(truncated), record.scores, record.labels)
 
 
 def agree_on_special_tokens(chat: ChatFormat, model: Any) -> None:

@@ -23,7 +23,8 @@ class CompletionGroup:
     """One prompt and its completions as token ids.
 
     Every completion token is supervised, the end-of-turn token included where the completion was
-    not truncated; no prompt token is. index: the row's place in its split, which names it in caches.
+    not truncated; no prompt token is. index: the row's place in its split. scores, labels: one a completion,
+    where the data has them.
     """
 
     prompt: tuple[int, ...]
@@ -31,6 +32,7 @@ class CompletionGroup:
     index: int = -1
     truncated: tuple[bool, ...] = ()
     scores: tuple[float, ...] | None = None
+    labels: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt:

@@ -6,18 +6,20 @@ import hashlib
 from pathlib import Path
 
 
-def hash_source(source: str) -> str:
-    """A model folder's or file's content; a hub name stands for itself. A folder's README.md, its model card,
-    changes nothing that the model does, and is left out."""
+def hash_source(source: str, nested: bool = False) -> str:
+    """A file's or model folder's content; a hub name stands for itself.
+
+    A folder's README.md, its card, changes nothing that it holds, and is left out. nested: folders inside it
+    too, as data sets have them (links to folders are not followed: they may lead back).
+    """
     path = Path(source).expanduser()
     if not path.exists():
         return source
     digest = hashlib.blake2b(digest_size=16)
-    inside = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
-    if path.is_dir():
-        inside = [file for file in inside if file.name != "README.md"]
-    for file in inside:
-        digest.update(file.name.encode())
+    inside = path.rglob("*") if nested else path.iterdir() if path.is_dir() else ()
+    files = sorted(file for file in inside if file.is_file() and file.name != "README.md")
+    for file in [path] if path.is_file() else files:
+        digest.update((file.relative_to(path).as_posix() if nested and file != path else file.name).encode())
         with file.open("rb") as stream:
             while block := stream.read(2**22):
                 digest.update(block)

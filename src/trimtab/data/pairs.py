@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, make_group
+from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, make_group, unusable
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import Message, Record
 from trimtab.errors import TrimtabError
@@ -162,8 +162,10 @@ class PairFormat:
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
         prompt, completions = self.tokens(record.prompt, record.completions, record.origin)
+        if problem := unusable(record):
+            return Dropped(problem, record.origin)
         # Some letters are no token at all for some tokenizers.
-        if any(not c.strip() for c in record.completions) or min(map(len, completions)) == len(self.closing):
+        if min(map(len, completions)) == len(self.closing):
             return Dropped("empty completion", record.origin)
         longest = max(map(len, completions))
         least = max(self.truncation.min_completion_length, len(self.closing) + 1)

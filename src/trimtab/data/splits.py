@@ -12,20 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trimtab.data.chat import Dropped, TruncationSettings
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.records import Record, read_records
+from trimtab.data.records import ReadingSettings, Record, read_records
 from trimtab.errors import TrimtabError
 
 SplitName = Literal["train", "validation", "test"]
 
 
-class DataSettings(TruncationSettings):
+class DataSettings(TruncationSettings, ReadingSettings):
     """Which rows go where. Validation and test each come from a source of their own, from the first
     rows of `train` (validation first, then test), or as shares of it."""
 
     model_config = ConfigDict(extra="forbid")
 
     train: str
-    """A .jsonl, .json or .parquet file, or the name of a hub data set."""
+    """A .jsonl, .json or .parquet file, a folder, or the name of a hub data set."""
     train_split: str = "train"
     config: str | None = None
     """The hub data set's configuration."""
@@ -41,6 +41,8 @@ class DataSettings(TruncationSettings):
     test_split: str = "test"
     test_rows: int | None = Field(None, gt=0)
     test_share: float | None = Field(None, gt=0, lt=1)
+    pair_labels: bool = False
+    """KTO's labels: whether a desirable and an undesirable completion of the same prompt are made a pair."""
 
     @model_validator(mode="after")
     def _one_way_each(self) -> DataSettings:
@@ -60,16 +62,41 @@ class Splits:
     test: list[Record] = field(default_factory=list)
     shared_prompts: int = 0
     """Training rows whose prompt is also in validation or test: each makes the comparison too kind."""
+    unreadable: list[str] = field(default_factory=list)
+    """Rows that could not be read, "file:row: reason", where data.bad_rows is drop."""
+    unpaired: int = 0
+    """Labelled completions that pair_labels found no partner for."""
+
+    def notes(self) -> dict[str, Any]:
+        """What became of rows before any split was encoded; the first twenty that could not be read."""
+        return {
+            "shared_prompts": self.shared_prompts,
+            "unpaired_labels": self.unpaired,
+            "unreadable": len(self.unreadable),
+            "unreadable_rows": self.unreadable[:20],
+        }
 
 
 def split_records(settings: DataSettings) -> Splits:
     """Reads the sources and splits them."""
-    train = read_records(settings.train, settings.train_split, settings.config)
+    unreadable: list[str] = []
+    unpaired = 0
+
+    def read(source: str, split: str) -> list[Record]:
+        nonlocal unpaired
+        bad = unreadable if settings.bad_rows == "drop" else None
+        records = read_records(source, split, settings.config, settings, bad)
+        if settings.pair_labels:
+            records, left = pair_by_label(records, source)
+            unpaired += left
+        return records
+
+    train = read(settings.train, settings.train_split)
     held: dict[str, list[Record]] = {}
     for name in ("validation", "test"):
         source, rows = getattr(settings, name), getattr(settings, f"{name}_rows")
         if source is not None:
-            held[name] = read_records(source, getattr(settings, f"{name}_split"), settings.config)[:rows]
+            held[name] = read(source, getattr(settings, f"{name}_split"))[:rows]
         elif rows is not None:
             if rows >= len(train):
                 raise TrimtabError(
@@ -95,7 +122,36 @@ def split_records(settings: DataSettings) -> Splits:
     if not train:
         raise TrimtabError(f"data {settings.train}: the splits leave no row to train on.")
     kept_out = {r.prompt for rows in held.values() for r in rows}
-    return Splits(train, held.get("validation", []), held.get("test", []), sum(r.prompt in kept_out for r in train))
+    shared = sum(r.prompt in kept_out for r in train)
+    return Splits(train, held.get("validation", []), held.get("test", []), shared, unreadable, unpaired)
+
+
+def pair_by_label(records: Sequence[Record], source: str = "") -> tuple[list[Record], int]:
+    """Desirable and undesirable completions of equal prompts, made pairs in the order of the rows, each used
+    once; and how many found no partner. Records without labels stay as they are."""
+    waiting: dict[tuple[Any, bool], list[Record]] = {}
+    out: list[Record] = []
+    for record in records:
+        if not record.is_unpaired:
+            out.append(record)
+            continue
+        assert record.labels is not None
+        good = record.labels[0]
+        partners = waiting.get((record.prompt, not good))
+        if not partners:
+            waiting.setdefault((record.prompt, good), []).append(record)
+            continue
+        other = partners.pop(0)
+        chosen, rejected = (record, other) if good else (other, record)
+        both = (*chosen.completions, *rejected.completions)
+        origin = f"{chosen.origin} with {rejected.origin}"
+        out.append(replace(chosen, completions=both, labels=(True, False), origin=origin))
+    if not out:
+        raise TrimtabError(
+            f"data {source}: pair_labels finds no prompt with both a desirable and an undesirable completion "
+            f"among the {len(records)} labelled rows, so there are no pairs to train on."
+        )
+    return out, len(records) - sum(1 + (r.labels is not None) for r in out)
 
 
 def _place(record: Record) -> float:
@@ -126,8 +182,9 @@ class Encoder(Protocol):
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped: ...
 
 
-CompletionsOf = Literal["first", "pair", "all", "none"]
-"""The best completion (SFT), best and worst (DPO), all, or none but the prompt (GRPO)."""
+CompletionsOf = Literal["first", "pair", "all", "labelled", "none"]
+"""The best completion (SFT), best and worst (DPO), all that are ranked, all with a label each (KTO), or none
+but the prompt (GRPO)."""
 PLACEHOLDER = "."
 """Stands where a group must have a completion and the method samples its own."""
 
@@ -135,7 +192,9 @@ PLACEHOLDER = "."
 def encode_records(
     records: Sequence[Record], chat: Encoder, completions: CompletionsOf
 ) -> tuple[list[CompletionGroup], SplitCounts]:
-    """Records -> completion groups."""
+    """Records -> completion groups. TrimtabError for labelled completions where pairs or the best are wanted."""
+    if completions not in ("none", "labelled"):
+        _refuse_labels(records)
     groups: list[CompletionGroup] = []
     dropped: Counter[str] = Counter()
     counts = SplitCounts(rows=len(records))
@@ -160,24 +219,48 @@ def encode_records(
     return groups, counts
 
 
+def _refuse_labels(records: Sequence[Record]) -> None:
+    """An undesirable completion is nothing to imitate, and half of a pair is no pair."""
+    unpaired = [record for record in records if record.is_unpaired]
+    if unpaired:
+        good = sum(record.labels == (True,) for record in unpaired)
+        raise TrimtabError(
+            f"{unpaired[0].origin}: a completion with a label (KTO; {good} desirable, {len(unpaired) - good} "
+            "undesirable): this method can't use labels without pairs. Make pairs of what shares a prompt with "
+            "data.pair_labels=true, or give pairs, or completions without 'label'."
+        )
+
+
 def choose(record: Record, completions: CompletionsOf) -> Record:
     """The record with the completions that a method trains on."""
     if completions == "none":
-        return replace(record, completions=(PLACEHOLDER,), scores=None)
+        return replace(record, completions=(PLACEHOLDER,), scores=None, labels=None)
     if not record.completions:
         raise TrimtabError(f"{record.origin}: a prompt without a completion; only GRPO can train on that.")
-    if completions == "all":
-        return record
-    if completions == "pair" and len(record.completions) < 2:
+    if completions == "labelled":
+        return record if record.labels is not None else replace(record, labels=_labels_of(record))
+    if completions in ("pair", "all") and len(record.completions) < 2:
         raise TrimtabError(
             f"{record.origin}: one completion only; preference training needs 'chosen' and 'rejected'."
         )
+    if completions == "all":
+        return record
     picked = (0,) if completions == "first" else (0, len(record.completions) - 1)
     return replace(
         record,
         completions=tuple(record.completions[i] for i in picked),
         scores=tuple(record.scores[i] for i in picked) if record.scores else None,
+        labels=tuple(record.labels[i] for i in picked) if record.labels else None,
     )
+
+
+def _labels_of(record: Record) -> tuple[bool, ...]:
+    """Of a pair or a ranking: the best is desirable, the others are not."""
+    if len(record.completions) < 2:
+        raise TrimtabError(
+            f"{record.origin}: one completion without a label; KTO needs 'label', or 'chosen' and 'rejected'."
+        )
+    return (True, *(False for _ in record.completions[1:]))
 
 
 def require_groups(groups: Sequence[CompletionGroup], counts: SplitCounts, split: str, source: str) -> None:

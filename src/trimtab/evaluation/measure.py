@@ -20,6 +20,7 @@ from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, encode_records
+from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.evaluation.outputs import (
@@ -31,7 +32,7 @@ from trimtab.evaluation.outputs import (
     write_rows,
 )
 from trimtab.evaluation.perplexity import fluency
-from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision
+from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision, trusting
 from trimtab.rewards.base import Prompt, Reward
 from trimtab.rewards.remote import RemoteReward
 
@@ -40,7 +41,7 @@ SCORES_SAID_EVERY = 10.0
 """Seconds between lines on how far a remote judge is."""
 
 
-class EvaluationSettings(BaseModel):
+class EvaluationSettings(TrustSettings):
     model_config = ConfigDict(extra="forbid")
 
     decoding: Decoding = Decoding()
@@ -109,8 +110,8 @@ def _generate(
     """Writes generations.jsonl and measures.json."""
     started = time.monotonic()
     device = _device()
-    chat = ChatFormat(load_tokenizer(tokenizer or model), data)
-    policy = load_policy(model)
+    chat = ChatFormat(load_tokenizer(tokenizer or model, settings), data)
+    policy = load_policy(model, trusting(settings))
     policy.to(device).eval()
     _check_vocabulary(policy, chat, model)
     precision = resolve_precision(settings.precision, device)
@@ -187,7 +188,8 @@ def _fluency(
     precision: str,
     device: torch.device,
 ) -> Measured:
-    groups, _ = encode_records([record for record in validation if record.completions], chat, "first")
+    answered = [record for record in validation if record.completions and not record.is_unpaired]
+    groups, _ = encode_records(answered, chat, "first")
     if not groups:
         return Measured()
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trimtab.data.groups import PackedBatch
+from trimtab.data.trust import TrustSettings, refuse_pickles, refuse_remote_code
 from trimtab.errors import TrimtabError
 from trimtab.models import attention
 from trimtab.models.logprobs import Head, TokenStatistics, Wanted, token_logps
@@ -46,7 +47,7 @@ PolicyOutput = TokenStatistics
 """logps, and on request entropy, stop_logps and kl: see models/logprobs.py."""
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(TrustSettings):
     """How the policy is held in memory. Master weights are always float32."""
 
     model_config = ConfigDict(extra="forbid")
@@ -58,6 +59,11 @@ class ModelSettings(BaseModel):
     gradient_checkpointing: bool = False
     lora: LoraSettings | None = None
     """None: all weights are trained."""
+
+
+def trusting(trust: TrustSettings | None) -> ModelSettings:
+    """Default settings, but for what the folder may do."""
+    return ModelSettings(**trust.model_dump(include=set(TrustSettings.model_fields))) if trust else ModelSettings()
 
 
 class Policy(nn.Module):
@@ -183,8 +189,12 @@ def _disable_dropout(model: Any) -> None:
             module.attention_dropout = 0.0
 
 
-def check_model_source(source: str) -> None:
-    """Says early what is wrong with a local folder. A name that is no folder is left to the hub."""
+def check_model_source(source: str, trust: TrustSettings | None = None) -> None:
+    """Says early what is wrong with a local folder. A name that is no folder is left to the hub.
+
+    trust: what the folder may do; None: neither unpickle nor run code.
+    """
+    trust = trust or TrustSettings()
     if is_adapter(source):
         source = base_of(source)
     folder = Path(source)
@@ -194,6 +204,8 @@ def check_model_source(source: str) -> None:
         return
     if not (folder / "config.json").is_file():
         raise TrimtabError(f"model {source}: no config.json in it, so it is no Hugging Face model folder.")
+    refuse_remote_code(source, trust)
+    refuse_pickles(source, trust)
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
         raise TrimtabError(
             f"model {source}: it has a config but no weights (model.safetensors). "
@@ -201,35 +213,38 @@ def check_model_source(source: str) -> None:
         )
 
 
-def load_policy(source: str, settings: ModelSettings | None = None, seed: int = 0) -> Policy:
-    """Loads a causal model in float32 from a folder or a hub name, to be trained where there are settings.
+def load_policy(source: str, settings: ModelSettings | None = None, seed: int | None = None) -> Policy:
+    """Loads a causal model in float32 from a folder or a hub name.
 
-    An adapter's folder is loaded with its base: merged, or to be trained further. seed: of a new adapter.
+    seed: given where it is to be trained: then a new adapter is drawn from it, and an adapter's folder is
+    loaded to be trained further. Without it that adapter is merged with its base.
     """
-    check_model_source(source)
-    given = settings or ModelSettings()
-    model = _load_causal(base_of(source) if is_adapter(source) else source)
+    settings = settings or ModelSettings()
+    check_model_source(source, settings)
+    model = _load_causal(base_of(source) if is_adapter(source) else source, settings)
     _disable_dropout(model)
     adapter = None
     if is_adapter(source):
-        if given.lora is not None:
+        if settings.lora is not None:
             raise TrimtabError(f"model {source}: an adapter, which keeps its own shape: leave 'lora' out.")
         adapter = load_adapter(model, source)
-        if settings is None:
+        if seed is None:
             model, adapter = adapter.merge_and_unload(), None
-    elif given.lora is not None:
-        adapter = add_lora(model, given.lora, seed, source)
+    elif settings.lora is not None:
+        adapter = add_lora(model, settings.lora, seed or 0, source)
     policy = Policy(model, source, adapter)
-    if given.gradient_checkpointing:
+    if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy
 
 
-def _load_causal(source: str) -> Any:
+def _load_causal(source: str, settings: ModelSettings) -> Any:
     try:
         # Compared with what the weights ask for, so that a reward model is not read as a policy.
-        AutoConfig.from_pretrained(source)
-        model, info = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, **settings.loading
+        )
     except Exception as error:  # the libraries raise whatever they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrimtabError(f"model {source}: cannot be loaded as a causal language model: {reason}") from error

@@ -19,6 +19,8 @@ from torch import Tensor
 from trimtab.data.groups import CompletionGroup, cut_places, pack
 from trimtab.models.policy import PolicyOutput, hash_weights
 
+ReferenceLogps = dict[int, Tensor]
+"""Of groups, by id(group): float32, all completions one behind the other."""
 CHUNK = 512
 """Groups in one file: a kill loses at most so many."""
 

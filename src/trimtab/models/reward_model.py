@@ -166,9 +166,9 @@ def load_reward_model(
     new_head=False: only a trained head will do. TrimtabError for weights that lack what would be random.
     """
     settings = settings or ModelSettings()
-    check_model_source(source)
+    check_model_source(source, settings)
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
     except Exception as error:  # the libraries raise whatever they like
         raise TrimtabError(f"model {source}: its config cannot be read: {_first_line(error)}") from error
     trained = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
@@ -176,7 +176,7 @@ def load_reward_model(
     try:
         with torch.random.fork_rng(devices=[]):  # transformers draws the missing weights
             model, info = AutoModelForSequenceClassification.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True, num_labels=1
+                source, dtype=torch.float32, output_loading_info=True, num_labels=1, **settings.loading
             )
     except Exception as error:
         reason = _first_line(error)

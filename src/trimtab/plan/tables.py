@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from trimtab.plan.estimate import Plan, StagePlan
+from trimtab.report.tables import Table
 
 NONE = "–"
 
 
-@dataclass(frozen=True)
-class PlanTable:
-    title: str
-    header: list[str]
-    rows: list[list[str]]
+def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    return Table(title.lower(), title, header, rows, [])
 
 
-def plan_tables(plan: Plan) -> list[PlanTable]:
+def plan_tables(plan: Plan) -> list[Table]:
     found = [_parameters(plan), _stages(plan), _memory(plan)]
     if any(stage.seconds for stage in plan.stages):
         found.append(_time(plan))
@@ -24,7 +20,7 @@ def plan_tables(plan: Plan) -> list[PlanTable]:
     return [table for table in found if table.rows]
 
 
-def _parameters(plan: Plan) -> PlanTable:
+def _parameters(plan: Plan) -> Table:
     rows = [["the model", f"{plan.parameters.total:,}", f"{plan.parameters.embeddings:,}", NONE]]
     rows += [
         [
@@ -35,10 +31,10 @@ def _parameters(plan: Plan) -> PlanTable:
         ]
         for stage in plan.stages
     ]
-    return PlanTable("Parameters", ["Of", "In memory", "Embeddings", "Trained"], rows)
+    return _table("Parameters", ["Of", "In memory", "Embeddings", "Trained"], rows)
 
 
-def _stages(plan: Plan) -> PlanTable:
+def _stages(plan: Plan) -> Table:
     rows = [
         [
             stage.work.name,
@@ -52,10 +48,10 @@ def _stages(plan: Plan) -> PlanTable:
         for stage in plan.stages
     ]
     header = ["Stage", "Rows", "Steps", "Tokens a step", "Evaluations", "Disk while it runs", "Disk after"]
-    return PlanTable("Work and disk", header, rows)
+    return _table("Work and disk", header, rows)
 
 
-def _memory(plan: Plan) -> PlanTable:
+def _memory(plan: Plan) -> Table:
     """A column for each stage, a row for each part."""
     names = list(dict.fromkeys(part for stage in plan.stages for part in stage.memory.parts))
 
@@ -66,10 +62,10 @@ def _memory(plan: Plan) -> PlanTable:
     rows = [[name, *(cell(stage, name) for stage in plan.stages)] for name in names]
     rows.append(["peak", *(size(stage.memory.total) for stage in plan.stages)])
     rows.append(["reached in", *(stage.memory.phase for stage in plan.stages)])
-    return PlanTable(f"Memory on {plan.device}", ["Part", *(s.work.name for s in plan.stages)], rows)
+    return _table(f"Memory on {plan.device}", ["Part", *(s.work.name for s in plan.stages)], rows)
 
 
-def _time(plan: Plan) -> PlanTable:
+def _time(plan: Plan) -> Table:
     names = list(dict.fromkeys(part for stage in plan.stages for part in stage.seconds))
     rows = [
         [
@@ -84,12 +80,12 @@ def _time(plan: Plan) -> PlanTable:
         rows.append(["evaluation of all", *([NONE] * len(names)), duration(plan.evaluation_seconds)])
         whole += plan.evaluation_seconds
     rows.append(["all", *([NONE] * len(names)), duration(whole)])
-    return PlanTable(f"Time on {plan.device}", ["Stage", *names, "Sum"], rows)
+    return _table(f"Time on {plan.device}", ["Stage", *names, "Sum"], rows)
 
 
-def _calls(plan: Plan) -> PlanTable:
+def _calls(plan: Plan) -> Table:
     rows = [[c.who, c.scored_by, f"{c.completions:,}", f"{c.tokens:,}"] for c in plan.calls]
-    return PlanTable("Reward and judge calls, at most", ["Of", "Scored by", "Completions", "Tokens"], rows)
+    return _table("Reward and judge calls, at most", ["Of", "Scored by", "Completions", "Tokens"], rows)
 
 
 def size(count: float) -> str:

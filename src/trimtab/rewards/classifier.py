@@ -16,8 +16,9 @@ from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup, cut_places, pack
 from trimtab.data.hashing import hash_source
 from trimtab.data.pairs import reward_format
+from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
-from trimtab.models.policy import Precision, hash_weights, resolve_precision
+from trimtab.models.policy import Precision, hash_weights, resolve_precision, trusting
 from trimtab.models.reward_model import for_scoring, load_reward_model
 from trimtab.rewards.local import LocalReward, Row
 
@@ -30,7 +31,8 @@ class ClassifierReward(LocalReward):
 
     source: the classifier; TrimtabError unless it has one label and a trained head. tokenizer: where its
     own is not in the folder. token_budget: tokens of a pass, packed or padded. device: CUDA where there is
-    one. precision: of the products; bf16 scores differ in their second or third digit.
+    one. precision: of the products; bf16 scores differ in their second or third digit. trust: what the folder
+    may do.
     """
 
     def __init__(
@@ -42,13 +44,14 @@ class ClassifierReward(LocalReward):
         token_budget: int = 8192,
         device: str | None = None,
         precision: Precision = "float32",
+        trust: TrustSettings | None = None,
     ) -> None:
         self.name = name or Path(source).name
         self.token_budget = token_budget
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = resolve_precision(precision, self.device)
-        self.model = load_reward_model(source, new_head=False)
-        self.form = reward_format(load_tokenizer(tokenizer or source))
+        self.model = load_reward_model(source, trusting(trust), new_head=False)
+        self.form = reward_format(load_tokenizer(tokenizer or source, trust))
         self.model.bind(self.form)
         self.model.to(self.device).eval()
         entries = int(self.model.model.get_input_embeddings().weight.shape[0])

@@ -22,6 +22,7 @@ from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.hashing import hash_source
 from trimtab.data.pairs import TurnFormat
+from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.models.policy import Precision, check_model_source, hash_weights, resolve_precision
 from trimtab.rewards.local import LocalReward
@@ -47,22 +48,24 @@ class NemotronLocalReward(LocalReward):
         tokenizer: str | None = None,
         token_budget: int = 8192,
         precision: Precision = "float32",
+        trust: TrustSettings | None = None,
     ) -> None:
         self.name = name or Path(source).name
         self.token_budget = token_budget
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = resolve_precision(precision, device)
-        tokens = load_tokenizer(tokenizer or source)
+        tokens = load_tokenizer(tokenizer or source, trust)
         if not tokens.chat_template:
             raise TrimtabError(
                 f"reward model {source}: no chat template, and Nemotron's score is of a rendered conversation. "
                 "Name the model's own tokenizer with the reward's 'tokenizer'."
             )
         self.form = TurnFormat(tokens)
-        self.model = _load(source, torch.bfloat16 if self.precision == "bf16" else torch.float32, device)
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        self.model = _load(source, dtype, device, trust or TrustSettings())
         # A hub name says nothing of its revision, so the weights speak for it.
         local = Path(source).expanduser().is_dir()
-        weights = hash_source(source) if local else f"{source}:{hash_weights(self.model)}"
+        weights = hash_source(source) if local else f"{source}:{hash_weights(self.model.state_dict())}"
         reads = "" if tokenizer is None else f"|{hash_source(tokenizer)}"
         self.signature = f"nemotron_local|{VERSION}|{weights}{reads}|{self.precision}"
 
@@ -91,10 +94,10 @@ class NemotronLocalReward(LocalReward):
         return scores
 
 
-def _load(source: str, dtype: torch.dtype, device: torch.device) -> Any:
-    check_model_source(source)
+def _load(source: str, dtype: torch.dtype, device: torch.device, trust: TrustSettings) -> Any:
+    check_model_source(source, trust)
     try:
-        kinds = AutoConfig.from_pretrained(source).architectures or ()
+        kinds = AutoConfig.from_pretrained(source, trust_remote_code=trust.trust_remote_code).architectures or ()
         if not any(kind.endswith("ForCausalLM") for kind in kinds):
             kind = ", ".join(kinds) or "a folder that names no architecture"
             raise TrimtabError(
@@ -102,7 +105,9 @@ def _load(source: str, dtype: torch.dtype, device: torch.device) -> Any:
                 "A sequence classifier is a reward of kind classifier."
             )
         where = {"device_map": "auto"} if device.type == "cuda" else {}
-        model, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **where)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, **where, **trust.loading
+        )
     except TrimtabError:
         raise
     except Exception as error:  # the libraries raise whatever they like

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.models.policy import Precision
 from trimtab.rewards.base import Reward
@@ -26,7 +27,7 @@ from trimtab.rewards.weighted import WeightedReward
 GOLD = "the sandbox's gold judge"
 _ASKING = {"concurrency", "requests_per_minute", "timeout", "retries", "backoff", "longest_wait"}
 _REMOTE = {"model", "name", "base_url", "api_key_variable", "cache", *_ASKING}
-_LOCAL = {"model", "name", "tokenizer", "token_budget", "precision"}
+_LOCAL = {"model", "name", "tokenizer", "token_budget", "precision", *TrustSettings.model_fields}
 OF_KIND: dict[str, set[str]] = {
     "function": {"path", "name"},
     "classifier": _LOCAL,
@@ -44,7 +45,7 @@ NO_MATTER = {"cache", "api_key_variable", *_ASKING}
 """How a server is asked: no score depends on it, so a run may go on with other values."""
 
 
-class RewardSettings(BaseModel):
+class RewardSettings(TrustSettings):
     """One reward. With several, the reward is their weighted sum."""
 
     model_config = ConfigDict(extra="forbid")
@@ -171,6 +172,7 @@ def _make(settings: RewardSettings, known: Mapping[str, Reward], cache: Path | N
             tokenizer=settings.tokenizer,
             token_budget=settings.token_budget,
             precision=settings.precision,
+            trust=settings,
         )
     if settings.is_remote:
         return _make_remote(settings, cache)

@@ -1,21 +1,33 @@
-"""Direct preference optimization. Rafailov et al. 2023 (arXiv 2305.18290).
+"""Preference training: direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290) and its relatives.
 
-Groups of two completions, chosen first; the prompt is computed once for both. The reference is the
-model that training starts from: its log-probabilities are computed before the first step and kept.
-Where we depart: dropout is off (as in TRL); a tie of implicit rewards counts half in the accuracy.
+Groups with the best completion first; the prompt is computed once for all. The reference is the model that
+training starts from: its log-probabilities are computed before the first step and kept. Which loss it is, or
+which weighted sum of several, the table in losses/table.py says.
+Where we depart: dropout is off (as in TRL); a tie of implicit rewards counts half in the accuracy; KTO's reference
+point is of the whole optimizer step and all processes, over completions of another prompt of the data, the same in
+every epoch.
+
+Dimension suffixes: _M completion tokens of a batch, _C its completions, _G its groups.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from accelerate.utils import gather_object
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
-from trimtab.losses.preference import LOSSES, PreferenceLoss
+from trimtab.data.splits import CompletionsOf
+from trimtab.errors import TrimtabError
+from trimtab.losses.completions import CompletionLoss
+from trimtab.losses.table import Level, call, check_settings, level_of, needs_reference, parameters
+from trimtab.models.reference import ReferenceLogps
+from trimtab.rollout.logps import logps_of
 from trimtab.training.method import Sums
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import Prepared, StageMethod
@@ -23,58 +35,226 @@ from trimtab.training.stage import Prepared, StageMethod
 
 class DPOSettings(TrainingSettings):
     learning_rate: float = Field(5e-6, gt=0)
-    loss: str = "dpo"
+    loss: str | dict[str, float] = "dpo"
+    """A name of the table in losses/table.py, or several with their weights: {dpo: 1.0, sft: 0.1}."""
     beta: float = Field(0.1, gt=0)
+    loss_options: dict[str, float] = Field(default_factory=dict)
+    """What the losses take besides: label_smoothing, gamma, alpha, … (docs/methods/preference.md)."""
 
-    @field_validator("loss")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in LOSSES:
-            raise ValueError(f"unknown loss {value!r}; known: {', '.join(LOSSES)}")
-        return value
+    @model_validator(mode="after")
+    def _known(self) -> DPOSettings:
+        if not self.weights:
+            raise ValueError("loss: name at least one")
+        check_settings(list(self.weights), self.beta, self.loss_options)
+        levels = {level_of(name) for name in self.weights}
+        if len(levels) > 1:
+            raise ValueError(f"loss: {', '.join(self.weights)} are not all of pairs, and cannot be added up")
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {self.loss: 1.0} if isinstance(self.loss, str) else self.loss
+
+    @property
+    def level(self) -> Level:
+        return level_of(next(iter(self.weights)))
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """What its losses ask for."""
+        return frozenset().union(*(parameters(name)[0] for name in self.weights))
 
 
 class DPO(StageMethod):
     best_metric = "rewards/accuracies"
     best_is: Literal["highest", "lowest"] = "highest"
     completions = "pair"
-    version = 1
+    version = 2
     settings: DPOSettings
 
     def __init__(self, settings: DPOSettings, prepared: Prepared) -> None:
         super().__init__(settings, prepared)
-        self.reference = prepared.reference_logps()
+        if settings.level == "completion":  # labels make no pairs that could be ranked right
+            self.best_metric, self.best_is = "loss", "lowest"
+        self.reference: ReferenceLogps = {}
+        if any(map(needs_reference, settings.weights)):
+            self.reference = prepared.reference_logps([*prepared.train, *prepared.validation])
+        self.point = ReferencePoint(prepared, settings) if "reference_point" in settings.inputs else None
+        self.step_groups_count = self.step_chosen_tokens = 0
+
+    @classmethod
+    def completions_of(cls, settings: Any) -> CompletionsOf:
+        by_level: dict[Level, CompletionsOf] = {"pair": "pair", "group": "all", "completion": "labelled"}
+        return by_level[settings.level]
+
+    # ---- a step
+
+    def step_groups(self, groups: Sequence[CompletionGroup], step: int) -> Sequence[CompletionGroup]:
+        if self.point is not None:
+            self.point.measure(groups)
+        return groups
+
+    def step_metrics(self) -> Sums:
+        return {} if self.point is None else {"kl": (float(self.point.value), 1.0)}
 
     def total(self, groups: Sequence[CompletionGroup]) -> float:
-        return len(groups)
+        self.step_groups_count = len(groups)
+        self.step_chosen_tokens = sum(len(group.completions[0]) for group in groups)
+        return sum(len(g.completions) for g in groups) if self.settings.level == "completion" else len(groups)
 
     def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
-        out, chosen, rejected = self._losses(policy, batch)
-        return out.losses.sum() / total, pair_metrics(out, chosen, rejected)
+        losses, metrics = self._losses(policy, batch)
+        return losses.sum() / total, metrics
 
-    def _losses(self, policy: Callable[..., Any], batch: PackedBatch) -> tuple[PreferenceLoss, Tensor, Tensor]:
-        reference_M = torch.cat([self.reference[id(group)] for group in batch.groups])
-        logps_P2 = batch.sum_by_completion(policy(batch).logps).view(-1, 2)
-        reference_P2 = batch.sum_by_completion(reference_M.to(logps_P2.device)).view(-1, 2)
-        chosen, rejected = logps_P2.unbind(1)
-        out = LOSSES[self.settings.loss](chosen, rejected, *reference_P2.unbind(1), beta=self.settings.beta)
-        return out, chosen.detach(), rejected.detach()
+    def _losses(self, policy: Callable[..., Any], batch: PackedBatch) -> tuple[Tensor, Sums]:
+        settings = self.settings
+        logps_M: Tensor = policy(batch).logps
+        reference_M = None
+        if self.reference:
+            reference_M = torch.cat([self.reference[id(group)] for group in batch.groups]).to(logps_M.device)
+        inputs = loss_inputs(batch, logps_M, reference_M) | {
+            "reference_point": None if self.point is None else self.point.value.to(logps_M.device),
+            "step_groups": self.step_groups_count,
+            "step_chosen_tokens": self.step_chosen_tokens,
+        }
+        total: Tensor | None = None
+        metrics: Sums = {}
+        for name, weight in settings.weights.items():
+            out = call(name, inputs, {"beta": settings.beta, **settings.loss_options})
+            losses = out if isinstance(out, Tensor) else out.losses
+            total = weight * losses if total is None else total + weight * losses
+            if not metrics and not isinstance(out, Tensor):
+                metrics = self._metrics(out, inputs)
+        assert total is not None
+        return total, metrics or logp_metrics(inputs["chosen_logps"], inputs["rejected_logps"])
+
+    def _metrics(self, out: Any, inputs: dict[str, Any]) -> Sums:
+        chosen, rejected = inputs["chosen_logps"].detach(), inputs["rejected_logps"].detach()
+        if not isinstance(out, CompletionLoss):
+            return pair_metrics(out.chosen_rewards, out.rejected_rewards, chosen, rejected)
+        if self.settings.level == "group":
+            first_G, last_G = inputs["first_G"], inputs["last_G"]
+            return pair_metrics(out.rewards[first_G], out.rewards[last_G], chosen, rejected)
+        found: Sums = {}
+        for name, mask_C in (("chosen", inputs["labels_C"]), ("rejected", ~inputs["labels_C"])):
+            if count := float(mask_C.sum()):
+                found[f"rewards/{name}"] = (float(out.rewards[mask_C].sum()), count)
+                found[f"logps/{name}"] = (float(inputs["logps_C"].detach()[mask_C].sum()), count)
+        return found
+
+    # ---- validation
+
+    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
+        validation = self.prepared.validation
+        if self.point is not None and validation:
+            self.point.measure(validation)
+        if validation:
+            self.total(validation)
+        found = super().evaluate(policy)
+        return found | {"kl": float(self.point.value)} if self.point is not None and found else found
 
     def evaluate_pass(self, policy: Callable[..., Any], batch: PackedBatch) -> Sums:
-        out, chosen, rejected = self._losses(policy, batch)
-        pairs = float(chosen.numel())
-        return {"loss": (float(out.losses.sum()), pairs), **pair_metrics(out, chosen, rejected)}
+        losses, metrics = self._losses(policy, batch)
+        return {"loss": (float(losses.sum()), float(losses.numel())), **metrics}
 
 
-def pair_metrics(out: PreferenceLoss, chosen: Tensor, rejected: Tensor) -> Sums:
+def loss_inputs(batch: PackedBatch, logps_M: Tensor, reference_M: Tensor | None) -> dict[str, Any]:
+    """Everything that a loss of the table may name. A group's first completion is chosen, its last rejected."""
+    device = logps_M.device
+    sizes = [len(group.completions) for group in batch.groups]
+    last_G = torch.tensor(sizes, device=device).cumsum(0) - 1
+    first_G = last_G - torch.tensor(sizes, device=device) + 1
+    lengths_C = batch.lengths.to(device)
+    ends_G = torch.minimum(lengths_C[first_G], lengths_C[last_G])
+    group_C = torch.repeat_interleave(torch.arange(len(sizes), device=device), torch.tensor(sizes, device=device))
+    starts_C = lengths_C.cumsum(0) - lengths_C
+    owner_M = batch.owner.to(device)
+    place_M = torch.arange(logps_M.numel(), device=device) - starts_C[owner_M]
+    head_M = place_M < ends_G[group_C[owner_M]]
+    logps_C = batch.sum_by_completion(logps_M)
+    found: dict[str, Any] = {
+        "logps_C": logps_C,
+        "sizes": sizes,
+        "first_G": first_G,
+        "last_G": last_G,
+        "chosen_lengths": lengths_C[first_G],
+        "rejected_lengths": lengths_C[last_G],
+    }
+    if all(group.labels is not None for group in batch.groups):
+        labels = [label for group in batch.groups for label in group.labels or ()]
+        found["labels_C"] = torch.tensor(labels, device=device)
+    for prefix, values_M in (("", logps_M), ("ref_", reference_M)):
+        if values_M is None:
+            continue
+        whole_C, head_C = batch.sum_by_completion(values_M), batch.sum_by_completion(values_M * head_M)
+        found[f"{prefix}logps_C"] = whole_C
+        for side, at_G in (("chosen", first_G), ("rejected", last_G)):
+            found[f"{prefix}{side}_logps"] = whole_C[at_G]
+            found[f"{prefix}{side}_logps_head"] = head_C[at_G]
+    return found
+
+
+class ReferencePoint:
+    """KTO's z₀ = max(0, mean of log π(y'|x)/π_ref(y'|x)), y' the completions of the data's next other prompt."""
+
+    def __init__(self, prepared: Prepared, settings: TrainingSettings) -> None:
+        self.prepared, self.settings = prepared, settings
+        self.value = torch.tensor(0.0)
+        self.mismatched: dict[int, CompletionGroup] = {}
+        for split in (prepared.train, prepared.validation):
+            self.mismatched |= {id(group): other for group, other in zip(split, mismatch(split), strict=True)}
+        self.reference = prepared.reference_logps(list(self.mismatched.values()))
+
+    def measure(self, groups: Sequence[CompletionGroup]) -> None:
+        """Of these groups, which processes share out."""
+        acc, policy = self.prepared.accelerator, self.prepared.policy
+        mine = [self.mismatched[id(group)] for group in groups][acc.process_index :: acc.num_processes]
+        with acc.autocast():
+            found = logps_of(policy, mine, None, self.settings.token_budget, acc.device)
+        ratios = [
+            float((ours.double() - theirs.double()).sum())
+            for group, of_group in zip(mine, found, strict=True)
+            for ours, theirs in zip(of_group, by_completion(self.reference[id(group)], group), strict=True)
+        ]
+        everyones = gather_object(ratios) if acc.num_processes > 1 else ratios
+        self.value = torch.tensor(max(0.0, sum(everyones) / len(everyones)))
+
+
+def by_completion(values_M: Tensor, group: CompletionGroup) -> tuple[Tensor, ...]:
+    return torch.split(values_M, [len(completion) for completion in group.completions])
+
+
+def mismatch(groups: Sequence[CompletionGroup]) -> list[CompletionGroup]:
+    """Each prompt with the completions of the next group whose prompt is another, cut where they would make the
+    longest row of all."""
+    found = []
+    longest = max((len(g.prompt) + max(map(len, g.completions)) for g in groups), default=0)
+    for i, group in enumerate(groups):
+        after = (groups[(i + k) % len(groups)] for k in range(1, len(groups)))
+        other = next((g for g in after if g.prompt != group.prompt), None)
+        if other is None:
+            raise TrimtabError("loss kto: its reference point needs rows of at least two different prompts.")
+        rows = tuple(completion[: longest - len(group.prompt)] for completion in other.completions)
+        found.append(replace(group, completions=rows, truncated=(), scores=None, labels=None))
+    return found
+
+
+def pair_metrics(
+    chosen_rewards: Tensor, rejected_rewards: Tensor, chosen_logps: Tensor, rejected_logps: Tensor
+) -> Sums:
     """TRL's names. accuracies: share of pairs whose implicit reward margin is positive, ties half."""
-    margins = out.chosen_rewards - out.rejected_rewards
+    margins = chosen_rewards - rejected_rewards
     values = {
-        "rewards/chosen": out.chosen_rewards,
-        "rewards/rejected": out.rejected_rewards,
+        "rewards/chosen": chosen_rewards,
+        "rewards/rejected": rejected_rewards,
         "rewards/margins": margins,
         "rewards/accuracies": (margins > 0).float() + 0.5 * (margins == 0).float(),
-        "logps/chosen": chosen,
-        "logps/rejected": rejected,
     }
-    return {name: (float(value.sum()), float(value.numel())) for name, value in values.items()}
+    found = {name: (float(value.sum()), float(value.numel())) for name, value in values.items()}
+    return found | logp_metrics(chosen_logps, rejected_logps)
+
+
+def logp_metrics(chosen: Tensor, rejected: Tensor) -> Sums:
+    count = float(chosen.numel())
+    chosen, rejected = chosen.detach(), rejected.detach()
+    return {"logps/chosen": (float(chosen.sum()), count), "logps/rejected": (float(rejected.sum()), count)}

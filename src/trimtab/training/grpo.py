@@ -132,7 +132,7 @@ class GRPO(StageMethod):
         self.tempered = settings.correction == "tempered"
         self.by_vllm = settings.sampling.engine == "vllm"
         self.sampler = self._make_sampler()
-        self.reference_logps = prepared.reference_logps(validation_only=True) if self._has_pairs else {}
+        self.reference_logps = prepared.reference_logps(prepared.validation) if self._has_pairs else {}
         self.reference = frozen_copy(prepared.policy)
         self.by_group: dict[int, Rollout] = {}
         self.batch: list[Rollout] = []
@@ -343,7 +343,7 @@ class GRPO(StageMethod):
         pairs = batch.sum_by_completion(policy(batch).logps).view(-1, 2)
         references = batch.sum_by_completion(reference_M.to(pairs.device)).view(-1, 2)
         out = dpo(*pairs.unbind(1), *references.unbind(1), beta=1.0)
-        return pair_metrics(out, *pairs.unbind(1))
+        return pair_metrics(out.chosen_rewards, out.rejected_rewards, *pairs.unbind(1))
 
     def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
         found = super().evaluate(policy) if self._has_pairs else {}

@@ -41,7 +41,7 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.models.lora import ADAPTER
 from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
-from trimtab.models.reference import reference_key, reference_logps
+from trimtab.models.reference import ReferenceLogps, reference_key, reference_logps
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import without_asking
 from trimtab.training.card import CARD, stage_card
@@ -89,12 +89,11 @@ class Prepared:
     def evaluate(self, one_pass: EvaluateGroups, policy: Callable[..., Any]) -> dict[str, float]:
         return evaluate_groups(one_pass, policy, self.validation, self.settings.token_budget, self.accelerator)
 
-    def reference_logps(self, validation_only: bool = False) -> dict[int, torch.Tensor]:
-        """The starting model's log-probabilities of every group, by id(group); cached on disk."""
+    def reference_logps(self, groups: Sequence[CompletionGroup]) -> ReferenceLogps:
+        """The starting model's log-probabilities of every group; cached on disk."""
         key = reference_key(
             self.policy.starting_state(), f"{self.settings.precision}|{self.accelerator.device.type}"
         )
-        groups = [*(() if validation_only else self.train), *self.validation]
         if self.accelerator.is_main_process:
             console.print(f"reference: log-probabilities of {len(groups)} groups", highlight=False)
         self.policy.eval()
@@ -120,6 +119,11 @@ class StageMethod(OfflineMethod, ABC):
 
     def __init__(self, settings: Any, prepared: Prepared) -> None:
         self.settings, self.prepared = settings, prepared
+
+    @classmethod
+    def completions_of(cls, settings: Any) -> CompletionsOf:
+        """Which of a record's completions these settings train on."""
+        return cls.completions
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Any:
@@ -170,7 +174,7 @@ def stage_inputs(
         "version": method.version,
         "settings": without_asking(settings.model_dump()),
         "data": training,
-        "data_hashes": [hash_source(source) for source in sources],
+        "data_hashes": [hash_source(source, nested=True) for source in sources],
         "model": hash_source(model),
         "tokenizer": hash_source(tokenizer),
     }
@@ -233,7 +237,7 @@ def run_stage(
 
     reward: what GRPO optimises. judge: what it is watched with; it chooses nothing.
     """
-    check_model_source(model)
+    check_model_source(model, settings)
     inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
     scored_by = {"reward": reward, "judge": judge}
     inputs |= {part: one.signature for part, one in scored_by.items() if one is not None}
@@ -244,15 +248,15 @@ def run_stage(
         console.print(f"{name}: already done", highlight=False)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come right before this
         return out / "best"
-    chat = method.text_format(load_tokenizer(tokenizer or model), data)
+    chat = method.text_format(load_tokenizer(tokenizer or model, settings), data)
     splits = splits or split_records(data)
-    train, train_counts = encode_records(splits.train, chat, method.completions)
+    train, train_counts = encode_records(splits.train, chat, method.completions_of(settings))
     require_groups(train, train_counts, "training", data.train)
-    validation, validation_counts = encode_records(splits.validation, chat, _validated(method, splits))
+    validation, validation_counts = encode_records(splits.validation, chat, _validated(method, settings, splits))
     if splits.validation:
         require_groups(validation, validation_counts, "validation", data.validation or data.train)
     counts = {"train": train_counts.model_dump(), "validation": validation_counts.model_dump()}
-    write_json(out / "data.json", {**counts, "shared_prompts": splits.shared_prompts})
+    write_json(out / "data.json", {**counts, **splits.notes()})
     reset_peak_memory()
     policy = method.load(model, settings)
     _check_vocabulary(policy, train + validation, model)
@@ -276,8 +280,8 @@ def run_stage(
     return out / "best"
 
 
-def _validated(method: type[StageMethod], splits: Splits) -> CompletionsOf:
-    wanted = method.validation_completions or method.completions
+def _validated(method: type[StageMethod], settings: TrainingSettings, splits: Splits) -> CompletionsOf:
+    wanted = method.validation_completions or method.completions_of(settings)
     has_pairs = all(record.is_pair for record in splits.validation)
     return wanted if wanted != "pair" or has_pairs or method.validation_completions is None else method.completions
 

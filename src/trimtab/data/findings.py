@@ -1,0 +1,211 @@
+"""`trimtab audit`: everything that can be said of a data set before anything is trained on it.
+
+Rows and layouts, what cannot be read or used, lengths, markers (data/audit.py), contradictions, prompts that
+splits share, odd characters (data/oddities.py). Lengths are in tokens where a tokenizer is given, the template and
+the end of turn included, as training would see them; else in characters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trimtab.data.audit import AuditReport, LengthQuantiles, Marker, audit, find_markers, quantiles
+from trimtab.data.chat import ChatFormat, Dropped, load_tokenizer, unusable
+from trimtab.data.oddities import (
+    Found,
+    SharedPrompts,
+    conflicts,
+    matched_by_label,
+    odd_characters,
+    shared_prompts,
+    text_of_prompt,
+)
+from trimtab.data.records import Record
+from trimtab.data.splits import DataSettings, Splits, choose, split_records
+from trimtab.data.trust import TrustSettings
+
+Side = Literal["prompt", "chosen", "rejected", "desirable", "undesirable", "completion"]
+MAX_PAIRS = 5000
+"""Markers are looked for in so many pairs: n-grams of more would not fit in memory."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class LabelFindings(_Model):
+    """KTO's labels. prompts_with_both: prompts from which data.pair_labels could make pairs."""
+
+    desirable: int
+    undesirable: int
+    prompts_with_both: int
+    matched: int
+    """Desirable and undesirable completions compared at random: see oddities.matched_by_label."""
+    markers: list[Marker]
+    markers_of_undesirable: list[Marker]
+
+
+class SplitFindings(_Model):
+    """One split. audit: counts, and the markers of its pairs. lengths: in `unit`, before any truncation."""
+
+    rows: int
+    conversations: int
+    """Prompts of more than one turn."""
+    system_prompts: int
+    dropped: dict[str, Found]
+    truncated: int | None = None
+    """Completions longer than data.max_length leaves room for; None without a tokenizer."""
+    lengths: dict[Side, LengthQuantiles]
+    chosen_longer_share: float | None
+    """Of the pairs whose two completions differ; equal lengths are not longer."""
+    conflicts: Found
+    odd_characters: dict[str, Found]
+    audit: AuditReport
+    labels: LabelFindings | None = None
+
+
+class Findings(_Model):
+    """audit.json."""
+
+    schema_version: Literal[1] = 1
+    source: str
+    unit: Literal["tokens", "characters"]
+    max_length: int | None
+    """Tokens of a prompt with a completion that drops and truncation were counted for; None without a tokenizer."""
+    layouts: dict[str, int]
+    unreadable: dict[str, Found] = Field(default_factory=dict)
+    unpaired_labels: int = 0
+    splits: dict[str, SplitFindings]
+    shared_prompts: list[SharedPrompts] = Field(default_factory=list)
+
+
+def examine(settings: DataSettings, tokenizer: str | None = None, trust: TrustSettings | None = None) -> Findings:
+    """Reads what the settings name, and says what is in it. Rows that cannot be read are counted, not raised."""
+    splits = split_records(settings.model_copy(update={"bad_rows": "drop"}))
+    chat = Measuring(load_tokenizer(tokenizer, trust), settings) if tokenizer else None
+    parts = {name: records for name in ("train", "validation", "test") if (records := getattr(splits, name))}
+    layouts = Counter(record.layout for records in parts.values() for record in records)
+    return Findings(
+        source=settings.train,
+        unit="tokens" if chat else "characters",
+        max_length=settings.max_length if chat else None,
+        layouts=dict(layouts.most_common()),
+        unreadable=_by_reason(splits),
+        unpaired_labels=splits.unpaired,
+        splits={name: examine_split(records, chat) for name, records in parts.items()},
+        shared_prompts=shared_prompts(parts),
+    )
+
+
+def _by_reason(splits: Splits) -> dict[str, Found]:
+    out: dict[str, Found] = {}
+    for line in splits.unreadable:
+        origin, _, reason = line.partition(": ")
+        out.setdefault(reason, Found()).add(origin)
+    return out
+
+
+def examine_split(records: Sequence[Record], chat: Measuring | None = None) -> SplitFindings:
+    measured, dropped, truncated = _measured(records, chat)
+    lengths, longer = _lengths(measured)
+    prompts = [record.prompt for record in records if isinstance(record.prompt, tuple)]
+    return SplitFindings(
+        rows=len(records),
+        conversations=sum(len(prompt) > 1 for prompt in prompts),
+        system_prompts=sum(prompt[0].role == "system" for prompt in prompts),
+        dropped=dropped,
+        truncated=truncated if chat else None,
+        lengths=lengths,
+        chosen_longer_share=longer,
+        conflicts=conflicts(records),
+        odd_characters=odd_characters(records),
+        audit=audit(records, max_pairs=MAX_PAIRS),
+        labels=_labels(records),
+    )
+
+
+class Measuring(ChatFormat):
+    """A ChatFormat that notes how long a record was before any of it was cut."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.noted: tuple[int, list[int]] | None = None
+
+    def tokens(self, *arguments: Any) -> tuple[list[int], list[list[int]]]:
+        prompt, completions = super().tokens(*arguments)
+        # The first call is for the whole prompt, later ones for what is left of it.
+        self.noted = self.noted or (len(prompt), [len(completion) for completion in completions])
+        return prompt, completions
+
+
+Measured = tuple[Record, int, list[int]]
+"""A record with the lengths of its prompt and of its completions."""
+
+
+def _measured(records: Sequence[Record], chat: Measuring | None) -> tuple[list[Measured], dict[str, Found], int]:
+    """Rows with their lengths, which of them training would drop and why, and how many completions it would cut."""
+    measured: list[Measured] = []
+    dropped: dict[str, Found] = {}
+    truncated = 0
+    for record in records:
+        row = choose(record, "pair") if record.is_pair else record
+        if chat is None:
+            reason = unusable(row) or ("identical completions" if row.is_pair and _same(row) else None)
+            lengths = len(text_of_prompt(row)), [len(completion) for completion in row.completions]
+        else:
+            # Prompts alone have no completion to measure; a group must have one.
+            filled = row if row.completions else choose(row, "none")
+            chat.noted = None
+            found = chat.encode(replace(filled, labels=None))
+            reason = found.reason if isinstance(found, Dropped) else None
+            truncated += 0 if isinstance(found, Dropped) or not row.completions else sum(found.truncated)
+            lengths = chat.noted or (0, [])
+        if reason:
+            dropped.setdefault(reason, Found()).add(record.origin)
+        if chat is None or chat.noted is not None:
+            measured.append((row, *lengths))
+    return measured, dict(sorted(dropped.items())), truncated
+
+
+def _same(record: Record) -> bool:
+    return record.completions[0] == record.completions[-1]
+
+
+def _lengths(measured: Sequence[Measured]) -> tuple[dict[Side, LengthQuantiles], float | None]:
+    sides: dict[Side, list[int]] = {}
+    longer: list[bool] = []
+    for record, prompt, completions in measured:
+        sides.setdefault("prompt", []).append(prompt)
+        if record.is_pair:
+            sides.setdefault("chosen", []).append(completions[0])
+            sides.setdefault("rejected", []).append(completions[-1])
+            if not _same(record):
+                longer.append(completions[0] > completions[-1])
+        elif record.completions:
+            label: dict[Any, Side] = {(True,): "desirable", (False,): "undesirable", None: "completion"}
+            sides.setdefault(label[record.labels], []).append(completions[0])
+    return {side: quantiles(values) for side, values in sides.items()}, (
+        sum(longer) / len(longer) if longer else None
+    )
+
+
+def _labels(records: Sequence[Record]) -> LabelFindings | None:
+    unpaired = [record for record in records if record.is_unpaired]
+    if not unpaired:
+        return None
+    prompts = {label: {r.prompt for r in unpaired if r.labels == (label,)} for label in (True, False)}
+    matched = matched_by_label(unpaired)[:MAX_PAIRS]
+    markers, of_undesirable, _ = find_markers(matched) if matched else ([], [], {})
+    return LabelFindings(
+        desirable=sum(record.labels == (True,) for record in unpaired),
+        undesirable=sum(record.labels == (False,) for record in unpaired),
+        prompts_with_both=len(prompts[True] & prompts[False]),
+        matched=len(matched),
+        markers=markers,
+        markers_of_undesirable=of_undesirable,
+    )

@@ -1,0 +1,259 @@
+"""The layouts that a row may have: one table. Adding one is a function and an entry.
+
+A layout is known by its columns; the first whose columns a row has (none of them null) reads it. A
+layout's function takes the row and gives a prompt with its completions; errors name the column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from trimtab.data.fields import (
+    DIALOGUE,
+    BadRowError,
+    Message,
+    Prompt,
+    Turns,
+    answer_of,
+    dialogue_turns,
+    label_of,
+    last_answer,
+    number_of,
+    prompt_of,
+    text_of,
+    turns_of,
+)
+
+Row = Mapping[str, Any]
+
+
+class Content(NamedTuple):
+    """What a row says: see records.Record."""
+
+    prompt: Prompt
+    completions: tuple[str, ...]
+    scores: tuple[float, ...] | None = None
+    labels: tuple[bool, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """name: in counts and audits. columns: what a row of this layout has, with spaces between.
+
+    unless: columns that must not be there, not even as null: a pair without its answers is a mistake in the
+    data, and no prompt for GRPO.
+    """
+
+    name: str
+    columns: str
+    read: Callable[[Row], Content]
+    unless: str = ""
+
+    def suits(self, row: Row) -> bool:
+        complete = all(row.get(name) is not None for name in self.columns.split())
+        return complete and not any(name in row for name in self.unless.split())
+
+
+def layout_of(row: Row) -> Layout:
+    """The row's layout, or BadRowError that says what is missing."""
+    found = next((layout for layout in LAYOUTS if layout.suits(row)), None)
+    if found is not None:
+        return found
+    has = {name for name, value in row.items() if value is not None}
+    for present, missing in (("chosen", "rejected"), ("rejected", "chosen"), ("completion", "prompt")):
+        if present in has and missing not in has:
+            raise BadRowError(f"column {missing!r} is missing or null. {columns_found(row)}")
+    if row.get("label", ...) is None and has & {"completion", "messages", "conversations", "output"}:
+        raise BadRowError(f"column 'label' is null. {columns_found(row)}")
+    if "text" in has:
+        raise BadRowError(
+            "column 'text' alone does not say where the prompt ends and the answer begins. Split it into "
+            "'prompt' and 'completion', or into 'messages'."
+        )
+    raise BadRowError(f"no known layout. {columns_found(row)}")
+
+
+def columns_found(row: Row) -> str:
+    found = ", ".join(f"{name} (null)" if value is None else str(name) for name, value in row.items())
+    known = ", ".join("+".join(layout.columns.split()) for layout in LAYOUTS)
+    return (
+        f"Columns found: {found or 'none'}. A row needs {known}. "
+        "Columns of other names: data.columns, such as {prompt: question, chosen: best}."
+    )
+
+
+# ---- pairs
+
+
+def _scores(row: Row) -> tuple[float, ...] | None:
+    metadata = row.get("metadata")
+    where = metadata if isinstance(metadata, Mapping) and "score_chosen" in metadata else row
+    chosen, rejected = where.get("score_chosen"), where.get("score_rejected")
+    if chosen is None or rejected is None:
+        return None
+    return number_of(chosen, "score_chosen"), number_of(rejected, "score_rejected")
+
+
+def _pair(prompt: Prompt, row: Row) -> Content:
+    """A prompt of its own, and answers that may repeat its turns."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    if not isinstance(chosen, list) or not isinstance(rejected, list):
+        return Content(prompt, (answer_of(chosen, "chosen"), answer_of(rejected, "rejected")), _scores(row))
+    left, right = turns_of(chosen, "chosen"), turns_of(rejected, "rejected")
+    if isinstance(prompt, tuple):
+        left, right = _without(prompt, left), _without(prompt, right)
+    else:
+        # A prompt that is text repeats the first user turn, or stands for conversations that lack one.
+        shared, left, right = _split_shared(left, right)
+        prompt = shared or prompt
+    return Content(prompt, (last_answer(left, "chosen"), last_answer(right, "rejected")), _scores(row))
+
+
+def _prompted_pair(row: Row) -> Content:
+    return _pair(prompt_of(row["prompt"], "prompt"), row)
+
+
+def _sharegpt_pair(row: Row) -> Content:
+    return _pair(turns_of(row["conversations"], "conversations"), row)
+
+
+def _instructed_pair(row: Row) -> Content:
+    return _pair(_instruction(row, "instruction"), row)
+
+
+def _asked_pair(row: Row) -> Content:
+    return _pair(_instruction(row, "question"), row)
+
+
+def _implicit_pair(row: Row) -> Content:
+    """What both conversations share is the prompt: all but the last turn, or in text written as
+    Human/Assistant all before the last "Assistant:". A common beginning of other texts is no prompt:
+    two answers that both begin with "The" share that too."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    if isinstance(chosen, list) and isinstance(rejected, list):
+        shared, left, right = _split_shared(turns_of(chosen, "chosen"), turns_of(rejected, "rejected"))
+        if not shared:
+            raise BadRowError(f"column 'prompt' is missing and nothing is shared. {columns_found(row)}")
+        return Content(shared, (last_answer(left, "chosen"), last_answer(right, "rejected")), _scores(row))
+    if isinstance(chosen, Mapping) or isinstance(rejected, Mapping):  # ShareGPT's answers
+        raise BadRowError(f"column 'conversations' or 'prompt' is missing or null. {columns_found(row)}")
+    before, better = _split_dialogue(text_of(chosen, "chosen"), "chosen")
+    also_before, worse = _split_dialogue(text_of(rejected, "rejected"), "rejected")
+    if before != also_before:
+        raise BadRowError("'chosen' and 'rejected' do not share the text before their last 'Assistant:'.")
+    return Content(dialogue_turns(before), (better, worse), _scores(row))
+
+
+def _split_dialogue(text: str, column: str) -> tuple[str, str]:
+    """Text written as Human/Assistant -> what stands before the last answer, and the answer."""
+    before, found, answer = text.rpartition("\n\nAssistant:")
+    first = DIALOGUE.match(before)
+    if not found or first is None or first[1] != "Human":
+        raise BadRowError(
+            f"column 'prompt' is missing or null, and {column!r} is no text of 'Human:' and 'Assistant:' turns "
+            "that would show where the answer begins. Give the prompt in a column of its own."
+        )
+    return before, answer.strip()
+
+
+def _without(prompt: Turns, turns: Turns) -> Turns:
+    return turns[len(prompt) :] if turns[: len(prompt)] == prompt and len(turns) > len(prompt) else turns
+
+
+def _split_shared(left: Turns, right: Turns) -> tuple[Turns, Turns, Turns]:
+    """An implicit prompt is all but the last turn, and must be the same on both sides."""
+    if left[:-1] != right[:-1]:
+        raise BadRowError("'chosen' and 'rejected' do not share the turns before their last.")
+    return left[:-1], left[-1:], right[-1:]
+
+
+# ---- one completion, with a label or without
+
+
+def _completion(row: Row) -> Content:
+    return Content(prompt_of(row["prompt"], "prompt"), (answer_of(row["completion"], "completion"),))
+
+
+def _conversation(column: str) -> Callable[[Row], Content]:
+    """The last assistant's turn is the completion, the turns before it the prompt."""
+
+    def read(row: Row) -> Content:
+        turns = turns_of(row[column], column)
+        if len(turns) < 2:
+            raise BadRowError(f"column {column!r} needs a turn before the assistant's last, found none.")
+        return Content(turns[:-1], (last_answer(turns[-1:], column),))
+
+    return read
+
+
+def _labelled(read: Callable[[Row], Content]) -> Callable[[Row], Content]:
+    """KTO's: whether the completion is desirable."""
+    return lambda row: read(row)._replace(labels=(label_of(row["label"]),))
+
+
+def _instruction(row: Row, column: str) -> Prompt:
+    """Alpaca's: an instruction with an input below it, after earlier exchanges where there is a history."""
+    asked = prompt_of(row[column], column)
+    if isinstance(asked, tuple):
+        return asked
+    beside = row.get("input")
+    if beside is not None and text_of(beside, "input").strip():
+        asked = f"{asked}\n{beside}"
+    history = row.get("history")
+    if not history:
+        return asked
+    if not isinstance(history, list) or any(not isinstance(e, list) or len(e) != 2 for e in history):
+        raise BadRowError("column 'history' must be a list of exchanges, each of two texts.")
+    roles = ("user", "assistant")
+    past = [
+        Message(role, text_of(text, "history"))
+        for exchange in history
+        for role, text in zip(roles, exchange, strict=True)
+    ]
+    return (*past, Message("user", asked))
+
+
+def _answered(column: str) -> Callable[[Row], Content]:
+    return lambda row: Content(_instruction(row, column), (answer_of(row["output"], "output"),))
+
+
+def _ultrafeedback(row: Row) -> Content:
+    """openbmb/UltraFeedback: several completions with overall scores; best first."""
+    if not isinstance(row["completions"], list) or not row["completions"]:
+        raise BadRowError("column 'completions' must be a list of completions that is not empty.")
+    answers: list[tuple[float, str]] = []
+    for item in row["completions"]:
+        if not isinstance(item, Mapping) or not isinstance(item.get("response"), str):
+            raise BadRowError("each of 'completions' needs a text 'response'.")
+        score = next((item[k] for k in ("overall_score", "fine-grained_score") if item.get(k) is not None), None)
+        answers.append((number_of(score, "overall_score"), text_of(item["response"], "response")))
+    answers.sort(key=lambda answer: -answer[0])
+    prompt = prompt_of(row["instruction"], "instruction")
+    return Content(prompt, tuple(text for _, text in answers), tuple(score for score, _ in answers))
+
+
+def _prompt_alone(row: Row) -> Content:
+    return Content(prompt_of(row["prompt"], "prompt"), ())
+
+
+LAYOUTS = (
+    Layout("pairs", "prompt chosen rejected", _prompted_pair),
+    Layout("ShareGPT pairs", "conversations chosen rejected", _sharegpt_pair),
+    Layout("Alpaca pairs", "instruction chosen rejected", _instructed_pair),
+    Layout("question pairs", "question chosen rejected", _asked_pair),
+    Layout("pairs with an implicit prompt", "chosen rejected", _implicit_pair),
+    Layout("labelled completions (KTO)", "prompt completion label", _labelled(_completion)),
+    Layout("labelled conversations (KTO)", "messages label", _labelled(_conversation("messages"))),
+    Layout("labelled ShareGPT (KTO)", "conversations label", _labelled(_conversation("conversations"))),
+    Layout("labelled Alpaca (KTO)", "instruction output label", _labelled(_answered("instruction"))),
+    Layout("prompt and completion", "prompt completion", _completion, unless="label"),
+    Layout("UltraFeedback", "instruction completions", _ultrafeedback),
+    Layout("Alpaca", "instruction output", _answered("instruction"), unless="label"),
+    Layout("questions with answers", "question output", _answered("question")),
+    Layout("conversations", "messages", _conversation("messages"), unless="chosen rejected label"),
+    Layout("ShareGPT", "conversations", _conversation("conversations"), unless="chosen rejected label"),
+    Layout("prompts alone (GRPO)", "prompt", _prompt_alone, unless="chosen rejected completion"),
+)
+"""The first that suits a row reads it."""

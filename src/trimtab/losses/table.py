@@ -1,0 +1,95 @@
+"""Every loss that the setting `loss` of preference training accepts, and how one is called.
+
+A loss names its inputs, and is given those; its settings follow the *, each with the default that its
+signature has (`beta` has none and comes from the method's settings).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+
+from trimtab.losses.completions import imitation, kto, ranking
+from trimtab.losses.preference import (
+    apo_zero,
+    cal_dpo,
+    dpo,
+    hinge,
+    ipo,
+    ipo_averaged,
+    ld_dpo,
+    orpo,
+    r_dpo,
+    robust,
+    simpo,
+    sppo,
+)
+
+Loss = Callable[..., Any]
+LOSSES: dict[str, Loss] = {
+    "dpo": dpo,
+    "robust": robust,
+    "hinge": hinge,
+    "ipo": ipo,
+    "ipo_averaged": ipo_averaged,
+    "sppo": sppo,
+    "cal_dpo": cal_dpo,
+    "ld_dpo": ld_dpo,
+    "r_dpo": r_dpo,
+    "apo_zero": apo_zero,
+    "simpo": simpo,
+    "orpo": orpo,
+    "kto": kto,
+    "ranking": ranking,
+    "sft": imitation,
+}
+"""Name -> loss."""
+
+Level = Literal["pair", "group", "completion"]
+
+
+@lru_cache
+def parameters(name: str) -> tuple[frozenset[str], dict[str, float | None]]:
+    """A loss's inputs, and its settings with their defaults (None where there is none)."""
+    found = inspect.signature(LOSSES[name]).parameters.values()
+    inputs = frozenset(p.name for p in found if p.kind is not p.KEYWORD_ONLY)
+    settings = {p.name: None if p.default is p.empty else p.default for p in found if p.kind is p.KEYWORD_ONLY}
+    return inputs, settings
+
+
+def needs_reference(name: str) -> bool:
+    return any(entry.startswith("ref_") for entry in parameters(name)[0])
+
+
+def level_of(name: str) -> Level:
+    """What there is one loss of: a pair (the first and last completion of a group), a group, or a completion."""
+    inputs = parameters(name)[0]
+    if "labels_C" in inputs:
+        return "completion"
+    return "group" if "sizes" in inputs else "pair"
+
+
+def call(name: str, inputs: Mapping[str, Any], settings: Mapping[str, float]) -> Any:
+    """The loss on those of the inputs and settings that it names."""
+    wanted, known = parameters(name)
+    chosen = {key: value for key, value in settings.items() if key in known}
+    return LOSSES[name](**{key: inputs[key] for key in wanted}, **chosen)
+
+
+def check_settings(names: Mapping[str, float] | list[str], beta: float, options: Mapping[str, float]) -> None:
+    """ValueError where a name, an option or its value is not one that the losses take."""
+    if unknown := [name for name in names if name not in LOSSES]:
+        raise ValueError(f"unknown loss {unknown[0]!r}; known: {', '.join(LOSSES)}")
+    taken = {option for name in names for option in parameters(name)[1]} - {"beta"}
+    if foreign := sorted(set(options) - taken):
+        known = ", ".join(sorted(taken)) or "nothing"
+        raise ValueError(f"loss_options: {', '.join(names)} takes no {foreign[0]!r}; it takes {known}")
+    one = torch.ones(1)
+    for name in names:
+        example: dict[str, Any] = dict.fromkeys(parameters(name)[0], one)
+        example |= {"sizes": [1], "labels_C": one.bool(), "step_chosen_tokens": 1.0, "step_groups": 1.0}
+        call(name, example, {"beta": beta, **options})

@@ -1,0 +1,164 @@
+"""What `trimtab audit` found, as tables and as a page of Markdown. Pure: reads Findings, measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from trimtab.data.audit import Marker
+from trimtab.data.findings import Findings, SplitFindings
+from trimtab.data.oddities import Found
+from trimtab.errors import TrimtabError
+from trimtab.report.formats import escape_markdown, to_markdown
+from trimtab.report.tables import Table, number, p_value
+
+SHOWN = 12
+"""Markers of a table; audit.json has more."""
+
+
+def audit_tables(found: Findings) -> list[Table]:
+    """The tables that have something to show, the most general first."""
+    tables = [_rows(found), _reasons(found), _lengths(found)]
+    for name, split in found.splits.items():
+        tables += _markers(name, split)
+    tables += [_characters(found), _shared(found)]
+    return [table for table in tables if table.rows]
+
+
+def _table(name: str, caption: str, header: str, rows: Sequence[Sequence[str]], *notes: str) -> Table:
+    cells = [list(row) for row in rows]
+    return Table(name, caption, header.split("|"), cells, records=[], notes=[note for note in notes if note])
+
+
+def _rows(found: Findings) -> Table:
+    splits = found.splits.values()
+
+    def line(name: str, values: Sequence[int | None]) -> list[list[str]]:
+        shown = any(values) or name == "rows"
+        return [[name, *(number(value, 0) for value in values)]] if shown else []
+
+    rows = [
+        *line("rows", [s.rows for s in splits]),
+        *line("pairs", [s.audit.pairs for s in splits]),
+        *line("labelled desirable", [s.labels.desirable if s.labels else 0 for s in splits]),
+        *line("labelled undesirable", [s.labels.undesirable if s.labels else 0 for s in splits]),
+        *line("prompts with both labels", [s.labels.prompts_with_both if s.labels else 0 for s in splits]),
+        *line("prompts of several turns", [s.conversations for s in splits]),
+        *line("system prompts", [s.system_prompts for s in splits]),
+        *line("repeated prompts", [s.audit.duplicate_prompts for s in splits]),
+        *line("repeated rows", [s.audit.duplicate_records for s in splits]),
+        *line("identical pairs", [s.audit.identical_pairs for s in splits]),
+        *line("empty completions", [s.audit.empty_completions for s in splits]),
+        *line("equal scores", [s.audit.equal_scores for s in splits]),
+        *line("preferred both ways", [s.conflicts.count for s in splits]),
+        *line("completions cut at the end", [s.truncated for s in splits]),
+    ]
+    layouts = "; ".join(f"{name} ({count:,})" for name, count in found.layouts.items())
+    unpaired = found.unpaired_labels
+    left = f"{unpaired:,} labelled completions found no partner." if unpaired else ""
+    caption = f"Rows of {Path(found.source).name}"
+    return _table("rows", caption, "|".join(["", *found.splits]), rows, f"Layout: {layouts}.", left)
+
+
+def _reasons(found: Findings) -> Table:
+    """Rows that cannot be read, and rows that training would leave out."""
+
+    def lines(kind: str, reasons: Mapping[str, Found]) -> Iterator[list[str]]:
+        for reason, one in reasons.items():
+            yield [kind, _short(reason), str(one.count), ", ".join(one.examples)]
+
+    rows = list(lines("cannot be read", found.unreadable))
+    for name, split in found.splits.items():
+        rows += lines(f"dropped from {name}", split.dropped)
+        if split.conflicts.count:
+            rows += lines(f"kept in {name}", {"preferred both ways": split.conflicts})
+    limit = f"Counted for max_length {found.max_length}." if found.max_length else ""
+    return _table("reasons", "Rows that are not used, or doubtful", "|reason|rows|the first", rows, limit)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 160 else text[:157] + "…"
+
+
+def _lengths(found: Findings) -> Table:
+    rows = [
+        [f"{name}: {side}", *(number(v, 0) for v in (q.p10, q.median, q.p90, q.mean, q.maximum))]
+        for name, split in found.splits.items()
+        for side, q in split.lengths.items()
+    ]
+    longer = [
+        f"{name}: chosen is the longer in {number(split.chosen_longer_share, 1, 100)} % of the pairs that differ."
+        for name, split in found.splits.items()
+        if split.chosen_longer_share is not None
+    ]
+    return _table("lengths", f"Lengths in {found.unit}", "|10 %|median|90 %|mean|longest", rows, *longer)
+
+
+def _markers(name: str, split: SplitFindings) -> list[Table]:
+    audit, labels = split.audit, split.labels
+    tables = []
+    if audit.pairs:
+        note = f"Of {audit.pairs_examined:,} pairs; all word sequences and lines were looked at: p allows for that."
+        ups, downs = audit.markers, audit.markers_of_rejected
+        tables.append(_marker_table(f"{name}: chosen against rejected", "chosen|rejected", ups, downs, note))
+    if labels:
+        note = f"{labels.matched:,} desirable completions beside as many undesirable ones, at random."
+        ups, downs = labels.markers, labels.markers_of_undesirable
+        tables.append(
+            _marker_table(f"{name}: desirable against undesirable", "desirable|undesirable", ups, downs, note)
+        )
+    return tables
+
+
+def _marker_table(title: str, sides: str, ups: Sequence[Marker], downs: Sequence[Marker], note: str) -> Table:
+    """Significant ones; where there are none, a row that says so."""
+    telling = sorted((m for m in [*ups, *downs] if m.significant), key=lambda m: m.p_adjusted)[:SHOWN]
+    rows = [
+        [
+            f"{m.kind} “{m.text}”",
+            f"{number(m.chosen_share, 1, 100)} %",
+            f"{number(m.rejected_share, 1, 100)} %",
+            p_value(m.p_adjusted),
+        ]
+        for m in telling
+    ]
+    rows = rows or [["none that is significant", "", "", ""]]
+    return _table("markers", f"Markers, {title}", f"|{sides}|p, adjusted", rows, note)
+
+
+def _characters(found: Findings) -> Table:
+    rows = [
+        [f"{name}: {kind}", str(one.count), ", ".join(one.examples)]
+        for name, split in found.splits.items()
+        for kind, one in split.odd_characters.items()
+    ]
+    return _table("characters", "Odd characters", "|rows|the first", rows)
+
+
+def _shared(found: Findings) -> Table:
+    rows = [
+        [
+            f"{one.second} rows whose prompt is in {one.first}",
+            str(one.exact),
+            str(one.alike.count),
+            str(one.rows),
+            "; ".join(one.alike.examples),
+        ]
+        for one in found.shared_prompts
+    ]
+    note = "Alike: but for case, punctuation and white space."
+    return _table("shared", "Prompts that splits share", "|exactly|alike|of|the first", rows, note)
+
+
+def write_audit(found: Findings, out: Path) -> Path:
+    """OUT/audit.json and OUT/audit.md; returns the latter."""
+    if out.exists() and not out.is_dir():
+        raise TrimtabError(f"{out}: is a file. Name a folder for --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "audit.json").write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    parts = [f"# Audit of {escape_markdown(found.source)}\n"]
+    for table in audit_tables(found):
+        parts.append(f"## {escape_markdown(table.caption)}\n\n{to_markdown(table)}")
+    page = out / "audit.md"
+    page.write_text("\n".join(parts), encoding="utf-8")
+    return page

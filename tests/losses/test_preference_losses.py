@@ -1,0 +1,231 @@
+"""Every preference loss against numbers worked out by hand, and the identities between them."""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from trimtab.losses.completions import imitation, kto, ranking
+from trimtab.losses.table import LOSSES, call, check_settings, level_of, needs_reference, parameters
+
+CASE: dict[str, Tensor] = {
+    name: torch.tensor([value], dtype=torch.float64)
+    for name, value in {
+        "chosen_logps": -6.0, "rejected_logps": -9.0, "ref_chosen_logps": -8.0, "ref_rejected_logps": -7.0,
+        "chosen_lengths": 4.0, "rejected_lengths": 2.0, "chosen_logps_head": -2.0, "rejected_logps_head": -9.0,
+        "ref_chosen_logps_head": -5.0, "ref_rejected_logps_head": -7.0,
+    }.items()
+}  # fmt: skip
+"""ρ_w = −6 + 8 = 2 and ρ_l = −9 + 7 = −2, so that ρ_w − ρ_l = 4; 4 and 2 tokens."""
+
+
+def log_sigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x))
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def loss_of(name: str, **settings: float) -> float:
+    return float(call(name, CASE, settings).losses)
+
+
+def test_dpo_with_label_smoothing() -> None:
+    """β = ½: margin 2. −0.9 log σ(2) − 0.1 log σ(−2)."""
+    expected = -0.9 * log_sigmoid(2) - 0.1 * log_sigmoid(-2)
+    assert loss_of("dpo", beta=0.5, label_smoothing=0.1) == pytest.approx(expected)
+
+
+def test_robust() -> None:
+    """Margin 2, ε = 0.2: [−0.8 log σ(2) + 0.2 log σ(−2)] / 0.6."""
+    expected = (-0.8 * log_sigmoid(2) + 0.2 * log_sigmoid(-2)) / 0.6
+    assert loss_of("robust", beta=0.5, label_smoothing=0.2) == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(margin=st.floats(-5, 5), rate=st.floats(0, 0.45))
+def test_robust_is_unbiased_for_dpo_under_flipped_labels(margin: float, rate: float) -> None:
+    """(1 − ε) robust(m) + ε robust(−m) = −log σ(m): what a label flipped at rate ε shows on average."""
+
+    def robust(m: float) -> float:
+        zero = torch.zeros(1, dtype=torch.float64)
+        inputs = dict.fromkeys(CASE, zero) | {"chosen_logps": zero + m}
+        return float(call("robust", inputs, {"beta": 1.0, "label_smoothing": rate}).losses)
+
+    assert (1 - rate) * robust(margin) + rate * robust(-margin) == pytest.approx(-log_sigmoid(margin), abs=1e-9)
+
+
+def test_hinge() -> None:
+    """1 − 0.1 · 4 = 0.6; at β = ½ the margin of 2 is above 1, and the loss 0."""
+    assert loss_of("hinge", beta=0.1) == pytest.approx(0.6)
+    assert loss_of("hinge", beta=0.5) == 0
+
+
+def test_ipo() -> None:
+    """β = 0.25: target 2. Summed (4 − 2)² = 4; by token 2/4 − (−2)/2 = 1.5: (1.5 − 2)² = 0.25."""
+    assert loss_of("ipo", beta=0.25) == pytest.approx(4)
+    assert loss_of("ipo_averaged", beta=0.25) == pytest.approx(0.25)
+
+
+def test_sppo_and_cal_dpo() -> None:
+    """β = 0.5: targets ±1. (2 − 1)² + (−2 + 1)² = 2; Cal-DPO: −log σ(4) + 2, with c = ½ + 1."""
+    assert loss_of("sppo", beta=0.5) == pytest.approx(2)
+    assert loss_of("cal_dpo", beta=0.5) == pytest.approx(2 - log_sigmoid(4))
+    assert loss_of("cal_dpo", beta=0.5, calibration=0.5) == pytest.approx(1 - log_sigmoid(4))
+
+
+def test_ld_dpo() -> None:
+    """Two tokens are shared: chosen −2 of −6 (reference −5 of −8), rejected all. α = ½: −4 − (−6.5) = 2.5 against
+    −9 + 7 = −2: margin 4.5. α = 1 is DPO, α = 0 leaves the head: −2 + 5 = 3, margin 5."""
+    assert loss_of("ld_dpo", beta=1.0, alpha=0.5) == pytest.approx(-log_sigmoid(4.5))
+    assert loss_of("ld_dpo", beta=1.0, alpha=1.0) == pytest.approx(loss_of("dpo", beta=1.0))
+    assert loss_of("ld_dpo", beta=1.0, alpha=0.0) == pytest.approx(-log_sigmoid(5))
+
+
+def test_r_dpo() -> None:
+    """β = ½, α = 0.1: 2 + 0.1 · (4 − 2) = 2.2. A pair that the longer one wins has the smaller gradient."""
+    assert loss_of("r_dpo", beta=0.5, alpha=0.1) == pytest.approx(-log_sigmoid(2.2))
+    assert loss_of("r_dpo", beta=0.5, alpha=0.0) == pytest.approx(loss_of("dpo", beta=0.5))
+
+
+def test_apo_zero() -> None:
+    """β = ½: 1 − σ(1) + σ(−1) = 2 σ(−1)."""
+    assert loss_of("apo_zero", beta=0.5) == pytest.approx(2 * sigmoid(-1))
+
+
+def test_simpo() -> None:
+    """β = 2: 2 · (−6/4) = −3 and 2 · (−9/2) = −9: −log σ(−3 + 9 − 0.5); rewards are these."""
+    assert loss_of("simpo", beta=2.0) == pytest.approx(-log_sigmoid(5.5))
+    out = call("simpo", CASE, {"beta": 2.0})
+    assert (float(out.chosen_rewards), float(out.rejected_rewards)) == pytest.approx((-3, -9))
+
+
+def test_orpo() -> None:
+    """P_w = e^−1.5, P_l = e^−4.5: odds P/(1 − P). −log P_w − 0.1 log σ(log odds_w − log odds_l)."""
+    odds = [p / (1 - p) for p in (math.exp(-1.5), math.exp(-4.5))]
+    assert loss_of("orpo", beta=0.1) == pytest.approx(1.5 - 0.1 * log_sigmoid(math.log(odds[0] / odds[1])))
+
+
+@pytest.mark.parametrize("mean", [-1e-9, -1e-4, -0.5, -0.69314, -0.7, -5.0, -60.0])
+def test_orpo_is_finite_with_its_gradient_everywhere(mean: float) -> None:
+    """Also where 1 − P vanishes, and where P does."""
+    chosen = torch.tensor([mean * 4], requires_grad=True)
+    rejected = torch.tensor([mean * 2 - 1], requires_grad=True)
+    out = call("orpo", {"chosen_logps": chosen, "rejected_logps": rejected, "chosen_lengths": torch.tensor([4.0]),
+                        "rejected_lengths": torch.tensor([2.0])}, {"beta": 0.1})  # fmt: skip
+    out.losses.sum().backward()
+    assert torch.isfinite(out.losses).all()
+    assert chosen.grad is not None
+    assert torch.isfinite(chosen.grad).all()
+    assert torch.isfinite(rejected.grad).all()  # type: ignore[arg-type]
+
+
+def test_kto() -> None:
+    """β = ½, z₀ = 1: desirable ρ = 2: 1 − σ(½); undesirable ρ = −2: 1 − σ(1.5), weighed 3."""
+    logps, reference = torch.tensor([-6.0, -9.0]), torch.tensor([-8.0, -7.0])
+    out = kto(logps, reference, torch.tensor([True, False]), torch.tensor(1.0), beta=0.5, undesirable_weight=3.0)
+    assert out.losses.tolist() == pytest.approx([1 - sigmoid(0.5), 3 * (1 - sigmoid(1.5))], rel=1e-6)
+    assert out.rewards.tolist() == pytest.approx([1, -1])
+
+
+def test_ktos_reference_point_has_no_gradient() -> None:
+    z0 = torch.tensor(1.0, requires_grad=True)
+    logps = torch.tensor([-6.0], requires_grad=True)
+    kto(logps, torch.tensor([-8.0]), torch.tensor([True]), z0, beta=0.5).losses.sum().backward()
+    assert z0.grad is None
+    assert logps.grad is not None
+
+
+@settings(deadline=None)
+@given(rewards=st.lists(st.floats(-4, 4), min_size=2, max_size=5))
+def test_ranking_is_the_log_probability_of_drawing_the_order(rewards: list[float]) -> None:
+    """Plackett-Luce by enumeration: draw without replacement, each in proportion to e^reward."""
+
+    def probability(order: tuple[int, ...]) -> float:
+        left, product = [math.exp(rewards[i]) for i in order], 1.0
+        while left:
+            product *= left[0] / sum(left)
+            left = left[1:]
+        return product
+
+    given_order = tuple(range(len(rewards)))
+    assert sum(map(probability, permutations(given_order))) == pytest.approx(1)
+    logps = torch.tensor(rewards, dtype=torch.float64)
+    out = ranking(logps, torch.zeros_like(logps), [len(rewards)], beta=1.0)
+    assert float(out.losses) == pytest.approx(-math.log(probability(given_order)), abs=1e-9)
+
+
+def test_ranking_of_two_is_dpo_and_groups_do_not_mix() -> None:
+    logps = torch.tensor([-6.0, -9.0, -1.0, -2.0, -4.0], dtype=torch.float64)
+    reference = torch.tensor([-8.0, -7.0, -1.5, -2.5, -3.0], dtype=torch.float64)
+    out = ranking(logps, reference, [2, 3], beta=0.5)
+    assert float(out.losses[0]) == pytest.approx(loss_of("dpo", beta=0.5))
+    assert float(out.losses[1]) == pytest.approx(float(ranking(logps[2:], reference[2:], [3], beta=0.5).losses))
+
+
+def test_imitation_has_the_mean_of_sft() -> None:
+    """Chosen of 3 and 1 tokens, −2 and −4 nats: 6 nats over 4 tokens, whatever the number of groups is."""
+    losses = imitation(torch.tensor([-2.0, -4.0]), step_chosen_tokens=4.0, step_groups=2.0)
+    assert float(losses.mean()) == pytest.approx(1.5)
+
+
+PAIRS = [name for name in LOSSES if level_of(name) == "pair" and name != "sft"]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_every_pair_loss_raises_the_chosen_and_lowers_the_rejected(name: str) -> None:
+    """At the reference (or, without one, at equal means) the gradient prefers the chosen completion."""
+    names = [key for key in CASE if "lengths" not in key]
+    inputs = {key: torch.full((3,), -4.0, dtype=torch.float64, requires_grad=True) for key in names}
+    inputs |= {key: torch.full((3,), 4.0, dtype=torch.float64) for key in CASE if "lengths" in key}
+    call(name, inputs, {"beta": 0.1}).losses.sum().backward()
+    chosen, rejected = inputs["chosen_logps"].grad, inputs["rejected_logps"].grad
+    assert chosen is not None
+    assert rejected is not None
+    assert (chosen < 0).all()
+    assert (rejected > 0).all()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_inputs_of_other_shapes_are_refused(name: str) -> None:
+    inputs = dict(CASE) | {"rejected_logps": torch.zeros(2, dtype=torch.float64)}
+    with pytest.raises(ValueError, match=r"tensors \[P\]"):
+        call(name, inputs, {"beta": 0.1})
+
+
+def test_what_the_table_knows() -> None:
+    assert not needs_reference("simpo")
+    assert not needs_reference("orpo")
+    assert not needs_reference("sft")
+    assert all(needs_reference(name) for name in LOSSES if name not in ("simpo", "orpo", "sft"))
+    assert {name: level_of(name) for name in ("dpo", "kto", "ranking", "sft")} == {
+        "dpo": "pair", "kto": "completion", "ranking": "group", "sft": "pair"
+    }  # fmt: skip
+    assert parameters("simpo")[1] == {"beta": None, "gamma": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["nonsense"], {}, "unknown loss 'nonsense'; known: dpo, robust"),
+        (["dpo"], {"gamma": 1.0}, "dpo takes no 'gamma'; it takes label_smoothing"),
+        (["dpo", "simpo"], {"alpha": 1.0}, "dpo, simpo takes no 'alpha'; it takes gamma, label_smoothing"),
+        (["dpo"], {"label_smoothing": 0.5}, "below 0.5"),
+        (["sft"], {"x": 1.0}, "it takes nothing"),
+    ],
+)
+def test_settings_that_no_loss_takes(names: list[str], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_settings(names, 0.1, options)
+
+
+def test_settings_that_losses_take() -> None:
+    check_settings(list(LOSSES), 0.1, {"gamma": 1.0, "alpha": 0.2, "desirable_weight": 2.0, "label_smoothing": 0.1})
