@@ -51,8 +51,11 @@ def write_cards(results: Results, stages: Mapping[str, Path]) -> None:
     """Puts a study's results into the cards of its models. No stage's hash depends on a card."""
     for name, stage in stages.items():
         if (stage / "best").is_dir():
-            card = stage_card(stage, results=results_section(results, name))
-            (stage / "best" / CARD).write_text(card, encoding="utf-8")
+            card, file = stage_card(stage, results=results_section(results, name)), stage / "best" / CARD
+            if not file.is_file() or file.read_text(encoding="utf-8") != card:
+                aside = file.with_name(f".{CARD}.part")
+                aside.write_text(card, encoding="utf-8")
+                aside.replace(file)
 
 
 def _results(study: Path, method: str) -> str:

@@ -217,6 +217,7 @@ def _notes(recipe: Recipe, measured: bool) -> list[str]:
         notes.append(
             "Times were measured on random weights of the model's shape, on this machine as busy as it is now."
         )
-    if any("vllm" in str(part) for part in (recipe.grpo.sampling, recipe.evaluation.decoding)) and measured:
-        notes.append("Sampling was timed with transformers; vLLM's own speed and memory are not estimated.")
+    engines = {recipe.grpo.sampling.engine, recipe.evaluation.decoding.engine}
+    if "vllm" in engines:
+        notes.append("Sampling is planned as transformers does it; vLLM's own speed and memory are not estimated.")
     return notes

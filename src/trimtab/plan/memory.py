@@ -38,6 +38,9 @@ from trimtab.plan.work import Sampled, StageWork
 FLOAT = 4
 DRAW_BYTES = 36
 """Of a row's vocabulary while a token is drawn (rollout/transformers.py): five float32 and two int64 a logit."""
+KEPT_BY_ALLOCATOR = 0.15
+"""Of activations and passing tensors, on the CPU: freed pieces that stay the process's. Fitted to the four runs of
+docs/plan.md."""
 ID_BYTES = 40
 """Of a token id in a row that is held as Python numbers: its object and its place in the tuple."""
 
@@ -216,6 +219,8 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
         **fixed, **moments, "gradients": gradients, "activations": activations,
         "logits slice and passing": over - gradients - activations,
     }  # fmt: skip
+    if not on_cuda:
+        training["kept by the allocator"] = int(KEPT_BY_ALLOCATOR * (over - gradients))
     phases = [Memory("a training pass", training)]
     for sampled in (work.rollouts, work.validation_samples, work.penalty):
         if sampled is not None:

@@ -22,6 +22,7 @@ from trimtab.training.grpo import GRPOSettings
 from trimtab.training.schedule import TrainingSettings, groups_of_step, total_steps
 from trimtab.training.sft import SFTSettings
 
+Pass = list[CompletionGroup]
 LOOKED_AT = 2000
 """Rows of a split that are encoded; the rest is taken to be like them."""
 STEPS_LOOKED_AT = 200
@@ -134,7 +135,7 @@ def stage_work(
     steps = total_steps(settings, train.count)
     passes = _passes(train.groups, settings, steps)
     penalty = _penalty(settings, steps, train) if isinstance(settings, SFTSettings) else None
-    largest = max((p for step in passes for p in step), key=_tokens)
+    largest = _largest(passes)
     if penalty is not None and isinstance(settings, SFTSettings) and settings.length_penalty is not None:
         extra = [_sampled_group(g, settings.length_penalty.paths, penalty.cap) for g in train.groups]
         largest = max([largest, *_passes(extra, settings, 1)[0]], key=_tokens)
@@ -181,7 +182,7 @@ def _grpo_work(
     return StageWork(
         name, "grpo", settings, prompts, steps,
         step_tokens=sum(map(_tokens, (p for step in passes for p in step))) / len(passes),
-        largest=max((p for step in passes for p in step), key=_tokens),
+        largest=_largest(passes),
         several_passes=any(len(step) > 1 for step in passes),
         example=passes[0][0],
         reference_tokens=validation.tokens if has_pairs else 0.0,
@@ -208,13 +209,16 @@ def _sampled_group(group: CompletionGroup, k: int, cap: int) -> CompletionGroup:
     return CompletionGroup(group.prompt, ((group.prompt[-1],) * cap,) * k, group.index)
 
 
-def _passes(
-    groups: list[CompletionGroup], settings: TrainingSettings, steps: int
-) -> list[list[list[CompletionGroup]]]:
+def _passes(groups: list[CompletionGroup], settings: TrainingSettings, steps: int) -> list[list[Pass]]:
     """The passes of each of the first steps."""
     looked = range(min(steps, STEPS_LOOKED_AT))
     drawn = (groups_of_step(groups, step, settings.step_groups, settings.seed) for step in looked)
     return [cut_into_passes(step, settings.token_budget) for step in drawn]
+
+
+def _largest(passes: list[list[Pass]]) -> Pass:
+    """Of the steps after the first, which has no moments yet."""
+    return max((one for step in passes[1:] or passes for one in step), key=_tokens)
 
 
 def _tokens(members: Sequence[CompletionGroup]) -> int:

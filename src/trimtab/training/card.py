@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 CARD = "README.md"
+DATA_FILES = {".json", ".jsonl", ".parquet", ".csv"}
 TITLES = {
     "sft": "supervised fine-tuning",
     "sft_length": "supervised fine-tuning with a length penalty",
@@ -31,7 +32,8 @@ def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str 
     done = _read(stage / "done.json") if done is None else done
     inputs, data = _read(stage / "stage.json"), _read(stage / "data.json")
     name, origin = str(inputs["stage"]), lineage(str(done["sources"]["model"]))
-    title = f"{origin[0]}: {' → '.join([*origin[1:], name])}"
+    start = public_name(origin[0])
+    title = f"{start}: {' → '.join([*origin[1:], name])}"
     parts = [
         _front_matter(name, origin[0], done["sources"]),
         f"# {title}",
@@ -55,18 +57,24 @@ data bind it."""
 
 
 def lineage(model: str) -> list[str]:
-    """Where training started: the first model's name, then the stages that it went through."""
+    """Where training started: the first model's source, then the stages that it went through."""
     stage = Path(model).expanduser().parent
     done = stage / "done.json"
     if Path(model).name != "best" or not done.is_file():
-        return [model if is_hub_name(model) else Path(model).name]
+        return [model]
     return [*lineage(str(_read(done)["sources"]["model"])), str(_read(stage / "stage.json")["stage"])]
 
 
 def is_hub_name(source: str) -> bool:
     """Whether it names something on the hub, and no file or folder of this machine."""
     path = Path(source).expanduser()
-    return not path.is_absolute() and not path.exists() and not path.suffix and source.count("/") == 1
+    on_disk = path.is_absolute() or path.exists() or path.suffix in DATA_FILES or source.startswith(".")
+    return not on_disk and source.count("/") <= 1 and ":" not in source
+
+
+def public_name(source: str) -> str:
+    """A hub name as it is, of a folder or file its last part."""
+    return source if is_hub_name(source) else Path(source).name
 
 
 def public(value: Any) -> Any:
@@ -92,7 +100,8 @@ def _front_matter(name: str, base: str, sources: Mapping[str, Any]) -> str:
 
 
 def _training(name: str, origin: list[str], done: Mapping[str, Any]) -> str:
-    start = origin[0] if len(origin) == 1 else f"{origin[0]} after {', '.join(origin[1:])}"
+    first = public_name(origin[0])
+    start = first if len(origin) == 1 else f"{first} after {', '.join(origin[1:])}"
     ended = "ended early, for want of improvement," if done["stopped_early"] else "ran"
     return "\n".join(
         [
@@ -114,7 +123,8 @@ def _data(data: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
         counts = data[split]
         if not counts["rows"]:
             continue
-        source = public(sources[split]) or f"held out of {public(sources['train'])}"
+        own = sources[split]
+        source = public_name(own) if own else f"held out of {public_name(sources['train'])}"
         dropped = ", ".join(f"{n} × {why}" for why, n in counts["dropped"].items()) or "none"
         lines.append(
             f"- {split}: {counts['used']:,} of {counts['rows']:,} rows, {source}; dropped: {dropped}; "
