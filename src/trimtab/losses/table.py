@@ -7,7 +7,7 @@ signature has (`beta` has none and comes from the method's settings).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -80,10 +80,15 @@ def call(name: str, inputs: Mapping[str, Any], settings: Mapping[str, float]) ->
     return LOSSES[name](**{key: inputs[key] for key in wanted}, **chosen)
 
 
-def check_settings(names: Mapping[str, float] | list[str], beta: float, options: Mapping[str, float]) -> None:
-    """ValueError where a name, an option or its value is not one that the losses take."""
+def check_names(names: Sequence[str]) -> None:
+    """ValueError for one that is not in the table."""
     if unknown := [name for name in names if name not in LOSSES]:
         raise ValueError(f"unknown loss {unknown[0]!r}; known: {', '.join(LOSSES)}")
+
+
+def check_settings(names: Sequence[str], beta: float, options: Mapping[str, float]) -> None:
+    """ValueError where a name, an option or its value is not one that the losses take."""
+    check_names(names)
     taken = {option for name in names for option in parameters(name)[1]} - {"beta"}
     if foreign := sorted(set(options) - taken):
         known = ", ".join(sorted(taken)) or "nothing"

@@ -18,14 +18,23 @@ from typing import Any, Literal
 
 import torch
 from accelerate.utils import gather_object
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.splits import CompletionsOf
 from trimtab.errors import TrimtabError
 from trimtab.losses.completions import CompletionLoss
-from trimtab.losses.table import Level, call, check_settings, level_of, needs_reference, parameters
+from trimtab.losses.table import (
+    LOSSES,
+    Level,
+    call,
+    check_names,
+    check_settings,
+    level_of,
+    needs_reference,
+    parameters,
+)
 from trimtab.models.reference import ReferenceLogps
 from trimtab.rollout.logps import logps_of
 from trimtab.training.method import Sums
@@ -41,14 +50,20 @@ class DPOSettings(TrainingSettings):
     loss_options: dict[str, float] = Field(default_factory=dict)
     """What the losses take besides: label_smoothing, gamma, alpha, … (docs/methods/preference.md)."""
 
+    @field_validator("loss")
+    @classmethod
+    def _known(cls, value: str | dict[str, float]) -> str | dict[str, float]:
+        names = [value] if isinstance(value, str) else list(value)
+        if not names:
+            raise ValueError(f"name at least one of {', '.join(LOSSES)}")
+        check_names(names)
+        if len({level_of(name) for name in names}) > 1:
+            raise ValueError(f"{', '.join(names)} are not all of pairs, and cannot be added up")
+        return value
+
     @model_validator(mode="after")
-    def _known(self) -> DPOSettings:
-        if not self.weights:
-            raise ValueError("loss: name at least one")
+    def _taken(self) -> DPOSettings:
         check_settings(list(self.weights), self.beta, self.loss_options)
-        levels = {level_of(name) for name in self.weights}
-        if len(levels) > 1:
-            raise ValueError(f"loss: {', '.join(self.weights)} are not all of pairs, and cannot be added up")
         return self
 
     @property
