@@ -270,6 +270,9 @@ class Loop:
         self.policy.eval()
         with torch.no_grad():
             values = self.method.evaluate(self.wrapped)
+        if self.accelerator.num_processes > 1:
+            # The main process's, for all: what is best, and when to stop, must not depend on rounding.
+            values = gather_object([values])[0]
         named = {f"eval_{name}": value for name, value in values.items()}
         if self.accelerator.is_main_process:
             self.log.write({"step": step, "epoch": self._epoch(step), **named})
