@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
-from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
@@ -30,6 +29,7 @@ from trimtab.gather import (
     gather,
     judge_warnings,
 )
+from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe, apply_overrides, data_settings, parse, reward_named
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
@@ -252,7 +252,7 @@ def evaluate_one(
     return measure(
         name,
         model,
-        hash_source(model),
+        hash_model(model),
         splits.test,
         splits.validation,
         recipe.evaluation,
@@ -276,7 +276,7 @@ def evaluation_inputs(
 def generate_only(model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str]) -> Path:
     """`trimtab generate`: the prompts' completions, unjudged."""
     where, settings, rows, records = evaluation_inputs(model, data, overrides)
-    measure("model", where, hash_source(where), records, [], settings, rows, None, out, tokenizer, say)
+    measure("model", where, hash_model(where), records, [], settings, rows, None, out, tokenizer, say)
     return out / "generations.jsonl"
 
 
@@ -299,7 +299,7 @@ def evaluate_only(
     def one(name: str, source: str, its_tokenizer: str | None) -> MethodOutputs:
         folder = out / "evaluation" / name
         return measure(
-            name, source, hash_source(source), records, records, settings, rows, scorer, folder,
+            name, source, hash_model(source), records, records, settings, rows, scorer, folder,
             its_tokenizer, say,
         )  # fmt: skip
 
@@ -317,7 +317,7 @@ def evaluate_only(
         provenance=Provenance(
             versions=environment(0)["versions"],
             device=environment(0)["device"],
-            hashes={"model": hash_source(where)},
+            hashes={"model": hash_model(where)},
             decoding=settings.decoding.signature(),
         ),
     )
