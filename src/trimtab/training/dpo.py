@@ -12,6 +12,7 @@ Dimension suffixes: _M completion tokens of a batch, _C its completions, _G its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -39,12 +40,15 @@ class DPOSettings(TrainingSettings):
     """A name of the table in losses/table.py, or several with their weights: {dpo: 1.0, sft: 0.1}."""
     beta: float = Field(0.1, gt=0)
     loss_options: dict[str, float] = Field(default_factory=dict)
-    """What the losses take besides: label_smoothing, gamma, alpha, … (docs/methods/preference.md)."""
+    """What the losses take besides: label_smoothing, gamma, alpha, … (losses/table.py)."""
 
     @model_validator(mode="after")
     def _known(self) -> DPOSettings:
         if not self.weights:
             raise ValueError("loss: name at least one")
+        numbers = [*self.weights.values(), *self.loss_options.values()]
+        if not all(map(math.isfinite, numbers)) or min(self.weights.values()) < 0 or not any(self.weights.values()):
+            raise ValueError("loss: weights and options must be finite, weights not negative and one above 0")
         check_settings(list(self.weights), self.beta, self.loss_options)
         levels = {level_of(name) for name in self.weights}
         if len(levels) > 1:
@@ -74,7 +78,8 @@ class DPO(StageMethod):
 
     def __init__(self, settings: DPOSettings, prepared: Prepared) -> None:
         super().__init__(settings, prepared)
-        if settings.level == "completion":  # labels make no pairs that could be ranked right
+        # Labels make no pairs that could be ranked right, and imitation alone ranks nothing.
+        if settings.level == "completion" or set(settings.weights) == {"sft"}:
             self.best_metric, self.best_is = "loss", "lowest"
         self.reference: ReferenceLogps = {}
         if any(map(needs_reference, settings.weights)):
