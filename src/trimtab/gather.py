@@ -189,9 +189,14 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
             )
     for run in runs:
         for name, value in run.done().items():
+            who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
             if value["best_step"] == 0:
-                who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
                 found.append(f"{who}: no evaluation was better than the model it started from, which was kept.")
+            skipped = len(read_metrics(run.folder / "stages" / name / "skipped.jsonl"))
+            if skipped:
+                found.append(
+                    f"{who}: {skipped} steps with a broken loss or gradient were not taken (skipped.jsonl)."
+                )
     return found
 
 
