@@ -245,16 +245,16 @@ def dpo(sweep: Sweep) -> None:
 
 
 def grpo(sweep: Sweep) -> None:
-    """30 steps of 16 prompts × 4 samples; the last weights are kept, whatever they are."""
+    """25 steps of 16 prompts × 4 samples; the last weights are kept, whatever they are."""
     sft, proxy = sweep.sft(), sweep.proxy()
     rows = [{"learning rate": "– (SFT)", "λ": "", "proxy": "", "KL": ""} | sweep.row("sft", sft)]
     for rate in (3e-5, 1e-4, 3e-4):
         for weight in (0.0, 0.05, 0.2):
             name = f"grpo-{rate:g}-{weight:g}"
             folder = sweep.stage(
-                "grpo", name, sft, reward=proxy, learning_rate=rate, kl_coefficient=weight, max_steps=30, samples=4,
-                sampling={"max_new_tokens": 160, "batch_size": 256}, evaluation_interval=30, logging_interval=5,
-                validation_prompts=100, **LAST,
+                "grpo", name, sft, reward=proxy, learning_rate=rate, kl_coefficient=weight, max_steps=25, samples=4,
+                sampling={"max_new_tokens": 160, "batch_size": 256}, evaluation_interval=25, logging_interval=5,
+                validation_prompts=60, **LAST,
             )  # fmt: skip
             last = read_metrics(folder / "metrics.jsonl")[-1]
             known = {"learning rate": f"{rate:g}", "λ": f"{weight:g}"}

@@ -139,19 +139,19 @@ def key_sent(reward: NemotronReward) -> str | None:
 def test_nvidias_address_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrimtabError, match=r"no key\. Put it into the environment variable NVIDIA_API_KEY"):
         NemotronReward()
-    monkeypatch.setenv(KEY_VARIABLE, " nvapi-1\n")
+    monkeypatch.setenv(KEY_VARIABLE, " test-key-1\n")
     reward = NemotronReward()
-    assert (reward.endpoint.url, key_sent(reward)) == (URL, "Bearer nvapi-1")
+    assert (reward.endpoint.url, key_sent(reward)) == (URL, "Bearer test-key-1")
 
 
 def test_the_key_goes_only_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
     """To NVIDIA, to an address from the environment, and where its variable is named; nowhere else."""
-    monkeypatch.setenv(KEY_VARIABLE, "nvapi-1")
+    monkeypatch.setenv(KEY_VARIABLE, "test-key-1")
     monkeypatch.setenv("OTHER", "other-1")
     monkeypatch.setenv(URL_VARIABLE, "http://my-nim:8000/v1/")
     assert NemotronReward().endpoint.url == "http://my-nim:8000/v1"
-    assert key_sent(NemotronReward()) == "Bearer nvapi-1"
-    assert key_sent(NemotronReward(base_url=URL)) == "Bearer nvapi-1"
+    assert key_sent(NemotronReward()) == "Bearer test-key-1"
+    assert key_sent(NemotronReward(base_url=URL)) == "Bearer test-key-1"
     for url in ("http://elsewhere/v1", "https://nvidia.com.elsewhere/v1", "http://integrate.api.nvidia.com/v1"):
         assert key_sent(NemotronReward(base_url=url)) is None
     assert key_sent(NemotronReward(base_url="http://elsewhere", api_key_variable="OTHER")) == "Bearer other-1"
@@ -168,10 +168,10 @@ def test_an_address_with_a_secret_is_refused_and_not_shown(url: str, monkeypatch
 
 
 def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_VARIABLE, "nvapi-1\nx-1")
+    monkeypatch.setenv(KEY_VARIABLE, "test-key-1\nx-1")
     with pytest.raises(TrimtabError, match="characters that no key has") as found:
         NemotronReward()
-    assert "nvapi-1" not in str(found.value)
+    assert "test-key-1" not in str(found.value)
 
 
 def test_the_signature_says_what_scores_and_not_how_it_is_asked() -> None:

@@ -131,7 +131,7 @@ def test_what_no_other_call_would_mend_stops_at_once(
     status: int, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No more requests than were under way, and no key in the message, though the server echoes it."""
-    monkeypatch.setenv("MY_KEY", "nvapi-secret")
+    monkeypatch.setenv("MY_KEY", "test-key-secret")
     with serving(status=status) as server:
         asking = reward(server.address + "/v1", api_key_variable="MY_KEY", concurrency=4)
         with pytest.raises(TrimtabError) as found:

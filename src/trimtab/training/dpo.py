@@ -78,8 +78,7 @@ class DPO(StageMethod):
 
     def __init__(self, settings: DPOSettings, prepared: Prepared) -> None:
         super().__init__(settings, prepared)
-        # Labels make no pairs that could be ranked right, and imitation alone ranks nothing.
-        if settings.level == "completion" or set(settings.weights) == {"sft"}:
+        if settings.level == "completion" or set(settings.weights) == {"sft"}:  # neither has pairs of rewards
             self.best_metric, self.best_is = "loss", "lowest"
         self.reference: ReferenceLogps = {}
         if any(map(needs_reference, settings.weights)):
