@@ -40,7 +40,7 @@ class DPOSettings(TrainingSettings):
     """A name of the table in losses/table.py, or several with their weights: {dpo: 1.0, sft: 0.1}."""
     beta: float = Field(0.1, gt=0)
     loss_options: dict[str, float] = Field(default_factory=dict)
-    """What the losses take besides: label_smoothing, gamma, alpha, … (losses/table.py)."""
+    """What the losses take besides: label_smoothing, gamma, alpha, … (docs/methods/dpo.md)."""
 
     @model_validator(mode="after")
     def _known(self) -> DPOSettings:
