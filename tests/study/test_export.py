@@ -163,6 +163,19 @@ def test_a_card_names_no_folder_and_no_server(study: tuple[Path, Recipe, Results
     )
 
 
+def test_a_card_claims_no_validation_where_there_was_none(
+    tiny_model_dir: Callable[..., Path], write_jsonl: Callable[..., Path], tmp_path: Path
+) -> None:
+    from trimtab.recipe import stage_settings
+
+    rows = write_jsonl([{"prompt": f"Say {i}", "chosen": f"{i} it is", "rejected": "no"} for i in range(4)])
+    settings, data = stage_settings("sft", str(rows), None, ["batch_size=2", "max_steps=2"])
+    best = run_alone("sft", str(tiny_model_dir()), settings, data, tmp_path / "stage", None)
+    card = (best / "README.md").read_text()
+    assert "those of step 2, which no validation metric chose." in card
+    assert "was best" not in card
+
+
 def test_a_card_says_which_loss_it_was() -> None:
     assert _title("dpo", {"loss": "dpo"}) == "direct preference optimization"
     assert _title("dpo", {"loss": "kto"}) == "preference optimization with the loss kto"

@@ -41,7 +41,7 @@ def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str 
         _front_matter(name, origin[0], done["sources"]),
         f"# {title}",
         results or "**Not evaluated**: this card is of a training run by itself. No claim of quality is made.",
-        _training(_title(name, inputs["settings"]), origin, done),
+        _training(_title(name, inputs["settings"]), origin, done, data["validation"]["used"] > 0),
         _data(data, done["sources"]),
         "## Settings\n```yaml\n" + yaml.safe_dump(public(inputs["settings"]), sort_keys=False).rstrip() + "\n```",
         LIMITS,
@@ -118,7 +118,7 @@ def _title(name: str, settings: Mapping[str, Any]) -> str:
     return f"preference optimization with the loss {' + '.join(named)}"
 
 
-def _training(title: str, origin: list[str], done: Mapping[str, Any]) -> str:
+def _training(title: str, origin: list[str], done: Mapping[str, Any], validated: bool) -> str:
     first = public_name(origin[0])
     start = first if len(origin) == 1 else f"{first} after {', '.join(origin[1:])}"
     ended = "ended early, for want of improvement," if done["stopped_early"] else "ran"
@@ -130,10 +130,17 @@ def _training(title: str, origin: list[str], done: Mapping[str, Any]) -> str:
             f"- Started from: {start}.",
             f"- It {ended} {done['step']:,} optimizer steps on {done['tokens']:,} packed tokens "
             f"in {done['seconds']:,.0f} s ({done['device']}, {done['precision']} products, float32 weights).",
-            f"- These weights are those of step {done['best_step']:,}, where the validation metric "
-            f"`{done['best_metric']}` was best: {done['best']:.4g}. It chose the weights, so it flatters them.",
+            f"- These weights are those of step {done['best_step']:,}, {_chosen_by(done, validated)}",
         ]
     )
+
+
+def _chosen_by(done: Mapping[str, Any], validated: bool) -> str:
+    """validated: whether there were validation rows. Without a metric the loop keeps the last weights."""
+    if not validated or done["best_metric"].removeprefix("eval_") in ("none", "step"):
+        return "which no validation metric chose."
+    metric = f"the validation metric `{done['best_metric']}` was best: {done['best']:.4g}"
+    return f"where {metric}. It chose the weights, so it flatters them."
 
 
 def _data(data: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
