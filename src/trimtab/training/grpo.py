@@ -196,6 +196,10 @@ class GRPO(StageMethod):
         """Samples, scores and shapes: the prompts' rollouts, fewer where rewards are missing. Processes share
         the prompts out, and each gets all rollouts."""
         settings, acc = self.settings, self.prepared.accelerator
+        if len(groups) < acc.num_processes:
+            raise TrimtabError(
+                f"grpo: {len(groups)} prompts are too few for {acc.num_processes} processes to share."
+            )
         places = range(acc.process_index, len(groups), acc.num_processes)
         scorings = self._sample(groups, places, step)
         references = self._logps(self.reference, scorings, self.tempered)
