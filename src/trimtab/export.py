@@ -24,6 +24,7 @@ def export_model(folder: Path, out: Path, method: str | None = None, seed: int |
     TrimtabError where the stage is not finished, the study has no such method or several seeds, or `out` holds
     something.
     """
+    out = out.absolute()  # "." has no name to write aside under
     stage, study = _stage_of(folder, method, seed)
     best = stage / "best"
     if not (stage / "done.json").is_file():

@@ -15,13 +15,13 @@ import torch
 from trimtab import __version__
 from trimtab.data.audit import audit
 from trimtab.data.chat import ChatFormat
-from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.data.splits import Splits
 from trimtab.evaluation.measure import Measured
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
 from trimtab.evaluation.seeds import summarise_seeds
+from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings import RewardSettings
 from trimtab.training.metrics import read_metrics
@@ -119,7 +119,7 @@ def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:
     for run in runs:
         for name, model in run.models.items():
             alone = len(runs) == 1 or name == "base"
-            hashes[name if alone else f"{name}, seed {run.seed}"] = hash_source(model)
+            hashes[name if alone else f"{name}, seed {run.seed}"] = hash_model(model)
         for name, value in run.done().items():
             seconds[name] = (seconds.get(name) or 0.0) + value["seconds"]
             peaks = [p for p in (memory.get(name), value["peak_memory_bytes"]) if p is not None]
@@ -189,9 +189,14 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
             )
     for run in runs:
         for name, value in run.done().items():
+            who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
             if value["best_step"] == 0:
-                who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
                 found.append(f"{who}: no evaluation was better than the model it started from, which was kept.")
+            skipped = len(read_metrics(run.folder / "stages" / name / "skipped.jsonl"))
+            if skipped:
+                found.append(
+                    f"{who}: {skipped} steps with a broken loss or gradient were not taken (skipped.jsonl)."
+                )
     return found
 
 

@@ -240,7 +240,9 @@ def _explain(model: type[BaseModel], item: Any, where: str) -> str:
         return f"{where}: unknown setting {name!r}.{hint}"
     message = item["msg"].removeprefix("Value error, ")
     given = item.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool, type(None))) else ""
+    # An address may hold a password.
+    plain = isinstance(given, (str, int, float, bool, type(None))) and "://" not in str(given)
+    shown = f" (given: {given!r})" if plain else ""
     return f"{where}: {name}: {message}{shown}" if name else f"{where}: {message}"
 
 

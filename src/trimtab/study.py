@@ -12,7 +12,6 @@ from typing import Any
 import yaml
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
-from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
@@ -30,11 +29,14 @@ from trimtab.gather import (
     gather,
     judge_warnings,
 )
+from trimtab.models.lora import hash_model
+from trimtab.models.policy import check_model_source
 from trimtab.recipe import Recipe, apply_overrides, data_settings, parse, reward_named
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
-from trimtab.rewards.settings import RewardSettings, check_remote, make_reward, without_asking
+from trimtab.rewards.settings import RewardSettings, check_rewards, make_reward, without_asking
+from trimtab.rollout import vllm
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.judge import GoldJudge
@@ -133,7 +135,7 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
         splits.test = splits.validation
     if not splits.test:
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
-    check_remote(recipe.grpo.rewards if "grpo" in recipe.methods else ())
+    chat = _check_needs(recipe, data)
     judge = make_judge(recipe.judge, out)
     runs = [run_seed(recipe_of_seed(recipe, seed), data, splits, out, judge) for seed in wanted]
 
@@ -147,13 +149,29 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
     if recipe.opponent:
         opponent = shared("opponent", resolve_model(recipe.opponent))
         opponent.name = recipe.opponent
-    chat = ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.evaluation), data)
     results = gather(recipe, chat, splits, runs, fixed, opponent)
     results.write(out / "results.json")
     write_report(results, out)
     for run in runs:
         write_cards(results, run.stages())
     return results
+
+
+def _check_needs(recipe: Recipe, data: DataSettings) -> ChatFormat:
+    """TrimtabError where something is not there that only a later stage or the evaluation asks for: told before
+    hours of training, not after. Returns the format that evaluation counts lengths with."""
+    evaluated = [recipe.opponent, recipe.model if "base" in recipe.methods else None]
+    for source in filter(None, evaluated):
+        check_model_source(resolve_model(source), recipe.evaluation)
+    engines = {recipe.evaluation.decoding.engine}
+    if "grpo" in recipe.methods:
+        check_rewards(recipe.grpo.rewards)
+        engines.add(recipe.grpo.sampling.engine)
+        if recipe.trains_reward and recipe.reward_model:
+            check_model_source(resolve_model(recipe.reward_model), recipe.reward)
+    if "vllm" in engines:
+        vllm.check_installed()
+    return ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.evaluation), data)
 
 
 def run_seed(recipe: Recipe, data: DataSettings, splits: Splits, out: Path, judge: Reward | None) -> SeedRun:
@@ -216,9 +234,9 @@ def train_methods(
     if "grpo" in wanted:
         known = known_rewards()
         if recipe.trains_reward:
-            start = recipe.reward_model or models["sft"]
+            start = resolve_model(recipe.reward_model) if recipe.reward_model else models["sft"]
             proxy = run("reward", RewardModelTraining, recipe.reward, start, None)
-            known["trained"] = ClassifierReward(proxy, name="proxy")
+            known["trained"] = ClassifierReward(proxy, name="proxy", trust=recipe.reward)
         reward = make_reward(recipe.grpo.rewards, known, cache / SCORES.name)
         models["grpo"] = run("grpo", GRPO, recipe.grpo, models["sft"], None, reward=reward, judge=judge)
     return {name: model for name, model in models.items() if name in wanted}
@@ -252,7 +270,7 @@ def evaluate_one(
     return measure(
         name,
         model,
-        hash_source(model),
+        hash_model(model),
         splits.test,
         splits.validation,
         recipe.evaluation,
@@ -276,7 +294,7 @@ def evaluation_inputs(
 def generate_only(model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str]) -> Path:
     """`trimtab generate`: the prompts' completions, unjudged."""
     where, settings, rows, records = evaluation_inputs(model, data, overrides)
-    measure("model", where, hash_source(where), records, [], settings, rows, None, out, tokenizer, say)
+    measure("model", where, hash_model(where), records, [], settings, rows, None, out, tokenizer, say)
     return out / "generations.jsonl"
 
 
@@ -299,7 +317,7 @@ def evaluate_only(
     def one(name: str, source: str, its_tokenizer: str | None) -> MethodOutputs:
         folder = out / "evaluation" / name
         return measure(
-            name, source, hash_source(source), records, records, settings, rows, scorer, folder,
+            name, source, hash_model(source), records, records, settings, rows, scorer, folder,
             its_tokenizer, say,
         )  # fmt: skip
 
@@ -317,7 +335,7 @@ def evaluate_only(
         provenance=Provenance(
             versions=environment(0)["versions"],
             device=environment(0)["device"],
-            hashes={"model": hash_source(where)},
+            hashes={"model": hash_model(where)},
             decoding=settings.decoding.signature(),
         ),
     )

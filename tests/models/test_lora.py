@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from models.families import VOCABULARY, batches, make, single_logps
 from trimtab.data.groups import CompletionGroup, pack
+from trimtab.data.hashing import hash_source
 from trimtab.errors import TrimtabError
-from trimtab.models.lora import LoraSettings, frozen_copy, merged, plain_state
+from trimtab.models.lora import LoraSettings, frozen_copy, hash_model, merged, plain_state
 from trimtab.models.policy import ModelSettings, Policy, hash_weights, load_policy
 from trimtab.models.reward_model import load_reward_model
 
@@ -150,3 +152,18 @@ def test_a_reward_models_head_is_trained_itself(tmp_path: Path) -> None:
     q = plain.model.layers[0].self_attn.q_proj.weight - make("qwen2").model.layers[0].self_attn.q_proj.weight
     assert torch.linalg.matrix_rank(q, tol=1e-4) <= 4
     assert q.abs().max() > 0
+
+
+def test_an_adapter_depends_on_its_base_and_its_pickle_is_refused(tmp_path: Path) -> None:
+    base = save("qwen2", tmp_path / "base")
+    load_policy(base, WITH_LORA).save(tmp_path / "best")
+    source = tmp_path / "best" / "adapter"
+    before = hash_model(str(source))
+    assert hash_model(base) == hash_source(base)
+    make("qwen2", 1).save_pretrained(base)
+    assert hash_model(str(source)) != before
+    torch.save(load_file(source / "adapter_model.safetensors"), source / "adapter_model.bin")
+    (source / "adapter_model.safetensors").unlink()
+    with pytest.raises(TrimtabError, match=r"pickled \(adapter_model.bin\).*allow_pickle=true"):
+        load_policy(str(source))
+    assert load_policy(str(source), ModelSettings(allow_pickle=True)).adapter is None

@@ -9,12 +9,18 @@ from typing import Any
 
 import pytest
 
+from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.records import Record
+from trimtab.data.splits import Splits
+from trimtab.errors import TrimtabError
 from trimtab.plan.estimate import make_plan
+from trimtab.plan.memory import count_parameters
 from trimtab.plan.speed import Speed
 from trimtab.plan.tables import duration, plan_tables, size
-from trimtab.plan.work import evaluations_in
+from trimtab.plan.work import StageWork, evaluations_in, stage_work
 from trimtab.recipe import Recipe, parse
 from trimtab.study import run_study
+from trimtab.training.dpo import DPOSettings
 from trimtab.training.metrics import read_metrics
 
 COUNTING = """
@@ -110,3 +116,47 @@ def test_a_measured_plan_has_a_time_for_each_part(recipe: dict[str, Any]) -> Non
 def test_units() -> None:
     assert (size(512), size(2**20), size(3 * 2**30)) == ("512 B", "1 MiB", "3.00 GiB")
     assert (duration(9), duration(90), duration(5400)) == ("9.0 s", "1.5 min", "1.5 h")
+
+
+def test_rows_are_counted_as_the_loss_reads_them(tiny_model_dir: Callable[..., Path], tmp_path: Path) -> None:
+    """Labels for KTO, every completion for a ranking; a loss without a reference has no pass for one."""
+    chat = ChatFormat(load_tokenizer(str(tiny_model_dir())))
+    labelled = Splits([Record(f"Say {i}", ("yes",), labels=(i % 2 == 0,)) for i in range(6)])
+    ranked = Splits([Record(f"Say {i}", ("a b c", "b c", "c")) for i in range(6)])
+
+    def work(loss: Any, splits: Splits) -> StageWork:
+        return stage_work("dpo", "dpo", DPOSettings(loss=loss, max_steps=1), False, splits, chat)
+
+    assert work("kto", labelled).groups == 6
+    assert {len(g.completions) for g in work("ranking", ranked).largest} == {3}
+    assert work("dpo", ranked).reference_tokens > 0
+    assert work("simpo", ranked).reference_tokens == work({"simpo": 1.0, "sft": 0.1}, ranked).reference_tokens == 0
+
+
+def test_every_model_that_scores_is_in_the_memory(
+    recipe: dict[str, Any], tiny_model_dir: Callable[..., Path]
+) -> None:
+    """A language model's weights as they are; the judge is there in every stage, GRPO's rewards in GRPO."""
+    model = str(tiny_model_dir())
+    scorer = {"kind": "nemotron_local", "model": model, "name": "scorer"}
+    recipe |= {"judge": scorer, "methods": ["sft", "grpo"]}
+    recipe["grpo"]["rewards"] = [scorer]
+    sft, grpo = make_plan(parse(Recipe, recipe, "test"), measured=False).stages
+    size = 4 * count_parameters(model).total
+    assert sft.memory.parts["reward and judge models"] == size
+    assert grpo.memory.parts["reward and judge models"] == 2 * size
+
+
+def test_a_plan_runs_no_code_of_a_models(
+    recipe: dict[str, Any], tiny_model_dir: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it ask: transformers would, and here the answer is yes."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    folder = tiny_model_dir("coded")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "odd", "auto_map": {"AutoConfig": "odd.Odd", "AutoModelForCausalLM": "odd.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "odd.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
+    with pytest.raises(TrimtabError, match="its config cannot be read"):
+        make_plan(parse(Recipe, recipe | {"model": str(folder)}, "test"), measured=False)
+    assert not (folder / "ran").exists()

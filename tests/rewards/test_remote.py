@@ -17,6 +17,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from rewards.asking import conversation, reward, texts
@@ -192,6 +193,16 @@ def test_the_wait_that_the_server_asks_for_is_kept(fault: str, asked: int, at_le
         found = reward(server.address + "/v1", retries=1, longest_wait=0.5).scored(["p"], ["c"])
         assert server.asked.total() == 3
     assert str(found[0].reason).startswith("429 ")
+
+
+def test_answers_that_python_cannot_hold_are_no_errors() -> None:
+    """Brackets a hundred thousand deep; a number that no float holds, which is no score."""
+    nemotron = reward("http://h/v1", None)
+    with pytest.raises(endpoint.UnansweredError, match="no JSON"):
+        nemotron.endpoint._read(httpx.Response(200, text="[" * 100_000))
+    for content in ("9" * 400, f'"{"9" * 400}"'):
+        answer = httpx.Response(200, text='{"choices": [{"message": {"content": ' + content + "}}]}")
+        assert nemotron.read(nemotron.endpoint._read(answer)).reason == "rm gave reward:inf"
 
 
 def test_retry_after_in_both_its_forms() -> None:

@@ -17,8 +17,9 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.export import export_model
 from trimtab.recipe import Recipe, parse
+from trimtab.report.card import results_section
 from trimtab.study import run_alone, run_study
-from trimtab.training.card import is_hub_name, lineage, public
+from trimtab.training.card import _title, is_hub_name, lineage, public, public_text
 
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 1, "learning_rate": 1e-3}
 PLAIN = """
@@ -141,6 +142,53 @@ def test_nothing_is_written_over_and_nothing_unfinished_is_exported(
     (tmp_path / "stage" / "stage.json").write_text("{}")
     with pytest.raises(TrimtabError, match="not a finished stage"):
         export_model(tmp_path / "stage", tmp_path / "out")
+
+
+def test_a_card_names_no_folder_and_no_server(study: tuple[Path, Recipe, Results]) -> None:
+    results = study[2]
+    assert Path(results.opponent or "").is_absolute()
+    named = results.model_copy(
+        update={"judge": "rm (/srv/models/rm)", "warnings": ["Scores of /srv/models/rm, ~/a/b."]}
+    )
+    section = results_section(named, "dpo")
+    assert "/srv" not in section
+    assert f"against {Path(results.opponent or '').name}, judged by rm (rm)" in section
+    assert f"{Path(results.opponent or '').name} (opponent)" in section
+    assert str(Path(results.opponent or "").parent) not in section
+    assert public({"base_url": "http://gpu1:8000", "model": "Qwen/Qwen3-8B"}) == {
+        "base_url": "(an address)", "model": "Qwen/Qwen3-8B",
+    }  # fmt: skip
+    assert (
+        public_text("0.5 × Qwen/Qwen3-8B at http://gpu1:8000/v1, 3/4") == "0.5 × Qwen/Qwen3-8B at (an address), 3/4"
+    )
+
+
+def test_a_card_claims_no_validation_where_there_was_none(
+    tiny_model_dir: Callable[..., Path], write_jsonl: Callable[..., Path], tmp_path: Path
+) -> None:
+    from trimtab.recipe import stage_settings
+
+    rows = write_jsonl([{"prompt": f"Say {i}", "chosen": f"{i} it is", "rejected": "no"} for i in range(4)])
+    settings, data = stage_settings("sft", str(rows), None, ["batch_size=2", "max_steps=2"])
+    best = run_alone("sft", str(tiny_model_dir()), settings, data, tmp_path / "stage", None)
+    card = (best / "README.md").read_text()
+    assert "those of step 2, which no validation metric chose." in card
+    assert "was best" not in card
+
+
+def test_a_card_says_which_loss_it_was() -> None:
+    assert _title("dpo", {"loss": "dpo"}) == "direct preference optimization"
+    assert _title("dpo", {"loss": "kto"}) == "preference optimization with the loss kto"
+    assert _title("dpo", {"loss": {"dpo": 1.0, "sft": 0.1}}).endswith("the loss 1 × dpo + 0.1 × sft")
+
+
+def test_the_folder_that_one_stands_in(
+    study: tuple[Path, Recipe, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export_model(study[0], Path("."), "sft")
+    assert (tmp_path / "here" / "model.safetensors").is_file()
 
 
 def test_names_of_the_hub_and_of_this_machine(tmp_path: Path) -> None:

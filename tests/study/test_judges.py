@@ -3,6 +3,7 @@ are asked for anew, and a judge that was stopped goes on without generating agai
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import yaml
 from servers.nemotron_server import RewardServer, score_of, serving
 from training.toy import write_model, write_pairs
 from trimtab import cli
-from trimtab.data.records import read_records
+from trimtab.data.records import Record, read_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import measure as measuring
-from trimtab.evaluation.outputs import read_generations, read_scores
+from trimtab.evaluation.outputs import Generation, read_generations, read_scores, write_rows
 from trimtab.gather import judged_by_a_part
 from trimtab.recipe import Recipe, parse, reward_named, stage_settings
 from trimtab.rewards.cache import ScoreCache
+from trimtab.rewards.nemotron import NemotronReward
 from trimtab.rewards.settings import RewardSettings
 from trimtab.study import evaluate_only, run_alone, run_study
 
@@ -265,6 +267,7 @@ def test_a_judge_is_any_reward_by_name_or_with_its_settings(model: Path) -> None
         ({"kind": "nemotron", "weight": 2}, "a judge has no weight"),
         ({"kind": "nemotron", "modl": "x"}, "unknown setting 'judge.modl'. Did you mean 'model'?"),
         ("vllm:http://h:1", "vllm:MODEL@http://HOST:PORT"),
+        ("vllm:m@http://me:pass-1@h", "base_url is no address"),
         ({"kind": "vllm", "base_url": "http://me:pass-1@h", "model": "m"}, "base_url holds more than an address"),
         ({"kind": "nemotron", "api_key_variable": "pass-1"}, "is the name of an environment variable"),
     ],
@@ -306,3 +309,36 @@ def test_help_names_what_may_score(capsys: pytest.CaptureFixture[str], monkeypat
     with pytest.raises(SystemExit):
         cli.main()
     assert "nemotron" in capsys.readouterr().out
+
+
+def test_a_function_judges_with_the_rows_columns(model: Path, tmp_path: Path) -> None:
+    """As it does in training; rows whose columns have changed are judged anew."""
+    (tmp_path / "exact.py").write_text("def exact(completions, points):\n    return points\n")
+    rows = tmp_path / "rows.jsonl"
+    scores = {}
+    for points in (1.0, 2.0, 2.0):
+        lines = [{"prompt": f"Say {i}", "chosen": "a b", "rejected": "b", "points": points} for i in range(3)]
+        rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        sets = ["decoding.max_new_tokens=4", "decoding.strategy=greedy"]
+        judge = f"{tmp_path / 'exact.py'}:exact"
+        evaluate_only(str(model), str(rows), tmp_path / "out", str(model), judge, None, sets)
+        found = read_scores(tmp_path / "out" / "evaluation" / "model" / "scores.jsonl")
+        assert [one.score for one in found] == [points] * 3
+        scores[points] = (tmp_path / "out" / "evaluation" / "model" / "generations.jsonl").stat().st_mtime_ns
+    assert len(set(scores.values())) == 1, "nothing was generated again"
+
+
+def test_a_judge_reports_for_nobody_once_it_has_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next seed's GRPO asks the same judge: it must not speak of an evaluation that is over."""
+    monkeypatch.setattr(measuring, "SCORES_SAID_EVERY", 0.0)
+    said: list[str] = []
+    write_rows(
+        tmp_path / "generations.jsonl", [Generation(id="0", prompt="p", completion="c", tokens=1, terminated=True)]
+    )
+    (tmp_path / "measures.json").write_text("{}")
+    with serving() as server:
+        judge = NemotronReward("m", base_url=server.address + "/v1")
+        measuring._judge("sft", judge, [Record("p", ())], tmp_path, said.append)
+        assert said == ["evaluation of sft: 1/1 scores"]
+        judge.scored(["another"], ["completion"])
+    assert len(said) == 1

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from training.toy import write_model
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
-from trimtab.recipe import Recipe, parse
+from trimtab.recipe import Recipe, apply_overrides, parse
 from trimtab.study import run_study
 
 STAGE = {"batch_size": 4, "max_steps": 4, "evaluation_interval": 2, "logging_interval": 1}
@@ -143,3 +143,35 @@ def test_killed_and_run_again(done: tuple[Path, Results], model: Path, tmp_path:
     found = Results.read(tmp_path / "run" / "results.json")
     assert found.provenance.hashes == done[1].provenance.hashes
     assert found.methods == done[1].methods
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"opponent": "./nowhere"}, "model ./nowhere: no such folder"),
+        ({"grpo.rewards": [{"kind": "function", "path": "nowhere.py:f"}]}, "no such file as nowhere.py"),
+        ({"grpo.rewards": [{"kind": "classifier", "model": "./nowhere"}]}, "model ./nowhere: no such folder"),
+        ({"reward_model": "./nowhere"}, "model ./nowhere: no such folder"),
+        ({"evaluation.decoding.engine": "vllm"}, "vLLM cannot be imported"),
+        ({"grpo.sampling.engine": "vllm"}, "vLLM cannot be imported"),
+    ],
+)
+def test_what_a_later_part_needs_is_asked_for_before_the_first(
+    changes: dict[str, Any], message: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    value = recipe(model, methods=["sft", "grpo"], grpo={"rewards": [{"kind": "trained"}]})
+    overrides = [f"{key}={json.dumps(given)}" for key, given in changes.items()]
+    with pytest.raises(TrimtabError, match=message):
+        run_study(parse(Recipe, apply_overrides(value, overrides), "test"), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("seed-*"))
+
+
+def test_steps_that_were_not_taken_head_the_report(done: tuple[Path, Results], model: Path) -> None:
+    out, before = done
+    assert not any("not taken" in line for line in before.warnings)
+    file = out / "seed-0" / "stages" / "dpo" / "skipped.jsonl"
+    file.write_text('{"step": 1}\n{"step": 3}\n')
+    again = run_study(parse(Recipe, recipe(model), "test"), out)
+    file.unlink()
+    assert "dpo: 2 steps with a broken loss or gradient were not taken (skipped.jsonl)." in again.warnings

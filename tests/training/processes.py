@@ -6,6 +6,7 @@ torchrun --nproc_per_node 2 processes.py MODEL PAIRS OUT
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ from trimtab.training.grpo import GRPO, GRPOSettings
 from trimtab.training.reward import RewardModelSettings, RewardModelTraining
 from trimtab.training.sft import SFT, LengthPenaltySettings, SFTSettings
 from trimtab.training.stage import run_stage
+
+
+class Disagreeing(SFT):
+    """Each process finds another loss: the main one's falls, the others' rises."""
+
+    seen = 0
+
+    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
+        self.seen += 1
+        return {"loss": float(self.seen if self.prepared.accelerator.process_index else -self.seen)}
+
 
 COMMON: dict[str, Any] = {
     "batch_size": 4, "max_steps": 2, "learning_rate": 1e-3, "warmup_steps": 0, "logging_interval": 1,
@@ -42,6 +54,7 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "grpo": (GRPO, GRPOSettings(**COMMON, **GROUP)),
     "grpo_tokens": (GRPO, GRPOSettings(**COMMON, **GROUP, normalisation="tokens", kl="k3", updates_per_batch=2)),
     "grpo_fixed": (GRPO, GRPOSettings(**COMMON, **GROUP, rollouts="fixed", fixed_prompts=5, kl="exact")),
+    "disagreeing": (Disagreeing, SFTSettings(**COMMON | {"max_steps": 4, "evaluation_interval": 1, "patience": 1})),
     "grpo_one": (GRPO, GRPOSettings(**COMMON | {"batch_size": 2}, **GROUP)),
 }
 
@@ -53,10 +66,22 @@ def low(completion_ids: list[list[int]], prompts: list[Any]) -> list[float | Non
     return [None if len(text) % 3 == 0 else score for text, score in zip(texts, scores, strict=True)]
 
 
+def counted(file: Path) -> FunctionReward:
+    """`low`, that notes how many completions it was asked for."""
+
+    def counting(completion_ids: list[list[int]], prompts: list[Any]) -> list[float | None]:
+        with file.open("a") as out:
+            out.write("x" * len(completion_ids))
+        return low(completion_ids, prompts)
+
+    return FunctionReward(counting)
+
+
 def run_all(model: Path, pairs: Path, out: Path) -> None:
     rows = DataSettings(train=str(pairs), max_length=200, validation_rows=6)
     for name, (method, settings) in JOBS.items():
-        reward = FunctionReward(low) if method is GRPO else None
+        out.mkdir(parents=True, exist_ok=True)
+        reward = counted(out / f"{name}.calls") if method is GRPO else None
         run_stage(name, method, settings, rows, str(model), out / name, reward=reward)
 
 

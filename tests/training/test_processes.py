@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,15 @@ def test_two_processes_end_with_the_weights_of_one(ran: dict[int, Path], toy_mod
         moved = sum(float((one[n] - start[n]).square().sum()) for n in known) ** 0.5
         apart = sum(float((one[n] - two[n]).square().sum()) for n in known) ** 0.5
         assert apart <= 0.05 * moved, (job, apart, moved)
+
+
+def test_what_is_best_is_the_same_for_all_processes(ran: dict[int, Path]) -> None:
+    """One that went by its own loss would stop at step 1 and leave the other waiting."""
+    done = json.loads((ran[2] / "disagreeing" / "done.json").read_text())
+    assert (done["step"], done["best_step"], done["stopped_early"]) == (4, 4, False)
+
+
+@pytest.mark.parametrize("job", [name for name in JOBS if name.startswith("grpo")])
+def test_processes_pay_for_a_score_once(job: str, ran: dict[int, Path]) -> None:
+    one, two = ((ran[n] / f"{job}.calls").read_text() for n in (1, 2))
+    assert len(one) == len(two) > 0

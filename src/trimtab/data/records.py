@@ -6,7 +6,7 @@ names file, row and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from trimtab.data.files import rows_of
 from trimtab.data.layouts import columns_found, layout_of
 from trimtab.errors import TrimtabError
 
-__all__ = ["BadRowError", "Message", "ReadingSettings", "Record", "read_records", "to_record"]
+__all__ = ["BadRowError", "Message", "ReadingSettings", "Record", "columns_of", "read_records", "to_record"]
 
 OWN_COLUMNS = {"prompt", "completion", "completions", "completion_ids"}
 """Columns whose names stand for the policy's own in a call of a reward function."""
@@ -74,6 +74,12 @@ class Record:
     def prompt_text(self) -> str:
         """The last user turn, or the prompt itself."""
         return self.prompt if isinstance(self.prompt, str) else self.prompt[-1].content
+
+
+def columns_of(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """The records' other columns by name, one value a record: None where it has none."""
+    names = sorted({name for record in records for name in record.columns})
+    return {name: [record.columns.get(name) for record in records] for name in names}
 
 
 def read_records(

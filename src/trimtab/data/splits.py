@@ -226,8 +226,8 @@ def _refuse_labels(records: Sequence[Record]) -> None:
         good = sum(record.labels == (True,) for record in unpaired)
         raise TrimtabError(
             f"{unpaired[0].origin}: a completion with a label (KTO; {good} desirable, {len(unpaired) - good} "
-            "undesirable): this method can't use labels without pairs. Make pairs of what shares a prompt with "
-            "data.pair_labels=true, or give pairs, or completions without 'label'."
+            "undesirable): only loss kto of preference training can use labels without pairs. Make pairs of what "
+            "shares a prompt with data.pair_labels=true, or give pairs, or completions without 'label'."
         )
 
 

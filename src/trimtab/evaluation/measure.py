@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.hashing import hash_source
-from trimtab.data.records import Record
+from trimtab.data.records import Record, columns_of
 from trimtab.data.splits import DataSettings, encode_records
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
@@ -33,7 +33,8 @@ from trimtab.evaluation.outputs import (
 )
 from trimtab.evaluation.perplexity import fluency
 from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision, trusting
-from trimtab.rewards.base import Prompt, Reward
+from trimtab.rewards.base import Reward
+from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.remote import RemoteReward
 
 VERSION = 3
@@ -140,10 +141,15 @@ def _generate(
 def _judge(name: str, judge: Reward, test: Sequence[Record], folder: Path, report: Callable[[str], None]) -> None:
     """Writes scores.jsonl, and says how many scores are missing and why."""
     started = time.monotonic()
+    generations = read_generations(folder / "generations.jsonl")
+    said = judge.on_score if isinstance(judge, RemoteReward) else None
     if isinstance(judge, RemoteReward):
         judge.on_score = _paced(lambda done, of: report(f"evaluation of {name}: {done}/{of} scores"))
-    generations = read_generations(folder / "generations.jsonl")
-    scores = score_all(judge, [record.prompt for record in test], generations)
+    try:
+        scores = score_all(judge, test, generations)
+    finally:
+        if isinstance(judge, RemoteReward) and said is not None:
+            judge.on_score = said  # the next seed's GRPO asks the same judge
     write_rows(folder / "scores.jsonl", scores)
     reasons = Counter(s.reason for s in scores if s.score is None)
     if reasons:
@@ -197,9 +203,11 @@ def _fluency(
     return Measured(perplexity=found.perplexity, bits_per_byte=found.bits_per_byte)
 
 
-def score_all(judge: Reward, prompts: Sequence[Prompt], generations: Sequence[Generation]) -> list[Score]:
-    """A score or a reason for each, with its parts. prompts: whole, with every turn where there are turns."""
-    found = judge.scored(prompts, [g.completion for g in generations])
+def score_all(judge: Reward, records: Sequence[Record], generations: Sequence[Generation]) -> list[Score]:
+    """A score or a reason for each, with its parts. records: of the prompts; a function gets their columns, as in
+    training."""
+    prompts = [record.prompt for record in records]
+    found = judge.scored(prompts, [g.completion for g in generations], columns=columns_of(records))
     if len(found) != len(generations):
         raise TrimtabError(f"judge {judge.name}: {len(found)} scores for {len(generations)} completions")
     return [
@@ -236,8 +244,16 @@ def _inputs(
         "device": device.type,
         "tokenizer": hash_source(tokenizer),
         "truncation": [data.max_length, data.min_completion_length],
-        "judge": judge.signature if judge else None,
+        "judge": _judged_by(judge, test) if judge else None,
     }
+
+
+def _judged_by(judge: Reward, test: Sequence[Record]) -> str:
+    """What scores depend on beside prompts and completions: a function sees the rows' other columns too."""
+    if not isinstance(judge, FunctionReward):
+        return judge.signature
+    columns = repr([sorted(record.columns.items()) for record in test]).encode("utf-8", "surrogatepass")
+    return f"{judge.signature}|{hashlib.blake2b(columns, digest_size=16).hexdigest()}"
 
 
 def _device() -> torch.device:

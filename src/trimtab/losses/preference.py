@@ -156,7 +156,7 @@ def sppo(
     """L = (ρ_w − 1/(2β))² + (ρ_l + 1/(2β))²
 
     Wu et al. 2024 (arXiv 2405.00675), Eq. 4.7 with η = 1/β, the win probabilities taken as 1 and 0. All
-    inputs: [P]. The reference is the policy of the round before (training/iterated.py plays the rounds).
+    inputs: [P]. The reference is the policy of the round before: a stage is one round.
     """
     out = dpo(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta=beta)
     target = 1 / (2 * beta)

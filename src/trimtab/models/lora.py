@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from trimtab.data.hashing import hash_source
 from trimtab.errors import TrimtabError
 
 ADAPTER = "adapter"
@@ -55,6 +56,12 @@ def base_of(source: str) -> str:
     if not base:
         raise TrimtabError(f"adapter {source}: its config names no base model (base_model_name_or_path).")
     return str(base)
+
+
+def hash_model(source: str) -> str:
+    """What a model folder holds; of an adapter's, what its base holds too."""
+    own = hash_source(source)
+    return f"{own}+{hash_source(base_of(source))}" if is_adapter(source) else own
 
 
 def add_lora(model: Any, settings: LoraSettings, seed: int, source: str, head: nn.Module | None = None) -> Any:

@@ -196,6 +196,7 @@ def check_model_source(source: str, trust: TrustSettings | None = None) -> None:
     """
     trust = trust or TrustSettings()
     if is_adapter(source):
+        refuse_pickles(source, trust)
         source = base_of(source)
     folder = Path(source)
     if not folder.is_dir():

@@ -19,6 +19,7 @@ from trimtab.plan.memory import FLOAT, Memory, Parameters, count_parameters, loa
 from trimtab.plan.speed import Speed, Stopwatch
 from trimtab.plan.work import Sampled, StageWork, encoded, stage_work, stages_of
 from trimtab.recipe import Recipe
+from trimtab.rewards.settings import RewardSettings
 from trimtab.sandbox.generate import preference_data
 from trimtab.study import resolve_model
 
@@ -70,16 +71,16 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
     model = resolve_model(recipe.model)
     config = load_config(model)
     data, splits = _rows(recipe)
-    chat = ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model)), data)
+    chat = ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.sft), data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     works = [
         stage_work(name, method, settings, recipe.judge is not None, splits, chat)
         for name, method, settings in stages_of(recipe)
     ]
-    local = _local_models(recipe, model)
     stages = []
     for work in works:
         precision = resolve_precision(work.settings.precision, device)
+        local = _local_models(work, recipe, model)
         memory = stage_memory(work, _config_of(work, recipe, config), precision, device.type == "cuda", local)
         sizes = count_parameters(model, work.settings.lora)
         stages.append(StagePlan(work, sizes, memory, _disk(work, sizes)))
@@ -97,13 +98,24 @@ def _config_of(work: StageWork, recipe: Recipe, config: Any) -> Any:
     return config
 
 
-def _local_models(recipe: Recipe, model: str) -> int:
-    """Bytes of the rewards that are models in GRPO's own process."""
-    named = [reward.model for reward in recipe.grpo.rewards if reward.kind == "classifier" and reward.model]
-    found = sum(module_bytes(resolve_model(name)) for name in named)
-    if recipe.trains_reward:
+def _local_models(work: StageWork, recipe: Recipe, model: str) -> int:
+    """Bytes of models that only score, in a stage's process: the judge in each, GRPO's rewards in its own."""
+    scoring = [recipe.judge] if recipe.judge else []
+    scoring += recipe.grpo.rewards if work.method == "grpo" else ()
+    found = sum(_scorer_bytes(one) for one in scoring if one.model)
+    if recipe.trains_reward and work.method == "grpo":
         found += FLOAT * count_parameters(resolve_model(recipe.reward_model or model)).total
     return found
+
+
+def _scorer_bytes(scorer: RewardSettings) -> int:
+    if scorer.kind == "classifier":
+        return module_bytes(resolve_model(scorer.model or ""))
+    if scorer.kind != "nemotron_local":
+        return 0
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size = FLOAT // 2 if resolve_precision(scorer.precision, device) == "bf16" else FLOAT
+    return size * count_parameters(resolve_model(scorer.model or "")).total
 
 
 def _rows(recipe: Recipe) -> tuple[DataSettings, Splits]:

@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from trimtab.data.groups import PackedBatch, pack
 from trimtab.errors import TrimtabError
 from trimtab.models.attention import buckets
-from trimtab.models.lora import LoraSettings, add_lora
+from trimtab.models.lora import LoraSettings, add_lora, base_of, is_adapter
 from trimtab.models.policy import Policy
 from trimtab.models.reward_model import RewardModel
 from trimtab.plan.work import Sampled, StageWork
@@ -55,9 +55,12 @@ class Parameters:
 
 
 def load_config(source: str) -> Any:
-    """A model's config, of a folder or a hub name. No weights are looked for."""
+    """A model's config, of a folder or a hub name; of an adapter's folder its base's. No weights are looked for,
+    and no code that comes with it runs."""
     try:
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(
+            base_of(source) if is_adapter(source) else source, trust_remote_code=False
+        )
     except Exception as error:  # the libraries raise whatever they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrimtabError(f"model {source}: its config cannot be read: {reason}") from error
@@ -68,9 +71,9 @@ def build(config: Any, lora: LoraSettings | None, gradient_checkpointing: bool, 
     config = copy.deepcopy(config)  # attention is set in it
     if reward:
         config.num_labels = 1
-        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, trust_remote_code=False)
     else:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     adapter = None
     if lora is not None:
         adapter = add_lora(model, lora, 0, config.name_or_path, head=model.score if reward else None)
@@ -206,6 +209,7 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
     fixed = {"weights": FLOAT * sizes.total}
     if work.method == "grpo":
         fixed["reference"] = FLOAT * (sizes.trained if lora else sizes.total)
+    if work.method == "grpo" or local_models:
         fixed["reward and judge models"] = local_models
     if not on_cuda:
         fixed["interpreter, libraries and rows"] = resident() + int(ID_BYTES * work.held_tokens)
@@ -253,5 +257,5 @@ def module_bytes(source: str) -> int:
     """Float32 bytes of a local classifier's weights, by its config."""
     config = load_config(source)
     with torch.device("meta"):
-        model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+        model: nn.Module = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     return FLOAT * sum(p.numel() for p in model.parameters())

@@ -16,11 +16,14 @@ from trimtab.data.groups import CompletionGroup, cut_into_passes
 from trimtab.data.records import Record
 from trimtab.data.splits import Splits, encode_records
 from trimtab.errors import TrimtabError
+from trimtab.losses.table import needs_reference
 from trimtab.recipe import Recipe
 from trimtab.study import METHODS
+from trimtab.training.dpo import DPOSettings
 from trimtab.training.grpo import GRPOSettings
 from trimtab.training.schedule import TrainingSettings, groups_of_step, total_steps
 from trimtab.training.sft import SFTSettings
+from trimtab.training.stage import validated
 
 Pass = list[CompletionGroup]
 LOOKED_AT = 2000
@@ -122,14 +125,11 @@ def stage_work(
     """Counts one stage. TrimtabError where no training row is left."""
     made = METHODS[method]
     form = made.text_format(chat.tokenizer, chat.truncation)  # type: ignore[arg-type]
-    train = encoded(splits.train, form, made.completions)
+    train = encoded(splits.train, form, made.completions_of(settings))
     if not train.groups:
         raise TrimtabError(f"{name}: no training row is left after truncation. Raise data.max_length.")
-    wanted = made.validation_completions or made.completions
     pairs = all(record.is_pair for record in splits.validation)
-    if wanted == "pair" and not pairs and made.validation_completions is not None:
-        wanted = made.completions
-    validation = encoded(splits.validation, form, wanted)
+    validation = encoded(splits.validation, form, validated(made, settings, splits))
     if isinstance(settings, GRPOSettings):
         return _grpo_work(name, settings, recipe_judged, train, validation, pairs and bool(splits.validation))
     steps = total_steps(settings, train.count)
@@ -145,11 +145,15 @@ def stage_work(
         largest=largest,
         several_passes=penalty is not None or any(len(step) > 1 for step in passes),
         example=passes[0][0],
-        reference_tokens=train.tokens + validation.tokens if method == "dpo" else 0.0,
+        reference_tokens=train.tokens + validation.tokens if _has_reference(settings) else 0.0,
         held_tokens=train.tokens + validation.tokens,
         penalty=penalty,
         **_rhythm(settings, steps, validation.tokens),
     )  # fmt: skip
+
+
+def _has_reference(settings: TrainingSettings) -> bool:
+    return isinstance(settings, DPOSettings) and any(map(needs_reference, settings.weights))
 
 
 def _rhythm(settings: TrainingSettings, steps: int, validation_tokens: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from trimtab.evaluation.results import Results
 from trimtab.evaluation.verdict import label
 from trimtab.report.formats import escape_markdown, to_markdown
 from trimtab.report.tables import methods_table
+from trimtab.training.card import public_text
 
 
 def results_section(results: Results, method: str) -> str:
@@ -17,9 +18,11 @@ def results_section(results: Results, method: str) -> str:
     table = methods_table(results)
     opponent = f"{results.opponent or 'opponent'} (opponent)"
     rows = [row for row in table.rows if row[0] in {label("base"), label(method), opponent}]
+    # The card is for others: no folder of this machine in it.
+    rows = [[public_text(row[0]), *row[1:]] for row in rows]
     lines = ["## Results"]
     for line in results.warnings:
-        lines += [f"> **Warning:** {escape_markdown(line)}", ">"]
+        lines += [f"> **Warning:** {escape_markdown(public_text(line))}", ">"]
     lines += ["", to_markdown(replace(table, rows=rows)), _how(results), ""]
     compared = [c for c in results.comparisons if c.metric == "win_rate" and method in (c.a, c.b)]
     for one in compared:
@@ -41,4 +44,4 @@ def _how(results: Results) -> str:
     pooled = " (pooled; these weights are of one of them)" if len(seeds) > 1 else ""
     found.append(f"Intervals are 95 %. Training seeds: {', '.join(map(str, seeds)) or 'unknown'}{pooled}.")
     found.append(f"Decoding: `{results.provenance.decoding}`.")
-    return " ".join(found)
+    return public_text(" ".join(found))

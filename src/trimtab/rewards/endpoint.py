@@ -136,8 +136,8 @@ class Endpoint:
         status = answer.status_code
         if status == 200:
             try:
-                return answer.json()
-            except ValueError:  # a gateway's page, or half an answer
+                return answer.json(parse_int=_number)
+            except (ValueError, RecursionError):  # a gateway's page, or half an answer
                 kind = answer.headers.get("content-type", "no content type")
                 raise UnansweredError(self.clean(f"an answer that is no JSON ({kind}): {answer.text}")) from None
         said = self.clean(f"{status} {answer.reason_phrase}: {answer.text}")
@@ -166,6 +166,11 @@ class Endpoint:
             text = text.replace(self.key.get_secret_value(), "[key]")
         line = " ".join(text.split())
         return line if len(line) <= SHOWN else line[:SHOWN] + "…"
+
+
+def _number(digits: str) -> int | float:
+    """An integer, or infinity where it is too large for a float: then it is no score, and not an error."""
+    return int(digits) if len(digits) < 300 else float(digits)
 
 
 def retry_after(value: str | None) -> float | None:

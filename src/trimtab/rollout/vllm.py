@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import random
@@ -61,10 +62,21 @@ def load_vllm() -> Any:
     try:
         return importlib.import_module("vllm")
     except ImportError as error:
-        raise TrimtabError(
-            f"engine vllm: vLLM cannot be imported ({error}). Install it (pip install 'trimtab[vllm]'; without a "
-            "GPU see docs/vllm.md), or choose engine transformers."
-        ) from error
+        raise _not_there(str(error)) from error
+
+
+def check_installed() -> None:
+    """TrimtabError where the package is not there. Does not import it: that takes long, and changes how torch
+    works."""
+    if importlib.util.find_spec("vllm") is None:
+        raise _not_there("No module named 'vllm'")
+
+
+def _not_there(reason: str) -> TrimtabError:
+    return TrimtabError(
+        f"engine vllm: vLLM cannot be imported ({reason}). Install it (pip install 'trimtab[vllm]'; without a "
+        "GPU see docs/vllm.md), or choose engine transformers."
+    )
 
 
 def version() -> str:

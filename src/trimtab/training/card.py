@@ -1,11 +1,13 @@
 """A model card for what a stage trained: README.md beside the weights, made of what the stage wrote down.
 
-It states what was done and measured, and no more. A path of the machine that trained is cut to its last part.
+It states what was done and measured, and no more. A path of the machine that trained is cut to its last part, and
+the address of a server left out.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import yaml
 
 CARD = "README.md"
+HIDDEN = "(an address)"
 DATA_FILES = {".json", ".jsonl", ".parquet", ".csv"}
 TITLES = {
     "sft": "supervised fine-tuning",
@@ -38,7 +41,7 @@ def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str 
         _front_matter(name, origin[0], done["sources"]),
         f"# {title}",
         results or "**Not evaluated**: this card is of a training run by itself. No claim of quality is made.",
-        _training(name, origin, done),
+        _training(_title(name, inputs["settings"]), origin, done, data["validation"]["used"] > 0),
         _data(data, done["sources"]),
         "## Settings\n```yaml\n" + yaml.safe_dump(public(inputs["settings"]), sort_keys=False).rstrip() + "\n```",
         LIMITS,
@@ -77,12 +80,20 @@ def public_name(source: str) -> str:
     return source if is_hub_name(source) else Path(source).name
 
 
+def public_text(text: str) -> str:
+    """Prose in which paths are cut to their last part, and addresses left out."""
+    text = re.sub(r"\w+://[^\s(),;]+", HIDDEN, text)
+    return re.sub(r"(?<![\w.:/])(?:~|\.{1,2})?/[^\s(),;]+", lambda found: Path(found[0]).name, text)
+
+
 def public(value: Any) -> Any:
-    """Settings without this machine's folders."""
+    """Settings without this machine's folders and without addresses of servers."""
     if isinstance(value, dict):
         return {key: public(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [public(one) for one in value]
+    if isinstance(value, str) and "://" in value:
+        return HIDDEN
     if isinstance(value, str) and (value.startswith(("/", "~", ".")) or "\\" in value):
         return value.replace("\\", "/").rsplit("/", 1)[-1]
     return value
@@ -99,22 +110,37 @@ def _front_matter(name: str, base: str, sources: Mapping[str, Any]) -> str:
     return "---\n" + yaml.safe_dump(head, sort_keys=False) + "---"
 
 
-def _training(name: str, origin: list[str], done: Mapping[str, Any]) -> str:
+def _title(name: str, settings: Mapping[str, Any]) -> str:
+    loss = settings.get("loss", "dpo")
+    if name != "dpo" or loss == "dpo":
+        return TITLES.get(name, name)
+    named = [loss] if isinstance(loss, str) else [f"{weight:g} × {one}" for one, weight in loss.items()]
+    return f"preference optimization with the loss {' + '.join(named)}"
+
+
+def _training(title: str, origin: list[str], done: Mapping[str, Any], validated: bool) -> str:
     first = public_name(origin[0])
     start = first if len(origin) == 1 else f"{first} after {', '.join(origin[1:])}"
     ended = "ended early, for want of improvement," if done["stopped_early"] else "ran"
     return "\n".join(
         [
             "## Training",
-            f"- Method: {TITLES.get(name, name)}, by trimtab {done['versions']['trimtab']} "
+            f"- Method: {title}, by trimtab {done['versions']['trimtab']} "
             f"(torch {done['versions']['torch']}, transformers {done['versions']['transformers']}).",
             f"- Started from: {start}.",
             f"- It {ended} {done['step']:,} optimizer steps on {done['tokens']:,} packed tokens "
             f"in {done['seconds']:,.0f} s ({done['device']}, {done['precision']} products, float32 weights).",
-            f"- These weights are those of step {done['best_step']:,}, where the validation metric "
-            f"`{done['best_metric']}` was best: {done['best']:.4g}. It chose the weights, so it flatters them.",
+            f"- These weights are those of step {done['best_step']:,}, {_chosen_by(done, validated)}",
         ]
     )
+
+
+def _chosen_by(done: Mapping[str, Any], validated: bool) -> str:
+    """validated: whether there were validation rows. Without a metric the loop keeps the last weights."""
+    if not validated or done["best_metric"].removeprefix("eval_") in ("none", "step"):
+        return "which no validation metric chose."
+    metric = f"the validation metric `{done['best_metric']}` was best: {done['best']:.4g}"
+    return f"where {metric}. It chose the weights, so it flatters them."
 
 
 def _data(data: Mapping[str, Any], sources: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ Dimension suffixes: _M completion tokens of a batch, _C its completions, _G its 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -48,7 +49,7 @@ class DPOSettings(TrainingSettings):
     """A name of the table in losses/table.py, or several with their weights: {dpo: 1.0, sft: 0.1}."""
     beta: float = Field(0.1, gt=0)
     loss_options: dict[str, float] = Field(default_factory=dict)
-    """What the losses take besides: label_smoothing, gamma, alpha, … (docs/methods/preference.md)."""
+    """What the losses take besides: label_smoothing, gamma, alpha, … (docs/methods/dpo.md)."""
 
     @field_validator("loss")
     @classmethod
@@ -63,6 +64,9 @@ class DPOSettings(TrainingSettings):
 
     @model_validator(mode="after")
     def _taken(self) -> DPOSettings:
+        numbers = [*self.weights.values(), *self.loss_options.values()]
+        if not all(map(math.isfinite, numbers)) or min(self.weights.values()) < 0 or not any(self.weights.values()):
+            raise ValueError("loss: weights and options must be finite, weights not negative and one above 0")
         check_settings(list(self.weights), self.beta, self.loss_options)
         return self
 

@@ -196,6 +196,10 @@ class GRPO(StageMethod):
         """Samples, scores and shapes: the prompts' rollouts, fewer where rewards are missing. Processes share
         the prompts out, and each gets all rollouts."""
         settings, acc = self.settings, self.prepared.accelerator
+        if len(groups) < acc.num_processes:
+            raise TrimtabError(
+                f"grpo: {len(groups)} prompts are too few for {acc.num_processes} processes to share."
+            )
         places = range(acc.process_index, len(groups), acc.num_processes)
         scorings = self._sample(groups, places, step)
         references = self._logps(self.reference, scorings, self.tempered)
@@ -356,16 +360,29 @@ class GRPO(StageMethod):
         if not groups:
             return {}
         sampling = self.settings.sampling.model_copy(update={"temperatures": (1.0,)})
-        # Every process samples all of them: they are few, and the metrics are then the same everywhere.
+        places = range(acc.process_index, len(groups), acc.num_processes)
+        mine = [groups[i] for i in places]
         with torch.no_grad(), acc.autocast():
             samples = self.sampler.sample(
-                [group.prompt for group in groups], 1, sampling, seed=self.settings.seed, stops=prepared.stops
-            )
-        scorings = score_samples(self.reward, prepared.chat, groups, samples, prepared.validation_records)
+                [group.prompt for group in mine], 1, sampling,
+                seed=self.settings.seed, stops=prepared.stops, places=places,
+            )  # fmt: skip
+        scorings = self._of_all(
+            places, score_samples(self.reward, prepared.chat, mine, samples, prepared.validation_records)
+        )
         sums = sample_metrics(scorings) | ratio_metrics(scorings, self._logps(self.reference, scorings, False))
         if prepared.judge is not None:
-            judged = score_samples(prepared.judge, prepared.chat, groups, samples, prepared.validation_records)
+            judged = self._of_all(
+                places, score_samples(prepared.judge, prepared.chat, mine, samples, prepared.validation_records)
+            )
             scores = [one.score for s in judged for one in s.scored if one.score is not None]
             if scores:
                 sums["judge"] = (sum(scores), len(scores))
         return {name: total / weight for name, (total, weight) in sums.items() if weight}
+
+    def _of_all(self, places: range, scorings: list[Scoring]) -> list[Scoring]:
+        """Every process's, in the prompts' order: each prompt is sampled, and its score paid for, once."""
+        if self.prepared.accelerator.num_processes == 1:
+            return scorings
+        everyones = gather_object(list(zip(places, scorings, strict=True)))
+        return [one for _, one in sorted(everyones, key=itemgetter(0))]

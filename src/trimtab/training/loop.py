@@ -156,15 +156,16 @@ class Loop:
         if self.accelerator.is_main_process:
             self.skipped.write(skipped_row(step, fault, groups))
             console.print(f"{self.title}: step {step} was not taken: {fault} (rows {rows})", highlight=False)
-        if self.guard.skipped > self.settings.max_skipped:
-            kept = ""
+        none_taken = self.guard.skipped == self.steps
+        if none_taken or self.guard.skipped > self.settings.max_skipped:
+            kept, limit = "", f"max_skipped={self.settings.max_skipped}"
             if self.state.best_step is not None:
                 self._finish(stopped=True)
                 kept = f" The best weights, of step {self.state.best_step}, are in {self.folder / 'best'}."
             raise TrimtabError(
                 f"{self.title}: {fault} at step {step} (rows {rows}): {self.guard.skipped} steps were not taken "
-                f"(skipped.jsonl has their rows), more than max_skipped={self.settings.max_skipped}.{kept} A lower "
-                "learning_rate is the usual cure."
+                f"(skipped.jsonl has their rows), {'all there are' if none_taken else f'more than {limit}'}.{kept} "
+                "A lower learning_rate is the usual cure."
             )
 
     def _gradient(
@@ -270,6 +271,9 @@ class Loop:
         self.policy.eval()
         with torch.no_grad():
             values = self.method.evaluate(self.wrapped)
+        if self.accelerator.num_processes > 1:
+            # The main process's, for all: what is best, and when to stop, must not depend on rounding.
+            values = gather_object([values])[0]
         named = {f"eval_{name}": value for name, value in values.items()}
         if self.accelerator.is_main_process:
             self.log.write({"step": step, "epoch": self._epoch(step), **named})

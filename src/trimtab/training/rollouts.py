@@ -19,7 +19,7 @@ from torch import Tensor
 from trimtab.advantages import group_advantages
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.records import Record
+from trimtab.data.records import Record, columns_of
 from trimtab.losses.policy_gradient import effective_sample_size
 from trimtab.rewards.base import Reward, Scored
 from trimtab.rollout.sampler import Sample
@@ -86,9 +86,7 @@ def score_samples(
         [row.prompt for row in rows],
         [text for several in texts for text in several],
         completion_ids=[one.tokens for several in samples for one in several],
-        columns={
-            name: [row.columns.get(name) for row in rows] for name in sorted({n for r in rows for n in r.columns})
-        },
+        columns=columns_of(rows),
     )
     if len(found) != len(rows):
         raise ValueError(f"reward {reward.name}: {len(found)} scores for {len(rows)} completions")

@@ -39,7 +39,7 @@ from trimtab.data.records import Record
 from trimtab.data.splits import CompletionsOf, DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
-from trimtab.models.lora import ADAPTER
+from trimtab.models.lora import ADAPTER, hash_model
 from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
 from trimtab.models.reference import ReferenceLogps, reference_key, reference_logps
 from trimtab.rewards.base import Reward
@@ -175,7 +175,7 @@ def stage_inputs(
         "settings": without_asking(settings.model_dump()),
         "data": training,
         "data_hashes": [hash_source(source, nested=True) for source in sources],
-        "model": hash_source(model),
+        "model": hash_model(model),
         "tokenizer": hash_source(tokenizer),
     }
 
@@ -252,7 +252,7 @@ def run_stage(
     splits = splits or split_records(data)
     train, train_counts = encode_records(splits.train, chat, method.completions_of(settings))
     require_groups(train, train_counts, "training", data.train)
-    validation, validation_counts = encode_records(splits.validation, chat, _validated(method, settings, splits))
+    validation, validation_counts = encode_records(splits.validation, chat, validated(method, settings, splits))
     if splits.validation:
         require_groups(validation, validation_counts, "validation", data.validation or data.train)
     counts = {"train": train_counts.model_dump(), "validation": validation_counts.model_dump()}
@@ -280,7 +280,8 @@ def run_stage(
     return out / "best"
 
 
-def _validated(method: type[StageMethod], settings: TrainingSettings, splits: Splits) -> CompletionsOf:
+def validated(method: type[StageMethod], settings: TrainingSettings, splits: Splits) -> CompletionsOf:
+    """Which of a validation record's completions a method looks at."""
     wanted = method.validation_completions or method.completions_of(settings)
     has_pairs = all(record.is_pair for record in splits.validation)
     return wanted if wanted != "pair" or has_pairs or method.validation_completions is None else method.completions
