@@ -80,10 +80,15 @@ def call(name: str, inputs: Mapping[str, Any], settings: Mapping[str, float]) ->
     return LOSSES[name](**{key: inputs[key] for key in wanted}, **chosen)
 
 
-def check_settings(names: Mapping[str, float] | list[str], beta: float, options: Mapping[str, float]) -> None:
-    """ValueError where a name, an option or its value is not one that the losses take."""
+def check_names(names: list[str]) -> None:
+    """ValueError where a name is none of the table's."""
     if unknown := [name for name in names if name not in LOSSES]:
         raise ValueError(f"unknown loss {unknown[0]!r}; known: {', '.join(LOSSES)}")
+
+
+def check_settings(names: Mapping[str, float] | list[str], beta: float, options: Mapping[str, float]) -> None:
+    """ValueError where a name, an option or its value is not one that the losses take."""
+    check_names(list(names))
     taken = {option for name in names for option in parameters(name)[1]} - {"beta"}
     if foreign := sorted(set(options) - taken):
         known = ", ".join(sorted(taken)) or "nothing"

@@ -18,14 +18,14 @@ from typing import Any, Literal
 
 import torch
 from accelerate.utils import gather_object
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.splits import CompletionsOf
 from trimtab.errors import TrimtabError
 from trimtab.losses.completions import CompletionLoss
-from trimtab.losses.table import Level, call, check_settings, level_of, needs_reference, parameters
+from trimtab.losses.table import Level, call, check_names, check_settings, level_of, needs_reference, parameters
 from trimtab.models.reference import ReferenceLogps
 from trimtab.rollout.logps import logps_of
 from trimtab.training.method import Sums
@@ -40,6 +40,12 @@ class DPOSettings(TrainingSettings):
     beta: float = Field(0.1, gt=0)
     loss_options: dict[str, float] = Field(default_factory=dict)
     """What the losses take besides: label_smoothing, gamma, alpha, … (docs/methods/preference.md)."""
+
+    @field_validator("loss")
+    @classmethod
+    def _in_the_table(cls, value: str | dict[str, float]) -> str | dict[str, float]:
+        check_names([value] if isinstance(value, str) else list(value))
+        return value
 
     @model_validator(mode="after")
     def _known(self) -> DPOSettings:
