@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
-from trimtab.models.policy import Precision
+from trimtab.models.policy import Precision, check_model_source
 from trimtab.rewards.base import Reward
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.classifier import ClassifierReward
@@ -154,8 +154,8 @@ def make_reward(
     """
     if not settings:
         raise TrimtabError(
-            "no reward: name at least one, of kind function, classifier, nemotron, nemotron_local, vllm, gold "
-            "or trained."
+            "no reward: name at least one with --reward (in a recipe: grpo.rewards), of kind function, classifier, "
+            "nemotron, nemotron_local, vllm, gold or trained."
         )
     parts = [(_make(one, known, cache), one.weight) for one in settings]
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1.0 else WeightedReward(parts)
@@ -182,11 +182,16 @@ def _make(settings: RewardSettings, known: Mapping[str, Reward], cache: Path | N
     return known[settings.kind]
 
 
-def check_remote(settings: Sequence[RewardSettings]) -> None:
-    """TrimtabError where a key or an address is not there: told before hours of training, not after."""
+def check_rewards(settings: Sequence[RewardSettings]) -> None:
+    """TrimtabError where a function, folder, key or address is not there: told before hours of training, not
+    after."""
     for one in settings:
         if one.is_remote:
             _make_remote(one, None)
+        elif one.kind == "function":
+            load_function(one.path or "")
+        elif one.model:
+            check_model_source(one.model, one)
 
 
 def _make_remote(settings: RewardSettings, cache: Path | None) -> RemoteReward:
