@@ -50,10 +50,13 @@ app = typer.Typer(
     help="Align small language models, and know whether it helped.",
 )
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting; may be given more than once.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A setting, such as data.max_length=512; more than once for several."
+    ),
 ]
 Model = Annotated[str, typer.Option("--model", help="Hugging Face folder or hub name.")]
-Data = Annotated[str, typer.Option("--data", help=".jsonl, .json or .parquet file, or hub name.")]
+Data = Annotated[str, typer.Option("--data", help=".jsonl, .json or .parquet file, folder, or hub name.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the tokenizer is, if elsewhere.")]
 Rewards = Annotated[
@@ -176,8 +179,10 @@ def evaluate(
     model: Model,
     data: Data,
     out: Out,
-    opponent: Annotated[str | None, typer.Option(help="The model that win rates are against.")] = None,
-    judge: Annotated[str | None, typer.Option(help=f"Who scores, as with --reward: {SCORERS}.")] = None,
+    opponent: Annotated[
+        str | None, typer.Option(help="The model that win rates are against; needs --judge.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help=f"Who scores; needs --opponent: {SCORERS}.")] = None,
     tokenizer: Tokenizer = None,
     settings: Set = None,
 ) -> None:
@@ -259,12 +264,12 @@ def version() -> None:
 
 
 def _print_results(results: Any) -> None:
-    from trimtab.report.tables import methods_table
+    from trimtab.report.tables import filled, methods_table
     from trimtab.training.progress import console
 
     for line in results.warnings:
         console.print(f"warning: {line}", style="yellow", highlight=False)
-    _print_table(methods_table(results), console)
+    _print_table(filled(methods_table(results)), _wide_console())
     for line in results.verdict:
         print(line)
 
@@ -277,7 +282,9 @@ def _wide_console() -> Console:
 
 def _print_table(table: Any, console: Console, title: str | None = None) -> None:
     """Text of data stands in cells: it is no markup. The notes come with the title."""
-    shown = Table(title=title and escape(title), title_justify="left")
+    if title:  # not the table's own: that wraps to the width of its columns
+        console.print(escape(title), style="italic", highlight=False)
+    shown = Table()
     for column in table.header:
         shown.add_column(escape(column), overflow="fold")
     for row in table.rows:

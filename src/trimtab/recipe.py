@@ -235,8 +235,15 @@ def _explain(model: type[BaseModel], item: Any, where: str) -> str:
     name = ".".join(map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
         known = list(_fields(model, path))
-        near = difflib.get_close_matches(str(last), known, n=1)
+        # Stricter where the name is short: 'lr' is no misspelt 'lora'.
+        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.6 if len(str(last)) > 3 else 0.8)
         hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
+        if not path and last in DataSettings.model_fields:
+            hint = f" Did you mean 'data.{last}'?"
+        elif not path and last in STAGES and not issubclass(model, Recipe):
+            hint = (
+                " A command for one stage takes its settings without the stage's name, such as learning_rate=1e-5."
+            )
         return f"{where}: unknown setting {name!r}.{hint}"
     message = item["msg"].removeprefix("Value error, ")
     given = item.get("input")

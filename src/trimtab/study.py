@@ -48,7 +48,7 @@ from trimtab.training.progress import console
 from trimtab.training.reward import RewardModelTraining
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import SFT
-from trimtab.training.stage import StageMethod, run_stage
+from trimtab.training.stage import StageMethod, difference, run_stage
 
 SCORES = Path("cache") / "scores.sqlite"
 """Of remote rewards, in a study's folder or an evaluation's."""
@@ -73,14 +73,20 @@ def make_judge(settings: RewardSettings | None, out: Path) -> Reward | None:
     return make_reward([settings], known_rewards(), out / SCORES) if settings else None
 
 
+def check_opponent(source: str, settings: EvaluationSettings) -> None:
+    """TrimtabError where the opponent is not there: it comes last, and is asked for before all training."""
+    check_model_source(source, settings)
+    load_tokenizer(source, settings)
+
+
 def claim_study(recipe: Recipe, out: Path, seeds: Sequence[int] = ()) -> None:
     """Takes the folder for this recipe, or refuses another study's. Seeds are no part of what a study is: each
     has a folder of its own, and environment.json says which the last command was for."""
     file, text = out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
     if file.is_file() and (out / "environment.json").is_file():
-        theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
-        ours = yaml.safe_load(text)
-        differ = [key for key in ours if without_asking(ours[key]) != without_asking(theirs.get(key))]
+        theirs = without_asking(yaml.safe_load(file.read_text(encoding="utf-8")))
+        ours = without_asking(yaml.safe_load(text))
+        differ = any(ours[key] != theirs.get(key) for key in ours)
         began = any(p.name in ("metrics.jsonl", "done.json") for p in out.glob("seed-*/*/*/*"))
         if differ and not began:
             # It never began: another study may have the folder. The sandbox's rows were made for the other one.
@@ -88,8 +94,8 @@ def claim_study(recipe: Recipe, out: Path, seeds: Sequence[int] = ()) -> None:
                 (out / "data" / f"{split}.jsonl").unlink(missing_ok=True)
         elif differ:
             raise TrimtabError(
-                f"{out}: holds another study (its {', '.join(differ)} differ). "
-                "Choose another --out, or remove this folder."
+                f"{out}: holds another study ({difference(theirs, ours)}). Choose another --out, or remove this "
+                "folder."
             )
     elif out.exists() and any(p.name[0] != "." and p.name != "environment.json" for p in out.iterdir()):
         raise TrimtabError(f"{out}: is not empty, and not a study of trimtab's. Choose another --out.")
@@ -160,9 +166,10 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
 def _check_needs(recipe: Recipe, data: DataSettings) -> ChatFormat:
     """TrimtabError where something is not there that only a later stage or the evaluation asks for: told before
     hours of training, not after. Returns the format that evaluation counts lengths with."""
-    evaluated = [recipe.opponent, recipe.model if "base" in recipe.methods else None]
-    for source in filter(None, evaluated):
-        check_model_source(resolve_model(source), recipe.evaluation)
+    if recipe.opponent:
+        check_opponent(resolve_model(recipe.opponent), recipe.evaluation)
+    if "base" in recipe.methods:
+        check_model_source(resolve_model(recipe.model), recipe.evaluation)
     engines = {recipe.evaluation.decoding.engine}
     if "grpo" in recipe.methods:
         check_rewards(recipe.grpo.rewards)
@@ -288,6 +295,7 @@ def evaluation_inputs(
     value = apply_overrides({}, overrides)
     rows = data_settings(data, None, value.pop("data", {}))
     settings = parse(EvaluationSettings, value, "--set (evaluation)")
+    check_model_source(resolve_model(model), settings)
     return resolve_model(model), settings, rows, split_records(rows).train
 
 
@@ -313,6 +321,8 @@ def evaluate_only(
     named = reward_named(judge) if judge else None
     scorer = make_judge(named, out)
     where, settings, rows, records = evaluation_inputs(model, data, overrides)
+    if opponent:
+        check_opponent(resolve_model(opponent), settings)
 
     def one(name: str, source: str, its_tokenizer: str | None) -> MethodOutputs:
         folder = out / "evaluation" / name
@@ -323,6 +333,8 @@ def evaluate_only(
 
     mine = one("model", where, tokenizer)
     theirs = one("opponent", resolve_model(opponent), None) if opponent else None
+    if theirs is not None and opponent not in (None, "model", "chosen"):
+        theirs.name = opponent
     chat = ChatFormat(load_tokenizer(tokenizer or where, settings), rows)
     results = summarise(
         [mine],

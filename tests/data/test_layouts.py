@@ -63,7 +63,9 @@ def test_columns_of_other_names() -> None:
     assert record.columns == {"chosen": "Blue.", "rejected": "Green.", "id": 7}
     swapped = ReadingSettings(columns={"chosen": "rejected", "rejected": "chosen"})
     assert to_record(PAIR, "rows:1", swapped).completions == ("Green.", "Blue.")
-    with pytest.raises(TrimtabError, match=r"rows:1: column 'question' \(data.columns: prompt\) is missing.*: p"):
+    with pytest.raises(
+        TrimtabError, match=r"rows:1: column 'question' \(data.columns: prompt, .*first\) is missing.*: p"
+    ):
         to_record({"p": "Sky?"}, "rows:1", settings)
 
 

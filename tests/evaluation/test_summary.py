@@ -149,7 +149,7 @@ def test_without_judge_or_opponent() -> None:
     assert m.length is not None
     assert m.length.mean == 4
     assert summarise([dpo], None, name="t").verdict == [
-        "No method was judged, so nothing here says whether alignment helped."
+        "No method was judged, so nothing here says whether alignment helped: that needs a judge and an opponent."
     ]
 
 

@@ -28,7 +28,7 @@ from trimtab.report.drawing import inline
 from trimtab.report.figures import all_figures
 from trimtab.report.formats import escape_csv, escape_markdown, escape_tex, to_csv, to_markdown, to_tex
 from trimtab.report.render import duration, keep_together, render_html, size, write_report
-from trimtab.report.tables import NONE, all_tables, methods_table, number
+from trimtab.report.tables import NONE, all_tables, filled, methods_table, number
 
 
 class Page(HTMLParser):
@@ -163,6 +163,7 @@ def test_same_results_same_bytes(results: Results) -> None:
 def test_missing_is_a_dash() -> None:
     table = methods_table(Results(name="t", methods={"dpo": MethodResult()}))
     assert table.rows == [["DPO", *[NONE] * 8]]
+    assert filled(table).rows == [["DPO"]]
     assert to_csv(table).splitlines()[1] == "dpo" + "," * (len(table.records[0]) - 1)
     assert number(None) == NONE
     assert number(float("nan")) == NONE

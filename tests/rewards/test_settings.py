@@ -96,5 +96,5 @@ def test_a_reward_that_is_not_there_is_named() -> None:
         make_reward([RewardSettings(kind="gold")], {})
     with pytest.raises(TrimtabError, match="kind trained: there is none here; it needs a stage that trains"):
         make_reward([RewardSettings(kind="trained")], {})
-    with pytest.raises(TrimtabError, match="no reward: name at least one"):
+    with pytest.raises(TrimtabError, match="no reward: name at least one with --reward"):
         make_reward([], {})

@@ -147,6 +147,8 @@ def test_model_folders(
     (weightless / "config.json").unlink()
     assert "no config.json in it" in found(weightless)
     assert "no such folder. Give a Hugging Face folder or a hub name" in found(tmp_path / "absent")
+    stage = tiny_model_dir("stage/best").parent
+    assert found(stage).endswith(f"so it is no Hugging Face model folder. Its model is {stage}/best.")
     wordless = tiny_model_dir("wordless")
     for file in wordless.glob("*token*"):
         file.unlink()
@@ -163,6 +165,12 @@ def test_model_folders(
         ("learning_rat=1", "--set (dpo): unknown setting 'learning_rat'. Did you mean 'learning_rate'?"),
         ("loss=dppo", "--set (dpo): loss: unknown loss 'dppo'; known: dpo"),
         ("data.max_lenght=9", "--set (data): unknown setting 'max_lenght'. Did you mean 'max_length'?"),
+        (
+            "validation_rows=9",
+            "--set (dpo): unknown setting 'validation_rows'. Did you mean 'data.validation_rows'?",
+        ),
+        ("dpo.beta=1", "--set (dpo): unknown setting 'dpo'. A command for one stage takes its settings without"),
+        ("lr=1", "--set (dpo): unknown setting 'lr'. Known: "),
         ("beta", "--set 'beta': expected key=value, such as sft.learning_rate=1e-4."),
     ],
 )
@@ -245,7 +253,9 @@ def test_a_study_refuses_the_folder_of_another(dead_end: Callable[..., str], tmp
     (tmp_path / "taken" / "seed-0" / "stages" / "sft").mkdir(parents=True)
     (tmp_path / "taken" / "seed-0" / "stages" / "sft" / "done.json").write_text("{}")
     found = dead_end("study", recipe, "--out", "taken", "--set", "dpo.beta=0.5")
-    assert found == ("taken: holds another study (its dpo differ). Choose another --out, or remove this folder.")
+    assert found == (
+        "taken: holds another study (its dpo.beta differ). Choose another --out, or remove this folder."
+    )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
     assert "not a study of trimtab's" in dead_end("study", recipe, "--out", "other")
@@ -388,3 +398,18 @@ def test_audit(
     assert run("audit", data)[:2] == (0, mock.ANY)
     assert "no such file" in dead_end("audit", "absent.jsonl")
     assert "unknown setting 'beta'" in dead_end("audit", data, "--set", "beta=1")
+
+
+def test_a_model_that_is_neither_here_nor_on_the_hub(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, write_jsonl: Callable[..., Path]
+) -> None:
+    """A misspelt folder is taken for a hub name; the message says both."""
+    from transformers import AutoTokenizer
+
+    def absent(*_: object, **__: object) -> None:
+        raise OSError("no such repository\nmore")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", absent)
+    code, _, err = run("sft", "--model", "modle", "--data", write_jsonl(PAIRS), "--out", "out")
+    assert code == 1
+    assert "tokenizer modle: cannot be loaded: there is no such folder here, and from the hub: no such repo" in err

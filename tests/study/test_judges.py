@@ -141,7 +141,7 @@ def test_how_a_server_is_asked_may_change_in_the_middle_of_a_study(
         assert run_study(parse(Recipe, again, "test"), tmp_path / "run") == first
         assert server.asked.total() == asked
         other = value | {"judge": {**ASKED, "model": "another"}}
-        with pytest.raises(TrimtabError, match=r"holds another study \(its judge differ\)"):
+        with pytest.raises(TrimtabError, match=r"holds another study \(its judge.model differ\)"):
             run_study(parse(Recipe, other, "test"), tmp_path / "run")
 
 
@@ -152,6 +152,36 @@ def test_without_a_key_nothing_is_trained(model: Path, monkeypatch: pytest.Monke
         with pytest.raises(TrimtabError, match="no key"):
             run_study(parse(Recipe, recipe(model, **changes), "test"), tmp_path / "run")
     assert not list((tmp_path / "run").glob("seed-*"))
+
+
+def test_what_comes_last_is_looked_for_first(model: Path, tmp_path: Path) -> None:
+    """A misspelt reward or opponent ends a study before it trains, and its folder is free for the right one."""
+    (tmp_path / "mine.py").write_text("def score(completions): return [0.0 for _ in completions]")
+    grpo = {"max_steps": 1, "batch_size": 2}
+    function = {"kind": "function", "path": f"{tmp_path}/mine.py:scoer"}
+    classifier = {"kind": "classifier", "model": f"{tmp_path}/absent"}
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"methods": ["grpo"], "grpo": grpo | {"rewards": [function]}}, "has no 'scoer'"),
+        ({"methods": ["grpo"], "grpo": grpo | {"rewards": [classifier]}}, "absent: no such folder"),
+        ({"methods": ["sft"], "opponent": f"{tmp_path}/absent"}, "absent: no such folder"),
+        ({"methods": ["sft"], "opponent": str(tmp_path)}, "no config.json in it"),
+    ]
+    for changes, expected in wrong:
+        value = recipe(model, **({"judge": "gold"} | changes))
+        with pytest.raises(TrimtabError, match=expected):
+            run_study(parse(Recipe, value, "test"), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("seed-*"))
+    with pytest.raises(TrimtabError, match="absent: no such folder"):
+        evaluate_only(
+            str(model),
+            str(write_pairs(tmp_path / "rows.jsonl", 8)),
+            tmp_path / "out",
+            f"{tmp_path}/absent",
+            "gold",
+            None,
+            [],
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_most_scores_missing_is_loud(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,6 +61,8 @@ def load_tokenizer(source: str, trust: TrustSettings | None = None) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust.trust_remote_code)
     except Exception as error:  # the libraries raise whatever they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if not Path(source).exists():
+            reason = f"there is no such folder here, and from the hub: {reason}"
         raise TrimtabError(f"tokenizer {source}: cannot be loaded: {reason} {advice}") from error
     # From a folder with a config alone, transformers makes a tokenizer that knows no text.
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):

@@ -140,7 +140,9 @@ def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[str,
         return row
     for ours, theirs in columns.items():
         if theirs not in row:
-            raise BadRowError(f"column {theirs!r} (data.columns: {ours}) is missing. {columns_found(row)}")
+            raise BadRowError(
+                f"column {theirs!r} (data.columns: {ours}, trimtab's name first) is missing. {columns_found(row)}"
+            )
     kept = {name: value for name, value in row.items() if name not in columns.values()}
     return kept | {ours: row[theirs] for ours, theirs in columns.items()}
 

@@ -240,7 +240,9 @@ def verdict(results: Results) -> list[str]:
     sentences += [_length_sentence(name, results.methods[name]) for name in names]
     sentences += [_penalty_sentence(results), _together_sentence(results)]
     said = [s for s in sentences if s]
-    return said or ["No method was judged, so nothing here says whether alignment helped."]
+    return said or [
+        "No method was judged, so nothing here says whether alignment helped: that needs a judge and an opponent."
+    ]
 
 
 def _win_rate_warnings(name: str, w: WinRate) -> list[str]:

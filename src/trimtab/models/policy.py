@@ -204,7 +204,9 @@ def check_model_source(source: str, trust: TrustSettings | None = None) -> None:
             raise TrimtabError(f"model {source}: no such folder. Give a Hugging Face folder or a hub name.")
         return
     if not (folder / "config.json").is_file():
-        raise TrimtabError(f"model {source}: no config.json in it, so it is no Hugging Face model folder.")
+        best = folder / "best"
+        hint = f" Its model is {best}." if (best / "config.json").is_file() else ""
+        raise TrimtabError(f"model {source}: no config.json in it, so it is no Hugging Face model folder.{hint}")
     refuse_remote_code(source, trust)
     refuse_pickles(source, trust)
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):

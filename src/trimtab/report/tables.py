@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from trimtab.evaluation.results import (
     METRICS,
@@ -135,6 +135,13 @@ def methods_table(results: Results) -> Table:
         notes.append(f"BLEU: {signature}")
     records = [_method_record(name, m) for name, _, m in _entries(results)]
     return Table("methods", "Methods against the opponent", header, rows, records, notes)
+
+
+def filled(table: Table) -> Table:
+    """Without the columns that no row fills, for a narrow terminal."""
+    kept = [i for i in range(len(table.header)) if i == 0 or any(row[i] != NONE for row in table.rows)]
+    rows = [[row[i] for i in kept] for row in table.rows]
+    return replace(table, header=[table.header[i] for i in kept], rows=rows)
 
 
 def win_rates_table(results: Results) -> Table:

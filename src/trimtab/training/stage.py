@@ -193,7 +193,7 @@ def claim(folder: Path, inputs: dict[str, Any]) -> bool:
     began = (folder / "metrics.jsonl").is_file()
     if theirs and began:
         if theirs["key"] != key:
-            raise TrimtabError(f"{folder}: holds another run ({_difference(theirs, inputs)}). {ELSEWHERE}")
+            raise TrimtabError(f"{folder}: holds another run ({difference(theirs, inputs)}). {ELSEWHERE}")
     elif theirs is None and folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
         raise TrimtabError(f"{folder}: is not empty, and not a folder of trimtab's. {ELSEWHERE}")
     else:  # new, or claimed by a run that found a mistake in its inputs before it began
@@ -208,7 +208,7 @@ def claim(folder: Path, inputs: dict[str, Any]) -> bool:
 ELSEWHERE = "Choose another output folder, or remove this one."
 
 
-def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """Names what differs, down to the setting."""
     names = []
     for part, value in ours.items():
