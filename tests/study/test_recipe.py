@@ -99,7 +99,7 @@ def test_overrides_that_cannot_be_read(override: str, expected: str) -> None:
         ("evaluation.decoding.temprature=1", "'evaluation.decoding.temprature'. Did you mean 'temperature'?"),
         ("sandbox.trainrows=1", "unknown setting 'sandbox.trainrows'. Did you mean 'train_rows'?"),
         ("dpo.zzz=1", "unknown setting 'dpo.zzz'. Known: accumulation, adam_betas,"),
-        ("dpo.loss=dppo", "dpo: unknown loss 'dppo'; known: dpo"),
+        ("dpo.loss=dppo", "dpo.loss: unknown loss 'dppo'; known: dpo"),
         ("methods=[base, sfft]", "methods.1: "),
         ("methods=[sft, sft]", "'methods' must name at least one method, and none twice"),
         ("methods=[]", "'methods' must name at least one method"),
