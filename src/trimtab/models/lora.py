@@ -2,7 +2,8 @@
 
 The adapter's layers are put into the model in place: its backbone, head and attention are called as before, so
 that the tree, the sampler and the sliced head know nothing of adapters. Only the adapter is trained, saved in
-checkpoints and given to the optimizer. A finished stage holds the merged model, and the adapter beside it.
+checkpoints and given to the optimizer. A finished stage holds the merged model, and the adapter beside it (a
+reward model only the merged one: its head is trained too).
 """
 
 from __future__ import annotations
