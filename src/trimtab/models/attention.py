@@ -304,6 +304,9 @@ def tree_attention_forward(
             query, key = query.to(value.dtype), key.to(value.dtype)
         out = attend(query, key, value, tree, scale, sliding_window, softcap)
         return out.transpose(1, 2).contiguous(), None
+    shared = attention_mask is None or attention_mask.shape[1] == 1
+    if query.shape[2] == 1 and shared and key.shape[1] < query.shape[1]:
+        return _one_query(query, key, value, attention_mask, scale, softcap), None
     if softcap is None:
         sdpa: Any = sdpa_attention_forward
         out, _ = sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
@@ -315,6 +318,18 @@ def tree_attention_forward(
     keys, values = key.repeat_interleave(times, dim=1), value.repeat_interleave(times, dim=1)
     out = _plain(query, keys, values, attention_mask, scale, softcap)
     return out.transpose(1, 2).contiguous(), None
+
+
+def _one_query(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    """One new token a row, [B, H, 1, D] over k, v [B, H_kv, T, D] -> [B, 1, H, D]: the query heads that share a
+    key head are its queries, so that no key is repeated. mask: [B, 1, 1, T]."""
+    rows, heads, _, size = q.shape
+    folded = q.reshape(rows, k.shape[1], -1, size)
+    if softcap is not None:
+        out = _plain(folded, k, v, mask, scale, softcap)
+    else:
+        out = torch.nn.functional.scaled_dot_product_attention(folded, k, v, attn_mask=mask, scale=scale)
+    return out.reshape(rows, 1, heads, v.shape[-1])
 
 
 def packed_hidden(backbone: Any, batch: PackedBatch) -> Tensor:
