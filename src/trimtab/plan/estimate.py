@@ -185,7 +185,7 @@ def _measure(plan: Plan, recipe: Recipe, config: Any, splits: Splits, chat: Chat
             sampled = evaluation_samples(recipe, splits, chat)
             fluency = encoded(splits.validation, chat, "first").tokens if splits.validation else 0.0
             beams = recipe.evaluation.decoding.num_beams if recipe.evaluation.decoding.strategy == "beam" else 1
-            rows = replace(sampled, completions=sampled.completions * beams)
+            rows = replace(sampled, completions=sampled.completions * beams, per_prompt=beams)
             plan.evaluation_seconds = models * (watch.decoding(rows) + fluency * speed.forward_token)
         del watch
         gc.collect()
@@ -194,15 +194,15 @@ def _measure(plan: Plan, recipe: Recipe, config: Any, splits: Splits, chat: Chat
 def _seconds(stage: StagePlan, speed: Speed, watch: Stopwatch) -> dict[str, float]:
     """training/stage.py's parts. `steps` holds all that a step does but its samples."""
     work = stage.work
-    on_policy = isinstance(work.rollouts, Sampled)
-    a_token = speed.train_token + (speed.forward_token if on_policy else 0.0)  # the reference's pass
     drawn = [one for one in (work.rollouts, work.validation_samples, work.penalty) if one is not None]
     penalty = work.penalty
     extra = penalty.completions * (penalty.prompt_tokens + penalty.cap) * speed.train_token if penalty else 0.0
     written = work.checkpoints * 3 * FLOAT * stage.parameters.trained + FLOAT * stage.parameters.total
     return {
         "reference": work.reference_tokens * speed.forward_token,
-        "steps": work.steps * (work.step_tokens * a_token + speed.optimizer_step) + extra,
+        "steps": work.steps * (work.step_tokens * speed.train_token + speed.optimizer_step)
+        + work.forward_tokens * speed.forward_token
+        + extra,
         "sampling": sum(watch.decoding(one) for one in drawn),
         "evaluations": work.evaluations * work.validation_tokens * speed.forward_token,
         "saving": written * speed.written_byte,

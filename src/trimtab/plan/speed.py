@@ -29,7 +29,7 @@ from trimtab.training.stage import Prepared
 
 MEASURED_TOKENS = 1024
 """Of the pass that is timed; the time of a token hardly depends on how many there are beside it."""
-MEASURED_ROWS = 64
+MEASURED_ROWS = 128
 MEASURED_DRAWS = 6
 WRITTEN = 2**26
 """Bytes that are written to time the disk."""
@@ -56,14 +56,17 @@ class Stopwatch:
             model = build(config, settings.lora, settings.gradient_checkpointing, work.method == "reward")
         self.policy = model.to(self.device)
         self.groups = _first(work.example, MEASURED_TOKENS)
+        self.forward_token = 0.0
+        """Seconds of a packed token without gradients; known once `speed` was asked for."""
 
     def speed(self) -> Speed:
         train = self._timed(self._training_pass)
         with torch.no_grad():
             forward = self._timed(self._forward)
         tokens = sum(group.packed_length for group in self.groups)
+        self.forward_token = forward / tokens
         step = 0.0 if isinstance(self.policy, RewardModel) else self._step(train / tokens)
-        return Speed(train / tokens, forward / tokens, step, seconds_a_byte())
+        return Speed(train / tokens, self.forward_token, step, seconds_a_byte())
 
     def _timed(self, run: Callable[[], Any], times: int = 2) -> float:
         """The faster of a few, after one that warms up."""
@@ -108,20 +111,22 @@ class Stopwatch:
         return max(0.0, whole - short.packed_length * train_token)
 
     def decoding(self, sampled: Sampled) -> float:
-        """Seconds for all the completions of `sampled`: its batches, each as long as the cap."""
+        """Seconds for all the completions of `sampled`, each as long as the cap: its prompts, each once, and its
+        draws, timed halfway to the cap on rows of unequal length, as batches have them."""
         rows = max(1, min(sampled.together, MEASURED_ROWS))
-        prompt = [1] * max(1, round(sampled.prompt_tokens))
+        columns = max(2, round(sampled.prompt_tokens + sampled.cap / 2))
+        prompts = [[1] * columns, [1] * (columns - 1)][: min(rows, 2)]
+        k = rows // len(prompts)
         sampler = TransformersSampler(self.policy)
 
         def drawn(tokens: int) -> float:
             given = Sampling(max_new_tokens=tokens, batch_size=rows)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                return self._timed(lambda: sampler.sample([prompt] * rows, 1, given, seed=0, stops=()), 1)
+                return self._timed(lambda: sampler.sample(prompts, k, given, seed=0, stops=()), 1)
 
-        first = drawn(1)
-        a_token = max(0.0, drawn(1 + MEASURED_DRAWS) - first) / MEASURED_DRAWS
-        of_rows = (first + (sampled.cap - 1) * a_token) / rows
-        return of_rows * sampled.completions
+        a_draw = max(0.0, drawn(1 + MEASURED_DRAWS) - drawn(1)) / MEASURED_DRAWS / (k * len(prompts))
+        prefilled = sampled.completions / sampled.per_prompt * sampled.prompt_tokens
+        return prefilled * self.forward_token + sampled.completions * sampled.cap * a_draw
 
 
 def _first(groups: Sequence[CompletionGroup], tokens: int) -> list[CompletionGroup]:

@@ -33,12 +33,14 @@ STEPS_LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Sampled:
-    """Completions that a stage draws. prompt_tokens: of a mean prompt. together: rows decoded side by side."""
+    """Completions that a stage draws. prompt_tokens: of a mean prompt. together: rows decoded side by side.
+    per_prompt: completions of one prompt, which is computed once for them."""
 
     completions: int
     cap: int
     together: int
     prompt_tokens: float
+    per_prompt: int = 1
 
     @property
     def batches(self) -> int:
@@ -73,6 +75,8 @@ class StageWork:
     penalty: Sampled | None = None
     reward_calls: int = 0
     judge_calls: int = 0
+    forward_tokens: float = 0.0
+    """Of passes without gradient in all steps: GRPO's reference, KTO's reference point."""
 
 
 def stages_of(recipe: Recipe) -> list[tuple[str, str, TrainingSettings]]:
@@ -135,20 +139,25 @@ def stage_work(
     steps = total_steps(settings, train.count)
     passes = _passes(train.groups, settings, steps)
     penalty = _penalty(settings, steps, train) if isinstance(settings, SFTSettings) else None
+    step_tokens = _step_tokens(passes)
+    # KTO's reference point: completions of other prompts, as many again, by policy and reference.
+    points = int(isinstance(settings, DPOSettings) and "reference_point" in settings.inputs)
+    referenced = (1 + points) * (train.tokens + validation.tokens)
     largest = _largest(passes)
     if penalty is not None and isinstance(settings, SFTSettings) and settings.length_penalty is not None:
         extra = [_sampled_group(g, settings.length_penalty.paths, penalty.cap) for g in train.groups]
         largest = max([largest, *_passes(extra, settings, 1)[0]], key=_tokens)
     return StageWork(
         name, method, settings, train.count, steps,
-        step_tokens=sum(map(_tokens, (p for step in passes for p in step))) / len(passes),
+        step_tokens=step_tokens,
         largest=largest,
         several_passes=penalty is not None or any(len(step) > 1 for step in passes),
         example=passes[0][0],
-        reference_tokens=train.tokens + validation.tokens if _has_reference(settings) else 0.0,
+        reference_tokens=referenced if _has_reference(settings) else 0.0,
         held_tokens=train.tokens + validation.tokens,
         penalty=penalty,
-        **_rhythm(settings, steps, validation.tokens),
+        forward_tokens=points * steps * step_tokens,
+        **_rhythm(settings, steps, (1 + points) * validation.tokens),
     )  # fmt: skip
 
 
@@ -177,6 +186,7 @@ def _grpo_work(
     drawn = prompts if fixed else math.ceil(steps / settings.updates_per_batch) * settings.step_groups
     groups = [_sampled_group(g, k, cap) for g in train.groups]
     passes = _passes(groups, settings, steps)
+    step_tokens = _step_tokens(passes)
     rhythm = _rhythm(settings, steps, validation.tokens if has_pairs else 0.0)
     held_out = min(settings.validation_prompts, validation.count)
     mean_prompt = sum(len(g.prompt) for g in train.groups) / len(train.groups)
@@ -185,16 +195,17 @@ def _grpo_work(
     scored = rhythm["evaluations"] * held_out
     return StageWork(
         name, "grpo", settings, prompts, steps,
-        step_tokens=sum(map(_tokens, (p for step in passes for p in step))) / len(passes),
+        step_tokens=step_tokens,
         largest=_largest(passes),
         several_passes=any(len(step) > 1 for step in passes),
         example=passes[0][0],
         reference_tokens=validation.tokens if has_pairs else 0.0,
         held_tokens=train.tokens + validation.tokens,
-        rollouts=Sampled(drawn * k, cap, together, mean_prompt),
+        rollouts=Sampled(drawn * k, cap, together, mean_prompt, k),
         validation_samples=Sampled(scored, cap, min(size, held_out), mean_prompt) if held_out else None,
         reward_calls=drawn * k + scored,
         judge_calls=scored if judged else 0,
+        forward_tokens=step_tokens * (drawn / settings.step_groups + steps * (settings.kl == "exact")),
         **rhythm,
     )  # fmt: skip
 
@@ -205,7 +216,9 @@ def _penalty(settings: SFTSettings, steps: int, train: Rows) -> Sampled | None:
         return None
     rows = settings.step_groups * given.paths
     mean_prompt = sum(len(g.prompt) for g in train.groups) / len(train.groups)
-    return Sampled(math.ceil(steps / given.interval) * rows, given.max_new_tokens, min(rows, 128), mean_prompt)
+    return Sampled(
+        math.ceil(steps / given.interval) * rows, given.max_new_tokens, min(rows, 128), mean_prompt, given.paths
+    )
 
 
 def _sampled_group(group: CompletionGroup, k: int, cap: int) -> CompletionGroup:
@@ -218,6 +231,10 @@ def _passes(groups: list[CompletionGroup], settings: TrainingSettings, steps: in
     looked = range(min(steps, STEPS_LOOKED_AT))
     drawn = (groups_of_step(groups, step, settings.step_groups, settings.seed) for step in looked)
     return [cut_into_passes(step, settings.token_budget) for step in drawn]
+
+
+def _step_tokens(passes: list[list[Pass]]) -> float:
+    return sum(_tokens(one) for step in passes for one in step) / len(passes)
 
 
 def _largest(passes: list[list[Pass]]) -> Pass:
