@@ -13,7 +13,7 @@ import yaml
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import Record
-from trimtab.data.splits import DataSettings, Splits, split_records
+from trimtab.data.splits import DataSettings, Splits, check_completions, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
@@ -30,13 +30,14 @@ from trimtab.gather import (
     judge_warnings,
 )
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import check_model_source
+from trimtab.models.policy import check_model_source, positions_of
 from trimtab.recipe import Recipe, apply_overrides, data_settings, parse, reward_named
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.settings import RewardSettings, check_rewards, make_reward, without_asking
 from trimtab.rollout import vllm
+from trimtab.rollout.sampler import check_prompts
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.judge import GoldJudge
@@ -141,7 +142,7 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
         splits.test = splits.validation
     if not splits.test:
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
-    chat = _check_needs(recipe, data)
+    chat = _check_needs(recipe, data, splits)
     judge = make_judge(recipe.judge, out)
     runs = [run_seed(recipe_of_seed(recipe, seed), data, splits, out, judge) for seed in wanted]
 
@@ -163,13 +164,21 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
     return results
 
 
-def _check_needs(recipe: Recipe, data: DataSettings) -> ChatFormat:
+def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatFormat:
     """TrimtabError where something is not there that only a later stage or the evaluation asks for: told before
     hours of training, not after. Returns the format that evaluation counts lengths with."""
     if recipe.opponent:
         check_opponent(resolve_model(recipe.opponent), recipe.evaluation)
     if "base" in recipe.methods:
         check_model_source(resolve_model(recipe.model), recipe.evaluation)
+    wanted: list[tuple[type[StageMethod], TrainingSettings]] = []
+    if "dpo" in recipe.methods:
+        wanted.append((DPO, recipe.dpo))
+    if recipe.trains_reward:
+        wanted.append((RewardModelTraining, recipe.reward))
+    for method, settings in wanted:
+        for records in (splits.train, splits.validation):
+            check_completions(records, method.completions_of(settings))
     engines = {recipe.evaluation.decoding.engine}
     if "grpo" in recipe.methods:
         check_rewards(recipe.grpo.rewards)
@@ -178,7 +187,14 @@ def _check_needs(recipe: Recipe, data: DataSettings) -> ChatFormat:
             check_model_source(resolve_model(recipe.reward_model), recipe.reward)
     if "vllm" in engines:
         vllm.check_installed()
-    return ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.evaluation), data)
+    model = resolve_model(recipe.model)
+    chat = ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.evaluation), data)
+    try:
+        prompts = [chat.prompt_ids(record.prompt) for record in splits.test]
+        check_prompts(prompts, recipe.evaluation.decoding.max_new_tokens, positions_of(model, recipe.evaluation))
+    except TrimtabError as error:
+        raise TrimtabError(f"test rows: {error}") from None
+    return chat
 
 
 def run_seed(recipe: Recipe, data: DataSettings, splits: Splits, out: Path, judge: Reward | None) -> SeedRun:

@@ -13,6 +13,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.toy import write_model
+from trimtab.data.splits import UNDESIRABLE
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.recipe import Recipe, apply_overrides, parse
@@ -165,6 +166,40 @@ def test_what_a_later_part_needs_is_asked_for_before_the_first(
     with pytest.raises(TrimtabError, match=message):
         run_study(parse(Recipe, apply_overrides(value, overrides), "test"), tmp_path / "run")
     assert not list((tmp_path / "run").glob("seed-*"))
+
+
+def test_a_prompt_that_is_too_long_is_found_before_training(model: Path, tmp_path: Path) -> None:
+    lines = [{"prompt": "Say" + " a" * n, "chosen": "a b", "rejected": "b"} for n in (1, 2, 600, 3, 4, 5, 6, 7)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = {"train": str(tmp_path / "rows.jsonl"), "test_rows": 4, "validation_rows": 1, "max_length": 64}
+    given = recipe(model, data=data, sandbox=None, opponent=None, judge=None)
+    with pytest.raises(TrimtabError, match=r"test rows: prompt 2 has \d+ tokens; with max_new_tokens=12"):
+        run_study(parse(Recipe, given, "test"), tmp_path / "run")
+    assert not (tmp_path / "run" / "seed-0").exists()
+
+
+def test_a_study_of_labelled_rows(shared_data: Path, model: Path, tmp_path: Path) -> None:
+    """KTO's labels: SFT imitates the desirable half, KTO trains on all; what needs pairs is told first."""
+    every = json.loads((shared_data / "data" / "other_formats" / "kto.json").read_text())
+    rows = [row for row in every if len(str(row["messages"][:-1])) < 400][:60]
+    (tmp_path / "kto.json").write_text(json.dumps(rows))
+    data = {"train": str(tmp_path / "kto.json"), "validation_rows": 12, "test_rows": 8, "max_length": 256}
+    given = recipe(model, data=data, sandbox=None, opponent=None, judge=None)
+    with pytest.raises(TrimtabError, match="a completion with a label"):
+        run_study(parse(Recipe, given, "test"), tmp_path / "pairs")
+    assert not (tmp_path / "pairs" / "seed-0").exists()
+    given["dpo"] = {**given["dpo"], "loss": "kto"}
+    results = run_study(parse(Recipe, given, "test"), tmp_path / "run")
+    assert list(results.methods) == ["base", "sft", "dpo"]
+    counts = {
+        n: json.loads((tmp_path / "run/seed-0/stages" / n / "data.json").read_text())["train"]
+        for n in ("sft", "dpo")
+    }
+    good = sum(row["label"] for row in rows[20:])
+    undesirable = counts["sft"]["dropped"].pop(UNDESIRABLE)
+    assert undesirable == 40 - good > 0
+    assert counts["sft"]["used"] + sum(counts["sft"]["dropped"].values()) == good > 0
+    assert counts["dpo"]["used"] + sum(counts["dpo"]["dropped"].values()) == 40
 
 
 def test_steps_that_were_not_taken_head_the_report(done: tuple[Path, Results], model: Path) -> None:

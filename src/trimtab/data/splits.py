@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -192,15 +191,18 @@ PLACEHOLDER = "."
 def encode_records(
     records: Sequence[Record], chat: Encoder, completions: CompletionsOf
 ) -> tuple[list[CompletionGroup], SplitCounts]:
-    """Records -> completion groups. TrimtabError for labelled completions where pairs or the best are wanted."""
-    if completions not in ("none", "labelled"):
+    """Records -> completion groups. Of labelled completions SFT takes the desirable ones; TrimtabError where pairs
+    are wanted."""
+    if completions in ("pair", "all"):
         _refuse_labels(records)
     groups: list[CompletionGroup] = []
-    dropped: Counter[str] = Counter()
     counts = SplitCounts(rows=len(records))
     seen: set[Any] = set()
     for index, record in enumerate(records):
         row = choose(record, completions)
+        if completions == "first" and row.labels == (False,):
+            _drop(counts, Dropped(UNDESIRABLE, row.origin))
+            continue
         identity = (row.prompt, row.completions)
         counts.duplicates += identity in seen
         seen.add(identity)
@@ -208,26 +210,41 @@ def encode_records(
             counts.equal_scores += 1
         encoded = chat.encode(row, index)
         if isinstance(encoded, Dropped):
-            dropped[encoded.reason] += 1
-            if len(counts.dropped_rows) < 20:
-                counts.dropped_rows.append(f"{encoded.origin}: {encoded.reason}")
+            _drop(counts, encoded)
             continue
         counts.truncated += sum(encoded.truncated)
         groups.append(encoded)
     counts.used = len(groups)
-    counts.dropped = dict(sorted(dropped.items()))
+    counts.dropped = dict(sorted(counts.dropped.items()))
     return groups, counts
 
 
+UNDESIRABLE = "labelled undesirable: nothing to imitate"
+
+
+def _drop(counts: SplitCounts, row: Dropped) -> None:
+    counts.dropped[row.reason] = counts.dropped.get(row.reason, 0) + 1
+    if len(counts.dropped_rows) < 20:
+        counts.dropped_rows.append(f"{row.origin}: {row.reason}")
+
+
+def check_completions(records: Sequence[Record], completions: CompletionsOf) -> None:
+    """TrimtabError where a record lacks the completions that a method trains on."""
+    if completions in ("pair", "all"):
+        _refuse_labels(records)
+    for record in records:
+        choose(record, completions)
+
+
 def _refuse_labels(records: Sequence[Record]) -> None:
-    """An undesirable completion is nothing to imitate, and half of a pair is no pair."""
+    """Half of a pair is no pair."""
     unpaired = [record for record in records if record.is_unpaired]
     if unpaired:
         good = sum(record.labels == (True,) for record in unpaired)
         raise TrimtabError(
             f"{unpaired[0].origin}: a completion with a label (KTO; {good} desirable, {len(unpaired) - good} "
-            "undesirable): only loss kto of preference training can use labels without pairs. Make pairs of what "
-            "shares a prompt with data.pair_labels=true, or give pairs, or completions without 'label'."
+            "undesirable) is no pair: of preference training only loss kto can use it. Make pairs of what shares "
+            "a prompt with data.pair_labels=true, or give pairs."
         )
 
 

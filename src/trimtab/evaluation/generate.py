@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
-from trimtab.errors import TrimtabError
 from trimtab.rollout import vllm
 from trimtab.rollout.sampler import Engine, VLLMSettings, check_prompts, check_temperature
 
@@ -105,12 +104,7 @@ def generate(
     ids = [chat.prompt_ids(prompt) for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
     room = getattr(model.config, "max_position_embeddings", None)
-    longest = len(ids[order[-1]]) if order else 0
-    if room is not None and longest + decoding.max_new_tokens > room:
-        raise TrimtabError(
-            f"prompt {order[-1] + 1} has {longest} tokens; with max_new_tokens={decoding.max_new_tokens} that is "
-            f"more than the model's {room} positions. Leave the prompt out, or lower max_new_tokens."
-        )
+    check_prompts(ids, decoding.max_new_tokens, room)
     if decoding.engine == "vllm":
         rows = _generate_with_vllm(model, ids, decoding, stops)
         progress(len(rows))

@@ -216,6 +216,18 @@ def check_model_source(source: str, trust: TrustSettings | None = None) -> None:
         )
 
 
+def positions_of(source: str, trust: TrustSettings) -> int | None:
+    """How many tokens a model takes, by its config; None where that says nothing of it."""
+    check_model_source(source, trust)
+    name = base_of(source) if is_adapter(source) else source
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust.trust_remote_code)
+    except Exception as error:  # the libraries raise whatever they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrimtabError(f"model {source}: its config cannot be read: {reason}") from error
+    return getattr(config, "max_position_embeddings", None)
+
+
 def load_policy(source: str, settings: ModelSettings | None = None, seed: int | None = None) -> Policy:
     """Loads a causal model in float32 from a folder or a hub name.
 
