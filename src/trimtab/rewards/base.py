@@ -49,3 +49,7 @@ class Reward(ABC):
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """The scores alone."""
         return [one.score for one in self.scored(prompts, completions)]
+
+    def take_metrics(self) -> dict[str, float]:
+        """Numbers of the reward's own for the log, since the last call."""
+        return {}

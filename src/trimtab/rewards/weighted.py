@@ -48,6 +48,10 @@ class WeightedReward(Reward):
                 )
         return [self._sum(row) for row in zip(*found, strict=True)]
 
+    def take_metrics(self) -> dict[str, float]:
+        """Of all parts; where two use one name, the later part's."""
+        return {name: value for reward, _ in self.parts for name, value in reward.take_metrics().items()}
+
     def _sum(self, row: Sequence[Scored]) -> Scored:
         breakdown = {reward.name: one.score for (reward, _), one in zip(self.parts, row, strict=True)}
         missing = [
