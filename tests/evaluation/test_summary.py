@@ -227,6 +227,8 @@ def test_verdict_suspects_length() -> None:
     lc = LengthControlled(value=0.52, ci95=(0.44, 0.6))
     dpo = MethodResult(win_rate=won(0.6, 0.53, 0.67), length_controlled_win_rate=lc)
     assert "its lead may be length" in verdict(two(base, dpo, 0.2, (0.1, 0.3), 0.001))[-1]
+    lc.n = 49  # of so few the ridge alone moves the rate
+    assert "length" not in "".join(verdict(two(base, dpo, 0.2, (0.1, 0.3), 0.001)))
 
 
 def test_warnings() -> None:

@@ -8,6 +8,7 @@ numbers in the results.
 
 from __future__ import annotations
 
+from trimtab.evaluation.length_control import FEW_PROMPTS as FEW_FOR_LENGTHS
 from trimtab.evaluation.parting import STAGE, evaluations, parting, sentence
 from trimtab.evaluation.results import (
     Comparison,
@@ -186,6 +187,8 @@ def _length_sentence(method: str, m: MethodResult) -> str | None:
     w, lc = m.win_rate, m.length_controlled_win_rate
     if w is None or w.ties_half is None or w.ci95 is None or lc is None:
         return None
+    if lc.n is not None and lc.n < FEW_FOR_LENGTHS:
+        return None  # the ridge moves a rate of few prompts by more than lengths do
     drop = w.ties_half - lc.value
     ci = f" (95 % interval {interval_text(lc.ci95)} %)" if lc.ci95 else ""
     numbers = f"from {percent(w.ties_half)} to {percent(lc.value)}{ci}"

@@ -126,6 +126,8 @@ class Engine:
                     kv_cache_memory_bytes=None if cache is None else int(cache * GIB),
                     distributed_executor_backend="uni",
                     enable_prefix_caching=True,
+                    # Beam search runs what follows a beam's last whole block again for every token.
+                    **({"block_size": 32} if on_cpu else {}),
                 )
         except Exception as error:  # vLLM raises whatever it likes
             raise _cannot(f"serve this model ({model.config.model_type}, {dtype})", error) from error
