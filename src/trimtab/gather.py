@@ -50,6 +50,11 @@ class SeedRun:
     def done(self) -> dict[str, Any]:
         return {name: _read_json(folder / "done.json") for name, folder in self.stages().items()}
 
+    def drawn(self) -> dict[str, Any]:
+        """What each round of online_dpo drew, by the round's stage."""
+        files = sorted((self.folder / "stages").glob(f"{NAME}-*{PAIRS}/done.json"))
+        return {file.parent.name.removesuffix(PAIRS): _read_json(file) for file in files}
+
 
 def environment(seed: int, seeds: Sequence[int] = ()) -> dict[str, Any]:
     return {
@@ -135,9 +140,8 @@ def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:
             seconds[name] = (seconds.get(name) or 0.0) + value["seconds"]
             peaks = [p for p in (memory.get(name), value["peak_memory_bytes"]) if p is not None]
             memory[name] = max(peaks, default=None)
-        for file in sorted((run.folder / "stages").glob(f"{NAME}-*{PAIRS}/done.json")):
-            key, drawn = f"samples of {file.parent.name.removesuffix(PAIRS)}", _read_json(file)
-            spent = drawn["sampling_seconds"] + drawn["scoring_seconds"]
+        for name, drawn in run.drawn().items():
+            key, spent = f"samples of {name}", drawn["sampling_seconds"] + drawn["scoring_seconds"]
             seconds[key] = (seconds.get(key) or 0.0) + spent
         for file in sorted((run.folder / "evaluation").glob("*/measures.json")):
             measured = Measured.model_validate_json(file.read_text(encoding="utf-8"))
@@ -212,6 +216,10 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
                 found.append(
                     f"{who}: {skipped} steps with a broken loss or gradient were not taken (skipped.jsonl)."
                 )
+        for name, drawn in run.drawn().items():
+            if 2 * drawn["pairs"] < drawn["prompts"]:
+                why = ", ".join(f"{reason}: {count}" for reason, count in drawn["unpaired"].items())
+                found.append(f"{name}: {drawn['pairs']} of {drawn['prompts']} prompts gave a pair ({why}).")
     return found
 
 

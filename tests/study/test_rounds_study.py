@@ -143,6 +143,6 @@ def test_the_policy_itself_judges_only_in_rounds(model: Path) -> None:
         parse(Recipe, recipe(model, methods=["sft", "grpo"], grpo={"rewards": own}), "test")
     with pytest.raises(TrimtabError, match="no policy can judge itself"):
         parse(Recipe, recipe(model, judge="yes_no"), "test")
+    other = {"sandbox": None, "data": {"train": "x"}, "judge": None, "opponent": None}
     with pytest.raises(TrimtabError, match="knows the sandbox's world only"):
-        other = {"sandbox": None, "data": {"train": "x"}, "judge": None, "opponent": None}
         parse(Recipe, recipe(model, online_dpo={"rewards": [{"kind": "gold"}]}, **other), "test")

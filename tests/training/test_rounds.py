@@ -25,8 +25,9 @@ from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training import rounds
 from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.metrics import read_metrics
-from trimtab.training.online_dpo import OnlineDPOSettings, SampledFormat, round_folders
+from trimtab.training.online_dpo import OnlineDPOSettings, round_folders
 from trimtab.training.rounds import run_rounds
+from trimtab.training.sampled_rows import SampledFormat
 from trimtab.training.schedule import data_order
 from trimtab.training.stage import run_stage
 

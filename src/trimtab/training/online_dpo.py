@@ -3,8 +3,6 @@
 Sample, score, pair, train, and again from the model that came of it: iterated DPO (as in Xu et al. 2023, arXiv
 2312.16682), SPPO (Wu et al. 2024, arXiv 2405.00675) with loss sppo_estimated, and self-labelled DPO (Garg et al.
 2025, arXiv 2502.16182) with a reward of kind yes_no.
-Where we depart: a sample is trained on as the tokens that were drawn, and not as its text, tokenized again; one
-that was cut at the cap has no end of turn to learn.
 """
 
 from __future__ import annotations
@@ -14,14 +12,12 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from trimtab.data.chat import ChatFormat, Dropped, make_group
-from trimtab.data.groups import CompletionGroup
-from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings
 from trimtab.rewards.settings import RewardSettings
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.pairing import Pairing
+from trimtab.training.sampled_rows import SampledFormat
 
 NAME = "online_dpo"
 
@@ -64,27 +60,13 @@ class OnlineDPOSettings(DPOSettings):
         return "chosen_win_rates" in self.inputs
 
 
-class SampledFormat(ChatFormat):
-    """Rows that hold the tokens that were drawn: these are trained on, nothing added and nothing cut.
-
-    Other rows, such as validation pairs, are rendered as ever.
-    """
-
-    def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
-        sampled = record.columns.get("sampled")
-        if sampled is None:
-            return super().encode(record, index)
-        rows = [sampled["chosen"], sampled["rejected"]]
-        return make_group(record, index, sampled["prompt"], rows, sampled["cut"])
-
-
 class OnlineDPO(DPO):
-    """One round's stage: DPO on pairs that were sampled."""
+    """One round's stage: DPO on pairs that were sampled, token by token as they were drawn."""
 
     version = 1
 
     @classmethod
-    def text_format(cls, tokenizer: Any, data: DataSettings) -> ChatFormat:
+    def text_format(cls, tokenizer: Any, data: DataSettings) -> SampledFormat:
         return SampledFormat(tokenizer, data)
 
 

@@ -27,21 +27,20 @@ from accelerate import Accelerator, PartialState
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.models.policy import check_model_source, load_policy, trusting
-from trimtab.rewards.base import Prompt, Reward
+from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
-from trimtab.rollout.sampler import Sample
-from trimtab.training.checkpoint import sync, write_json
+from trimtab.training.checkpoint import write_json
 from trimtab.training.grpo import make_sampler
 from trimtab.training.loop import make_accelerator
 from trimtab.training.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
 from trimtab.training.pairing import Pair, pair_of
 from trimtab.training.progress import console
 from trimtab.training.rollouts import score_samples
+from trimtab.training.sampled_rows import held_out_row, keep, kept, pair_row, write_rows, write_text
 from trimtab.training.schedule import groups_of_step
 from trimtab.training.stage import check_vocabulary, claim, inputs_key, run_stage, settle, stage_inputs
 
@@ -195,7 +194,7 @@ class Round:
                     [group.prompt for group in chunks[chunk]], settings.samples, settings.sampling,
                     seed=int(seeds.generate_state(1)[0]), stops=stops,
                 )  # fmt: skip
-            rows = [[_kept(sample) for sample in several] for several in drawn]
+            rows = [[keep(sample) for sample in several] for several in drawn]
             self._write(chunk, {"sampling_seconds": time.monotonic() - started, "prompts": rows})
 
     def _score(self, chat: ChatFormat, chunks: Sequence[list[CompletionGroup]], mine: range) -> None:
@@ -205,17 +204,17 @@ class Round:
             if "scoring_seconds" in found:
                 continue
             started = time.monotonic()
-            samples = [[_sample(kept) for kept in several] for several in found["prompts"]]
+            samples = [[kept(one) for one in several] for several in found["prompts"]]
             scorings = score_samples(self.reward, chat, chunks[chunk], samples, self.splits.train)
             for several, scoring in zip(found["prompts"], scorings, strict=True):
-                for kept, text, one in zip(several, scoring.texts, scoring.scored, strict=True):
-                    kept |= {"text": text, "score": one.score}
-                    kept |= {"reason": one.reason} if one.reason else {}
-                    kept |= {"parts": dict(one.breakdown)} if one.breakdown else {}
+                for sample, text, one in zip(several, scoring.texts, scoring.scored, strict=True):
+                    sample |= {"text": text, "score": one.score}
+                    sample |= {"reason": one.reason} if one.reason else {}
+                    sample |= {"parts": dict(one.breakdown)} if one.breakdown else {}
             self._write(chunk, found | {"scoring_seconds": time.monotonic() - started})
 
     def _write(self, chunk: int, value: Mapping[str, Any]) -> None:
-        _write_text(self._file(chunk), json.dumps(value, ensure_ascii=False, default=str))
+        write_text(self._file(chunk), json.dumps(value, ensure_ascii=False, default=str))
 
     # ---- pairs
 
@@ -229,7 +228,8 @@ class Round:
             rng = np.random.default_rng([self.settings.seed, self.number, place, REJECTS])
             pair = pair_of([sample["score"] for sample in samples], self.settings.pairing, rng)
             if isinstance(pair, Pair):
-                rows.append(self._row(group, samples, pair))
+                prompt = self.splits.train[group.index].prompt
+                rows.append(pair_row(prompt, group.prompt, samples, pair, self.settings.reads_win_rates))
             else:
                 unpaired[pair] += 1
         every = [sample for samples in several for sample in samples]
@@ -242,9 +242,11 @@ class Round:
             )
         if not main:
             return
-        _write_rows(self.folder / "pairs.jsonl", rows)
-        if self.splits.validation and all(record.is_pair for record in self.splits.validation):
-            _write_rows(self.folder / "validation.jsonl", [self._held_out(r) for r in self.splits.validation])
+        write_rows(self.folder / "pairs.jsonl", rows)
+        held_out = self.splits.validation
+        if held_out and all(record.is_pair for record in held_out):
+            known = [held_out_row(record, self.settings.reads_win_rates) for record in held_out]
+            write_rows(self.folder / "validation.jsonl", known)
         scores = [sample["score"] for sample in every if sample["score"] is not None]
         counts = {
             "prompts": len(groups),
@@ -264,58 +266,3 @@ class Round:
             f"{counts['mean_reward']:.3f}, {counts['mean_tokens']:.0f} tokens",
             highlight=False,
         )
-
-    def _row(self, group: CompletionGroup, samples: Sequence[Mapping[str, Any]], pair: Pair) -> dict[str, Any]:
-        """A row of pairs.jsonl. sampled: the tokens as they were drawn, which is what the round trains on."""
-        chosen, rejected = samples[pair.chosen], samples[pair.rejected]
-        rewards = (chosen["score"], rejected["score"])
-        scores = pair.win_rates if self.settings.reads_win_rates else rewards
-        return {
-            "prompt": _as_json(self.splits.train[group.index].prompt),
-            "chosen": chosen["text"],
-            "rejected": rejected["text"],
-            "score_chosen": scores[0],
-            "score_rejected": scores[1],
-            "rewards": rewards,
-            "win_rates": pair.win_rates,
-            "sampled": {
-                "prompt": group.prompt,
-                "chosen": chosen["tokens"],
-                "rejected": rejected["tokens"],
-                "cut": [chosen["finish"] == "cap", rejected["finish"] == "cap"],
-            },
-        }
-
-    def _held_out(self, record: Record) -> dict[str, Any]:
-        """A row of validation.jsonl. Who won is known there: win rates are 1 and 0."""
-        row = {
-            "prompt": _as_json(record.prompt),
-            "chosen": record.completions[0],
-            "rejected": record.completions[-1],
-        }
-        return row | ({"score_chosen": 1.0, "score_rejected": 0.0} if self.settings.reads_win_rates else {})
-
-
-def _kept(sample: Sample) -> dict[str, Any]:
-    return {"tokens": sample.tokens, "finish": sample.finish, "temperature": sample.temperature}
-
-
-def _sample(kept: Mapping[str, Any]) -> Sample:
-    """Its log-probabilities are not kept: the reference's pass has them."""
-    return Sample(tuple(kept["tokens"]), (), (), kept["finish"], kept["temperature"])
-
-
-def _as_json(prompt: Prompt) -> Any:
-    return prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt]
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    _write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Atomically: under its own name a file is whole."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    sync(aside)
-    aside.replace(path)
