@@ -2,7 +2,7 @@
 
     python benchmarks/online_rounds.py OUT
 
-Three rounds of 300 prompts × 4 samples, each pair trained on once, against 900 of the data's pairs in one pass.
+Three rounds of 200 prompts × 4 samples, each pair trained on once, against 600 of the data's pairs in one pass.
 All keep their last weights. 600 test prompts that no report uses, as decoded and judged in sandbox_sweeps.py.
 Seconds are of the processor; what is done is kept.
 """
@@ -24,7 +24,7 @@ from trimtab.sandbox.judge import GoldJudge
 from trimtab.training.online_dpo import OnlineDPOSettings
 from trimtab.training.rounds import run_rounds
 
-ROUNDS, PROMPTS = 3, 300
+ROUNDS, PROMPTS = 3, 200
 RATE: dict[str, Any] = {"learning_rate": 1e-4}
 ONLINE: dict[str, dict[str, Any]] = {
     "online DPO, proxy": {"beta": 0.2, "rewards": [{"kind": "trained"}]},
@@ -56,7 +56,7 @@ def agreement(source: Path, rows: int | None = None) -> str:
     return f"{right / len(records):.2f}"
 
 
-def line(sweep: Sweep, name: str, model: Path, known: dict[str, str], seconds: str) -> dict[str, str]:
+def line(sweep: Sweep, name: str, model: Path, seconds: str) -> dict[str, str]:
     """A row of the table. Its difference is to the SFT model over the same prompts, with a 95 % interval."""
     found, sft = sweep.row(name, model), sweep.sft()
     ours, theirs = ([s.score for s in sweep.outputs(*of).scores] for of in ((name, str(model)), ("SFT", sft)))
@@ -65,27 +65,29 @@ def line(sweep: Sweep, name: str, model: Path, known: dict[str, str], seconds: s
     shown = {"gold − SFT's": f"{apart.difference:+.2f} [{low:+.2f}, {high:+.2f}]" if name != "SFT" else "–"}
     rest = {key: found[key] for key in ("correctness", "tokens", "ended")}
     judged = {"win rate": found["win rate"], "gold": found["gold"]}
-    return {"method": name} | known | judged | shown | rest | {"CPU s": seconds}
+    return {"method": name} | judged | shown | rest | {"CPU s": seconds}
 
 
 def main(out: Path) -> None:
     sweep, pairs = Sweep(out, 600), ROUNDS * PROMPTS
     sft = Path(sweep.sft())
-    rows = [line(sweep, "SFT", sft, {"pairs": "–", "right by gold": "–"}, "–")]
+    rows = [line(sweep, "SFT", sft, "–")]
     folder = sweep.stage("dpo", "offline", str(sft), sweep.data(pairs), beta=0.2, **RATE, **LAST)
-    known = {"pairs": str(pairs), "right by gold": agreement(out / "data" / "train.jsonl", pairs)}
-    rows.append(line(sweep, "DPO on the data's pairs", folder / "best", known, cost(folder)))
+    rows.append(line(sweep, "DPO on the data's pairs", folder / "best", cost(folder)))
     proxy: dict[str, Reward] = {"trained": sweep.proxy()}
+    drawn = []
     for name, given in ONLINE.items():
         folder = rounds(sweep, name, proxy, given)
+        rows.append(line(sweep, name, folder / f"online_dpo-{ROUNDS}" / "best", cost(folder)))
         for number in range(1, ROUNDS + 1):
-            drawn = folder / f"online_dpo-{number}-pairs"
-            counts = json.loads((drawn / "done.json").read_text())
-            known = {"pairs": str(counts["pairs"]), "right by gold": agreement(drawn / "pairs.jsonl")}
-            seconds = cost(folder) if number == ROUNDS else "–"
-            title = f"{name}, round {number}"
-            rows.append(line(sweep, title, folder / f"online_dpo-{number}" / "best", known, seconds))
+            place = folder / f"online_dpo-{number}-pairs"
+            counts = json.loads((place / "done.json").read_text())
+            means = {"mean reward": f"{counts['mean_reward']:.2f}", "mean tokens": f"{counts['mean_tokens']:.1f}"}
+            right = {"pairs": str(counts["pairs"]), "right by gold": agreement(place / "pairs.jsonl")}
+            drawn.append({"method": name, "round": str(number)} | right | means)
     table(rows)
+    print(f"\nThe data's own pairs, right by gold: {agreement(out / 'data' / 'train.jsonl', pairs)}\n")
+    table(drawn)
     for kind, name in (("sft", "start"), ("reward", "proxy")):
         print(f"{kind}: {cost(out / kind / name)} CPU s")
 

@@ -27,7 +27,7 @@ COUNTING = """
 def scores(prompts, completions, **columns):
     with open({path!r}, "a") as file:
         file.write("x" * len(completions))
-    return [float(len(text)) for text in completions]
+    return [float(len(text if isinstance(text, str) else text[-1]["content"])) for text in completions]
 """
 STAGE = {"batch_size": 3, "max_steps": 5, "evaluation_interval": 2, "logging_interval": 1, "token_budget": 256}
 

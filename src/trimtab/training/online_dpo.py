@@ -44,6 +44,8 @@ class OnlineDPOSettings(DPOSettings):
 
     @model_validator(mode="after")
     def _of_pairs(self) -> OnlineDPOSettings:
+        if not any(self.sampling.temperatures):
+            raise ValueError("samples at temperature 0 are all the same, and no pair: raise sampling.temperatures")
         if set(self.weights) == {"sft"}:
             raise ValueError("loss 'sft' alone looks at no rejected completion: it needs no pairs")
         return self
