@@ -25,7 +25,7 @@ from trimtab.training.online_dpo import OnlineDPOSettings
 from trimtab.training.rounds import run_rounds
 
 ROUNDS, PROMPTS = 3, 200
-RATE: dict[str, Any] = {"learning_rate": 1e-4}
+RATE: dict[str, Any] = {"learning_rate": 1e-4, "evaluation_interval": 1000}
 ONLINE: dict[str, dict[str, Any]] = {
     "online DPO, proxy": {"beta": 0.2, "rewards": [{"kind": "trained"}]},
     "SPPO, proxy": {"loss": "sppo_estimated", "beta": 0.1, "rewards": [{"kind": "trained"}]},

@@ -7,9 +7,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trimtab.data.groups import CompletionGroup, pack
+from trimtab.training.dpo import loss_inputs
 from trimtab.training.pairing import Pair, pair_of, win_rates
 
 
@@ -72,3 +75,15 @@ def test_win_rates_are_against_a_completion_drawn_from_all(scores: list[float]) 
         assert rate == pytest.approx(sum(wins) / len(scores), abs=1e-12)
     order = sorted(range(len(scores)), key=lambda i: scores[i])
     assert [found[i] for i in order] == sorted(found)
+
+
+def test_a_loss_is_given_the_rates_of_chosen_and_rejected() -> None:
+    """The first completion's and the last one's, whatever lies between."""
+    groups = [
+        CompletionGroup((1,), ((2,), (3, 4)), scores=(0.9, 0.2)),
+        CompletionGroup((1, 5), ((2,), (3,), (4,)), scores=(0.7, 0.5, 0.1)),
+    ]
+    batch = pack(groups)
+    found = loss_inputs(batch, torch.zeros(len(batch.target)), None)
+    assert found["chosen_win_rates"].tolist() == pytest.approx([0.9, 0.7])
+    assert found["rejected_win_rates"].tolist() == pytest.approx([0.2, 0.1])
