@@ -56,9 +56,10 @@ LAST: dict[str, Any] = {"best_metric": "step", "best_is": "highest"}
 class Sweep:
     """Data, opponent and runs below one folder."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, test_rows: int = 400) -> None:
         self.out = out
-        for split, rows, seed in (("train", 3000, SEED), ("validation", 300, SEED), ("test", 400, TEST_SEED)):
+        sizes = (("train", 3000, SEED), ("validation", 300, SEED), ("test", test_rows, TEST_SEED))
+        for split, rows, seed in sizes:
             path = out / "data" / f"{split}.jsonl"
             if not path.is_file():
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ class Sweep:
         self.judge, self.base = GoldJudge(), str(starter("base"))
         self.test = split_records(self.data()).test
         self.chosen = chosen_lengths(ChatFormat(load_tokenizer(self.base), self.data()), self.test)
-        self.opponent = self._outputs("opponent", str(starter("instruct")))
+        self.opponent = self.outputs("opponent", str(starter("instruct")))
 
     def data(self, rows: int | None = None) -> DataSettings:
         where = {name: str(self.out / "data" / f"{name}.jsonl") for name in ("train", "validation", "test")}
@@ -84,14 +85,14 @@ class Sweep:
             (folder / "cost.json").write_text(json.dumps({"cpu_seconds": time.process_time() - started}))
         return folder
 
-    def _outputs(self, name: str, model: str) -> Any:
+    def outputs(self, name: str, model: str) -> Any:
         place = self.out / "evaluation" / name
         hashed = hash_source(model)
         return measure(name, model, hashed, self.test, [], DECODING, self.data(), self.judge, place)
 
     def row(self, name: str, model: Path | str) -> dict[str, str]:
         """Mean ± standard error over the prompts."""
-        found = self._outputs(name.replace("/", "_"), str(model))
+        found = self.outputs(name.replace("/", "_"), str(model))
         scores = [score.score for score in found.scores]
         theirs = [score.score for score in self.opponent.scores]
         wins = [(a > b) + 0.5 * (a == b) for a, b in zip(scores, theirs, strict=True)]

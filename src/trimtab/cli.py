@@ -27,7 +27,7 @@ SMALLER = (
 
 SCORERS = (
     "file.py:function, a classifier's folder, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, "
-    "or gold (the sandbox's)"
+    "yes_no:FOLDER, or gold (the sandbox's)"
 )
 
 
@@ -133,6 +133,20 @@ def reward(
 ) -> None:
     """A reward model from preference pairs (Bradley-Terry)."""
     _train("reward", model, data, out, validation, tokenizer, settings)
+
+
+@app.command("online-dpo")
+def online_dpo(
+    model: Model,
+    data: Data,
+    out: Out,
+    rewards: Rewards = None,
+    validation: Validation = None,
+    tokenizer: Tokenizer = None,
+    settings: Set = None,
+) -> None:
+    """Rounds of sampling, scoring and preference training; --reward yes_no: the model itself scores."""
+    _train("online_dpo", model, data, out, validation, tokenizer, settings, rewards)
 
 
 @app.command()

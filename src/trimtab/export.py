@@ -14,6 +14,8 @@ from trimtab.evaluation.results import Results
 from trimtab.report.card import results_section
 from trimtab.training.card import CARD, stage_card
 from trimtab.training.checkpoint import write_directory
+from trimtab.training.online_dpo import NAME, round_folders
+from trimtab.training.rounds import PAIRS
 
 NEEDED = ("config.json", "tokenizer_config.json")
 
@@ -36,7 +38,7 @@ def export_model(folder: Path, out: Path, method: str | None = None, seed: int |
         raise TrimtabError(f"{best}: lacks {', '.join(missing)}; it is no whole model. Train the stage again.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrimtabError(f"{out}: is not empty. Choose another --out.")
-    card = stage_card(stage, results=_results(study, stage.name) if study else "")
+    card = stage_card(stage, results=_results(study, _method_of(stage)) if study else "")
 
     def write(target: Path) -> None:
         for file in sorted(best.iterdir()):
@@ -50,9 +52,10 @@ def export_model(folder: Path, out: Path, method: str | None = None, seed: int |
 
 def write_cards(results: Results, stages: Mapping[str, Path]) -> None:
     """Puts a study's results into the cards of its models. No stage's hash depends on a card."""
-    for name, stage in stages.items():
+    for stage in stages.values():
         if (stage / "best").is_dir():
-            card, file = stage_card(stage, results=results_section(results, name)), stage / "best" / CARD
+            section, file = results_section(results, _method_of(stage)), stage / "best" / CARD
+            card = stage_card(stage, results=section)
             if not file.is_file() or file.read_text(encoding="utf-8") != card:
                 aside = file.with_name(f".{CARD}.part")
                 aside.write_text(card, encoding="utf-8")
@@ -80,9 +83,18 @@ def _stage_of(folder: Path, method: str | None, seed: int | None) -> tuple[Path,
     if len(chosen) != 1:
         known = ", ".join(path.name.removeprefix("seed-") for path in seeds)
         raise TrimtabError(f"{folder}: name one training seed with --seed. It has: {known}.")
-    trained = sorted(path.name for path in (chosen[0] / "stages").glob("*") if path.is_dir())
+    stages = chosen[0] / "stages"
+    found = [path for path in sorted(stages.glob("*")) if path.is_dir() and not path.name.endswith(PAIRS)]
+    trained = {path.name: path for path in found}
+    if rounds := round_folders(stages):
+        trained[NAME] = rounds[-1]
     if method not in trained:
         raise TrimtabError(
             f"{folder}: name a trained method with --method. It has: {', '.join(trained) or 'none'}."
         )
-    return chosen[0] / "stages" / str(method), folder
+    return trained[str(method)], folder
+
+
+def _method_of(stage: Path) -> str:
+    """The method whose model a stage holds. Of the rounds of online_dpo only the last was evaluated."""
+    return NAME if stage in round_folders(stage.parent)[-1:] else stage.name

@@ -25,9 +25,11 @@ from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings import RewardSettings
 from trimtab.training.metrics import read_metrics
+from trimtab.training.online_dpo import NAME, round_folders
+from trimtab.training.rounds import PAIRS
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu", "statsmodels")
-STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "grpo")
+STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "online_dpo", "grpo")
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,18 @@ class SeedRun:
     outputs: Sequence[MethodOutputs]
 
     def stages(self) -> dict[str, Path]:
-        return {name: path for name in STAGE_ORDER if (path := self.folder / "stages" / name).is_dir()}
+        """Of online_dpo every round."""
+        folder = self.folder / "stages"
+        places = [p for name in STAGE_ORDER for p in (round_folders(folder) if name == NAME else [folder / name])]
+        return {path.name: path for path in places if path.is_dir()}
 
     def done(self) -> dict[str, Any]:
         return {name: _read_json(folder / "done.json") for name, folder in self.stages().items()}
+
+    def drawn(self) -> dict[str, Any]:
+        """What each round of online_dpo drew, by the round's stage."""
+        files = sorted((self.folder / "stages").glob(f"{NAME}-*{PAIRS}/done.json"))
+        return {file.parent.name.removesuffix(PAIRS): _read_json(file) for file in files}
 
 
 def environment(seed: int, seeds: Sequence[int] = ()) -> dict[str, Any]:
@@ -91,22 +101,28 @@ def gather(
 
 
 def _training_reward(recipe: Recipe) -> str | None:
-    """What GRPO optimises, in words; the judge's own where it is the judge."""
-    if "grpo" not in recipe.methods:
-        return None
+    """What is optimised, in words; of several methods each by its own, where they differ."""
+    found = {method: _reward_words(recipe, rewards) for method, rewards in recipe.rewarded.items()}
+    if len(set(found.values())) <= 1:
+        return next(iter(found.values()), None)
+    return "; ".join(f"{method}: {words}" for method, words in found.items())
+
+
+def _reward_words(recipe: Recipe, rewards: Sequence[RewardSettings]) -> str:
+    """A sum of rewards; the judge's own words where it is the judge."""
     parts = []
-    for one in recipe.grpo.rewards:
+    for one in rewards:
         text = recipe.judge.words() if recipe.judge and one.identity == recipe.judge.identity else one.words()
         parts.append(text if one.weight == 1 else f"{one.weight:g} × {text}")
     return " + ".join(parts)
 
 
 def judged_by_a_part(recipe: Recipe) -> bool:
-    """Whether the judge is some of what GRPO optimises, but not all of it."""
+    """Whether the judge is some of what is optimised, but not all of it."""
     judge = recipe.judge
-    if judge is None or "grpo" not in recipe.methods or _training_reward(recipe) == judge.words():
+    if judge is None or _training_reward(recipe) == judge.words():
         return False
-    return any(one.identity == judge.identity for one in recipe.grpo.rewards)
+    return any(one.identity == judge.identity for rewards in recipe.rewarded.values() for one in rewards)
 
 
 def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:
@@ -124,6 +140,9 @@ def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:
             seconds[name] = (seconds.get(name) or 0.0) + value["seconds"]
             peaks = [p for p in (memory.get(name), value["peak_memory_bytes"]) if p is not None]
             memory[name] = max(peaks, default=None)
+        for name, drawn in run.drawn().items():
+            key, spent = f"samples of {name}", drawn["sampling_seconds"] + drawn["scoring_seconds"]
+            seconds[key] = (seconds.get(key) or 0.0) + spent
         for file in sorted((run.folder / "evaluation").glob("*/measures.json")):
             measured = Measured.model_validate_json(file.read_text(encoding="utf-8"))
             key = f"evaluation of {file.parent.name}"
@@ -197,6 +216,10 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
                 found.append(
                     f"{who}: {skipped} steps with a broken loss or gradient were not taken (skipped.jsonl)."
                 )
+        for name, drawn in run.drawn().items():
+            if 2 * drawn["pairs"] < drawn["prompts"]:
+                why = ", ".join(f"{reason}: {count}" for reason, count in drawn["unpaired"].items())
+                found.append(f"{name}: {drawn['pairs']} of {drawn['prompts']} prompts gave a pair ({why}).")
     return found
 
 

@@ -17,11 +17,12 @@ from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.rewards.settings import RewardSettings
 from trimtab.training.dpo import DPOSettings
 from trimtab.training.grpo import GRPOSettings
+from trimtab.training.online_dpo import OnlineDPOSettings
 from trimtab.training.reward import RewardModelSettings
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import LengthPenaltySettings, SFTSettings
 
-MethodName = Literal["base", "sft", "sft_length", "dpo", "grpo"]
+MethodName = Literal["base", "sft", "sft_length", "dpo", "online_dpo", "grpo"]
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -65,6 +66,7 @@ class Recipe(BaseModel):
     """Of the reward model that the study trains for a reward of kind 'trained'."""
     reward_model: str | None = None
     """What that reward model starts from; None: the SFT model."""
+    online_dpo: OnlineDPOSettings = OnlineDPOSettings()
     grpo: GRPOSettings = GRPOSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
@@ -86,12 +88,16 @@ class Recipe(BaseModel):
             raise ValueError("'judge' and 'opponent' go together: a win rate needs both")
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ValueError("'methods' must name at least one method, and none twice")
-        if "grpo" in self.methods:
-            if not self.grpo.rewards:
-                raise ValueError("method 'grpo' needs a reward: grpo.rewards, such as [{kind: trained}]")
-            if self.sandbox is None and any(r.kind == "gold" for r in self.grpo.rewards):
+        for method, rewards in self.rewarded.items():
+            if not rewards:
+                raise ValueError(f"method '{method}' needs a reward: {method}.rewards, such as [{{kind: trained}}]")
+            if self.sandbox is None and any(r.kind == "gold" for r in rewards):
                 raise ValueError("a reward of kind 'gold' knows the sandbox's world only")
-        for stage in (self.sft, self.sft_length, self.dpo, self.reward, self.grpo):
+            if method == "grpo" and any(r.asks_policy for r in rewards):
+                raise ValueError(
+                    "grpo's reward of kind 'yes_no' needs a model: only online_dpo asks the policy itself"
+                )
+        for stage in (self.sft, self.sft_length, self.dpo, self.reward, self.online_dpo, self.grpo):
             if stage is not None and "seed" not in stage.model_fields_set:
                 stage.seed = self.seed
         return self
@@ -103,8 +109,14 @@ class Recipe(BaseModel):
         return found.model_copy(update={"length_penalty": found.length_penalty or LengthPenaltySettings()})
 
     @property
+    def rewarded(self) -> dict[str, tuple[RewardSettings, ...]]:
+        """The methods that a reward drives, each with what it optimises."""
+        known = {"online_dpo": self.online_dpo.rewards, "grpo": self.grpo.rewards}
+        return {name: rewards for name, rewards in known.items() if name in self.methods}
+
+    @property
     def trains_reward(self) -> bool:
-        return "grpo" in self.methods and any(r.kind == "trained" for r in self.grpo.rewards)
+        return any(r.kind == "trained" for rewards in self.rewarded.values() for r in rewards)
 
 
 def seeds_named(text: str) -> list[int]:
@@ -122,6 +134,7 @@ STAGES: dict[str, type[TrainingSettings]] = {
     "sft": SFTSettings,
     "dpo": DPOSettings,
     "reward": RewardModelSettings,
+    "online_dpo": OnlineDPOSettings,
     "grpo": GRPOSettings,
 }
 
@@ -131,7 +144,7 @@ def stage_settings(
 ) -> tuple[TrainingSettings, DataSettings]:
     """The settings of one stage run by itself: `beta=0.2` is the method's, `data.max_length=512` the data's.
 
-    rewards: GRPO's, by their short names (see `reward_named`).
+    rewards: of a method that has some, by their short names (see `reward_named`).
     """
     value = apply_overrides({}, overrides)
     rows = data_settings(data, validation, value.pop("data", {}))
@@ -145,18 +158,20 @@ def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:
     if judge.kind == "gold" and not in_sandbox:
         raise ValueError("judge 'gold' knows the sandbox's world only; leave it out for your own data")
     if judge.kind == "trained":
-        raise ValueError("the judge can't be the reward model that the study trains: it is what GRPO optimises")
+        raise ValueError("the judge can't be the reward model that the study trains: it is what is optimised")
+    if judge.asks_policy:
+        raise ValueError("a judge of kind 'yes_no' needs a model: no policy can judge itself")
     if judge.weight != 1:
         raise ValueError("a judge has no weight: win rates compare its scores with each other")
 
 
 def reward_named(name: str) -> RewardSettings:
-    """A reward by its short name: gold, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, file.py:function, or
-    a classifier's folder or hub name."""
+    """A reward by its short name: gold, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, yes_no:FOLDER, yes_no
+    (the policy itself), file.py:function, or a classifier's folder or hub name."""
     kind, _, rest = name.partition(":")
-    if name in ("gold", "nemotron"):
+    if name in ("gold", "nemotron", "yes_no"):
         return RewardSettings(kind=cast(Any, name))
-    if kind == "nemotron_local":
+    if kind in ("nemotron_local", "yes_no"):
         return parse(RewardSettings, {"kind": kind, "model": rest}, f"reward {name}")
     if kind == "vllm":
         model, _, url = rest.rpartition("@")
@@ -168,7 +183,8 @@ def reward_named(name: str) -> RewardSettings:
     if "/" not in name and not Path(name).is_dir():
         raise TrimtabError(
             f"reward {name!r}: no such folder, nor a name of a reward. Known: gold, nemotron, "
-            "nemotron_local:FOLDER, vllm:MODEL@URL, file.py:function, and a classifier's folder or hub name (A/B)."
+            "nemotron_local:FOLDER, vllm:MODEL@URL, yes_no:FOLDER, file.py:function, and a classifier's "
+            "folder or hub name (A/B)."
         )
     return RewardSettings(kind="classifier", model=name)
 

@@ -45,15 +45,23 @@ from trimtab.sandbox.starters import starter
 from trimtab.training.checkpoint import write_json
 from trimtab.training.dpo import DPO
 from trimtab.training.grpo import GRPO, GRPOSettings
+from trimtab.training.online_dpo import OnlineDPO, OnlineDPOSettings
 from trimtab.training.progress import console
 from trimtab.training.reward import RewardModelTraining
+from trimtab.training.rounds import run_rounds
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import SFT
 from trimtab.training.stage import StageMethod, difference, run_stage
 
 SCORES = Path("cache") / "scores.sqlite"
 """Of remote rewards, in a study's folder or an evaluation's."""
-METHODS: dict[str, type[StageMethod]] = {"sft": SFT, "dpo": DPO, "reward": RewardModelTraining, "grpo": GRPO}
+METHODS: dict[str, type[StageMethod]] = {
+    "sft": SFT,
+    "dpo": DPO,
+    "reward": RewardModelTraining,
+    "online_dpo": OnlineDPO,
+    "grpo": GRPO,
+}
 
 
 def say(line: str) -> None:
@@ -180,11 +188,11 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
         for records in (splits.train, splits.validation):
             check_completions(records, method.completions_of(settings))
     engines = {recipe.evaluation.decoding.engine}
-    if "grpo" in recipe.methods:
-        check_rewards(recipe.grpo.rewards)
-        engines.add(recipe.grpo.sampling.engine)
-        if recipe.trains_reward and recipe.reward_model:
-            check_model_source(resolve_model(recipe.reward_model), recipe.reward)
+    for method, rewards in recipe.rewarded.items():
+        check_rewards(rewards)
+        engines.add(getattr(recipe, method).sampling.engine)
+    if recipe.trains_reward and recipe.reward_model:
+        check_model_source(resolve_model(recipe.reward_model), recipe.reward)
     if "vllm" in engines:
         vllm.check_installed()
     model = resolve_model(recipe.model)
@@ -231,7 +239,8 @@ def recipe_of_seed(recipe: Recipe, seed: int) -> Recipe:
 def train_methods(
     recipe: Recipe, data: DataSettings, splits: Splits, seed: Path, cache: Path, judge: Reward | None
 ) -> dict[str, str]:
-    """Method -> folder of its model. DPO and GRPO start from SFT, which is also their reference."""
+    """Method -> folder of its model. The others start from SFT, which is also their reference; later rounds of
+    online DPO from the round before."""
     base = resolve_model(recipe.model)
     models = {"base": base} if "base" in recipe.methods else {}
     tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer else base
@@ -248,18 +257,22 @@ def train_methods(
         return str(run_stage(name, method, settings, data, model, where / name, tokens, cache, splits, **scored))
 
     wanted = set(recipe.methods)
-    if wanted & {"sft", "dpo", "grpo"}:
+    if wanted & {"sft", "dpo", "online_dpo", "grpo"}:
         models["sft"] = run("sft", SFT, recipe.sft, base, tokenizer)
     if "sft_length" in wanted:
         models["sft_length"] = run("sft_length", SFT, recipe.penalised_sft, base, tokenizer)
     if "dpo" in wanted:
         models["dpo"] = run("dpo", DPO, recipe.dpo, models["sft"], None)
+    known = known_rewards()
+    if recipe.trains_reward:
+        start = resolve_model(recipe.reward_model) if recipe.reward_model else models["sft"]
+        proxy = run("reward", RewardModelTraining, recipe.reward, start, None)
+        known["trained"] = ClassifierReward(proxy, name="proxy", trust=recipe.reward)
+    if "online_dpo" in wanted:
+        scores = cache / SCORES.name
+        last = run_rounds(recipe.online_dpo, data, splits, models["sft"], where, cache, known, scores)
+        models["online_dpo"] = str(last)
     if "grpo" in wanted:
-        known = known_rewards()
-        if recipe.trains_reward:
-            start = resolve_model(recipe.reward_model) if recipe.reward_model else models["sft"]
-            proxy = run("reward", RewardModelTraining, recipe.reward, start, None)
-            known["trained"] = ClassifierReward(proxy, name="proxy", trust=recipe.reward)
         reward = make_reward(recipe.grpo.rewards, known, cache / SCORES.name)
         models["grpo"] = run("grpo", GRPO, recipe.grpo, models["sft"], None, reward=reward, judge=judge)
     return {name: model for name, model in models.items() if name in wanted}
@@ -273,7 +286,10 @@ def known_rewards() -> dict[str, Reward]:
 def run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
-    """`trimtab sft | dpo | reward | grpo`: one stage by itself."""
+    """`trimtab sft | dpo | reward | online-dpo | grpo`: one method by itself. Returns the folder of its model."""
+    if isinstance(settings, OnlineDPOSettings):
+        start, cache, scores = resolve_model(model), out / "reference", out / SCORES.name
+        return run_rounds(settings, data, None, start, out, cache, known_rewards(), scores, tokenizer)
     reward = None
     if isinstance(settings, GRPOSettings):
         reward = make_reward(settings.rewards, known_rewards(), out / SCORES.name)

@@ -21,6 +21,7 @@ CASE: dict[str, Tensor] = {
         "chosen_logps": -6.0, "rejected_logps": -9.0, "ref_chosen_logps": -8.0, "ref_rejected_logps": -7.0,
         "chosen_lengths": 4.0, "rejected_lengths": 2.0, "chosen_logps_head": -2.0, "rejected_logps_head": -9.0,
         "ref_chosen_logps_head": -5.0, "ref_rejected_logps_head": -7.0,
+        "chosen_win_rates": 0.9, "rejected_win_rates": 0.3,
     }.items()
 }  # fmt: skip
 """ρ_w = −6 + 8 = 2 and ρ_l = −9 + 7 = −2, so that ρ_w − ρ_l = 4; 4 and 2 tokens."""
@@ -80,6 +81,20 @@ def test_sppo_and_cal_dpo() -> None:
     assert loss_of("sppo", beta=0.5) == pytest.approx(2)
     assert loss_of("cal_dpo", beta=0.5) == pytest.approx(2 - log_sigmoid(4))
     assert loss_of("cal_dpo", beta=0.5, calibration=0.5) == pytest.approx(1 - log_sigmoid(4))
+
+
+def test_sppo_of_estimated_win_rates() -> None:
+    """β = 0.5: targets (0.9 − ½)/β = 0.8 and (0.3 − ½)/β = −0.4: (2 − 0.8)² + (−2 + 0.4)² = 1.44 + 2.56. The
+    gradients are 2 · 1.2 and 2 · (−1.6): a chosen log-ratio beyond its target is pulled back. Win rates of 1 and 0
+    are `sppo`."""
+    assert loss_of("sppo_estimated", beta=0.5) == pytest.approx(4)
+    logps = {name: CASE[name].clone().requires_grad_() for name in ("chosen_logps", "rejected_logps")}
+    out = call("sppo_estimated", CASE | logps, {"beta": 0.5})
+    out.losses.sum().backward()
+    assert [float(x.grad) for x in logps.values()] == pytest.approx([2.4, -3.2])  # type: ignore[arg-type]
+    assert (float(out.chosen_rewards), float(out.rejected_rewards)) == pytest.approx((1, -1))
+    sure = CASE | {"chosen_win_rates": torch.ones(1), "rejected_win_rates": torch.zeros(1)}
+    assert float(call("sppo_estimated", sure, {"beta": 0.3}).losses) == pytest.approx(loss_of("sppo", beta=0.3))
 
 
 def test_ld_dpo() -> None:
@@ -186,6 +201,7 @@ def test_every_pair_loss_raises_the_chosen_and_lowers_the_rejected(name: str) ->
     names = [key for key in CASE if "lengths" not in key]
     inputs = {key: torch.full((3,), -4.0, dtype=torch.float64, requires_grad=True) for key in names}
     inputs |= {key: torch.full((3,), 4.0, dtype=torch.float64) for key in CASE if "lengths" in key}
+    inputs |= {"chosen_win_rates": torch.full((3,), 0.8), "rejected_win_rates": torch.full((3,), 0.1)}
     call(name, inputs, {"beta": 0.1}).losses.sum().backward()
     chosen, rejected = inputs["chosen_logps"].grad, inputs["rejected_logps"].grad
     assert chosen is not None

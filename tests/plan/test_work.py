@@ -27,7 +27,7 @@ COUNTING = """
 def scores(prompts, completions, **columns):
     with open({path!r}, "a") as file:
         file.write("x" * len(completions))
-    return [float(len(text)) for text in completions]
+    return [float(len(text if isinstance(text, str) else text[-1]["content"])) for text in completions]
 """
 STAGE = {"batch_size": 3, "max_steps": 5, "evaluation_interval": 2, "logging_interval": 1, "token_budget": 256}
 
@@ -68,6 +68,27 @@ def test_a_study_makes_the_calls_that_were_planned(recipe: dict[str, Any], tmp_p
     assert plan.stages[0].work.step_tokens * 5 == pytest.approx(sft["tokens"])
 
 
+def test_rounds_make_the_calls_that_were_planned(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """7 prompts · 3 samples in each of two rounds; then three models answer 9 prompts."""
+    rounds = {"rounds": 2, "prompts": 7, "samples": 3, "sampling": {"max_new_tokens": 6}}
+    recipe |= {
+        "methods": ["sft", "online_dpo"],
+        "online_dpo": STAGE | rounds | {"rewards": recipe["grpo"]["rewards"]},
+    }
+    made = parse(Recipe, recipe, "test")
+    plan = make_plan(made, measured=False)
+    assert [stage.work.name for stage in plan.stages] == ["sft", "online_dpo-1", "online_dpo-2"]
+    assert [call.completions for call in plan.calls] == [21, 21, 27]
+    out = tmp_path / "run"
+    run_study(made, out)
+    assert len((tmp_path / "calls.txt").read_text()) == 21 + 21 + 27
+    for stage in plan.stages[1:]:
+        folder = out / "seed-0" / "stages" / stage.work.name
+        assert json.loads((folder / "done.json").read_text())["step"] == stage.work.steps == 5
+        rows = read_metrics(folder / "metrics.jsonl")
+        assert sum("eval_loss" in row for row in rows) == stage.work.evaluations == 4
+
+
 def test_fixed_rollouts_are_scored_once(recipe: dict[str, Any]) -> None:
     recipe["grpo"] |= {"rollouts": "fixed", "fixed_prompts": 8, "kl": "k2", "validation_prompts": 0}
     plan = make_plan(parse(Recipe, recipe, "test"), measured=False)
@@ -102,6 +123,14 @@ def test_time_scales_with_steps_and_is_the_sum_of_its_parts(
     grpo = short.stages[1]
     assert grpo.seconds["steps"] == pytest.approx(5 * (grpo.work.step_tokens * 1.5e-3 + 2.0))
     assert grpo.seconds["sampling"] == pytest.approx(0.1 * (30 + 16))
+
+    rounds = {"rounds": 1, "prompts": 7, "samples": 3, "sampling": {"max_new_tokens": 6}}
+    given = {"methods": ["online_dpo"], "online_dpo": STAGE | rounds | {"rewards": recipe["grpo"]["rewards"]}}
+    one = make_plan(parse(Recipe, recipe | given, "test")).stages[1]
+    # The reference's log-probabilities are computed once, and not in each step as GRPO's are.
+    assert one.seconds["steps"] == pytest.approx(5 * (one.work.step_tokens * 1e-3 + 2.0))
+    assert one.seconds["reference"] == pytest.approx(one.work.reference_tokens * 5e-4)
+    assert one.seconds["sampling"] == pytest.approx(0.1 * 21)
 
 
 def test_a_measured_plan_has_a_time_for_each_part(recipe: dict[str, Any]) -> None:

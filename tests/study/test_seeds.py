@@ -38,6 +38,7 @@ def test_stages_follow_the_seed_but_for_those_that_set_their_own() -> None:
     )
     other = recipe_of_seed(made, 4)
     assert (other.seed, other.sft.seed, other.dpo.seed, other.reward.seed, other.grpo.seed) == (4, 4, 7, 4, 4)
+    assert other.online_dpo.seed == 4
     assert other.sandbox is not None
     assert (other.sandbox.seed, other.sandbox.train_rows) == (3, 5)
     assert other.sft.learning_rate == made.sft.learning_rate

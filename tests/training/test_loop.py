@@ -40,6 +40,7 @@ UNEVEN = [
         (tuple(range(5, 7 + 3 * i)), tuple(range(9, 11 + (i * 5) % 7))),
         index=i,
         labels=(True, i % 3 == 0),
+        scores=(1 - i / 20, i / 30),
     )
     for i in range(8)
 ]

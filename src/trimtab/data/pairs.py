@@ -67,7 +67,7 @@ class TurnFormat(ChatFormat):
         start = self.prompt_ids(prompt, origin)
         rows = [self._row(prompt, messages, completion) for completion in completions]
         # At least one token of each row is its completion's.
-        shared = min(_shared([start, *rows]), min(map(len, rows)) - 1)
+        shared = min(shared_start([start, *rows]), min(map(len, rows)) - 1)
         if shared < 1:
             raise TrimtabError(f"{origin}: the chat template renders nothing before an answer.".removeprefix(": "))
         return rows[0][:shared], [row[shared:] for row in rows]
@@ -93,7 +93,7 @@ class TurnFormat(ChatFormat):
         return next(free, last)
 
 
-def _shared(rows: Sequence[Sequence[int]]) -> int:
+def shared_start(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with."""
     same = (len(set(tokens)) == 1 for tokens in zip(*rows, strict=False))
     return next((i for i, equal in enumerate(same) if not equal), min(map(len, rows)))

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from trimtab.data.audit import AuditReport
 
 SCHEMA_VERSION = 1
-METHOD_ORDER = ("base", "sft", "sft_length", "dpo", "grpo")
+METHOD_ORDER = ("base", "sft", "sft_length", "dpo", "online_dpo", "grpo")
 Metric = Literal["win_rate", "judge_score", "length", "excess_length", "correctness"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
@@ -216,7 +216,15 @@ class Results(_Model):
         return cls.model_validate(value)
 
 
+def family(stage: str) -> str:
+    """The method that a stage belongs to: online_dpo-2 is a round of online_dpo."""
+    method, _, number = stage.rpartition("-")
+    return method if method in METHOD_ORDER and number.isdigit() else stage
+
+
 def ordered_methods(names: object) -> list[str]:
-    """base, sft, sft_length, dpo, grpo first, in that order; then any others as they came."""
+    """base, sft, sft_length, dpo, online_dpo, grpo first, in that order; then any others as they came."""
     given = [str(n) for n in names] if isinstance(names, (list, tuple, dict, set)) else []
-    return [m for m in METHOD_ORDER if m in given] + [m for m in given if m not in METHOD_ORDER]
+    return [m for of in METHOD_ORDER for m in given if family(m) == of] + [
+        m for m in given if family(m) not in METHOD_ORDER
+    ]

@@ -16,6 +16,7 @@ from trimtab.evaluation.results import (
     Results,
     SeedSpread,
     WinRate,
+    family,
     ordered_methods,
 )
 
@@ -32,6 +33,7 @@ LABELS = {
     "sft": "SFT",
     "sft_length": "SFT + length penalty",
     "dpo": "DPO",
+    "online_dpo": "Online DPO",
     "grpo": "GRPO",
     "reward": "Reward model",
 }
@@ -39,7 +41,8 @@ LABELS = {
 
 def label(method: str) -> str:
     """How a method is called in sentences, tables and figures."""
-    return LABELS.get(method, method)
+    known = LABELS.get(family(method), method)
+    return known if family(method) == method else f"{known}, round {method.rpartition('-')[2]}"
 
 
 def percent(share: float) -> str:

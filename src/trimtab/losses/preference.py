@@ -7,6 +7,7 @@ needs, and gets those; what follows the * are its settings.
     ref_chosen_logps, ref_rejected_logps    [P]  the reference's; a loss that names none needs no reference
     chosen_lengths, rejected_lengths        [P]  completion tokens
     *_head                                  [P]  the sums over the first min(|y_w|, |y_l|) tokens only
+    chosen_win_rates, rejected_win_rates    [P]  estimated, 0 to 1: the scores of the row
 
 Below, ρ = log π(y|x)/π_ref(y|x), w is the chosen completion and l the rejected one.
 """
@@ -162,6 +163,29 @@ def sppo(
     target = 1 / (2 * beta)
     chosen, rejected = chosen_logps - ref_chosen_logps, rejected_logps - ref_rejected_logps
     return out._replace(losses=(chosen - target) ** 2 + (rejected + target) ** 2)
+
+
+def sppo_estimated(
+    chosen_logps: Tensor,
+    rejected_logps: Tensor,
+    ref_chosen_logps: Tensor,
+    ref_rejected_logps: Tensor,
+    chosen_win_rates: Tensor,
+    rejected_win_rates: Tensor,
+    *,
+    beta: float,
+) -> PreferenceLoss:
+    """L = (ρ_w − (P̂_w − ½)/β)² + (ρ_l − (P̂_l − ½)/β)²
+
+    Wu et al. 2024 (arXiv 2405.00675), Algorithm 1 with η = 1/β and log Z taken as η/2, on two of a prompt's
+    samples. P̂: the estimated probability that the completion beats one of the round's policy, 0 to 1
+    (training/pairing.py). All inputs: [P]. P̂ of 1 and 0 give `sppo`. The authors' code halves the sum.
+    """
+    check(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, chosen_win_rates, rejected_win_rates)
+    out = dpo(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta=beta)
+    chosen = chosen_logps - ref_chosen_logps - (chosen_win_rates - 0.5) / beta
+    rejected = rejected_logps - ref_rejected_logps - (rejected_win_rates - 0.5) / beta
+    return out._replace(losses=chosen**2 + rejected**2)
 
 
 def cal_dpo(

@@ -27,6 +27,7 @@ from trimtab.losses.preference import (
     robust,
     simpo,
     sppo,
+    sppo_estimated,
 )
 
 Loss = Callable[..., Any]
@@ -37,6 +38,7 @@ LOSSES: dict[str, Loss] = {
     "ipo": ipo,
     "ipo_averaged": ipo_averaged,
     "sppo": sppo,
+    "sppo_estimated": sppo_estimated,
     "cal_dpo": cal_dpo,
     "ld_dpo": ld_dpo,
     "r_dpo": r_dpo,

@@ -134,6 +134,13 @@ class Policy(nn.Module):
             return (lambda logits: logits), self._row_logits(batch)
         return self.head, attention.packed_hidden(self.model.model, batch).index_select(0, batch.source)
 
+    def next_logits(self, batch: PackedBatch) -> Tensor:
+        """Float32 logits of what each completion's last token was predicted from: [C, V]. That token is never fed:
+        with one appended (models/reward_model.py, for_scoring) they are of what comes after the completion."""
+        head, hidden_MD = self._hidden(batch)
+        last_C = batch.lengths.cumsum(0) - 1
+        return head(hidden_MD.index_select(0, last_C)).float()
+
     def _row_logits(self, batch: PackedBatch) -> Tensor:
         """One padded row per completion, through the model's own forward pass and head: [M, V]"""
         rows = [g.prompt + c[:-1] for g in batch.groups for c in g.completions]

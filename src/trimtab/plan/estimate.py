@@ -99,16 +99,19 @@ def _config_of(work: StageWork, recipe: Recipe, config: Any) -> Any:
 
 
 def _local_models(work: StageWork, recipe: Recipe, model: str) -> int:
-    """Bytes of models that only score, in a stage's process: the judge in each, GRPO's rewards in its own."""
+    """Bytes of models that only score, in a stage's process: the judge in each, a method's rewards in its own."""
     scoring = [recipe.judge] if recipe.judge else []
-    scoring += recipe.grpo.rewards if work.method == "grpo" else ()
-    found = sum(_scorer_bytes(one) for one in scoring if one.model)
-    if recipe.trains_reward and work.method == "grpo":
+    rewards = recipe.rewarded.get(work.method, ())
+    found = sum(_scorer_bytes(one, model) for one in [*scoring, *rewards] if one.model or one.asks_policy)
+    if any(one.kind == "trained" for one in rewards):
         found += FLOAT * count_parameters(resolve_model(recipe.reward_model or model)).total
     return found
 
 
-def _scorer_bytes(scorer: RewardSettings) -> int:
+def _scorer_bytes(scorer: RewardSettings, policy: str) -> int:
+    """policy: the study's own model."""
+    if scorer.kind == "yes_no":
+        return FLOAT * count_parameters(resolve_model(scorer.model or policy)).total
     if scorer.kind == "classifier":
         return module_bytes(resolve_model(scorer.model or ""))
     if scorer.kind != "nemotron_local":
@@ -144,9 +147,9 @@ def _disk(work: StageWork, sizes: Parameters) -> Disk:
 
 
 def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: ChatFormat) -> list[Calls]:
-    rewards = ", ".join(reward.kind for reward in recipe.grpo.rewards)
     found = []
     for work in works:
+        rewards = ", ".join(reward.kind for reward in recipe.rewarded.get(work.method, ()))
         for calls, by in ((work.reward_calls, f"the training reward ({rewards})"), (work.judge_calls, "the judge")):
             if calls and work.rollouts is not None:
                 tokens = round(calls * (work.rollouts.prompt_tokens + work.rollouts.cap))
@@ -229,7 +232,7 @@ def _notes(recipe: Recipe, measured: bool) -> list[str]:
         notes.append(
             "Times were measured on random weights of the model's shape, on this machine as busy as it is now."
         )
-    engines = {recipe.grpo.sampling.engine, recipe.evaluation.decoding.engine}
+    engines = {recipe.grpo.sampling.engine, recipe.online_dpo.sampling.engine, recipe.evaluation.decoding.engine}
     if "vllm" in engines:
         notes.append("Sampling is planned as transformers does it; vLLM's own speed and memory are not estimated.")
     return notes

@@ -34,6 +34,7 @@ from trimtab.models.lora import LoraSettings, add_lora, base_of, is_adapter
 from trimtab.models.policy import Policy
 from trimtab.models.reward_model import RewardModel
 from trimtab.plan.work import Sampled, StageWork
+from trimtab.training.online_dpo import NAME
 
 FLOAT = 4
 DRAW_BYTES = 36
@@ -228,7 +229,8 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
     phases = [Memory("a training pass", training)]
     for sampled in (work.rollouts, work.validation_samples, work.penalty):
         if sampled is not None:
-            kept = {**fixed, **moments} | ({"gradients": gradients} if sampled is work.penalty else {})
+            held = fixed if work.method == NAME else {**fixed, **moments}  # a round draws before it trains
+            kept = held | ({"gradients": gradients} if sampled is work.penalty else {})
             phases.append(Memory("sampling", kept | sampling_memory(config, sampled)))
     phases.append(Memory("evaluation", {**fixed, **moments, "evaluation pass": found.evaluated}))
     return max(phases, key=lambda phase: phase.total)

@@ -21,6 +21,8 @@ from trimtab.recipe import Recipe
 from trimtab.study import METHODS
 from trimtab.training.dpo import DPOSettings
 from trimtab.training.grpo import GRPOSettings
+from trimtab.training.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
+from trimtab.training.rounds import CHUNK, prompts_a_round
 from trimtab.training.schedule import TrainingSettings, groups_of_step, total_steps
 from trimtab.training.sft import SFTSettings
 from trimtab.training.stage import validated
@@ -52,8 +54,9 @@ class StageWork:
     """One stage. Tokens are packed tokens, as passes hold them.
 
     largest: the pass with most tokens; several_passes: whether some step has more than one. example: a pass of
-    ordinary groups. held_tokens: of all rows, in the process's memory. rollouts, validation_samples: GRPO's own;
-    penalty: the length penalty's. reward_calls, judge_calls: completions scored while training.
+    ordinary groups. held_tokens: of all rows, in the process's memory. rollouts: samples that are trained on;
+    validation_samples: GRPO's; penalty: the length penalty's. reward_calls, judge_calls: completions scored while
+    training.
     """
 
     name: str
@@ -83,14 +86,16 @@ def stages_of(recipe: Recipe) -> list[tuple[str, str, TrainingSettings]]:
     """(stage, method, settings) in the order in which a study trains them."""
     wanted = set(recipe.methods)
     found: list[tuple[str, str, TrainingSettings]] = []
-    if wanted & {"sft", "dpo", "grpo"}:
+    if wanted & {"sft", "dpo", "online_dpo", "grpo"}:
         found.append(("sft", "sft", recipe.sft))
     if "sft_length" in wanted:
         found.append(("sft_length", "sft", recipe.penalised_sft))
     if "dpo" in wanted:
         found.append(("dpo", "dpo", recipe.dpo))
+    found += [("reward", "reward", recipe.reward)] if recipe.trains_reward else []
+    if "online_dpo" in wanted:
+        found += [(f"{NAME}-{i + 1}", NAME, recipe.online_dpo) for i in range(recipe.online_dpo.rounds)]
     if "grpo" in wanted:
-        found += [("reward", "reward", recipe.reward)] if recipe.trains_reward else []
         found.append(("grpo", "grpo", recipe.grpo))
     return found
 
@@ -129,6 +134,8 @@ def stage_work(
     """Counts one stage. TrimtabError where no training row is left."""
     made = METHODS[method]
     form = made.text_format(chat.tokenizer, chat.truncation)  # type: ignore[arg-type]
+    if isinstance(settings, OnlineDPOSettings):
+        return _round_work(name, settings, splits, form)
     train = encoded(splits.train, form, made.completions_of(settings))
     if not train.groups:
         raise TrimtabError(f"{name}: no training row is left after truncation. Raise data.max_length.")
@@ -207,6 +214,34 @@ def _grpo_work(
         judge_calls=scored if judged else 0,
         forward_tokens=step_tokens * (drawn / settings.step_groups + steps * (settings.kl == "exact")),
         **rhythm,
+    )  # fmt: skip
+
+
+def _round_work(name: str, settings: OnlineDPOSettings, splits: Splits, form: Any) -> StageWork:
+    """A round: every prompt gives a pair, and its completions are as long as the cap."""
+    k, cap = settings.samples, settings.sampling.max_new_tokens
+    prompts = encoded(splits.train, form, "none")
+    if not prompts.groups:
+        raise TrimtabError(f"{name}: no training row is left after truncation. Raise data.max_length.")
+    count = prompts_a_round(settings, prompts.count)
+    pairs = Rows([_sampled_group(g, 2, cap) for g in prompts.groups], count)
+    has_pairs = all(record.is_pair for record in splits.validation)
+    validation = encoded(splits.validation, form, OnlineDPO.completions_of(settings)) if has_pairs else Rows([], 0)
+    steps = total_steps(settings, count)
+    passes = _passes(pairs.groups, settings, steps)
+    mean_prompt = sum(len(g.prompt) for g in prompts.groups) / len(prompts.groups)
+    held = pairs.tokens + validation.tokens
+    return StageWork(
+        name, NAME, settings, count, steps,
+        step_tokens=_step_tokens(passes),
+        largest=_largest(passes),
+        several_passes=any(len(step) > 1 for step in passes),
+        example=passes[0][0],
+        reference_tokens=held if _has_reference(settings) else 0.0,
+        held_tokens=held,
+        rollouts=Sampled(count * k, cap, min(settings.sampling.batch_size, min(count, CHUNK) * k), mean_prompt, k),
+        reward_calls=count * k,
+        **_rhythm(settings, steps, validation.tokens),
     )  # fmt: skip
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from trimtab.evaluation.results import family
+
 # Three colours that the page recolours for dark mode; no series uses them.
 INK, RULE, PAPER = "#1f2328", "#d7dbe0", "#fefefe"
 COLOURS = {
@@ -23,6 +25,7 @@ COLOURS = {
     "sft": "#e69f00",
     "sft_length": "#56b4e9",
     "dpo": "#0072b2",
+    "online_dpo": "#d55e00",
     "grpo": "#009e73",
     "reward": "#cc79a7",
 }
@@ -87,4 +90,4 @@ def shorten(name: str, limit: int = 34) -> str:
 
 
 def colour(name: str, position: int = 0) -> str:
-    return COLOURS.get(name, OTHERS[position % len(OTHERS)])
+    return COLOURS.get(family(name), OTHERS[position % len(OTHERS)])

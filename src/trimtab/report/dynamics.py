@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from trimtab.evaluation.parting import STAGE, Evaluation, evaluations
-from trimtab.evaluation.results import Results, StageCurves, ordered_methods
+from trimtab.evaluation.results import Results, StageCurves, family, ordered_methods
 from trimtab.evaluation.verdict import label
 from trimtab.report.drawing import INK, PAPER, canvas, colour, to_svg
 
@@ -52,6 +52,7 @@ PANELS: dict[str, tuple[Panel, ...]] = {
     "sft": (LOSS, ENTROPY, GRAD),
     "sft_length": (LOSS, ENTROPY, GRAD),
     "dpo": (IMPLICIT, MARGINS, LOSS, ACCURACY, LOGPS, GRAD),
+    "online_dpo": (IMPLICIT, MARGINS, LOSS, ACCURACY, LOGPS, GRAD),
     "reward": (RANKED, LOSS, MARGIN, GRAD),
     "grpo": (ACCURACY, KL, LOSS, REWARD, JUDGE, LENGTH, CUT, ENTROPY, EQUAL, GRAD),
 }
@@ -80,7 +81,7 @@ def curves(stage: str, by_seed: Mapping[int, StageCurves]) -> str | None:
     The first seed's are drawn in full, the others' faintly behind.
     """
     first, *others = by_seed.values()
-    panels = [panel for panel in PANELS.get(stage, EVERY) if has_data(panel, first)]
+    panels = [panel for panel in PANELS.get(family(stage), EVERY) if has_data(panel, first)]
     if not panels:
         return None
     paired = [panel for panel in panels if len(panel.keys) > 1]  # the first one's key serves all

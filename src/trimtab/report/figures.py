@@ -164,7 +164,7 @@ def lengths(results: Results) -> str | None:
         return to_svg(figure)
 
 
-MARKERS = {"base": "o", "sft": "s", "sft_length": "D", "dpo": "^", "grpo": "v"}
+MARKERS = {"base": "o", "sft": "s", "sft_length": "D", "dpo": "^", "online_dpo": ">", "grpo": "v"}
 OTHER_MARKERS = ("P", "X", "p")
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trimtab.evaluation.behaviours import DEFINITIONS
-from trimtab.evaluation.results import Results, Sample, ordered_methods
+from trimtab.evaluation.results import Results, Sample, family, ordered_methods
 from trimtab.evaluation.verdict import label
 from trimtab.report import figures as fig
 from trimtab.report.drawing import inline
@@ -52,6 +52,8 @@ CURVES = "training and validation."
 STAGE_CAPTIONS = {
     "dpo": "training and validation. The log-ratio to the reference is of the data's completions; it is not a KL, "
     "which is of the policy's own samples.",
+    "online_dpo": "training on the round's own pairs, and validation on the data's, which other models wrote. The "
+    "reference is the model that the round starts from.",
     "grpo": "training, and validation on held-out prompts and pairs. KL is estimated on samples at temperature 1.",
     "reward": "training, and accuracy on held-out pairs with a Wilson interval.",
 }
@@ -166,7 +168,7 @@ def render_html(results: Results, svgs: dict[str, str] | None = None) -> str:
     stages = []
     for stage, name in curve_names(results).items():
         if name in svgs:
-            stages.append(_figure(name, svgs[name], f"{label(stage)}: {STAGE_CAPTIONS.get(stage, CURVES)}"))
+            stages.append(_figure(name, svgs[name], f"{label(stage)}: {STAGE_CAPTIONS.get(family(stage), CURVES)}"))
     return environment.get_template("report.html.j2").render(
         r=results,
         css=Markup(css),

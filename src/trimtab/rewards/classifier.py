@@ -6,14 +6,13 @@ grouped, so that families that serve the tree compute each prompt once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from trimtab.data.chat import load_tokenizer
-from trimtab.data.groups import CompletionGroup, cut_places, pack
+from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.hashing import hash_source
 from trimtab.data.pairs import reward_format
 from trimtab.data.trust import TrustSettings
@@ -76,23 +75,7 @@ class ClassifierReward(LocalReward):
             for members, alone in super()._passes(rows):
                 yield members, [for_scoring(group) for group in alone]
             return
-        by_prompt: dict[tuple[int, ...], list[int]] = {}
-        for i, (prompt, _) in rows.items():
-            by_prompt.setdefault(prompt, []).append(i)
-        places: list[list[int]] = []
-        for prompt, members in by_prompt.items():
-            used = math.inf
-            for i in members:
-                used += len(rows[i][1])
-                if used > self.token_budget:  # a group is never split by the cutting of passes
-                    places.append([])
-                    used = len(prompt) + len(rows[i][1])
-                places[-1].append(i)
-        groups = [
-            for_scoring(CompletionGroup(rows[group[0]][0], tuple(rows[i][1] for i in group))) for group in places
-        ]
-        for chosen in cut_places(groups, self.token_budget):
-            yield [i for m in chosen for i in places[m]], [groups[m] for m in chosen]
+        yield from self._packed_passes(rows)
 
     def _score(self, groups: list[CompletionGroup]) -> list[float]:
         batch = pack(groups).to(self.device)

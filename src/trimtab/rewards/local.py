@@ -7,9 +7,10 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trimtab.data.groups import CompletionGroup
+from trimtab.data.groups import CompletionGroup, cut_places
 from trimtab.data.pairs import RewardFormat
 from trimtab.errors import TrimtabError
+from trimtab.models.reward_model import for_scoring
 from trimtab.rewards.base import Prompt, Reward, Scored
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
@@ -79,3 +80,24 @@ class LocalReward(Reward):
             size = max(1, self.token_budget // length(left[0]))
             yield left[:size], [CompletionGroup(rows[i][0], (rows[i][1],)) for i in left[:size]]
             left = left[size:]
+
+    def _packed_passes(self, rows: Mapping[int, Row]) -> Iterator[tuple[list[int], list[CompletionGroup]]]:
+        """Groups of rows with the same prompt, made for scoring and cut by the token budget, each pass with the
+        places of its completions: for models that serve the tree."""
+        by_prompt: dict[tuple[int, ...], list[int]] = {}
+        for i, (prompt, _) in rows.items():
+            by_prompt.setdefault(prompt, []).append(i)
+        places: list[list[int]] = []
+        for prompt, members in by_prompt.items():
+            used = math.inf
+            for i in members:
+                used += len(rows[i][1])
+                if used > self.token_budget:  # a group is never split by the cutting of passes
+                    places.append([])
+                    used = len(prompt) + len(rows[i][1])
+                places[-1].append(i)
+        groups = [
+            for_scoring(CompletionGroup(rows[group[0]][0], tuple(rows[i][1] for i in group))) for group in places
+        ]
+        for chosen in cut_places(groups, self.token_budget):
+            yield [i for m in chosen for i in places[m]], [groups[m] for m in chosen]

@@ -23,6 +23,7 @@ from trimtab.rewards.nemotron_local import NemotronLocalReward
 from trimtab.rewards.remote import RemoteReward
 from trimtab.rewards.vllm_pooling import VLLMPoolingReward
 from trimtab.rewards.weighted import WeightedReward
+from trimtab.rewards.yes_no import YesNoReward, check_question
 
 GOLD = "the sandbox's gold judge"
 _ASKING = {"concurrency", "requests_per_minute", "timeout", "retries", "backoff", "longest_wait"}
@@ -34,6 +35,7 @@ OF_KIND: dict[str, set[str]] = {
     "nemotron": {"attribute", *_REMOTE},
     "nemotron_local": _LOCAL,
     "vllm": _REMOTE,
+    "yes_no": {"question", *_LOCAL},
 }
 NEEDED = {
     "function": ("path",),
@@ -50,21 +52,24 @@ class RewardSettings(TrustSettings):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["function", "classifier", "nemotron", "nemotron_local", "vllm", "gold", "trained"]
+    kind: Literal["function", "classifier", "nemotron", "nemotron_local", "vllm", "yes_no", "gold", "trained"]
     """function: of Python. classifier: a local model. nemotron: NVIDIA's endpoint, or one like it.
-    nemotron_local: a Nemotron-HF language model, here. vllm: a vLLM pooling server. gold: the sandbox's
-    judge. trained: the reward model that the study trains."""
+    nemotron_local: a Nemotron-HF language model, here. vllm: a vLLM pooling server. yes_no: a language model, here,
+    that is asked whether the completion is good. gold: the sandbox's judge. trained: the reward model that the
+    study trains."""
     path: str | None = None
     """function: path/to/file.py:name or package.module:name."""
     model: str | None = None
-    """classifier, nemotron_local: a Hugging Face folder or hub name. nemotron, vllm: as the server names it;
-    of nemotron None is the 70B model."""
+    """classifier, nemotron_local, yes_no: a Hugging Face folder or hub name; of yes_no None is the policy itself,
+    which only online_dpo can ask. nemotron, vllm: as the server names it; of nemotron None is the 70B model."""
     tokenizer: str | None = None
-    """classifier, nemotron_local: where it is not the model's own."""
+    """classifier, nemotron_local, yes_no: where it is not the model's own."""
     token_budget: int = Field(8192, gt=0)
-    """classifier, nemotron_local: tokens of a pass."""
+    """classifier, nemotron_local, yes_no: tokens of a pass."""
     precision: Precision = "float32"
-    """classifier: of the products. nemotron_local: of the weights too."""
+    """classifier, yes_no: of the products. nemotron_local: of the weights too."""
+    question: str | None = None
+    """yes_no: what is asked, with {prompt} and {completion} where they go; None: rewards/yes_no.py's."""
     attribute: str | None = None
     """nemotron: which of a model's several ratings."""
     base_url: str | None = None
@@ -100,6 +105,8 @@ class RewardSettings(TrustSettings):
         if self.api_key_variable and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_variable):
             # Perhaps the key itself, which must not be shown.
             raise ValueError("api_key_variable is the name of an environment variable, such as NVIDIA_API_KEY")
+        if self.question is not None:
+            check_question(self.question)
         if self.base_url:
             try:
                 checked_url(self.name or self.kind, self.base_url, "base_url")
@@ -112,6 +119,11 @@ class RewardSettings(TrustSettings):
         return self.kind in ("nemotron", "vllm")
 
     @property
+    def asks_policy(self) -> bool:
+        """Whether it is the policy itself that scores."""
+        return self.kind == "yes_no" and self.model is None
+
+    @property
     def only_within_prompts(self) -> bool:
         """Whether scores of different prompts have no common scale, as Nemotron's cards say."""
         return self.kind in ("nemotron", "nemotron_local")
@@ -121,6 +133,8 @@ class RewardSettings(TrustSettings):
         """What scores, whatever it is called or weighs and wherever it runs."""
         if self.kind in ("function", "gold", "trained"):
             return (self.kind, self.path)
+        if self.kind == "yes_no":  # the same model as a classifier is another judge
+            return (self.kind, self.model, self.question)
         return ("model", self._model, self.attribute)
 
     @property
@@ -130,6 +144,8 @@ class RewardSettings(TrustSettings):
     def words(self) -> str:
         """For reports: what it is, and what it is called where that says something else."""
         known = {"gold": GOLD, "trained": "a reward model trained on this study's preferences"}
+        if self.kind == "yes_no":
+            known["yes_no"] = f"yes or no by {self.model or 'the policy itself'}"
         what = known.get(self.kind) or self.path or self._model or self.kind
         what += f" ({self.attribute})" if self.attribute else ""
         return what if self.name in (None, what) else f"{self.name} ({what})"
@@ -144,24 +160,28 @@ def without_asking(value: Any) -> Any:
 
 
 def make_reward(
-    settings: Sequence[RewardSettings], known: Mapping[str, Reward], cache: Path | None = None
+    settings: Sequence[RewardSettings],
+    known: Mapping[str, Reward],
+    cache: Path | None = None,
+    policy: str | None = None,
 ) -> Reward:
     """The reward that the settings describe: the only one, where its weight is 1, else a weighted sum.
 
     known: rewards that are not made here, by kind ("gold", "trained"). cache: the file of remote scores,
-    where a reward names none of its own; None: none are kept. TrimtabError where one is missing, a function
-    or model can't be loaded, a key or address is not there, or two rewards have one name.
+    where a reward names none of its own; None: none are kept. policy: the model that a reward of kind yes_no
+    without one asks. TrimtabError where one is missing, a function or model can't be loaded, a key or address is
+    not there, or two rewards have one name.
     """
     if not settings:
         raise TrimtabError(
             "no reward: name at least one with --reward (in a recipe: grpo.rewards), of kind function, classifier, "
-            "nemotron, nemotron_local, vllm, gold or trained."
+            "nemotron, nemotron_local, vllm, yes_no, gold or trained."
         )
-    parts = [(_make(one, known, cache), one.weight) for one in settings]
+    parts = [(_make(one, known, cache, policy), one.weight) for one in settings]
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1.0 else WeightedReward(parts)
 
 
-def _make(settings: RewardSettings, known: Mapping[str, Reward], cache: Path | None) -> Reward:
+def _make(settings: RewardSettings, known: Mapping[str, Reward], cache: Path | None, policy: str | None) -> Reward:
     if settings.kind == "function":
         return FunctionReward(load_function(settings.path or ""), settings.name)
     if settings.kind in ("classifier", "nemotron_local"):
@@ -174,12 +194,31 @@ def _make(settings: RewardSettings, known: Mapping[str, Reward], cache: Path | N
             precision=settings.precision,
             trust=settings,
         )
+    if settings.kind == "yes_no":
+        return _make_yes_no(settings, policy)
     if settings.is_remote:
         return _make_remote(settings, cache)
     if settings.kind not in known:
         needs = {"gold": "the sandbox", "trained": "a stage that trains a reward model"}[settings.kind]
         raise TrimtabError(f"reward of kind {settings.kind}: there is none here; it needs {needs}.")
     return known[settings.kind]
+
+
+def _make_yes_no(settings: RewardSettings, policy: str | None) -> YesNoReward:
+    asked = settings.model or policy
+    if asked is None:
+        raise TrimtabError(
+            "reward of kind yes_no: name the model that is asked (model); only online_dpo asks the policy itself."
+        )
+    return YesNoReward(
+        asked,
+        settings.name or (None if settings.model else "yes_no"),
+        question=settings.question,
+        tokenizer=settings.tokenizer,
+        token_budget=settings.token_budget,
+        precision=settings.precision,
+        trust=settings,
+    )
 
 
 def check_rewards(settings: Sequence[RewardSettings]) -> None:

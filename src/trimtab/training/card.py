@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from trimtab.evaluation.results import family
+
 CARD = "README.md"
 HIDDEN = "(an address)"
 DATA_FILES = {".json", ".jsonl", ".parquet", ".csv"}
@@ -21,6 +23,7 @@ TITLES = {
     "sft": "supervised fine-tuning",
     "sft_length": "supervised fine-tuning with a length penalty",
     "dpo": "direct preference optimization",
+    "online_dpo": "a round of direct preference optimization on samples of the model that it started from",
     "reward": "a reward model (Bradley-Terry)",
     "grpo": "group policy gradient (the objective is in the settings; leave_one_out is RLOO)",
 }
@@ -106,16 +109,22 @@ def _front_matter(name: str, base: str, sources: Mapping[str, Any]) -> str:
     head["pipeline_tag"] = "text-classification" if name == "reward" else "text-generation"
     head |= {"base_model": base} if is_hub_name(base) else {}
     head |= {"datasets": datasets} if datasets else {}
-    head["tags"] = ["trimtab", "alignment", name]
+    head["tags"] = ["trimtab", "alignment", family(name)]
     return "---\n" + yaml.safe_dump(head, sort_keys=False) + "---"
 
 
 def _title(name: str, settings: Mapping[str, Any]) -> str:
     loss = settings.get("loss", "dpo")
-    if name != "dpo" or loss == "dpo":
-        return TITLES.get(name, name)
+    method = family(name)
+    if method not in ("dpo", "online_dpo") or loss == "dpo":
+        return TITLES.get(method, method)
     named = [loss] if isinstance(loss, str) else [f"{weight:g} × {one}" for one, weight in loss.items()]
-    return f"preference optimization with the loss {' + '.join(named)}"
+    kind = (
+        "a round of preference optimization on its own samples,"
+        if method == "online_dpo"
+        else "preference optimization"
+    )
+    return f"{kind} with the loss {' + '.join(named)}"
 
 
 def _training(title: str, origin: list[str], done: Mapping[str, Any], validated: bool) -> str:

@@ -95,6 +95,8 @@ class DPO(StageMethod):
         super().__init__(settings, prepared)
         if settings.level == "completion" or set(settings.weights) == {"sft"}:  # neither has pairs of rewards
             self.best_metric, self.best_is = "loss", "lowest"
+        if "chosen_win_rates" in settings.inputs:
+            _check_win_rates([*prepared.train, *prepared.validation])
         self.reference: ReferenceLogps = {}
         if any(map(needs_reference, settings.weights)):
             self.reference = prepared.reference_logps([*prepared.train, *prepared.validation])
@@ -177,6 +179,18 @@ class DPO(StageMethod):
         return {"loss": (float(losses.sum()), float(losses.numel())), **metrics}
 
 
+def _check_win_rates(groups: Sequence[CompletionGroup]) -> None:
+    """TrimtabError unless every completion has a score that can be a probability."""
+    wrong = [g for g in groups if g.scores is None or not all(0 <= score <= 1 for score in g.scores)]
+    if wrong:
+        found = "has no scores" if wrong[0].scores is None else f"has scores {wrong[0].scores}"
+        raise TrimtabError(
+            "loss sppo_estimated: reads each completion's win rate, 0 to 1, from the row's scores (score_chosen, "
+            f"score_rejected), but row {wrong[0].index + 1} {found}. online_dpo makes such rows; "
+            "for others there is loss sppo."
+        )
+
+
 def loss_inputs(batch: PackedBatch, logps_M: Tensor, reference_M: Tensor | None) -> dict[str, Any]:
     """Everything that a loss of the table may name. A group's first completion is chosen, its last rejected."""
     device = logps_M.device
@@ -202,6 +216,11 @@ def loss_inputs(batch: PackedBatch, logps_M: Tensor, reference_M: Tensor | None)
     if all(group.labels is not None for group in batch.groups):
         labels = [label for group in batch.groups for label in group.labels or ()]
         found["labels_C"] = torch.tensor(labels, device=device)
+    if all(group.scores is not None for group in batch.groups):
+        # A loss that names them has had them checked: _check_win_rates.
+        for side, at in (("chosen", 0), ("rejected", -1)):
+            scores = [group.scores[at] for group in batch.groups if group.scores is not None]
+            found[f"{side}_win_rates"] = torch.tensor(scores, device=device)
     for prefix, values_M in (("", logps_M), ("ref_", reference_M)):
         if values_M is None:
             continue

@@ -113,6 +113,17 @@ class GRPOSettings(TrainingSettings):
         return self.correction == "token" and any(t != 1 for t in self.sampling.temperatures)
 
 
+def make_sampler(policy: Any, settings: Any, processes: int, method: str) -> Sampler:
+    """What draws from the policy as the settings say (sampling, precision, token_budget)."""
+    if settings.sampling.engine != "vllm":
+        return TransformersSampler(policy)
+    if processes > 1:
+        raise TrimtabError(
+            f"{method}: sampling.engine vllm runs in one process; use engine transformers in several."
+        )
+    return VLLMSampler(policy, settings.sampling.vllm, settings.precision, settings.token_budget)
+
+
 class GRPO(StageMethod):
     best_metric = "rewards/accuracies"
     best_is: Literal["highest", "lowest"] = "highest"
@@ -131,7 +142,7 @@ class GRPO(StageMethod):
         self.steps_per_batch = settings.updates_per_batch
         self.tempered = settings.correction == "tempered"
         self.by_vllm = settings.sampling.engine == "vllm"
-        self.sampler = self._make_sampler()
+        self.sampler = make_sampler(prepared.policy, settings, prepared.accelerator.num_processes, "grpo")
         self.reference_logps = prepared.reference_logps(prepared.validation) if self._has_pairs else {}
         self.reference = frozen_copy(prepared.policy)
         self.by_group: dict[int, Rollout] = {}
@@ -143,16 +154,6 @@ class GRPO(StageMethod):
     @property
     def _has_pairs(self) -> bool:
         return any(len(g.completions) > 1 for g in self.prepared.validation)
-
-    def _make_sampler(self) -> Sampler:
-        policy, settings = self.prepared.policy, self.settings
-        if not self.by_vllm:
-            return TransformersSampler(policy)
-        if self.prepared.accelerator.num_processes > 1:
-            raise TrimtabError(
-                "grpo: sampling.engine vllm runs in one process; use engine transformers in several."
-            )
-        return VLLMSampler(policy, settings.sampling.vllm, settings.precision, settings.token_budget)
 
     # ---- rollouts
 

@@ -184,13 +184,16 @@ def inputs_key(inputs: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def claim(folder: Path, inputs: dict[str, Any]) -> bool:
-    """Takes the folder for these inputs. True when the stage is already done; an error for others'."""
+def claim(folder: Path, inputs: dict[str, Any], begun: str = "metrics.jsonl") -> bool:
+    """Takes the folder for these inputs. True when the stage is already done; an error for others'.
+
+    begun: what is in the folder once something was done for its inputs.
+    """
     inputs = json.loads(json.dumps(inputs))  # as they read back: lists for tuples
     key = inputs_key(inputs)
     file = folder / "stage.json"
     theirs = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    began = (folder / "metrics.jsonl").is_file()
+    began = (folder / begun).exists()
     if theirs and began:
         if theirs["key"] != key:
             raise TrimtabError(f"{folder}: holds another run ({difference(theirs, inputs)}). {ELSEWHERE}")
@@ -259,7 +262,7 @@ def run_stage(
     write_json(out / "data.json", {**counts, **splits.notes()})
     reset_peak_memory()
     policy = method.load(model, settings)
-    _check_vocabulary(policy, train + validation, model)
+    check_vocabulary(policy, train + validation, model)
     settings = settle(out, settings)
     accelerator = make_accelerator(settings)
     prepared = Prepared(
@@ -366,7 +369,8 @@ def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:
     return settings.model_copy(update={"precision": settled["precision"]})
 
 
-def _check_vocabulary(policy: Policy, groups: Sequence[CompletionGroup], model: str) -> None:
+def check_vocabulary(policy: Policy, groups: Sequence[CompletionGroup], model: str) -> None:
+    """TrimtabError where the tokenizer's ids, or the rows' lengths, are more than the model has."""
     top = max(max(max(g.prompt), *(max(c) for c in g.completions)) for g in groups)
     entries = int(policy.model.get_input_embeddings().weight.shape[0])
     if top >= entries:

@@ -1,0 +1,165 @@
+"""A language model that is asked whether a completion is good: its log odds of yes against no.
+
+Garg et al. 2025 (arXiv 2502.16182) take p = p(yes) / (p(yes) + p(no)) at the first token of the answer. Our score
+is its logit, log p(yes) − log p(no): the same order and so the same pairs, without p's rounding near 0 and 1, and
+on the scale of a Bradley-Terry reward.
+Where we depart from the authors' code: the question is one turn of the model's own chat template, where it has one,
+and not bare text; all spellings of the two words count that are single tokens (it adds up the tokens of " Yes", and
+of " No"); the question's wording is our own, and the same for every kind of prompt (it has four).
+
+Dimension suffixes: _C completions, _V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trimtab.data.chat import load_tokenizer
+from trimtab.data.groups import CompletionGroup, pack
+from trimtab.data.pairs import PairFormat, TurnFormat, shared_start
+from trimtab.data.trust import TrustSettings
+from trimtab.errors import TrimtabError
+from trimtab.models.lora import hash_model
+from trimtab.models.policy import Policy, Precision, hash_weights, load_policy, resolve_precision, trusting
+from trimtab.models.reward_model import for_scoring
+from trimtab.rewards.base import Prompt
+from trimtab.rewards.local import LocalReward, Row
+
+VERSION = 1
+"""Of how rows are rendered and read: part of the signature."""
+QUESTION = """Here is a request, and a response to it. Is the response correct, helpful and to the point?
+
+Request:
+{prompt}
+
+Response:
+{completion}
+
+Answer with one word, Yes or No."""
+PLACES = re.compile(r"\{(prompt|completion)\}")
+OTHER = "…"
+"""A completion that begins like no other: rows are compared with its row to see where completions begin."""
+
+
+def check_question(question: str) -> None:
+    """ValueError unless a completion has a place in it."""
+    if "{completion}" not in question:
+        raise ValueError("question: say where the completion goes with {completion} (and the prompt with {prompt})")
+
+
+def answer_tokens(tokenizer: Any, source: str) -> tuple[list[int], list[int]]:
+    """Token ids of yes and of no: every spelling that is one token, or the first tokens of "Yes" and "No" where one
+    of the words has none. TrimtabError where these are the same."""
+    found = []
+    for word in ("yes", "no"):
+        cased = (word, word.capitalize(), word.upper())
+        spelt = [_ids(tokenizer, before + one) for one in cased for before in ("", " ")]
+        single = {ids[0] for ids in spelt if len(ids) == 1}
+        found.append({token for token in single if tokenizer.decode([token]).strip().lower() == word})
+    if not all(found):
+        found = [set(_ids(tokenizer, word)[:1]) for word in ("Yes", "No")]
+    yes, no = found
+    if not yes or not no or yes & no:
+        raise TrimtabError(f"reward yes_no {source}: its tokenizer's tokens do not tell 'Yes' from 'No'.")
+    return sorted(yes), sorted(no)
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class QuestionFormat(TurnFormat):
+    """The question as the model reads it, up to where its answer begins. What all completions' rows share before
+    the completion is the prompt."""
+
+    def __init__(self, tokenizer: Any, question: str) -> None:
+        super().__init__(tokenizer)
+        self.question = question
+
+    def asked(self, prompt: Prompt, completion: str) -> str:
+        """What the user's turn says. Braces in either text stand for themselves."""
+        said = {"prompt": PairFormat.text(prompt), "completion": completion}
+        return PLACES.sub(lambda place: said[place[1]], self.question)
+
+    def tokens(
+        self, prompt: Prompt, completions: Sequence[str], origin: str = ""
+    ) -> tuple[list[int], list[list[int]]]:
+        rows = [self.prompt_ids(self.asked(prompt, completion)) for completion in completions]
+        other = self.prompt_ids(self.asked(prompt, OTHER))
+        # At least one token of each row is its completion's.
+        shared = max(1, min(shared_start([other, *rows]), min(map(len, rows)) - 1))
+        return rows[0][:shared], [row[shared:] for row in rows]
+
+
+class YesNoReward(LocalReward):
+    """Scores with a folder or hub model that transformers loads as a causal language model.
+
+    Completions of one prompt share its pass. token_budget: tokens of a pass. precision: of the products. The model
+    is loaded when it is first asked.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        name: str | None = None,
+        *,
+        question: str | None = None,
+        tokenizer: str | None = None,
+        token_budget: int = 8192,
+        precision: Precision = "float32",
+        trust: TrustSettings | None = None,
+    ) -> None:
+        self.source, self.trust = source, trust
+        self.name = name or Path(source).name
+        self.token_budget = token_budget
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = resolve_precision(precision, self.device)
+        tokens = load_tokenizer(tokenizer or source, trust)
+        self.form = QuestionFormat(tokens, question or QUESTION)
+        self.yes, self.no = answer_tokens(tokens, source)
+        # A hub name says nothing of its revision, so the weights speak for it.
+        local = Path(source).expanduser().is_dir()
+        weights = hash_model(source) if local else f"{source}:{hash_weights(self.policy.model.state_dict())}"
+        reads = "" if tokenizer is None else f"|{hash_model(tokenizer)}"
+        asked = hashlib.blake2b(self.form.question.encode(), digest_size=16).hexdigest()
+        self.signature = f"yes_no|{VERSION}|{weights}{reads}|{self.precision}|{asked}"
+
+    @cached_property
+    def policy(self) -> Policy:
+        policy = load_policy(self.source, trusting(self.trust))
+        entries = int(policy.model.get_input_embeddings().weight.shape[0])
+        if len(self.form.tokenizer) > entries:
+            raise TrimtabError(
+                f"reward yes_no {self.source}: the tokenizer has {len(self.form.tokenizer)} entries, but the model "
+                f"{entries} embeddings. They do not belong together: name the right tokenizer."
+            )
+        policy.to(self.device).eval()
+        return policy
+
+    @property
+    def limit(self) -> int | None:
+        positions: int | None = getattr(self.policy.model.config, "max_position_embeddings", None)
+        return positions
+
+    def _passes(self, rows: Mapping[int, Row]) -> Iterator[tuple[list[int], list[CompletionGroup]]]:
+        if self.policy.uses_tree:
+            yield from self._packed_passes(rows)
+            return
+        for members, alone in super()._passes(rows):
+            yield members, [for_scoring(group) for group in alone]
+
+    def _score(self, groups: list[CompletionGroup]) -> list[float]:
+        batch = pack(groups).to(self.device)
+        bf16 = self.precision == "bf16"
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            logits_CV = self.policy.next_logits(batch)
+        yes_C, no_C = (logits_CV[:, tokens].logsumexp(-1) for tokens in (self.yes, self.no))
+        scores: list[float] = (yes_C - no_C).tolist()
+        return scores

@@ -1,0 +1,78 @@
+"""Iterated preference training: its settings, and a round's stage. What a round does before it is in rounds.py.
+
+Sample, score, pair, train, and again from the model that came of it: iterated DPO (as in Xu et al. 2023, arXiv
+2312.16682), SPPO (Wu et al. 2024, arXiv 2405.00675) with loss sppo_estimated, and self-labelled DPO (Garg et al.
+2025, arXiv 2502.16182) with a reward of kind yes_no.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from trimtab.data.splits import DataSettings
+from trimtab.rewards.settings import RewardSettings
+from trimtab.rollout.sampler import Sampling
+from trimtab.training.dpo import DPO, DPOSettings
+from trimtab.training.pairing import Pairing
+from trimtab.training.sampled_rows import SampledFormat
+
+NAME = "online_dpo"
+
+
+class OnlineDPOSettings(DPOSettings):
+    """A round's training takes all that DPO takes; learning rate, warmup and schedule start anew in each.
+
+    Where best_metric is None a round keeps its last weights, and not the best by validation pairs. Those are
+    completions of other models: a policy that gets better at its own is not seen there, and what the round learnt
+    would often be thrown away (step 0).
+    """
+
+    rounds: int = Field(3, gt=0)
+    prompts: int | None = Field(None, gt=0)
+    """Of each round: the next so many in the order of the seed. None: the training prompts, shared out among the
+    rounds."""
+    samples: int = Field(4, ge=2)
+    """Completions of each prompt, drawn by the model that the round starts from, which is its reference too."""
+    sampling: Sampling = Sampling()
+    rewards: tuple[RewardSettings, ...] = ()
+    """What pairs are made by: the weighted sum of these. Kind yes_no without a model: the round's own policy."""
+    pairing: Pairing = "best_worst"
+    """best_random: the best sample against one drawn from those that score lower."""
+
+    @model_validator(mode="after")
+    def _of_pairs(self) -> OnlineDPOSettings:
+        if not any(self.sampling.temperatures):
+            raise ValueError("samples at temperature 0 are all the same, and no pair: raise sampling.temperatures")
+        if set(self.weights) == {"sft"}:
+            raise ValueError("loss 'sft' alone looks at no rejected completion: it needs no pairs")
+        return self
+
+    @property
+    def of_a_round(self) -> DPOSettings:
+        """What a round's stage depends on beside its rows: no more, so that rounds can be added."""
+        given = self.model_dump(include=set(DPOSettings.model_fields))
+        last = {"best_metric": "step", "best_is": "highest"}
+        return DPOSettings.model_validate(given | (last if self.best_metric is None else {}))
+
+    @property
+    def reads_win_rates(self) -> bool:
+        return "chosen_win_rates" in self.inputs
+
+
+class OnlineDPO(DPO):
+    """One round's stage: DPO on pairs that were sampled, token by token as they were drawn."""
+
+    version = 1
+
+    @classmethod
+    def text_format(cls, tokenizer: Any, data: DataSettings) -> SampledFormat:
+        return SampledFormat(tokenizer, data)
+
+
+def round_folders(stages: Path) -> list[Path]:
+    """The stages of all rounds that have begun, first to last."""
+    found = [(path, path.name.removeprefix(f"{NAME}-")) for path in stages.glob(f"{NAME}-*") if path.is_dir()]
+    return [path for path, number in sorted(found, key=lambda one: one[1].zfill(9)) if number.isdigit()]

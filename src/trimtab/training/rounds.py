@@ -1,0 +1,268 @@
+"""Rounds of iterated preference training: draw, score, pair, train, and again from the model that came of it.
+
+    STAGES/online_dpo-1-pairs/stage.json    what the folder is for: the hash of all inputs
+                              samples/      00000.json …: a chunk of prompts, its samples, and then their scores
+                              pairs.jsonl   what the round trains on, in the data format of trimtab
+                              validation.jsonl
+                              done.json     counts; written last
+    STAGES/online_dpo-1/      the round's training, a stage like any other
+
+A chunk is written when it is drawn, and anew when it is scored: what was killed draws and asks for no chunk twice.
+Random numbers belong to (seed, round, chunk, prompt, sample): neither batches nor processes change them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, PartialState
+
+from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.groups import CompletionGroup
+from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.generate import stop_tokens
+from trimtab.models.policy import check_model_source, load_policy, trusting
+from trimtab.rewards.base import Reward
+from trimtab.rewards.settings import make_reward
+from trimtab.training.checkpoint import write_json
+from trimtab.training.grpo import make_sampler
+from trimtab.training.loop import make_accelerator
+from trimtab.training.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
+from trimtab.training.pairing import Pair, pair_of
+from trimtab.training.progress import console
+from trimtab.training.rollouts import score_samples
+from trimtab.training.sampled_rows import held_out_row, keep, kept, pair_row, write_rows, write_text
+from trimtab.training.schedule import groups_of_step
+from trimtab.training.stage import check_vocabulary, claim, inputs_key, run_stage, settle, stage_inputs
+
+VERSION = 1
+"""Of how pairs come about: part of what a folder is for."""
+CHUNK = 32
+"""Prompts of a file of samples: a kill loses at most what is between two of them."""
+PAIRS = "-pairs"
+DRAWN_WITH = {"samples", "sampling", "pairing", "seed", "precision"}
+"""Settings that a round's pairs depend on."""
+DRAWS, REJECTS = 1, 2
+"""Streams of random numbers."""
+
+
+def run_rounds(
+    settings: OnlineDPOSettings,
+    data: DataSettings,
+    splits: Splits | None,
+    model: str,
+    where: Path,
+    cache: Path,
+    known: Mapping[str, Reward],
+    scores: Path,
+    tokenizer: str | None = None,
+) -> Path:
+    """Runs what is missing of all rounds below `where`, and returns the folder of the last one's model.
+
+    known: rewards that are not made here (see make_reward). scores: the file of remote ones.
+    """
+    splits = splits or split_records(data)
+    reward_of = _rewards(settings, known, scores)
+    for number in range(1, settings.rounds + 1):
+        check_model_source(model, settings)
+        name = f"{NAME}-{number}"
+        one = Round(number, settings, data, splits, model, where / f"{name}{PAIRS}", reward_of(model), tokenizer)
+        rows = one.pairs()
+        model = str(
+            run_stage(name, OnlineDPO, settings.of_a_round, rows, model, where / name, tokenizer, cache=cache)
+        )
+        tokenizer = None  # the round's own model has it
+    return Path(model)
+
+
+def _rewards(settings: OnlineDPOSettings, known: Mapping[str, Reward], scores: Path) -> Callable[[str], Reward]:
+    """The reward of a round, given the model that it starts from: one for all, unless that model is asked."""
+    if any(one.asks_policy for one in settings.rewards):
+        return lambda policy: make_reward(settings.rewards, known, scores, policy)
+    made = make_reward(settings.rewards, known, scores)
+    return lambda policy: made
+
+
+def prompts_a_round(settings: OnlineDPOSettings, prompts: int) -> int:
+    """Of so many training prompts."""
+    return min(settings.prompts or math.ceil(prompts / settings.rounds), prompts)
+
+
+class Round:
+    """What a round does before it trains. number: counted from 1; model: what it starts from."""
+
+    def __init__(
+        self,
+        number: int,
+        settings: OnlineDPOSettings,
+        data: DataSettings,
+        splits: Splits,
+        model: str,
+        folder: Path,
+        reward: Reward,
+        tokenizer: str | None,
+    ) -> None:
+        self.number, self.settings, self.data, self.splits = number, settings, data, splits
+        self.model, self.folder, self.reward = model, folder, reward
+        self.tokens_from = tokenizer or model
+
+    def pairs(self) -> DataSettings:
+        """Draws, scores and pairs what is missing. Returns the settings that read the round's rows."""
+        chat = ChatFormat(load_tokenizer(self.tokens_from, self.settings), self.data)
+        groups = self._prompts(chat)
+        inputs = self._inputs(len(groups))
+        with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+            done = claim(self.folder, inputs, "samples")
+        if not done:
+            self.settings = self.settings.model_copy(
+                update={"precision": settle(self.folder, self.settings).precision}
+            )
+            accelerator = make_accelerator(self.settings)
+            chunks = [groups[lo : lo + CHUNK] for lo in range(0, len(groups), CHUNK)]
+            mine = range(accelerator.process_index, len(chunks), accelerator.num_processes)
+            self._draw(chat, chunks, mine, accelerator)
+            self._score(chat, chunks, mine)
+            accelerator.wait_for_everyone()
+            self._finish(groups, len(chunks), inputs, accelerator.is_main_process)
+            accelerator.wait_for_everyone()
+        else:
+            console.print(f"{self.folder.name}: already done", highlight=False)
+        validation = self.folder / "validation.jsonl"
+        # The prompts are what the data's settings made of them: no text is taken for a dialogue a second time.
+        return DataSettings(
+            train=str(self.folder / "pairs.jsonl"),
+            validation=str(validation) if validation.is_file() else None,
+            dialogue="text",
+            max_length=self.data.max_length,
+            min_completion_length=self.data.min_completion_length,
+        )
+
+    def _prompts(self, chat: ChatFormat) -> list[CompletionGroup]:
+        """The round's slice of the training prompts, in the order of the seed; the order starts anew at its end."""
+        every, counts = encode_records(self.splits.train, chat, "none")
+        require_groups(every, counts, "training", self.data.train)
+        count = prompts_a_round(self.settings, len(every))
+        return groups_of_step(every, self.number - 1, count, self.settings.seed)
+
+    def _inputs(self, prompts: int) -> dict[str, Any]:
+        """Everything that the pairs depend on."""
+        found = stage_inputs(self.folder.name, OnlineDPO, self.settings, self.data, self.model, self.tokens_from)
+        return found | {
+            "version": VERSION,
+            "settings": self.settings.model_dump(include=DRAWN_WITH),
+            "round": self.number,
+            "prompts": prompts,
+            "win_rates": self.settings.reads_win_rates,
+            "reward": self.reward.signature,
+        }
+
+    # ---- chunks
+
+    def _file(self, chunk: int) -> Path:
+        return self.folder / "samples" / f"{chunk:05d}.json"
+
+    def _draw(
+        self, chat: ChatFormat, chunks: Sequence[list[CompletionGroup]], mine: range, accelerator: Accelerator
+    ) -> None:
+        """The samples of this process's chunks that are not on disk."""
+        missing = [chunk for chunk in mine if not self._file(chunk).is_file()]
+        if not missing:
+            return
+        settings = self.settings
+        count = sum(len(chunks[chunk]) for chunk in missing)
+        console.print(f"{self.folder.name}: {count} prompts × {settings.samples} samples", highlight=False)
+        policy = load_policy(self.model, trusting(settings))
+        check_vocabulary(policy, [group for chunk in missing for group in chunks[chunk]], self.model)
+        policy.to(accelerator.device).eval()
+        sampler = make_sampler(policy, settings, accelerator.num_processes, NAME)
+        stops = stop_tokens(policy.model, chat)
+        self._file(0).parent.mkdir(exist_ok=True)
+        for chunk in missing:
+            started = time.monotonic()
+            seeds = np.random.SeedSequence([settings.seed, self.number, chunk, DRAWS])
+            with accelerator.autocast():
+                drawn = sampler.sample(
+                    [group.prompt for group in chunks[chunk]], settings.samples, settings.sampling,
+                    seed=int(seeds.generate_state(1)[0]), stops=stops,
+                )  # fmt: skip
+            rows = [[keep(sample) for sample in several] for several in drawn]
+            self._write(chunk, {"sampling_seconds": time.monotonic() - started, "prompts": rows})
+
+    def _score(self, chat: ChatFormat, chunks: Sequence[list[CompletionGroup]], mine: range) -> None:
+        """Adds texts and scores to this process's chunks that have none."""
+        for chunk in mine:
+            found = json.loads(self._file(chunk).read_text(encoding="utf-8"))
+            if "scoring_seconds" in found:
+                continue
+            started = time.monotonic()
+            samples = [[kept(one) for one in several] for several in found["prompts"]]
+            scorings = score_samples(self.reward, chat, chunks[chunk], samples, self.splits.train)
+            for several, scoring in zip(found["prompts"], scorings, strict=True):
+                for sample, text, one in zip(several, scoring.texts, scoring.scored, strict=True):
+                    sample |= {"text": text, "score": one.score}
+                    sample |= {"reason": one.reason} if one.reason else {}
+                    sample |= {"parts": dict(one.breakdown)} if one.breakdown else {}
+            self._write(chunk, found | {"scoring_seconds": time.monotonic() - started})
+
+    def _write(self, chunk: int, value: Mapping[str, Any]) -> None:
+        write_text(self._file(chunk), json.dumps(value, ensure_ascii=False, default=str))
+
+    # ---- pairs
+
+    def _finish(self, groups: Sequence[CompletionGroup], chunks: int, inputs: dict[str, Any], main: bool) -> None:
+        """Writes the rows and done.json. TrimtabError where no prompt gives a pair."""
+        found = [json.loads(self._file(chunk).read_text(encoding="utf-8")) for chunk in range(chunks)]
+        several = [one for chunk in found for one in chunk["prompts"]]
+        unpaired: Counter[str] = Counter()
+        rows = []
+        for place, (group, samples) in enumerate(zip(groups, several, strict=True)):
+            rng = np.random.default_rng([self.settings.seed, self.number, place, REJECTS])
+            pair = pair_of([sample["score"] for sample in samples], self.settings.pairing, rng)
+            if isinstance(pair, Pair):
+                prompt = self.splits.train[group.index].prompt
+                rows.append(pair_row(prompt, group.prompt, samples, pair, self.settings.reads_win_rates))
+            else:
+                unpaired[pair] += 1
+        every = [sample for samples in several for sample in samples]
+        if not rows:
+            why = ", ".join(f"{count} × {reason}" for reason, count in sorted(unpaired.items()))
+            failed = next((f" One failed score: {s['reason']}." for s in every if s.get("reason")), "")
+            raise TrimtabError(
+                f"{self.folder.name}: none of the {len(groups)} prompts gives a pair ({why}).{failed} "
+                f"Raise samples or the temperature, or mend the reward, and remove {self.folder}."
+            )
+        if not main:
+            return
+        write_rows(self.folder / "pairs.jsonl", rows)
+        held_out = self.splits.validation
+        if held_out and all(record.is_pair for record in held_out):
+            known = [held_out_row(record, self.settings.reads_win_rates) for record in held_out]
+            write_rows(self.folder / "validation.jsonl", known)
+        scores = [sample["score"] for sample in every if sample["score"] is not None]
+        counts = {
+            "prompts": len(groups),
+            "samples": len(every),
+            "pairs": len(rows),
+            "unpaired": dict(sorted(unpaired.items())),
+            "missing": len(every) - len(scores),
+            "cut": sum(sample["finish"] == "cap" for sample in every),
+            "mean_reward": sum(scores) / len(scores),
+            "mean_tokens": sum(len(sample["tokens"]) for sample in every) / len(every),
+            "sampling_seconds": sum(chunk["sampling_seconds"] for chunk in found),
+            "scoring_seconds": sum(chunk["scoring_seconds"] for chunk in found),
+        }
+        write_json(self.folder / "done.json", {"key": inputs_key(inputs), **counts})
+        console.print(
+            f"{self.folder.name}: {len(rows)} pairs of {len(groups)} prompts, mean reward "
+            f"{counts['mean_reward']:.3f}, {counts['mean_tokens']:.0f} tokens",
+            highlight=False,
+        )

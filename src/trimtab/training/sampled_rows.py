@@ -1,0 +1,91 @@
+"""Pairs of samples as rows of a file: how they are written, and how they are trained on.
+
+A row is one of trimtab's own layout, with the text of both completions, so that it can be looked at and any
+preference command reads it. Beside it, in `sampled`, are the tokens as they were drawn. A round trains on those:
+the text tokenized again may come out as other tokens than the model's own, and one that was cut at the cap would
+be given an end of turn that it never had.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.data.chat import ChatFormat, Dropped, make_group
+from trimtab.data.groups import CompletionGroup
+from trimtab.data.records import Record
+from trimtab.rewards.base import Prompt
+from trimtab.rollout.sampler import Sample
+from trimtab.training.checkpoint import sync
+from trimtab.training.pairing import Pair
+
+
+class SampledFormat(ChatFormat):
+    """Rows that hold the tokens that were drawn: these are trained on, nothing added and nothing cut.
+
+    Other rows, such as validation pairs, are rendered as ever.
+    """
+
+    def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
+        sampled = record.columns.get("sampled")
+        if sampled is None:
+            return super().encode(record, index)
+        rows = [sampled["chosen"], sampled["rejected"]]
+        return make_group(record, index, sampled["prompt"], rows, sampled["cut"])
+
+
+def keep(sample: Sample) -> dict[str, Any]:
+    """A sample as JSON. Its log-probabilities are left out: the reference's pass has them."""
+    return {"tokens": sample.tokens, "finish": sample.finish, "temperature": sample.temperature}
+
+
+def kept(value: Mapping[str, Any]) -> Sample:
+    return Sample(tuple(value["tokens"]), (), (), value["finish"], value["temperature"])
+
+
+def pair_row(
+    prompt: Prompt, prompt_ids: Sequence[int], samples: Sequence[Mapping[str, Any]], pair: Pair, win_rates: bool
+) -> dict[str, Any]:
+    """win_rates: whether they are the row's scores, instead of the rewards. samples: with text and score."""
+    both = samples[pair.chosen], samples[pair.rejected]
+    rewards = tuple(one["score"] for one in both)
+    scores = pair.win_rates if win_rates else rewards
+    return {
+        "prompt": _as_json(prompt),
+        "chosen": both[0]["text"],
+        "rejected": both[1]["text"],
+        "score_chosen": scores[0],
+        "score_rejected": scores[1],
+        "rewards": rewards,
+        "win_rates": pair.win_rates,
+        "sampled": {
+            "prompt": prompt_ids,
+            "chosen": both[0]["tokens"],
+            "rejected": both[1]["tokens"],
+            "cut": [one["finish"] == "cap" for one in both],
+        },
+    }
+
+
+def held_out_row(record: Record, win_rates: bool) -> dict[str, Any]:
+    """A pair of the data's own. Who won is known there: win rates are 1 and 0."""
+    row = {"prompt": _as_json(record.prompt), "chosen": record.completions[0], "rejected": record.completions[-1]}
+    return row | ({"score_chosen": 1.0, "score_rejected": 0.0} if win_rates else {})
+
+
+def _as_json(prompt: Prompt) -> Any:
+    return prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomically: under its own name a file is whole."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    sync(aside)
+    aside.replace(path)
