@@ -27,7 +27,7 @@ from trimtab.rewards.settings import RewardSettings
 from trimtab.training.metrics import read_metrics
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu", "statsmodels")
-STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "grpo")
+STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "grpo", "ppo")
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,25 @@ def gather(
 
 
 def _training_reward(recipe: Recipe) -> str | None:
-    """What GRPO optimises, in words; the judge's own where it is the judge."""
-    if "grpo" not in recipe.methods:
-        return None
-    parts = []
-    for one in recipe.grpo.rewards:
-        text = recipe.judge.words() if recipe.judge and one.identity == recipe.judge.identity else one.words()
-        parts.append(text if one.weight == 1 else f"{one.weight:g} × {text}")
-    return " + ".join(parts)
+    """What is optimised, in words; the judge's own where it is the judge. Where methods differ, each by name."""
+    sums = {}
+    for name, settings in recipe.rewarded.items():
+        parts = []
+        for one in settings.rewards:
+            text = recipe.judge.words() if recipe.judge and one.identity == recipe.judge.identity else one.words()
+            parts.append(text if one.weight == 1 else f"{one.weight:g} × {text}")
+        sums[name] = " + ".join(parts)
+    if len(set(sums.values())) > 1:
+        return "; ".join(f"{name}: {text}" for name, text in sums.items())
+    return next(iter(sums.values()), None)
 
 
 def judged_by_a_part(recipe: Recipe) -> bool:
-    """Whether the judge is some of what GRPO optimises, but not all of it."""
+    """Whether the judge is some of what is optimised, but not all of it."""
     judge = recipe.judge
-    if judge is None or "grpo" not in recipe.methods or _training_reward(recipe) == judge.words():
+    if judge is None or _training_reward(recipe) == judge.words():
         return False
-    return any(one.identity == judge.identity for one in recipe.grpo.rewards)
+    return any(one.identity == judge.identity for method in recipe.rewarded.values() for one in method.rewards)
 
 
 def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:

@@ -17,11 +17,13 @@ from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.rewards.settings import RewardSettings
 from trimtab.training.dpo import DPOSettings
 from trimtab.training.grpo import GRPOSettings
+from trimtab.training.on_policy import OnPolicySettings
+from trimtab.training.ppo import PPOSettings
 from trimtab.training.reward import RewardModelSettings
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import LengthPenaltySettings, SFTSettings
 
-MethodName = Literal["base", "sft", "sft_length", "dpo", "grpo"]
+MethodName = Literal["base", "sft", "sft_length", "dpo", "grpo", "ppo"]
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -62,10 +64,11 @@ class Recipe(BaseModel):
     """None: sft's settings, with the length penalty's defaults."""
     dpo: DPOSettings = DPOSettings()
     reward: RewardModelSettings = RewardModelSettings()
-    """Of the reward model that the study trains for a reward of kind 'trained'."""
+    """Of the reward model that the study trains for a reward of kind 'trained', once for all methods."""
     reward_model: str | None = None
     """What that reward model starts from; None: the SFT model."""
     grpo: GRPOSettings = GRPOSettings()
+    ppo: PPOSettings = PPOSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @field_validator("judge", mode="before")
@@ -86,12 +89,12 @@ class Recipe(BaseModel):
             raise ValueError("'judge' and 'opponent' go together: a win rate needs both")
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ValueError("'methods' must name at least one method, and none twice")
-        if "grpo" in self.methods:
-            if not self.grpo.rewards:
-                raise ValueError("method 'grpo' needs a reward: grpo.rewards, such as [{kind: trained}]")
-            if self.sandbox is None and any(r.kind == "gold" for r in self.grpo.rewards):
+        for name, method in self.rewarded.items():
+            if not method.rewards:
+                raise ValueError(f"method {name!r} needs a reward: {name}.rewards, such as [{{kind: trained}}]")
+            if self.sandbox is None and any(r.kind == "gold" for r in method.rewards):
                 raise ValueError("a reward of kind 'gold' knows the sandbox's world only")
-        for stage in (self.sft, self.sft_length, self.dpo, self.reward, self.grpo):
+        for stage in (self.sft, self.sft_length, self.dpo, self.reward, self.grpo, self.ppo):
             if stage is not None and "seed" not in stage.model_fields_set:
                 stage.seed = self.seed
         return self
@@ -103,8 +106,14 @@ class Recipe(BaseModel):
         return found.model_copy(update={"length_penalty": found.length_penalty or LengthPenaltySettings()})
 
     @property
+    def rewarded(self) -> dict[str, OnPolicySettings]:
+        """The methods of this study that optimise a reward, with their settings."""
+        known: dict[str, OnPolicySettings] = {"grpo": self.grpo, "ppo": self.ppo}
+        return {name: settings for name, settings in known.items() if name in self.methods}
+
+    @property
     def trains_reward(self) -> bool:
-        return "grpo" in self.methods and any(r.kind == "trained" for r in self.grpo.rewards)
+        return any(r.kind == "trained" for settings in self.rewarded.values() for r in settings.rewards)
 
 
 def seeds_named(text: str) -> list[int]:
@@ -123,6 +132,7 @@ STAGES: dict[str, type[TrainingSettings]] = {
     "dpo": DPOSettings,
     "reward": RewardModelSettings,
     "grpo": GRPOSettings,
+    "ppo": PPOSettings,
 }
 
 
@@ -131,7 +141,7 @@ def stage_settings(
 ) -> tuple[TrainingSettings, DataSettings]:
     """The settings of one stage run by itself: `beta=0.2` is the method's, `data.max_length=512` the data's.
 
-    rewards: GRPO's, by their short names (see `reward_named`).
+    rewards: GRPO's or PPO's, by their short names (see `reward_named`).
     """
     value = apply_overrides({}, overrides)
     rows = data_settings(data, validation, value.pop("data", {}))
@@ -145,7 +155,7 @@ def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:
     if judge.kind == "gold" and not in_sandbox:
         raise ValueError("judge 'gold' knows the sandbox's world only; leave it out for your own data")
     if judge.kind == "trained":
-        raise ValueError("the judge can't be the reward model that the study trains: it is what GRPO optimises")
+        raise ValueError("the judge can't be the reward model that the study trains: it is what is optimised")
     if judge.weight != 1:
         raise ValueError("a judge has no weight: win rates compare its scores with each other")
 

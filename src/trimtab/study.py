@@ -43,7 +43,9 @@ from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.starters import starter
 from trimtab.training.checkpoint import write_json
 from trimtab.training.dpo import DPO
-from trimtab.training.grpo import GRPO, GRPOSettings
+from trimtab.training.grpo import GRPO
+from trimtab.training.on_policy import OnPolicySettings
+from trimtab.training.ppo import PPO
 from trimtab.training.progress import console
 from trimtab.training.reward import RewardModelTraining
 from trimtab.training.schedule import TrainingSettings
@@ -52,7 +54,13 @@ from trimtab.training.stage import StageMethod, difference, run_stage
 
 SCORES = Path("cache") / "scores.sqlite"
 """Of remote rewards, in a study's folder or an evaluation's."""
-METHODS: dict[str, type[StageMethod]] = {"sft": SFT, "dpo": DPO, "reward": RewardModelTraining, "grpo": GRPO}
+METHODS: dict[str, type[StageMethod]] = {
+    "sft": SFT,
+    "dpo": DPO,
+    "reward": RewardModelTraining,
+    "grpo": GRPO,
+    "ppo": PPO,
+}
 
 
 def say(line: str) -> None:
@@ -171,11 +179,11 @@ def _check_needs(recipe: Recipe, data: DataSettings) -> ChatFormat:
     if "base" in recipe.methods:
         check_model_source(resolve_model(recipe.model), recipe.evaluation)
     engines = {recipe.evaluation.decoding.engine}
-    if "grpo" in recipe.methods:
-        check_rewards(recipe.grpo.rewards)
-        engines.add(recipe.grpo.sampling.engine)
-        if recipe.trains_reward and recipe.reward_model:
-            check_model_source(resolve_model(recipe.reward_model), recipe.reward)
+    for settings in recipe.rewarded.values():
+        check_rewards(settings.rewards)
+        engines.add(settings.sampling.engine)
+    if recipe.trains_reward and recipe.reward_model:
+        check_model_source(resolve_model(recipe.reward_model), recipe.reward)
     if "vllm" in engines:
         vllm.check_installed()
     return ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.evaluation), data)
@@ -215,7 +223,7 @@ def recipe_of_seed(recipe: Recipe, seed: int) -> Recipe:
 def train_methods(
     recipe: Recipe, data: DataSettings, splits: Splits, seed: Path, cache: Path, judge: Reward | None
 ) -> dict[str, str]:
-    """Method -> folder of its model. DPO and GRPO start from SFT, which is also their reference."""
+    """Method -> folder of its model. DPO, GRPO and PPO start from SFT, which is also their reference."""
     base = resolve_model(recipe.model)
     models = {"base": base} if "base" in recipe.methods else {}
     tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer else base
@@ -232,20 +240,20 @@ def train_methods(
         return str(run_stage(name, method, settings, data, model, where / name, tokens, cache, splits, **scored))
 
     wanted = set(recipe.methods)
-    if wanted & {"sft", "dpo", "grpo"}:
+    if wanted & {"sft", "dpo", "grpo", "ppo"}:
         models["sft"] = run("sft", SFT, recipe.sft, base, tokenizer)
     if "sft_length" in wanted:
         models["sft_length"] = run("sft_length", SFT, recipe.penalised_sft, base, tokenizer)
     if "dpo" in wanted:
         models["dpo"] = run("dpo", DPO, recipe.dpo, models["sft"], None)
-    if "grpo" in wanted:
-        known = known_rewards()
-        if recipe.trains_reward:
-            start = resolve_model(recipe.reward_model) if recipe.reward_model else models["sft"]
-            proxy = run("reward", RewardModelTraining, recipe.reward, start, None)
-            known["trained"] = ClassifierReward(proxy, name="proxy", trust=recipe.reward)
-        reward = make_reward(recipe.grpo.rewards, known, cache / SCORES.name)
-        models["grpo"] = run("grpo", GRPO, recipe.grpo, models["sft"], None, reward=reward, judge=judge)
+    known = known_rewards()
+    if recipe.trains_reward:
+        start = resolve_model(recipe.reward_model) if recipe.reward_model else models["sft"]
+        proxy = run("reward", RewardModelTraining, recipe.reward, start, None)
+        known["trained"] = ClassifierReward(proxy, name="proxy", trust=recipe.reward)
+    for name, settings in recipe.rewarded.items():
+        reward = make_reward(settings.rewards, known, cache / SCORES.name)
+        models[name] = run(name, METHODS[name], settings, models["sft"], None, reward=reward, judge=judge)
     return {name: model for name, model in models.items() if name in wanted}
 
 
@@ -257,9 +265,9 @@ def known_rewards() -> dict[str, Reward]:
 def run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
-    """`trimtab sft | dpo | reward | grpo`: one stage by itself."""
+    """`trimtab sft | dpo | reward | grpo | ppo`: one stage by itself."""
     reward = None
-    if isinstance(settings, GRPOSettings):
+    if isinstance(settings, OnPolicySettings):
         reward = make_reward(settings.rewards, known_rewards(), out / SCORES.name)
     return run_stage(method, METHODS[method], settings, data, resolve_model(model), out, tokenizer, reward=reward)
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from trimtab.data.audit import AuditReport
 
 SCHEMA_VERSION = 1
-METHOD_ORDER = ("base", "sft", "sft_length", "dpo", "grpo")
+METHOD_ORDER = ("base", "sft", "sft_length", "dpo", "grpo", "ppo")
 Metric = Literal["win_rate", "judge_score", "length", "excess_length", "correctness"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
@@ -217,6 +217,6 @@ class Results(_Model):
 
 
 def ordered_methods(names: object) -> list[str]:
-    """base, sft, sft_length, dpo, grpo first, in that order; then any others as they came."""
+    """Those of METHOD_ORDER first, in that order; then any others as they came."""
     given = [str(n) for n in names] if isinstance(names, (list, tuple, dict, set)) else []
     return [m for m in METHOD_ORDER if m in given] + [m for m in given if m not in METHOD_ORDER]

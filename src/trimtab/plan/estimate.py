@@ -99,11 +99,11 @@ def _config_of(work: StageWork, recipe: Recipe, config: Any) -> Any:
 
 
 def _local_models(work: StageWork, recipe: Recipe, model: str) -> int:
-    """Bytes of models that only score, in a stage's process: the judge in each, GRPO's rewards in its own."""
-    scoring = [recipe.judge] if recipe.judge else []
-    scoring += recipe.grpo.rewards if work.method == "grpo" else ()
+    """Bytes of models that only score, in a stage's process: the judge in each, a method's rewards in its own."""
+    rewards = recipe.rewarded[work.name].rewards if work.name in recipe.rewarded else ()
+    scoring = [*([recipe.judge] if recipe.judge else ()), *rewards]
     found = sum(_scorer_bytes(one) for one in scoring if one.model)
-    if recipe.trains_reward and work.method == "grpo":
+    if any(one.kind == "trained" for one in rewards):
         found += FLOAT * count_parameters(resolve_model(recipe.reward_model or model)).total
     return found
 
@@ -144,9 +144,10 @@ def _disk(work: StageWork, sizes: Parameters) -> Disk:
 
 
 def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: ChatFormat) -> list[Calls]:
-    rewards = ", ".join(reward.kind for reward in recipe.grpo.rewards)
     found = []
     for work in works:
+        method = recipe.rewarded.get(work.name)
+        rewards = ", ".join(reward.kind for reward in method.rewards) if method else ""
         for calls, by in ((work.reward_calls, f"the training reward ({rewards})"), (work.judge_calls, "the judge")):
             if calls and work.rollouts is not None:
                 tokens = round(calls * (work.rollouts.prompt_tokens + work.rollouts.cap))
@@ -194,8 +195,7 @@ def _measure(plan: Plan, recipe: Recipe, config: Any, splits: Splits, chat: Chat
 def _seconds(stage: StagePlan, speed: Speed, watch: Stopwatch) -> dict[str, float]:
     """training/stage.py's parts. `steps` holds all that a step does but its samples."""
     work = stage.work
-    on_policy = isinstance(work.rollouts, Sampled)
-    a_token = speed.train_token + (speed.forward_token if on_policy else 0.0)  # the reference's pass
+    a_token = speed.train_token + work.reads * speed.forward_token
     drawn = [one for one in (work.rollouts, work.validation_samples, work.penalty) if one is not None]
     penalty = work.penalty
     extra = penalty.completions * (penalty.prompt_tokens + penalty.cap) * speed.train_token if penalty else 0.0
@@ -229,7 +229,8 @@ def _notes(recipe: Recipe, measured: bool) -> list[str]:
         notes.append(
             "Times were measured on random weights of the model's shape, on this machine as busy as it is now."
         )
-    engines = {recipe.grpo.sampling.engine, recipe.evaluation.decoding.engine}
+    engines = {recipe.evaluation.decoding.engine}
+    engines |= {method.sampling.engine for method in recipe.rewarded.values()}
     if "vllm" in engines:
         notes.append("Sampling is planned as transformers does it; vLLM's own speed and memory are not estimated.")
     return notes

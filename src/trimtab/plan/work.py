@@ -21,6 +21,7 @@ from trimtab.recipe import Recipe
 from trimtab.study import METHODS
 from trimtab.training.dpo import DPOSettings
 from trimtab.training.grpo import GRPOSettings
+from trimtab.training.on_policy import OnPolicySettings
 from trimtab.training.schedule import TrainingSettings, groups_of_step, total_steps
 from trimtab.training.sft import SFTSettings
 from trimtab.training.stage import validated
@@ -50,8 +51,9 @@ class StageWork:
     """One stage. Tokens are packed tokens, as passes hold them.
 
     largest: the pass with most tokens; several_passes: whether some step has more than one. example: a pass of
-    ordinary groups. held_tokens: of all rows, in the process's memory. rollouts, validation_samples: GRPO's own;
-    penalty: the length penalty's. reward_calls, judge_calls: completions scored while training.
+    ordinary groups. held_tokens: of all rows, in the process's memory. rollouts, validation_samples: GRPO's and
+    PPO's; reads: passes without gradients over what a step trains on, the reference's and, for PPO's values, the
+    policy's. penalty: the length penalty's. reward_calls, judge_calls: completions scored while training.
     """
 
     name: str
@@ -70,6 +72,7 @@ class StageWork:
     held_tokens: float
     rollouts: Sampled | None = None
     validation_samples: Sampled | None = None
+    reads: float = 0.0
     penalty: Sampled | None = None
     reward_calls: int = 0
     judge_calls: int = 0
@@ -79,15 +82,14 @@ def stages_of(recipe: Recipe) -> list[tuple[str, str, TrainingSettings]]:
     """(stage, method, settings) in the order in which a study trains them."""
     wanted = set(recipe.methods)
     found: list[tuple[str, str, TrainingSettings]] = []
-    if wanted & {"sft", "dpo", "grpo"}:
+    if wanted & {"sft", "dpo", "grpo", "ppo"}:
         found.append(("sft", "sft", recipe.sft))
     if "sft_length" in wanted:
         found.append(("sft_length", "sft", recipe.penalised_sft))
     if "dpo" in wanted:
         found.append(("dpo", "dpo", recipe.dpo))
-    if "grpo" in wanted:
-        found += [("reward", "reward", recipe.reward)] if recipe.trains_reward else []
-        found.append(("grpo", "grpo", recipe.grpo))
+    found += [("reward", "reward", recipe.reward)] if recipe.trains_reward else []
+    found += [(name, name, settings) for name, settings in recipe.rewarded.items()]
     return found
 
 
@@ -130,8 +132,10 @@ def stage_work(
         raise TrimtabError(f"{name}: no training row is left after truncation. Raise data.max_length.")
     pairs = all(record.is_pair for record in splits.validation)
     validation = encoded(splits.validation, form, validated(made, settings, splits))
-    if isinstance(settings, GRPOSettings):
-        return _grpo_work(name, settings, recipe_judged, train, validation, pairs and bool(splits.validation))
+    if isinstance(settings, OnPolicySettings):
+        return _on_policy_work(
+            name, method, settings, recipe_judged, train, validation, pairs and bool(splits.validation)
+        )
     steps = total_steps(settings, train.count)
     passes = _passes(train.groups, settings, steps)
     penalty = _penalty(settings, steps, train) if isinstance(settings, SFTSettings) else None
@@ -167,12 +171,19 @@ def _rhythm(settings: TrainingSettings, steps: int, validation_tokens: float) ->
     }
 
 
-def _grpo_work(
-    name: str, settings: GRPOSettings, judged: bool, train: Rows, validation: Rows, has_pairs: bool
+def _on_policy_work(
+    name: str,
+    method: str,
+    settings: OnPolicySettings,
+    judged: bool,
+    train: Rows,
+    validation: Rows,
+    has_pairs: bool,
 ) -> StageWork:
     k, cap = settings.samples, settings.sampling.max_new_tokens
-    fixed = settings.rollouts == "fixed"
-    prompts = min(settings.fixed_prompts, train.count) if fixed else train.count
+    fixed, prompts = False, train.count
+    if isinstance(settings, GRPOSettings) and settings.rollouts == "fixed":
+        fixed, prompts = True, min(settings.fixed_prompts, train.count)
     steps = total_steps(settings, prompts) * (1 if settings.max_steps else settings.updates_per_batch)
     drawn = prompts if fixed else math.ceil(steps / settings.updates_per_batch) * settings.step_groups
     groups = [_sampled_group(g, k, cap) for g in train.groups]
@@ -184,7 +195,7 @@ def _grpo_work(
     together = min(size, (prompts if fixed else settings.step_groups) * k)
     scored = rhythm["evaluations"] * held_out
     return StageWork(
-        name, "grpo", settings, prompts, steps,
+        name, method, settings, prompts, steps,
         step_tokens=sum(map(_tokens, (p for step in passes for p in step))) / len(passes),
         largest=_largest(passes),
         several_passes=any(len(step) > 1 for step in passes),
@@ -193,6 +204,7 @@ def _grpo_work(
         held_tokens=train.tokens + validation.tokens,
         rollouts=Sampled(drawn * k, cap, together, mean_prompt),
         validation_samples=Sampled(scored, cap, min(size, held_out), mean_prompt) if held_out else None,
+        reads=(2 if method == "ppo" else 1) / settings.updates_per_batch,
         reward_calls=drawn * k + scored,
         judge_calls=scored if judged else 0,
         **rhythm,

@@ -24,9 +24,10 @@ COLOURS = {
     "sft_length": "#56b4e9",
     "dpo": "#0072b2",
     "grpo": "#009e73",
+    "ppo": "#d55e00",
     "reward": "#cc79a7",
 }
-OTHERS = ("#cc79a7", "#d55e00", "#b8a800")
+OTHERS = ("#cc79a7", "#b8a800", "#8c564b")
 WIDTH = 7.2  # inches
 
 _STYLE: Any = {

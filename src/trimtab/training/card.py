@@ -23,6 +23,7 @@ TITLES = {
     "dpo": "direct preference optimization",
     "reward": "a reward model (Bradley-Terry)",
     "grpo": "group policy gradient (the objective is in the settings; leave_one_out is RLOO)",
+    "ppo": "proximal policy optimization with a value head",
 }
 
 
