@@ -18,6 +18,8 @@ from trimtab.rewards.function import FunctionReward
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.grpo import GRPO, GRPOSettings
+from trimtab.training.on_policy import OnPolicyMethod
+from trimtab.training.ppo import PPO, PPOSettings
 from trimtab.training.reward import RewardModelSettings, RewardModelTraining
 from trimtab.training.sft import SFT, LengthPenaltySettings, SFTSettings
 from trimtab.training.stage import run_stage
@@ -54,6 +56,8 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "grpo": (GRPO, GRPOSettings(**COMMON, **GROUP)),
     "grpo_tokens": (GRPO, GRPOSettings(**COMMON, **GROUP, normalisation="tokens", kl="k3", updates_per_batch=2)),
     "grpo_fixed": (GRPO, GRPOSettings(**COMMON, **GROUP, rollouts="fixed", fixed_prompts=5, kl="exact")),
+    "ppo": (PPO, PPOSettings(**COMMON | {"max_steps": 4}, **GROUP | {"samples": 2}, updates_per_batch=2)),
+    "ppo_one": (PPO, PPOSettings(**COMMON | {"batch_size": 2}, **GROUP | {"samples": 1}, updates_per_batch=1)),
     "disagreeing": (Disagreeing, SFTSettings(**COMMON | {"max_steps": 4, "evaluation_interval": 1, "patience": 1})),
     "grpo_one": (GRPO, GRPOSettings(**COMMON | {"batch_size": 2}, **GROUP)),
 }
@@ -81,7 +85,7 @@ def run_all(model: Path, pairs: Path, out: Path) -> None:
     rows = DataSettings(train=str(pairs), max_length=200, validation_rows=6)
     for name, (method, settings) in JOBS.items():
         out.mkdir(parents=True, exist_ok=True)
-        reward = counted(out / f"{name}.calls") if method is GRPO else None
+        reward = counted(out / f"{name}.calls") if issubclass(method, OnPolicyMethod) else None
         run_stage(name, method, settings, rows, str(model), out / name, reward=reward)
 
 
