@@ -87,11 +87,11 @@ def ppo(sweep: Sweep) -> None:
     """25 batches of 64 completions each: GRPO's of 16 prompts, PPO's of 64. The last weights are kept."""
     sft, stage = starts(sweep)
     proxy = str(stage / "best")
-    once, twice = {"batch_size": 16, "samples": 4}, {"updates_per_batch": 4, "max_steps": 100}
+    once, reused = {"batch_size": 16, "samples": 4}, {"updates_per_batch": 4, "max_steps": 100}
     runs: dict[str, tuple[str, dict[str, Any]]] = {
+        "PPO, 4 updates, 1e-4": ("ppo", {"batch_size": 64, "learning_rate": 1e-4, **reused}),
         "GRPO, 1 update, 3e-4": ("grpo", {**once, "learning_rate": 3e-4, "max_steps": 25}),
-        "GRPO, 4 updates, 1e-4": ("grpo", {**once, "learning_rate": 1e-4, **twice}),
-        "PPO, 4 updates, 1e-4": ("ppo", {"batch_size": 64, "learning_rate": 1e-4, **twice}),
+        "GRPO, 4 updates, 1e-4": ("grpo", {**once, "learning_rate": 1e-4, **reused}),
     }
     rows = [{"method": "– (SFT)", "samples": "", "proxy": "", "KL": ""} | sweep.row("sft", sft) | {"CPU s": ""}]
     models: dict[str, Path | str] = {"SFT": sft}
@@ -102,11 +102,11 @@ def ppo(sweep: Sweep) -> None:
         models[name] = folder / "best"
         rows.append({"method": name} | optimised(sweep, folder, 1600))
     table(rows)
-    last = list(runs)[-1]
-    differences(sweep, models, [(name, "SFT") for name in runs] + [(last, name) for name in list(runs)[:-1]])
+    ours, *others = runs
+    differences(sweep, models, [(name, "SFT") for name in runs] + [(ours, name) for name in others])
     explained = [
         f"{row['step']}: {row['val/explained_variance']:.2f}"
-        for row in read_metrics(folder / "metrics.jsonl")
+        for row in read_metrics(Path(models[ours]).parent / "metrics.jsonl")
         if "val/explained_variance" in row
     ]
     print("\nvariance of PPO's returns that its value explains, by step: " + ", ".join(explained))

@@ -42,6 +42,8 @@ COMMON: dict[str, Any] = {
 SHORT = Sampling(max_new_tokens=8)
 PENALTY = LengthPenaltySettings(weight=0.1, interval=1, max_new_tokens=12)
 GROUP: dict[str, Any] = {"sampling": SHORT, "samples": 3, "validation_prompts": 4}
+LAST: dict[str, Any] = {"best_metric": "step", "best_is": "highest"}
+"""Keeps the weights of the last step, to be compared: the best may be those that it started from."""
 JOBS: dict[str, tuple[Any, Any]] = {
     "sft": (SFT, SFTSettings(**COMMON)),
     "sft_sequences": (SFT, SFTSettings(**COMMON, normalisation="sequences")),
@@ -56,8 +58,11 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "grpo": (GRPO, GRPOSettings(**COMMON, **GROUP)),
     "grpo_tokens": (GRPO, GRPOSettings(**COMMON, **GROUP, normalisation="tokens", kl="k3", updates_per_batch=2)),
     "grpo_fixed": (GRPO, GRPOSettings(**COMMON, **GROUP, rollouts="fixed", fixed_prompts=5, kl="exact")),
-    "ppo": (PPO, PPOSettings(**COMMON | {"max_steps": 4}, **GROUP | {"samples": 2}, updates_per_batch=2)),
-    "ppo_one": (PPO, PPOSettings(**COMMON | {"batch_size": 2}, **GROUP | {"samples": 1}, updates_per_batch=1)),
+    "ppo": (PPO, PPOSettings(**COMMON | LAST | {"max_steps": 4}, **GROUP | {"samples": 2}, updates_per_batch=2)),
+    "ppo_one": (
+        PPO,
+        PPOSettings(**COMMON | LAST | {"batch_size": 2}, **GROUP | {"samples": 1}, updates_per_batch=1),
+    ),
     "disagreeing": (Disagreeing, SFTSettings(**COMMON | {"max_steps": 4, "evaluation_interval": 1, "patience": 1})),
     "grpo_one": (GRPO, GRPOSettings(**COMMON | {"batch_size": 2}, **GROUP)),
 }

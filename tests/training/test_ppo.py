@@ -104,9 +104,11 @@ def test_the_reward_that_counts_tokens_rises(learned: Ran) -> None:
 
 
 def test_the_value_learns_what_is_still_to_come(learned: Ran) -> None:
-    explained = [row["val/explained_variance"] for row in learned.rows if "val/explained_variance" in row]
-    assert explained[0] == pytest.approx(0), "a head of zeros"
-    assert max(explained[4:]) > 0.2
+    """Before a batch's updates: ½ R² where the head is 0, and far less later, though R has risen."""
+    losses = [row["loss/value_avg"] for row in learned.rows[::2]]
+    assert learned.rows[0]["val/explained_variance"] == pytest.approx(0), "a head of zeros"
+    assert losses[0] > 4
+    assert sum(losses[-4:]) / 4 < losses[0] / 3
 
 
 def test_metrics_have_trls_names(learned: Ran) -> None:
