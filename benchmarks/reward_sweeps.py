@@ -87,11 +87,10 @@ def ppo(sweep: Sweep) -> None:
     """25 batches of 64 completions each: GRPO's of 16 prompts, PPO's of 64. The last weights are kept."""
     sft, stage = starts(sweep)
     proxy = str(stage / "best")
-    once, reused = {"batch_size": 16, "samples": 4}, {"updates_per_batch": 4, "max_steps": 100}
+    reused = {"updates_per_batch": 4, "max_steps": 100}
     runs: dict[str, tuple[str, dict[str, Any]]] = {
         "PPO, 4 updates, 1e-4": ("ppo", {"batch_size": 64, "learning_rate": 1e-4, **reused}),
-        "GRPO, 1 update, 3e-4": ("grpo", {**once, "learning_rate": 3e-4, "max_steps": 25}),
-        "GRPO, 4 updates, 1e-4": ("grpo", {**once, "learning_rate": 1e-4, **reused}),
+        "GRPO, 1 update, 3e-4": ("grpo", {"batch_size": 16, "samples": 4, "learning_rate": 3e-4, "max_steps": 25}),
     }
     rows = [{"method": "– (SFT)", "samples": "", "proxy": "", "KL": ""} | sweep.row("sft", sft) | {"CPU s": ""}]
     models: dict[str, Path | str] = {"SFT": sft}

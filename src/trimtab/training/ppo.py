@@ -124,7 +124,7 @@ class PPO(OnPolicyMethod):
         old_M, ref_M, values_M = (torch.cat([part[i] for i in kept]) for part in (old, ref_logps, values))
         rewards_M = ppo.token_rewards(scores_C, old_M, ref_M, lengths_C, settings.kl_coefficient)
         found = ppo.gae(rewards_M, values_M, lengths_C, settings.gamma, settings.gae_lambda)
-        for i, part in zip(kept, found.advantages.split(lengths_C.tolist()), strict=True):
+        for i, part in zip(kept, torch.split(found.advantages, lengths_C.tolist()), strict=True):
             means[i] = float(part.mean())
         rollout = ValuedRollout.of_samples(
             one, kept, [float(means[i] or 0.0) for i in kept], old, ref_logps,
@@ -154,7 +154,7 @@ class PPO(OnPolicyMethod):
             self.pending |= {"val/explained_variance": (explained, 1.0)}
         if self.settings.whiten:
             advantages_M = ppo.whiten(torch.cat([r.token_advantages for r in rollouts]))
-            pieces = advantages_M.split([r.group.completion_tokens for r in rollouts])
+            pieces = torch.split(advantages_M, [r.group.completion_tokens for r in rollouts])
             for rollout, piece in zip(rollouts, pieces, strict=True):
                 rollout.token_advantages = piece
         return rollouts
