@@ -163,6 +163,20 @@ def grpo(
     _train("grpo", model, data, out, validation, tokenizer, settings, rewards)
 
 
+@app.command()
+def ppo(
+    model: Model,
+    data: Data,
+    out: Out,
+    rewards: Rewards = None,
+    validation: Validation = None,
+    tokenizer: Tokenizer = None,
+    settings: Set = None,
+) -> None:
+    """PPO with a value head on a reward, from a model that is also the reference."""
+    _train("ppo", model, data, out, validation, tokenizer, settings, rewards)
+
+
 def _train(
     method: str,
     model: str,

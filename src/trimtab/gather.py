@@ -29,7 +29,7 @@ from trimtab.training.online_dpo import NAME, round_folders
 from trimtab.training.rounds import PAIRS
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu", "statsmodels")
-STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "online_dpo", "grpo")
+STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "online_dpo", "grpo", "ppo")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def gather(
 
 def _training_reward(recipe: Recipe) -> str | None:
     """What is optimised, in words; of several methods each by its own, where they differ."""
-    found = {method: _reward_words(recipe, rewards) for method, rewards in recipe.rewarded.items()}
+    found = {method: _reward_words(recipe, one.rewards) for method, one in recipe.rewarded.items()}
     if len(set(found.values())) <= 1:
         return next(iter(found.values()), None)
     return "; ".join(f"{method}: {words}" for method, words in found.items())
@@ -122,7 +122,7 @@ def judged_by_a_part(recipe: Recipe) -> bool:
     judge = recipe.judge
     if judge is None or _training_reward(recipe) == judge.words():
         return False
-    return any(one.identity == judge.identity for rewards in recipe.rewarded.values() for one in rewards)
+    return any(one.identity == judge.identity for method in recipe.rewarded.values() for one in method.rewards)
 
 
 def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:

@@ -17,12 +17,14 @@ from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.rewards.settings import RewardSettings
 from trimtab.training.dpo import DPOSettings
 from trimtab.training.grpo import GRPOSettings
+from trimtab.training.on_policy import OnPolicySettings
 from trimtab.training.online_dpo import OnlineDPOSettings
+from trimtab.training.ppo import PPOSettings
 from trimtab.training.reward import RewardModelSettings
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import LengthPenaltySettings, SFTSettings
 
-MethodName = Literal["base", "sft", "sft_length", "dpo", "online_dpo", "grpo"]
+MethodName = Literal["base", "sft", "sft_length", "dpo", "online_dpo", "grpo", "ppo"]
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
@@ -63,11 +65,12 @@ class Recipe(BaseModel):
     """None: sft's settings, with the length penalty's defaults."""
     dpo: DPOSettings = DPOSettings()
     reward: RewardModelSettings = RewardModelSettings()
-    """Of the reward model that the study trains for a reward of kind 'trained'."""
+    """Of the reward model that the study trains for a reward of kind 'trained', once for all methods."""
     reward_model: str | None = None
     """What that reward model starts from; None: the SFT model."""
     online_dpo: OnlineDPOSettings = OnlineDPOSettings()
     grpo: GRPOSettings = GRPOSettings()
+    ppo: PPOSettings = PPOSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @field_validator("judge", mode="before")
@@ -88,16 +91,16 @@ class Recipe(BaseModel):
             raise ValueError("'judge' and 'opponent' go together: a win rate needs both")
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ValueError("'methods' must name at least one method, and none twice")
-        for method, rewards in self.rewarded.items():
-            if not rewards:
-                raise ValueError(f"method '{method}' needs a reward: {method}.rewards, such as [{{kind: trained}}]")
-            if self.sandbox is None and any(r.kind == "gold" for r in rewards):
+        for name, method in self.rewarded.items():
+            if not method.rewards:
+                raise ValueError(f"method '{name}' needs a reward: {name}.rewards, such as [{{kind: trained}}]")
+            if self.sandbox is None and any(r.kind == "gold" for r in method.rewards):
                 raise ValueError("a reward of kind 'gold' knows the sandbox's world only")
-            if method == "grpo" and any(r.asks_policy for r in rewards):
+            if name != "online_dpo" and any(r.asks_policy for r in method.rewards):
                 raise ValueError(
-                    "grpo's reward of kind 'yes_no' needs a model: only online_dpo asks the policy itself"
+                    f"{name}'s reward of kind 'yes_no' needs a model: only online_dpo asks the policy itself"
                 )
-        for stage in (self.sft, self.sft_length, self.dpo, self.reward, self.online_dpo, self.grpo):
+        for stage in (self.sft, self.sft_length, self.dpo, self.reward, self.online_dpo, self.grpo, self.ppo):
             if stage is not None and "seed" not in stage.model_fields_set:
                 stage.seed = self.seed
         return self
@@ -109,14 +112,18 @@ class Recipe(BaseModel):
         return found.model_copy(update={"length_penalty": found.length_penalty or LengthPenaltySettings()})
 
     @property
-    def rewarded(self) -> dict[str, tuple[RewardSettings, ...]]:
-        """The methods that a reward drives, each with what it optimises."""
-        known = {"online_dpo": self.online_dpo.rewards, "grpo": self.grpo.rewards}
-        return {name: rewards for name, rewards in known.items() if name in self.methods}
+    def rewarded(self) -> dict[str, OnlineDPOSettings | OnPolicySettings]:
+        """The methods of this study that a reward drives, with their settings."""
+        known: dict[str, OnlineDPOSettings | OnPolicySettings] = {
+            "online_dpo": self.online_dpo,
+            "grpo": self.grpo,
+            "ppo": self.ppo,
+        }
+        return {name: settings for name, settings in known.items() if name in self.methods}
 
     @property
     def trains_reward(self) -> bool:
-        return any(r.kind == "trained" for rewards in self.rewarded.values() for r in rewards)
+        return any(r.kind == "trained" for settings in self.rewarded.values() for r in settings.rewards)
 
 
 def seeds_named(text: str) -> list[int]:
@@ -136,6 +143,7 @@ STAGES: dict[str, type[TrainingSettings]] = {
     "reward": RewardModelSettings,
     "online_dpo": OnlineDPOSettings,
     "grpo": GRPOSettings,
+    "ppo": PPOSettings,
 }
 
 

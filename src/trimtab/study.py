@@ -44,8 +44,10 @@ from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.starters import starter
 from trimtab.training.checkpoint import write_json
 from trimtab.training.dpo import DPO
-from trimtab.training.grpo import GRPO, GRPOSettings
+from trimtab.training.grpo import GRPO
+from trimtab.training.on_policy import OnPolicySettings
 from trimtab.training.online_dpo import OnlineDPO, OnlineDPOSettings
+from trimtab.training.ppo import PPO
 from trimtab.training.progress import console
 from trimtab.training.reward import RewardModelTraining
 from trimtab.training.rounds import run_rounds
@@ -61,6 +63,7 @@ METHODS: dict[str, type[StageMethod]] = {
     "reward": RewardModelTraining,
     "online_dpo": OnlineDPO,
     "grpo": GRPO,
+    "ppo": PPO,
 }
 
 
@@ -188,9 +191,9 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
         for records in (splits.train, splits.validation):
             check_completions(records, method.completions_of(settings))
     engines = {recipe.evaluation.decoding.engine}
-    for method, rewards in recipe.rewarded.items():
-        check_rewards(rewards)
-        engines.add(getattr(recipe, method).sampling.engine)
+    for rewarded in recipe.rewarded.values():
+        check_rewards(rewarded.rewards)
+        engines.add(rewarded.sampling.engine)
     if recipe.trains_reward and recipe.reward_model:
         check_model_source(resolve_model(recipe.reward_model), recipe.reward)
     if "vllm" in engines:
@@ -257,7 +260,7 @@ def train_methods(
         return str(run_stage(name, method, settings, data, model, where / name, tokens, cache, splits, **scored))
 
     wanted = set(recipe.methods)
-    if wanted & {"sft", "dpo", "online_dpo", "grpo"}:
+    if wanted & {"sft", "dpo", *recipe.rewarded}:
         models["sft"] = run("sft", SFT, recipe.sft, base, tokenizer)
     if "sft_length" in wanted:
         models["sft_length"] = run("sft_length", SFT, recipe.penalised_sft, base, tokenizer)
@@ -268,13 +271,14 @@ def train_methods(
         start = resolve_model(recipe.reward_model) if recipe.reward_model else models["sft"]
         proxy = run("reward", RewardModelTraining, recipe.reward, start, None)
         known["trained"] = ClassifierReward(proxy, name="proxy", trust=recipe.reward)
-    if "online_dpo" in wanted:
-        scores = cache / SCORES.name
-        last = run_rounds(recipe.online_dpo, data, splits, models["sft"], where, cache, known, scores)
-        models["online_dpo"] = str(last)
-    if "grpo" in wanted:
-        reward = make_reward(recipe.grpo.rewards, known, cache / SCORES.name)
-        models["grpo"] = run("grpo", GRPO, recipe.grpo, models["sft"], None, reward=reward, judge=judge)
+    scores = cache / SCORES.name
+    for name, settings in recipe.rewarded.items():
+        if isinstance(settings, OnlineDPOSettings):
+            last = run_rounds(settings, data, splits, models["sft"], where, cache, known, scores)
+            models[name] = str(last)
+            continue
+        reward = make_reward(settings.rewards, known, scores)
+        models[name] = run(name, METHODS[name], settings, models["sft"], None, reward=reward, judge=judge)
     return {name: model for name, model in models.items() if name in wanted}
 
 
@@ -286,12 +290,12 @@ def known_rewards() -> dict[str, Reward]:
 def run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
-    """`trimtab sft | dpo | reward | online-dpo | grpo`: one method by itself. Returns the folder of its model."""
+    """`trimtab sft | dpo | reward | online-dpo | grpo | ppo`: one method by itself. Returns its model's folder."""
     if isinstance(settings, OnlineDPOSettings):
         start, cache, scores = resolve_model(model), out / "reference", out / SCORES.name
         return run_rounds(settings, data, None, start, out, cache, known_rewards(), scores, tokenizer)
     reward = None
-    if isinstance(settings, GRPOSettings):
+    if isinstance(settings, OnPolicySettings):
         reward = make_reward(settings.rewards, known_rewards(), out / SCORES.name)
     return run_stage(method, METHODS[method], settings, data, resolve_model(model), out, tokenizer, reward=reward)
 

@@ -61,6 +61,9 @@ def test_parting_is_a_warning_and_agreement_a_sentence() -> None:
     r = Results(name="t", curves={"grpo": curves(up, up)})
     assert warnings_of(r) == []
     assert "GRPO: training reward and judge rose together" in " ".join(verdict(r))
+    both = Results(name="t", curves={"grpo": curves(up, up), "ppo": curves(up, down)})
+    assert "GRPO: training reward and judge rose together" in " ".join(verdict(both))
+    assert [line.partition(",")[0] for line in warnings_of(both)] == ["PPO: training reward and judge parted"]
 
 
 def test_every_seed_is_looked_at() -> None:

@@ -89,6 +89,27 @@ def test_rounds_make_the_calls_that_were_planned(recipe: dict[str, Any], tmp_pat
         assert sum("eval_loss" in row for row in rows) == stage.work.evaluations == 4
 
 
+def test_ppo_reads_its_samples_twice_and_scores_them_once(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Two updates a batch: 5 steps take 3 batches of 3 prompts, one sample each: 9, and 16 for evaluations. The
+    reference and, for its values, the policy read each batch once."""
+    recipe |= {"methods": ["sft", "ppo"], "ppo": recipe["grpo"] | {"samples": 1, "updates_per_batch": 2}}
+    made = parse(Recipe, recipe, "test")
+    plan = make_plan(made, measured=False)
+    assert [call.completions for call in plan.calls] == [9 + 16, 16, 27]
+    sft, ppo = (stage.work for stage in plan.stages)
+    assert (sft.forward_tokens, ppo.forward_tokens) == (0, pytest.approx(2 * 3 * ppo.step_tokens))
+    assert plan.stages[1].memory.parts["reference"] == 4 * plan.stages[1].parameters.total
+    results = run_study(made, tmp_path / "run")
+    assert len((tmp_path / "calls.txt").read_text()) == 9 + 16 + 16 + 27
+    assert list(results.methods) == ["sft", "ppo"]
+    assert {"ppo", "sft"} == set(results.curves)
+    assert results.training_reward == results.judge, "the same function"
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "PPO" in page
+    assert "Figure curves_ppo: PPO: training, and validation on held-out prompts" in page
+    assert (tmp_path / "run" / "seed-0" / "stages" / "ppo" / "best" / "README.md").read_text().count("value head")
+
+
 def test_fixed_rollouts_are_scored_once(recipe: dict[str, Any]) -> None:
     recipe["grpo"] |= {"rollouts": "fixed", "fixed_prompts": 8, "kl": "k2", "validation_prompts": 0}
     plan = make_plan(parse(Recipe, recipe, "test"), measured=False)

@@ -9,6 +9,7 @@ import pytest
 from trimtab.evaluation.results import MethodResult, Results, StageCurves
 from trimtab.report.dynamics import EVERY, PANELS, curves, has_data
 from trimtab.report.figures import all_figures
+from trimtab.report.render import render_html
 
 STEPS = [{"step": 10 * i, "loss": 1.0 - i / 10, "grad_norm": 1.0 + i} for i in range(1, 5)]
 
@@ -38,6 +39,11 @@ def test_over_optimisation_needs_reward_judge_and_kl() -> None:
     assert not figures(path((0.1, None, 0.0), (0.5, None, 3.0))), "nobody judged"
     assert not figures(path((0.1, 2.0, None), (0.5, 1.0, None)))
     assert not figures(path((0.1, 2.0, 0.0), (0.5, 1.0, 3.0)), "dpo")
+    hacked = StageCurves(train=STEPS, validation=path((0.1, 2.0, 0.0), (0.5, 1.0, 3.0)).validation)
+    assert "over_optimisation_ppo" in shown(Results(name="t", curves={"ppo": hacked}))
+    page = render_html(Results(name="t", curves={"ppo": hacked}))
+    assert "Figure over_optimisation_ppo: PPO at each evaluation" in page
+    assert "Figure over_optimisation:" not in page
 
 
 def test_length_penalty_figure() -> None:
@@ -78,7 +84,7 @@ def test_panels_of_each_stage() -> None:
     assert panels("sft") == []
 
 
-@pytest.mark.parametrize("stage", ["sft", "sft_length", "dpo", "reward", "grpo", "mine"])
+@pytest.mark.parametrize("stage", ["sft", "sft_length", "dpo", "reward", "grpo", "ppo", "mine"])
 def test_curves_of_every_stage_from_one_row_to_several_seeds(stage: str) -> None:
     keys = {k for panel in EVERY for k in panel.keys} | {"accuracy/low", "accuracy/high"}
     row = {"step": 1, **dict.fromkeys(keys, 0.5), **{f"eval_{k}": 0.5 for k in keys}}

@@ -22,7 +22,7 @@ from trimtab.data.records import Record, read_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import measure as measuring
 from trimtab.evaluation.outputs import Generation, read_generations, read_scores, write_rows
-from trimtab.gather import judged_by_a_part
+from trimtab.gather import _training_reward, judged_by_a_part
 from trimtab.recipe import Recipe, parse, reward_named, stage_settings
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.nemotron import NemotronReward
@@ -332,6 +332,17 @@ def test_a_judge_that_is_part_of_the_training_reward_is_told(model: Path) -> Non
     assert parts({**ASKED, "weight": 0.5})
     assert not parts(ASKED)
     assert not parts({"kind": "gold"}, {"kind": "nemotron", "model": "another"})
+
+
+def test_rewards_that_differ_are_told_by_method(model: Path) -> None:
+    value = recipe(model)
+    value |= {"methods": ["grpo", "ppo"], "ppo": {"rewards": [ASKED]}}
+    value["grpo"]["rewards"] = [{"kind": "gold"}]
+    made = parse(Recipe, value, "r.yaml")
+    assert _training_reward(made) == f"grpo: {made.grpo.rewards[0].words()}; ppo: {made.judge.words()}"  # type: ignore[union-attr]
+    assert judged_by_a_part(made)
+    value["grpo"]["rewards"] = [ASKED]
+    assert _training_reward(parse(Recipe, value, "r.yaml")) == made.judge.words()  # type: ignore[union-attr]
 
 
 def test_help_names_what_may_score(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

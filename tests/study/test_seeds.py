@@ -53,6 +53,16 @@ def test_rewards_survive_another_seed() -> None:
     assert recipe_of_seed(made, 1).grpo.rewards == made.grpo.rewards
 
 
+def test_ppo_asks_for_a_reward_and_has_one_trained() -> None:
+    with pytest.raises(TrimtabError, match=r"method 'ppo' needs a reward: ppo\.rewards"):
+        recipe("m", methods=["sft", "ppo"], grpo={"rewards": [{"kind": "trained"}]})
+    made = recipe("m", methods=["sft", "ppo"], ppo={"rewards": [{"kind": "trained"}]})
+    assert made.trains_reward
+    assert list(made.rewarded) == ["ppo"]
+    assert recipe_of_seed(made, 5).ppo.seed == 5
+    assert not recipe("m", methods=["sft"], ppo={"rewards": [{"kind": "trained"}]}).trains_reward
+
+
 @pytest.mark.parametrize("seeds", [[], [0, -1]])
 def test_seeds_that_are_none(seeds: list[int], tmp_path: Path) -> None:
     with pytest.raises(TrimtabError, match="at least one training seed"):

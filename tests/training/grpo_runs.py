@@ -1,4 +1,4 @@
-"""Runs of GRPO as a stage on a toy model, with reward functions from a file, and what they leave behind."""
+"""Runs of GRPO and PPO as a stage on a toy model, with reward functions from a file, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from trimtab.rewards.function import FunctionReward, load_function
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.grpo import GRPO, GRPOSettings
 from trimtab.training.metrics import read_metrics
+from trimtab.training.ppo import PPO, PPOSettings
 from trimtab.training.stage import run_stage
 
 CAP, PROMPTS, SAMPLES = 8, 4, 4
@@ -30,9 +31,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 
-def low(prompts, completions, completion_ids):
+def low(prompts, completions, completion_ids, log_metric=lambda name, value: None):
     """How many tokens are of the lower half of the vocabulary; every call is written down."""
     scores = [float(sum(token < 896 for token in ids)) for ids in completion_ids]
+    log_metric("lower_half", sum(scores))
     with (HERE / "calls.jsonl").open("a") as out:
         out.write(json.dumps([[p[-1]["content"] if isinstance(p, list) else p for p in prompts],
                               completion_ids, scores]) + "\\n")
@@ -96,7 +98,16 @@ def reward_named(folder: Path, name: str) -> FunctionReward:
     return FunctionReward(load_function(f"{folder / 'rewards.py'}:{name}"))
 
 
-def grpo(
+def grpo(*where: Any, **given: Any) -> Ran:
+    return run_method("grpo", *where, **given)
+
+
+def ppo(*where: Any, **given: Any) -> Ran:
+    return run_method("ppo", *where, **given)
+
+
+def run_method(
+    kind: str,
     model: Path,
     pairs: Path,
     folder: Path,
@@ -106,6 +117,7 @@ def grpo(
     **given: Any,
 ) -> Ran:
     """Runs a stage; without validation data the last weights are the ones kept."""
+    method, settings = {"grpo": (GRPO, GRPOSettings), "ppo": (PPO, PPOSettings)}[kind]
     chosen: dict[str, Any] = {
         "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0, "batch_size": PROMPTS, "samples": SAMPLES,
         "sampling": Sampling(max_new_tokens=CAP), "logging_interval": 1, "precision": "float32", "max_steps": 2,
@@ -113,7 +125,7 @@ def grpo(
     folder.mkdir(parents=True, exist_ok=True)
     reward, out = reward_named(folder, name), folder / "out"
     rows = DataSettings(train=str(pairs), max_length=200, validation_rows=validation or None)
-    run_stage("grpo", GRPO, GRPOSettings(**chosen | given), rows, str(model), out, reward=reward, judge=judge)
+    run_stage(kind, method, settings(**chosen | given), rows, str(model), out, reward=reward, judge=judge)
     logged = read_metrics(out / "metrics.jsonl")
     lines = (folder / "calls.jsonl").read_text().splitlines() if (folder / "calls.jsonl").exists() else []
     return Ran(

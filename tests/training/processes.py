@@ -18,7 +18,9 @@ from trimtab.rewards.function import FunctionReward
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.grpo import GRPO, GRPOSettings
+from trimtab.training.on_policy import OnPolicyMethod
 from trimtab.training.online_dpo import OnlineDPO, OnlineDPOSettings
+from trimtab.training.ppo import PPO, PPOSettings
 from trimtab.training.reward import RewardModelSettings, RewardModelTraining
 from trimtab.training.rounds import run_rounds
 from trimtab.training.sft import SFT, LengthPenaltySettings, SFTSettings
@@ -43,6 +45,8 @@ SHORT = Sampling(max_new_tokens=8)
 PENALTY = LengthPenaltySettings(weight=0.1, interval=1, max_new_tokens=12)
 GROUP: dict[str, Any] = {"sampling": SHORT, "samples": 3, "validation_prompts": 4}
 ROUND: dict[str, Any] = {"sampling": SHORT, "samples": 3, "rounds": 1, "rewards": [{"kind": "trained"}]}
+LAST: dict[str, Any] = {"best_metric": "step", "best_is": "highest"}
+"""Keeps the weights of the last step, to be compared: the best may be those that it started from."""
 JOBS: dict[str, tuple[Any, Any]] = {
     "sft": (SFT, SFTSettings(**COMMON)),
     "sft_sequences": (SFT, SFTSettings(**COMMON, normalisation="sequences")),
@@ -57,6 +61,11 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "grpo": (GRPO, GRPOSettings(**COMMON, **GROUP)),
     "grpo_tokens": (GRPO, GRPOSettings(**COMMON, **GROUP, normalisation="tokens", kl="k3", updates_per_batch=2)),
     "grpo_fixed": (GRPO, GRPOSettings(**COMMON, **GROUP, rollouts="fixed", fixed_prompts=5, kl="exact")),
+    "ppo": (PPO, PPOSettings(**COMMON | LAST | {"max_steps": 4}, **GROUP | {"samples": 2}, updates_per_batch=2)),
+    "ppo_one": (
+        PPO,
+        PPOSettings(**COMMON | LAST | {"batch_size": 2}, **GROUP | {"samples": 1}, updates_per_batch=1),
+    ),
     "disagreeing": (Disagreeing, SFTSettings(**COMMON | {"max_steps": 4, "evaluation_interval": 1, "patience": 1})),
     "grpo_one": (GRPO, GRPOSettings(**COMMON | {"batch_size": 2}, **GROUP)),
     "online_dpo-1": (OnlineDPO, OnlineDPOSettings(**COMMON, **ROUND)),
@@ -85,7 +94,7 @@ def run_all(model: Path, pairs: Path, out: Path) -> None:
     rows = DataSettings(train=str(pairs), max_length=200, validation_rows=6)
     for name, (method, settings) in JOBS.items():
         out.mkdir(parents=True, exist_ok=True)
-        reward = counted(out / f"{name}.calls") if method in (GRPO, OnlineDPO) else None
+        reward = counted(out / f"{name}.calls") if issubclass(method, (OnPolicyMethod, OnlineDPO)) else None
         if method is OnlineDPO:
             run_rounds(settings, rows, None, str(model), out, out, {"trained": reward}, out / "scores.sqlite")
             continue

@@ -64,6 +64,7 @@ def test_the_first_step_metrics_by_hand(learned: Ran) -> None:
     ended = [len(ids) for ids in first.completion_ids if ids[-1] in STOPS]
     groups = torch.tensor(first.rewards, dtype=torch.float64).view(PROMPTS, SAMPLES)
     assert row["reward"] == pytest.approx(float(groups.mean()))
+    assert row["lower_half"] == pytest.approx(float(groups.sum())), "what the function gave to log_metric"
     assert row["reward_std"] == pytest.approx(float(groups.std(1).mean()))
     assert row["frac_reward_zero_std"] == pytest.approx(float((groups.std(1) == 0).double().mean()))
     assert (row["completions/min_length"], row["completions/max_length"]) == (min(lengths), max(lengths))
@@ -71,6 +72,7 @@ def test_the_first_step_metrics_by_hand(learned: Ran) -> None:
     assert 1 <= len(ended) <= 15, "some end, some are cut"
     assert row["completions/clipped_ratio"] == pytest.approx(1 - len(ended) / 16)
     assert row["completions/mean_terminated_length"] == pytest.approx(sum(ended) / len(ended))
+    assert learned.evaluations[0]["eval_lower_half"] == sum(evaluated.rewards)  # type: ignore[arg-type]
     assert learned.evaluations[0]["eval_reward"] == pytest.approx(sum(evaluated.rewards) / 6)  # type: ignore[arg-type]
 
 

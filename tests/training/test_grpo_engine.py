@@ -21,7 +21,7 @@ from trimtab.evaluation.generate import Decoding
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.rollout.vllm import load_vllm
-from trimtab.training import grpo as module
+from trimtab.training import on_policy as module
 from trimtab.training.grpo import GRPOSettings
 
 Run = Callable[..., dict[str, Any]]

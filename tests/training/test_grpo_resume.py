@@ -1,5 +1,5 @@
 """Killed while it samples, scores or updates, and started again, a run ends with bit-identical weights and the
-same curves and completions: GRPO, and SFT with a length penalty, which samples too."""
+same curves and completions: GRPO, PPO with its value head, and SFT with a length penalty, which samples too."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "one update": GRPO,
     "two updates": GRPO | {"updates_per_batch": 2},
     "fixed": GRPO | {"rollouts": "fixed", "kl": "k2", "fixed_prompts": 7},
+    "ppo": {"samples": 2, "sampling.max_new_tokens": 6, "kl_coefficient": 0.05, "updates_per_batch": 2},
+    "ppo lora": {"samples": 2, "sampling.max_new_tokens": 6, "updates_per_batch": 2, "lora.rank": 2},
     "length penalty": {
         "length_penalty.interval": 2, "length_penalty.max_new_tokens": 6, "length_penalty.weight": 1.0,
     },
@@ -43,6 +45,9 @@ KILLS = [
     ("two updates", "scoring", 20),
     ("two updates", "update", 4),  # the second on its batch, which the checkpoint after step 3 must hold
     ("fixed", "update", 4),
+    ("ppo", "sampling", 14),
+    ("ppo", "update", 4),
+    ("ppo lora", "update", 4),
     ("length penalty", "sampling", 10),
 ]
 
@@ -54,7 +59,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path, toy_
     (root / "reward.py").write_text(REWARD)
 
     def job(kind: str, out: str, moment: str, count: int) -> tuple[str, int, list[str]]:
-        method = "sft" if kind == "length penalty" else "grpo"
+        method = {"length penalty": "sft", "ppo": "ppo", "ppo lora": "ppo"}.get(kind, "grpo")
         reward = [] if method == "sft" else ["--reward", f"{root / 'reward.py'}:low"]
         options = [x for key, value in (COMMON | SETTINGS[kind]).items() for x in ("--set", f"{key}={value}")]
         where = ["--model", str(stopping_model), "--data", str(toy_pairs), "--out", str(root / out)]

@@ -66,7 +66,7 @@ def test_what_is_best_is_the_same_for_all_processes(ran: dict[int, Path]) -> Non
     assert (done["step"], done["best_step"], done["stopped_early"]) == (4, 4, False)
 
 
-@pytest.mark.parametrize("job", [name for name in JOBS if name.startswith(("grpo", "online"))])
+@pytest.mark.parametrize("job", [name for name in JOBS if name.startswith(("grpo", "ppo", "online"))])
 def test_processes_pay_for_a_score_once(job: str, ran: dict[int, Path]) -> None:
     one, two = ((ran[n] / f"{job}.calls").read_text() for n in (1, 2))
     assert len(one) == len(two) > 0

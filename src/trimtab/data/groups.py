@@ -1,6 +1,6 @@
 """Completion groups and the packed tree batch made of them.
 
-A group is one prompt with its k completions: k=1 for SFT, 2 for a preference pair, n for GRPO.
+A group is one prompt with its k completions: k=1 for SFT, 2 for a preference pair, n for GRPO and PPO.
 In a batch it is laid out as `[prompt | c1 | c2 | … | ck]`; positions restart after the prompt for
 each completion, and each completion attends to its prompt and itself only. Groups lie side by
 side, without padding.

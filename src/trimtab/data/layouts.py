@@ -254,6 +254,6 @@ LAYOUTS = (
     Layout("questions with answers", "question output", _answered("question")),
     Layout("conversations", "messages", _conversation("messages"), unless="chosen rejected label"),
     Layout("ShareGPT", "conversations", _conversation("conversations"), unless="chosen rejected label"),
-    Layout("prompts alone (GRPO)", "prompt", _prompt_alone, unless="chosen rejected completion"),
+    Layout("prompts alone (GRPO, PPO)", "prompt", _prompt_alone, unless="chosen rejected completion"),
 )
 """The first that suits a row reads it."""

@@ -253,7 +253,7 @@ def choose(record: Record, completions: CompletionsOf) -> Record:
     if completions == "none":
         return replace(record, completions=(PLACEHOLDER,), scores=None, labels=None)
     if not record.completions:
-        raise TrimtabError(f"{record.origin}: a prompt without a completion; only GRPO can train on that.")
+        raise TrimtabError(f"{record.origin}: a prompt without a completion; only GRPO and PPO can train on that.")
     if completions == "labelled":
         return record if record.labels is not None else replace(record, labels=_labels_of(record))
     if completions in ("pair", "all") and len(record.completions) < 2:

@@ -1,4 +1,5 @@
-"""Whether training reward and judge part during GRPO: over-optimisation, or reward hacking (Gao et al. 2023).
+"""Whether training reward and judge part during GRPO or PPO: over-optimisation, or reward hacking (Gao et al.
+2023).
 
 At every evaluation both score the same completions of held-out prompts. From the first evaluation to the
 last, a change counts where it exceeds twice the root mean square of the changes from one evaluation to the
@@ -19,7 +20,9 @@ import numpy as np
 
 from trimtab.evaluation.results import StageCurves
 
-STAGE, REWARD, JUDGE, KL = "grpo", "eval_reward", "eval_judge", "eval_kl"
+STAGES = ("grpo", "ppo")
+"""Those that optimise a reward."""
+REWARD, JUDGE, KL = "eval_reward", "eval_judge", "eval_kl"
 FEWEST = 3
 
 

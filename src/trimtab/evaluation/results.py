@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from trimtab.data.audit import AuditReport
 
 SCHEMA_VERSION = 1
-METHOD_ORDER = ("base", "sft", "sft_length", "dpo", "online_dpo", "grpo")
+METHOD_ORDER = ("base", "sft", "sft_length", "dpo", "online_dpo", "grpo", "ppo")
 Metric = Literal["win_rate", "judge_score", "length", "excess_length", "correctness"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
@@ -223,7 +223,7 @@ def family(stage: str) -> str:
 
 
 def ordered_methods(names: object) -> list[str]:
-    """base, sft, sft_length, dpo, online_dpo, grpo first, in that order; then any others as they came."""
+    """Those of METHOD_ORDER first, in that order; then any others as they came."""
     given = [str(n) for n in names] if isinstance(names, (list, tuple, dict, set)) else []
     return [m for of in METHOD_ORDER for m in given if family(m) == of] + [
         m for m in given if family(m) not in METHOD_ORDER

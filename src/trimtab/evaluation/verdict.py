@@ -9,7 +9,7 @@ numbers in the results.
 from __future__ import annotations
 
 from trimtab.evaluation.length_control import FEW_PROMPTS as FEW_FOR_LENGTHS
-from trimtab.evaluation.parting import STAGE, evaluations, parting, sentence
+from trimtab.evaluation.parting import STAGES, evaluations, parting, sentence
 from trimtab.evaluation.results import (
     Comparison,
     MethodResult,
@@ -35,6 +35,7 @@ LABELS = {
     "dpo": "DPO",
     "online_dpo": "Online DPO",
     "grpo": "GRPO",
+    "ppo": "PPO",
     "reward": "Reward model",
 }
 
@@ -160,10 +161,10 @@ def _change(c: Comparison, scale: float) -> str:
     return ", ".join(f"{scale * x:+.1f}".replace("-", "−") for x in c.ci95)
 
 
-def _paths(results: Results, wanted: str) -> list[str]:
-    """GRPO's evaluations in words, of the seeds where training reward and judge did `wanted`."""
+def _paths(results: Results, stage: str, wanted: str) -> list[str]:
+    """The stage's evaluations in words, of the seeds where training reward and judge did `wanted`."""
     found = []
-    every = results.curves_of(STAGE)
+    every = results.curves_of(stage)
     for seed, curves in every.items():
         path = evaluations(curves)
         if parting(path) == wanted:
@@ -171,18 +172,20 @@ def _paths(results: Results, wanted: str) -> list[str]:
     return found
 
 
-def _together_sentence(results: Results) -> str | None:
-    found = _paths(results, "together")
-    return f"{label(STAGE)}: training reward and judge rose together: {'; '.join(found)}." if found else None
-
-
-def _parting_warning(results: Results) -> list[str]:
-    found = _paths(results, "parted")
-    if not found:
-        return []
+def _together_sentences(results: Results) -> list[str]:
     return [
-        f"{label(STAGE)}: training reward and judge parted, which is reward hacking: {'; '.join(found)}. "
+        f"{label(stage)}: training reward and judge rose together: {'; '.join(found)}."
+        for stage in STAGES
+        if (found := _paths(results, stage, "together"))
+    ]
+
+
+def _parting_warnings(results: Results) -> list[str]:
+    return [
+        f"{label(stage)}: training reward and judge parted, which is reward hacking: {'; '.join(found)}. "
         "That is the end of training; the model that was kept may be an earlier one."
+        for stage in STAGES
+        if (found := _paths(results, stage, "parted"))
     ]
 
 
@@ -244,7 +247,7 @@ def verdict(results: Results) -> list[str]:
     if "sft" in names:
         sentences += [_against_start(results, n, "sft") for n in names[names.index("sft") + 1 :]]
     sentences += [_length_sentence(name, results.methods[name]) for name in names]
-    sentences += [_penalty_sentence(results), _together_sentence(results)]
+    sentences += [_penalty_sentence(results), *_together_sentences(results)]
     said = [s for s in sentences if s]
     return said or [
         "No method was judged, so nothing here says whether alignment helped: that needs a judge and an opponent."
@@ -340,7 +343,7 @@ def warnings_of(results: Results) -> list[str]:
     n = max((_prompts(m) for m in results.methods.values() if m.win_rate), default=None)
     if n is not None and n < FEW_PROMPTS:
         found.append(f"Only {n} prompts were judged: intervals are wide and small gains cannot be seen.")
-    return found + _marker_warnings(results) + _parting_warning(results) + _curve_warnings(results)
+    return found + _marker_warnings(results) + _parting_warnings(results) + _curve_warnings(results)
 
 
 def _prompts(m: MethodResult) -> int:

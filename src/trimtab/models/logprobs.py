@@ -27,12 +27,14 @@ def slice_length(vocabulary: int) -> int:
 
 class TokenStatistics(NamedTuple):
     """Of each prediction, float32 [M]. logps: of the target. entropy: nats, detached. stop_logps: log of the
-    stop tokens' total probability. kl: KL(π‖π_ref) over the vocabulary, nats. None where not asked for."""
+    stop tokens' total probability. kl: KL(π‖π_ref) over the vocabulary, nats. None where not asked for.
+    values: of a value head, where the policy has one."""
 
     logps: Tensor
     entropy: Tensor | None = None
     stop_logps: Tensor | None = None
     kl: Tensor | None = None
+    values: Tensor | None = None
 
 
 class Wanted(NamedTuple):

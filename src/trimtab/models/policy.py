@@ -44,7 +44,9 @@ LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 
 Precision = Literal["auto", "float32", "bf16"]
 PolicyOutput = TokenStatistics
-"""logps, and on request entropy, stop_logps and kl: see models/logprobs.py."""
+"""logps, on request entropy, stop_logps and kl, and a value head's values: see models/logprobs.py."""
+VALUE_HEAD = "value_head"
+"""The name that its weights have in a checkpoint; no exported model has them."""
 
 
 class ModelSettings(TrustSettings):
@@ -77,6 +79,7 @@ class Policy(nn.Module):
         self.model = model
         self._adapter = [adapter]  # in a list, since it holds the model: no second name for each weight
         self.source = source
+        self.value_head: nn.Linear | None = None
         config = model.config
         self.uses_tree = _serves_tree(config)
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
@@ -99,6 +102,14 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         return torch.device(next(self.model.parameters()).device)
 
+    def add_value_head(self) -> None:
+        """A linear head that reads a state's value off the hidden state that predicts its token. It starts at 0,
+        and so do all values; it is trained and kept in checkpoints with the policy, and saved with no model."""
+        size = int(self.model.get_output_embeddings().weight.shape[1])
+        self.value_head = nn.Linear(size, 1, device=self.device, dtype=torch.float32)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
     def head(self, hidden_SD: Tensor) -> Tensor:
         """Hidden states [S, D] -> logits [S, V], with everything the family does to its logits."""
         logits: Tensor = self.model.get_output_embeddings()(hidden_SD)
@@ -119,30 +130,42 @@ class Policy(nn.Module):
         stops: token ids whose total log-probability is wanted at each step. temperature: [M], of each
         token's distribution. reference: a frozen policy of the same vocabulary, for the exact KL to it.
         """
-        head, hidden_MD = self._hidden(batch)
+        head, hidden_MD, state_MD = self._hidden(batch)
         wanted = Wanted(entropy, None, temperature, None)
         if stops is not None:
             wanted = wanted._replace(stops=torch.tensor(list(stops), device=batch.target.device))
         if reference is not None:
             with torch.no_grad():
-                wanted = wanted._replace(reference=reference._hidden(batch))
-        return token_logps(head, hidden_MD, batch.target, self.vocabulary, wanted)
+                wanted = wanted._replace(reference=reference._hidden(batch)[:2])
+        out = token_logps(head, hidden_MD, batch.target, self.vocabulary, wanted)
+        return out if state_MD is None else out._replace(values=self._values(state_MD))
 
-    def _hidden(self, batch: PackedBatch) -> tuple[Head, Tensor]:
-        """What predicts each completion token, [M, D], and the head that makes logits of it."""
+    def _values(self, state_MD: Tensor) -> Tensor:
+        assert self.value_head is not None
+        # Out of autocast: bf16 would leave a value 8 bits, and advantages are differences of values.
+        with torch.autocast(state_MD.device.type, enabled=False):
+            values: Tensor = self.value_head(state_MD.float())[:, 0]
+        return values
+
+    def _hidden(self, batch: PackedBatch) -> tuple[Head, Tensor, Tensor | None]:
+        """What predicts each completion token, [M, D], the head that makes logits of it, and what a value head
+        reads, where there is one: the hidden states, [M, D]."""
         if not self.uses_tree:
-            return (lambda logits: logits), self._row_logits(batch)
-        return self.head, attention.packed_hidden(self.model.model, batch).index_select(0, batch.source)
+            logits_MV, state_MD = self._rows(batch)
+            return (lambda logits: logits), logits_MV, state_MD
+        hidden_MD = attention.packed_hidden(self.model.model, batch).index_select(0, batch.source)
+        return self.head, hidden_MD, hidden_MD if self.value_head is not None else None
 
     def next_logits(self, batch: PackedBatch) -> Tensor:
         """Float32 logits of what each completion's last token was predicted from: [C, V]. That token is never fed:
         with one appended (models/reward_model.py, for_scoring) they are of what comes after the completion."""
-        head, hidden_MD = self._hidden(batch)
+        head, hidden_MD, _ = self._hidden(batch)
         last_C = batch.lengths.cumsum(0) - 1
         return head(hidden_MD.index_select(0, last_C)).float()
 
-    def _row_logits(self, batch: PackedBatch) -> Tensor:
-        """One padded row per completion, through the model's own forward pass and head: [M, V]"""
+    def _rows(self, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
+        """One padded row per completion, through the model's own forward pass and head: [M, V]. With a value head
+        also what the model's head read: [M, D]."""
         rows = [g.prompt + c[:-1] for g in batch.groups for c in g.completions]
         starts = [len(g.prompt) - 1 for g in batch.groups for _ in g.completions]
         longest = max(map(len, rows))
@@ -152,9 +175,21 @@ class Policy(nn.Module):
             ids_CL[i, : len(row)] = torch.tensor(row)
             mask_CL[i, : len(row)] = 1
         device = batch.input_ids.device
-        logits = self.model(input_ids=ids_CL.to(device), attention_mask=mask_CL.to(device), use_cache=False)
-        logits_CLV = logits.logits
-        return torch.cat([logits_CLV[i, s : len(r)] for i, (r, s) in enumerate(zip(rows, starts, strict=True))])
+        inputs = {"input_ids": ids_CL.to(device), "attention_mask": mask_CL.to(device), "use_cache": False}
+
+        def joined(rows_CLX: Tensor) -> Tensor:
+            return torch.cat([rows_CLX[i, s : len(r)] for i, (r, s) in enumerate(zip(rows, starts, strict=True))])
+
+        if self.value_head is None:
+            return joined(self.model(**inputs).logits), None
+        read: list[Tensor] = []
+        # Asking for hidden states would keep every layer's, and not every family gives the last one normed.
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(lambda _, given: read.append(given[0]))
+        try:
+            logits_CLV = self.model(**inputs).logits
+        finally:
+            hook.remove()
+        return joined(logits_CLV), joined(read[-1])
 
     @property
     def adapter(self) -> Any:

@@ -101,7 +101,7 @@ def _config_of(work: StageWork, recipe: Recipe, config: Any) -> Any:
 def _local_models(work: StageWork, recipe: Recipe, model: str) -> int:
     """Bytes of models that only score, in a stage's process: the judge in each, a method's rewards in its own."""
     scoring = [recipe.judge] if recipe.judge else []
-    rewards = recipe.rewarded.get(work.method, ())
+    rewards = recipe.rewarded[work.method].rewards if work.method in recipe.rewarded else ()
     found = sum(_scorer_bytes(one, model) for one in [*scoring, *rewards] if one.model or one.asks_policy)
     if any(one.kind == "trained" for one in rewards):
         found += FLOAT * count_parameters(resolve_model(recipe.reward_model or model)).total
@@ -149,7 +149,8 @@ def _disk(work: StageWork, sizes: Parameters) -> Disk:
 def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: ChatFormat) -> list[Calls]:
     found = []
     for work in works:
-        rewards = ", ".join(reward.kind for reward in recipe.rewarded.get(work.method, ()))
+        method = recipe.rewarded.get(work.method)
+        rewards = ", ".join(reward.kind for reward in method.rewards) if method else ""
         for calls, by in ((work.reward_calls, f"the training reward ({rewards})"), (work.judge_calls, "the judge")):
             if calls and work.rollouts is not None:
                 tokens = round(calls * (work.rollouts.prompt_tokens + work.rollouts.cap))
@@ -232,7 +233,8 @@ def _notes(recipe: Recipe, measured: bool) -> list[str]:
         notes.append(
             "Times were measured on random weights of the model's shape, on this machine as busy as it is now."
         )
-    engines = {recipe.grpo.sampling.engine, recipe.online_dpo.sampling.engine, recipe.evaluation.decoding.engine}
+    engines = {recipe.evaluation.decoding.engine}
+    engines |= {method.sampling.engine for method in recipe.rewarded.values()}
     if "vllm" in engines:
         notes.append("Sampling is planned as transformers does it; vLLM's own speed and memory are not estimated.")
     return notes

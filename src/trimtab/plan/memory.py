@@ -208,9 +208,9 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
         make_fake(policy)
         found = trace(policy, batch, precision, work.several_passes)
     fixed = {"weights": FLOAT * sizes.total}
-    if work.method == "grpo":
+    if work.rollouts is not None:
         fixed["reference"] = FLOAT * (sizes.trained if lora else sizes.total)
-    if work.method == "grpo" or local_models:
+    if work.rollouts is not None or local_models:
         fixed["reward and judge models"] = local_models
     if not on_cuda:
         fixed["interpreter, libraries and rows"] = resident() + int(ID_BYTES * work.held_tokens)

@@ -21,6 +21,7 @@ from trimtab.recipe import Recipe
 from trimtab.study import METHODS
 from trimtab.training.dpo import DPOSettings
 from trimtab.training.grpo import GRPOSettings
+from trimtab.training.on_policy import OnPolicySettings
 from trimtab.training.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
 from trimtab.training.rounds import CHUNK, prompts_a_round
 from trimtab.training.schedule import TrainingSettings, groups_of_step, total_steps
@@ -55,8 +56,8 @@ class StageWork:
 
     largest: the pass with most tokens; several_passes: whether some step has more than one. example: a pass of
     ordinary groups. held_tokens: of all rows, in the process's memory. rollouts: samples that are trained on;
-    validation_samples: GRPO's; penalty: the length penalty's. reward_calls, judge_calls: completions scored while
-    training.
+    validation_samples: GRPO's and PPO's; penalty: the length penalty's. reward_calls, judge_calls: completions
+    scored while training.
     """
 
     name: str
@@ -79,24 +80,23 @@ class StageWork:
     reward_calls: int = 0
     judge_calls: int = 0
     forward_tokens: float = 0.0
-    """Of passes without gradient in all steps: GRPO's reference, KTO's reference point."""
+    """Of passes without gradient over what is trained on: the reference's, PPO's values, KTO's reference point."""
 
 
 def stages_of(recipe: Recipe) -> list[tuple[str, str, TrainingSettings]]:
     """(stage, method, settings) in the order in which a study trains them."""
     wanted = set(recipe.methods)
     found: list[tuple[str, str, TrainingSettings]] = []
-    if wanted & {"sft", "dpo", "online_dpo", "grpo"}:
+    if wanted & {"sft", "dpo", *recipe.rewarded}:
         found.append(("sft", "sft", recipe.sft))
     if "sft_length" in wanted:
         found.append(("sft_length", "sft", recipe.penalised_sft))
     if "dpo" in wanted:
         found.append(("dpo", "dpo", recipe.dpo))
     found += [("reward", "reward", recipe.reward)] if recipe.trains_reward else []
-    if "online_dpo" in wanted:
-        found += [(f"{NAME}-{i + 1}", NAME, recipe.online_dpo) for i in range(recipe.online_dpo.rounds)]
-    if "grpo" in wanted:
-        found.append(("grpo", "grpo", recipe.grpo))
+    for name, settings in recipe.rewarded.items():
+        rounds = range(1, settings.rounds + 1) if isinstance(settings, OnlineDPOSettings) else ()
+        found += [(f"{NAME}-{i}", NAME, settings) for i in rounds] or [(name, name, settings)]
     return found
 
 
@@ -141,8 +141,10 @@ def stage_work(
         raise TrimtabError(f"{name}: no training row is left after truncation. Raise data.max_length.")
     pairs = all(record.is_pair for record in splits.validation)
     validation = encoded(splits.validation, form, validated(made, settings, splits))
-    if isinstance(settings, GRPOSettings):
-        return _grpo_work(name, settings, recipe_judged, train, validation, pairs and bool(splits.validation))
+    if isinstance(settings, OnPolicySettings):
+        return _on_policy_work(
+            name, method, settings, recipe_judged, train, validation, pairs and bool(splits.validation)
+        )
     steps = total_steps(settings, train.count)
     passes = _passes(train.groups, settings, steps)
     penalty = _penalty(settings, steps, train) if isinstance(settings, SFTSettings) else None
@@ -183,12 +185,22 @@ def _rhythm(settings: TrainingSettings, steps: int, validation_tokens: float) ->
     }
 
 
-def _grpo_work(
-    name: str, settings: GRPOSettings, judged: bool, train: Rows, validation: Rows, has_pairs: bool
+def _on_policy_work(
+    name: str,
+    method: str,
+    settings: OnPolicySettings,
+    judged: bool,
+    train: Rows,
+    validation: Rows,
+    has_pairs: bool,
 ) -> StageWork:
     k, cap = settings.samples, settings.sampling.max_new_tokens
-    fixed = settings.rollouts == "fixed"
-    prompts = min(settings.fixed_prompts, train.count) if fixed else train.count
+    fixed, prompts = False, train.count
+    every_step = 0  # passes of the reference in the loss itself
+    if isinstance(settings, GRPOSettings):
+        every_step = settings.kl == "exact" and settings.kl_coefficient > 0
+        if settings.rollouts == "fixed":
+            fixed, prompts = True, min(settings.fixed_prompts, train.count)
     steps = total_steps(settings, prompts) * (1 if settings.max_steps else settings.updates_per_batch)
     drawn = prompts if fixed else math.ceil(steps / settings.updates_per_batch) * settings.step_groups
     groups = [_sampled_group(g, k, cap) for g in train.groups]
@@ -200,8 +212,9 @@ def _grpo_work(
     size = settings.sampling.batch_size
     together = min(size, (prompts if fixed else settings.step_groups) * k)
     scored = rhythm["evaluations"] * held_out
+    reads = 2 if method == "ppo" else 1  # the reference and, for PPO's values, the policy
     return StageWork(
-        name, "grpo", settings, prompts, steps,
+        name, method, settings, prompts, steps,
         step_tokens=step_tokens,
         largest=_largest(passes),
         several_passes=any(len(step) > 1 for step in passes),
@@ -212,7 +225,7 @@ def _grpo_work(
         validation_samples=Sampled(scored, cap, min(size, held_out), mean_prompt) if held_out else None,
         reward_calls=drawn * k + scored,
         judge_calls=scored if judged else 0,
-        forward_tokens=step_tokens * (drawn / settings.step_groups + steps * (settings.kl == "exact")),
+        forward_tokens=step_tokens * (reads * drawn / settings.step_groups + every_step * steps),
         **rhythm,
     )  # fmt: skip
 

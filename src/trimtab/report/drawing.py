@@ -27,9 +27,10 @@ COLOURS = {
     "dpo": "#0072b2",
     "online_dpo": "#d55e00",
     "grpo": "#009e73",
+    "ppo": "#d55e00",
     "reward": "#cc79a7",
 }
-OTHERS = ("#cc79a7", "#d55e00", "#b8a800")
+OTHERS = ("#cc79a7", "#b8a800", "#8c564b")
 WIDTH = 7.2  # inches
 
 _STYLE: Any = {

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from trimtab.evaluation.parting import STAGE, Evaluation, evaluations
+from trimtab.evaluation.parting import Evaluation, evaluations
 from trimtab.evaluation.results import Results, StageCurves, family, ordered_methods
 from trimtab.evaluation.verdict import label
 from trimtab.report.drawing import INK, PAPER, canvas, colour, to_svg
@@ -46,6 +46,7 @@ CUT = Panel("cut at the cap, share", {"completions/clipped_ratio": ""})
 EQUAL = Panel("groups of equal rewards, share", {"frac_reward_zero_std": ""})
 RANKED = Panel("accuracy on pairs, share (95 % interval)", {"accuracy": ""}, band=True)
 MARGIN = Panel("reward margin", {"margin": ""})
+VALUE = Panel("variance of returns that the value explains", {"val/explained_variance": ""})
 GRAD = Panel("gradient norm before clipping", {"grad_norm": ""})
 
 PANELS: dict[str, tuple[Panel, ...]] = {
@@ -55,6 +56,7 @@ PANELS: dict[str, tuple[Panel, ...]] = {
     "online_dpo": (IMPLICIT, MARGINS, LOSS, ACCURACY, LOGPS, GRAD),
     "reward": (RANKED, LOSS, MARGIN, GRAD),
     "grpo": (ACCURACY, KL, LOSS, REWARD, JUDGE, LENGTH, CUT, ENTROPY, EQUAL, GRAD),
+    "ppo": (ACCURACY, KL, LOSS, REWARD, JUDGE, LENGTH, CUT, ENTROPY, VALUE, GRAD),
 }
 EVERY = (LOSS, ACCURACY, IMPLICIT, MARGINS, RANKED, MARGIN, REWARD, JUDGE, KL, LOGPS, LENGTH, ENTROPY, GRAD)
 """Of a stage by another name."""
@@ -181,9 +183,9 @@ def length_penalty(results: Results) -> str | None:
         return to_svg(figure)
 
 
-def over_optimisation(results: Results) -> str | None:
+def over_optimisation(results: Results, stage: str) -> str | None:
     """Training reward and judge against KL, side by side: the same completions, a path for each seed."""
-    every = {seed: evaluations(found) for seed, found in results.curves_of(STAGE).items()}
+    every = {seed: evaluations(found) for seed, found in results.curves_of(stage).items()}
     paths = {seed: [e for e in path if e.kl is not None] for seed, path in every.items()}
     paths = {seed: path for seed, path in paths.items() if len(path) > 1}
     if not paths:
@@ -192,7 +194,7 @@ def over_optimisation(results: Results) -> str | None:
         left, right = figure.subplots(1, 2, sharex=True)
         for i, (seed, path) in enumerate(paths.items()):
             for axes, name in ((left, "reward"), (right, "judge")):
-                _path(axes, path, [getattr(e, name) for e in path], i, f"seed {seed}")
+                _path(axes, path, [getattr(e, name) for e in path], i, f"seed {seed}", colour(stage))
         below = "KL to the reference, nats"
         _trim(left, "training reward: what is optimised", below)
         _trim(right, "judge score: what is wanted", below)
@@ -202,9 +204,11 @@ def over_optimisation(results: Results) -> str | None:
         return to_svg(figure)
 
 
-def _path(axes: Axes, path: Sequence[Evaluation], values: Sequence[float], place: int, name: str) -> None:
+def _path(
+    axes: Axes, path: Sequence[Evaluation], values: Sequence[float], place: int, name: str, shade: str
+) -> None:
     """Markers fill as training goes on; some steps are written beside them."""
-    shade, marker = colour(STAGE), SEED_MARKERS[place % len(SEED_MARKERS)]
+    marker = SEED_MARKERS[place % len(SEED_MARKERS)]
     kl = [e.kl if e.kl is not None else 0.0 for e in path]
     axes.plot(kl, values, color=shade, linewidth=1.2, alpha=0.7, linestyle=DASHES[min(place, 1)])
     for i, (x, y) in enumerate(zip(kl, values, strict=True)):

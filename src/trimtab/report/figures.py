@@ -164,7 +164,7 @@ def lengths(results: Results) -> str | None:
         return to_svg(figure)
 
 
-MARKERS = {"base": "o", "sft": "s", "sft_length": "D", "dpo": "^", "online_dpo": ">", "grpo": "v"}
+MARKERS = {"base": "o", "sft": "s", "sft_length": "D", "dpo": "^", "online_dpo": ">", "grpo": "v", "ppo": "h"}
 OTHER_MARKERS = ("P", "X", "p")
 
 
@@ -207,7 +207,8 @@ def all_figures(results: Results) -> dict[str, str]:
         "win_rates": lambda: win_rates(results),
         "judge_scores": lambda: judge_scores(results),
         **{f"differences_{m}": partial(differences, results.comparisons, m) for m in _DIFFERENCES},
-        "over_optimisation": lambda: dynamics.over_optimisation(results),
+        "over_optimisation": lambda: dynamics.over_optimisation(results, "grpo"),
+        "over_optimisation_ppo": lambda: dynamics.over_optimisation(results, "ppo"),
         "length_penalty": lambda: dynamics.length_penalty(results),
         "lengths": lambda: lengths(results),
         "behaviours": lambda: behaviours(results),

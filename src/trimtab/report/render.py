@@ -23,6 +23,13 @@ from trimtab.report.dynamics import curve_names
 from trimtab.report.formats import to_csv, to_markdown, to_tex
 from trimtab.report.tables import Table, all_tables, behaviour_label, number
 
+OVER_OPTIMISATION = (
+    "at each evaluation: the training reward (left) and the judge (right) of the "
+    "same completions of held-out prompts, against the KL that was spent to get there. Markers fill as training "
+    "goes on. Where both rise, the gain is one that the judge sees too. Where the left rises and the right "
+    "falls, the reward is being exploited: over-optimisation, or reward hacking. Points are means over a few "
+    "prompts, without intervals."
+)
 CAPTIONS = {
     "win_rates": "Win rate against the opponent, with 95 % intervals by bootstrap over prompts. The dashed line "
     "is an even match. Diamonds: the win rate that a generalised linear model predicts at equal length.",
@@ -33,11 +40,8 @@ CAPTIONS = {
     "differences_length": "Paired differences in completion length.",
     "differences_excess_length": "Paired differences in tokens above the chosen completion.",
     "differences_correctness": "Paired differences in the judge's correctness, on its own scale.",
-    "over_optimisation": "GRPO at each evaluation: the training reward (left) and the judge (right) of the "
-    "same completions of held-out prompts, against the KL that was spent to get there. Markers fill as training "
-    "goes on. Where both rise, the gain is one that the judge sees too. Where the left rises and the right "
-    "falls, the reward is being exploited: over-optimisation, or reward hacking. Points are means over a few "
-    "prompts, without intervals.",
+    "over_optimisation": f"GRPO {OVER_OPTIMISATION}",
+    "over_optimisation_ppo": f"PPO {OVER_OPTIMISATION}",
     "length_penalty": "The length penalty of SFT, each time it was taken: its value on sampled completions "
     "(left), and its gradient's norm beside those of the losses (right). It is clipped apart from the loss's "
     "gradient, then added to it. A norm of 0 where the value is not would mean that the penalty trains nothing.",
@@ -55,6 +59,7 @@ STAGE_CAPTIONS = {
     "online_dpo": "training on the round's own pairs, and validation on the data's, which other models wrote. The "
     "reference is the model that the round starts from.",
     "grpo": "training, and validation on held-out prompts and pairs. KL is estimated on samples at temperature 1.",
+    "ppo": "training, and validation on held-out prompts and pairs. KL is estimated on samples at temperature 1.",
     "reward": "training, and accuracy on held-out pairs with a Wilson interval.",
 }
 

@@ -174,8 +174,8 @@ def make_reward(
     """
     if not settings:
         raise TrimtabError(
-            "no reward: name at least one with --reward (in a recipe: grpo.rewards), of kind function, classifier, "
-            "nemotron, nemotron_local, vllm, yes_no, gold or trained."
+            "no reward: name at least one with --reward (in a recipe: grpo.rewards and the like), of kind "
+            "function, classifier, nemotron, nemotron_local, vllm, yes_no, gold or trained."
         )
     parts = [(_make(one, known, cache, policy), one.weight) for one in settings]
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1.0 else WeightedReward(parts)

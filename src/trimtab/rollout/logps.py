@@ -40,7 +40,19 @@ def logps_of(
 
     temperatures: of each completion; None: 1.
     """
-    out: list[list[Tensor]] = [[] for _ in groups]
+    return read_off(forward, groups, temperatures, token_budget, device, ("logps",))["logps"]
+
+
+def read_off(
+    forward: Callable[..., Any],
+    groups: Sequence[CompletionGroup],
+    temperatures: Sequence[Sequence[float]] | None,
+    token_budget: int,
+    device: torch.device,
+    names: Sequence[str],
+) -> dict[str, list[list[Tensor]]]:
+    """logps_of for several of a policy's outputs by token: `names` are PolicyOutput's."""
+    out: dict[str, list[list[Tensor]]] = {name: [[] for _ in groups] for name in names}
     with torch.no_grad():
         for places in cut_places(groups, token_budget):
             batch = pack([groups[i] for i in places]).to(device)
@@ -48,8 +60,9 @@ def logps_of(
             if temperatures is not None:
                 each = [t for i in places for t in temperatures[i]]
                 per_token = torch.tensor(each, device=device)[batch.owner]
-            logps_M = forward(batch, temperature=per_token).logps.cpu()
-            pieces = iter(logps_M.split(batch.lengths.tolist()))
-            for i in places:
-                out[i] = [next(pieces) for _ in groups[i].completions]
+            found = forward(batch, temperature=per_token)
+            for name in names:
+                pieces = iter(getattr(found, name).cpu().split(batch.lengths.tolist()))
+                for i in places:
+                    out[name][i] = [next(pieces) for _ in groups[i].completions]
     return out

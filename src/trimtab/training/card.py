@@ -26,6 +26,7 @@ TITLES = {
     "online_dpo": "a round of direct preference optimization on samples of the model that it started from",
     "reward": "a reward model (Bradley-Terry)",
     "grpo": "group policy gradient (the objective is in the settings; leave_one_out is RLOO)",
+    "ppo": "proximal policy optimization with a value head",
 }
 
 

@@ -29,6 +29,7 @@ from trimtab.training.checkpoint import Checkpoints, write_directory
 from trimtab.training.guard import Guard, skipped_row
 from trimtab.training.method import ExtraLoss, Method, Sums
 from trimtab.training.metrics import Means, MetricsLog
+from trimtab.training.optimizer import make_optimizer
 from trimtab.training.progress import StepProgress, console
 from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
 
@@ -61,20 +62,6 @@ class Finished:
     tokens: int
 
 
-def make_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Adam, or AdamW where matrices decay. Moments are float32, as the weights are."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if any(p.dtype != torch.float32 for p in trained):
-        raise TrimtabError("master weights must be float32: at small learning rates bf16 ones hardly move.")
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=settings.adam_betas, eps=settings.adam_epsilon, fused=True
-    )
-
-
 class Loop:
     """Trains one policy with one method in one folder; resumes from the folder's newest checkpoint."""
 
@@ -103,7 +90,7 @@ class Loop:
         self.best_is = settings.best_is or method.best_is
         self.skipped = MetricsLog(folder / "skipped.jsonl")
         self.guard = Guard(settings.explosion)
-        self.optimizer = make_optimizer(policy, settings)
+        self.optimizer = make_optimizer(policy, settings, method.rates)
         self.state = Progress()
         self.wrapped, self.optimizer = accelerator.prepare(policy, self.optimizer)
         if settings.step_groups < accelerator.num_processes:
@@ -135,7 +122,7 @@ class Loop:
         means.add({"loss": (sum(losses.values()), 1.0)})
         rate = settings.learning_rate * learning_rate_factor(settings, step, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate", 1.0)
         if acc.num_processes > 1:
             means = Means.merge(gather_object([means.sums]))
             losses = {name: sum(parts) for name, parts in _by_name(gather_object([losses])).items()}
@@ -196,7 +183,8 @@ class Loop:
     def _idle_pass(self) -> None:
         """A process without groups takes part in adding the gradients up, with nothing of its own."""
         batch = pack([CompletionGroup((0,), ((0,),))]).to(self.accelerator.device)
-        self.accelerator.backward(0.0 * self.wrapped(batch).logps.sum())
+        out = self.wrapped(batch)
+        self.accelerator.backward(0.0 * sum(x.sum() for x in (out.logps, out.values) if x is not None))
 
     def _add_gradient(self, extra: ExtraLoss, means: Means) -> tuple[float, float]:
         """Adds a second loss's gradient, clipped by itself, to the one in the weights."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -34,6 +35,9 @@ class Method(Protocol):
 
     steps_per_batch: int
     """Optimizer steps that are taken on the same groups of the data."""
+
+    rates: Mapping[str, float]
+    """Part of the policy -> its learning rate as a multiple of the setting's."""
 
     def extra(self, groups: Sequence[CompletionGroup], step: int) -> ExtraLoss | None:
         """A second loss of this step, with groups of its own, whose gradient is clipped apart."""
@@ -66,6 +70,7 @@ class OfflineMethod:
     """The part of a method that only trains on the data's own groups: nothing is sampled, nothing is kept."""
 
     steps_per_batch: int = 1
+    rates: Mapping[str, float] = MappingProxyType({})
 
     def step_groups(self, groups: Sequence[CompletionGroup], step: int) -> Sequence[CompletionGroup]:
         return groups

@@ -1,6 +1,6 @@
 """Rollouts: completions of the policy's own, with their rewards, advantages and log-probabilities.
 
-In a GRPO step data flows policy → rollout → rewards → advantages → loss → step; this is the part before
+In a step of GRPO or PPO data flows policy → rollout → rewards → advantages → loss → step; this is the part before
 the loss.
 
 Dimension suffixes: _M completion tokens of a group.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class Rollout:
     sampler_logps: of the distribution that the tokens were drawn from; ref_logps: of the reference. float32 [M].
     """
 
+    tensors: ClassVar[tuple[str, ...]] = ("old_logps", "sampler_logps", "ref_logps", "temperatures")
+
     group: CompletionGroup
     advantages: list[float]
     old_logps: Tensor
@@ -43,24 +45,45 @@ class Rollout:
     ref_logps: Tensor
     temperatures: Tensor
 
+    @classmethod
+    def of_samples(
+        cls,
+        one: Scoring,
+        kept: Sequence[int],
+        advantages: list[float],
+        old: Sequence[Tensor],
+        ref_logps: Sequence[Tensor],
+        **more: Tensor,
+    ) -> Self:
+        """Of a group's samples at the places `kept`. advantages: of the kept; old, ref_logps: of all samples."""
+        samples = [one.samples[i] for i in kept]
+        return cls(
+            replace(one.group, completions=tuple(s.tokens for s in samples), truncated=(), scores=None),
+            advantages,
+            torch.cat([old[i] for i in kept]),
+            torch.cat([torch.tensor(s.logps) for s in samples]),
+            torch.cat([ref_logps[i] for i in kept]),
+            torch.cat([torch.full((len(s.tokens),), s.temperature) for s in samples]),
+            **more,
+        )
+
     def state(self) -> dict[str, Any]:
         """As JSON, exactly: a float32 is a float64."""
         group = self.group
-        tensors = {name: getattr(self, name).tolist() for name in TENSORS}
+        tensors = {name: getattr(self, name).tolist() for name in self.tensors}
         kept = {"prompt": group.prompt, "completions": group.completions, "index": group.index}
         return {**kept, "advantages": self.advantages, **tensors}
 
     @classmethod
-    def of(cls, state: Mapping[str, Any]) -> Rollout:
+    def of(cls, state: Mapping[str, Any]) -> Self:
         completions = tuple(map(tuple, state["completions"]))
         group = CompletionGroup(tuple(state["prompt"]), completions, state["index"])
-        return cls(group, state["advantages"], **{name: torch.tensor(state[name]) for name in TENSORS})
+        return cls(group, state["advantages"], **{name: torch.tensor(state[name]) for name in cls.tensors})
 
 
 ROUNDING = 1e-4
 """Nats a sequence: a difference in k1 below it, beside equal rewards, is the sampler's rounding."""
 DIFFERENCE = "sampling/sampling_logp_difference"
-TENSORS = ("old_logps", "sampler_logps", "ref_logps", "temperatures")
 
 
 class Scoring(NamedTuple):
@@ -104,7 +127,7 @@ def sample_text(chat: ChatFormat, sample: Sample) -> str:
 
 
 class Shaped(NamedTuple):
-    """rollout: None where fewer than two of the group's samples have a reward. advantages: one a sample."""
+    """rollout: None where none of the group's samples is trained on. advantages: one a sample."""
 
     rollout: Rollout | None
     advantages: tuple[float | None, ...]
@@ -143,15 +166,7 @@ def shape(
     ]
     if not kept:
         return Shaped(None, found.values, equal)
-    samples = [one.samples[i] for i in kept]
-    rollout = Rollout(
-        replace(one.group, completions=tuple(s.tokens for s in samples), truncated=(), scores=None),
-        [float(found.values[i] or 0.0) for i in kept],
-        torch.cat([old[i] for i in kept]),
-        torch.cat([torch.tensor(s.logps) for s in samples]),
-        torch.cat([ref_logps[i] for i in kept]),
-        torch.cat([torch.full((len(s.tokens),), s.temperature) for s in samples]),
-    )
+    rollout = Rollout.of_samples(one, kept, [float(found.values[i] or 0.0) for i in kept], old, ref_logps)
     return Shaped(rollout, found.values, equal)
 
 

@@ -34,8 +34,8 @@ from trimtab.models.policy import check_model_source, load_policy, trusting
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
 from trimtab.training.checkpoint import write_json
-from trimtab.training.grpo import make_sampler
 from trimtab.training.loop import make_accelerator
+from trimtab.training.on_policy import make_sampler
 from trimtab.training.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
 from trimtab.training.pairing import Pair, pair_of
 from trimtab.training.progress import console

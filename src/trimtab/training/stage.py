@@ -238,7 +238,7 @@ def run_stage(
 ) -> Path:
     """Trains, or finishes training, and returns the folder of the best model.
 
-    reward: what GRPO optimises. judge: what it is watched with; it chooses nothing.
+    reward: what GRPO or PPO optimises. judge: what it is watched with; it chooses nothing.
     """
     check_model_source(model, settings)
     inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
