@@ -19,30 +19,30 @@ from training.real_runs import (
     Plan,
     World,
     given_completions,
-    write_fitting_pairs,
     write_random_model,
+    write_short_pairs,
 )
 
 STEPS, SHORT = 100, 20
-LIMIT, ROWS = 96, 40
+LIMIT, WORDS, ROWS = 44, 12, 60
 PLANS = {
     "dpo": Plan(STEPS, STEPS, 2, 1e-4, 10, 5.0),
-    "sft": Plan(STEPS, STEPS, 4, 1e-4, 10, 5.0, micro_batches=2, token_budget=200),
-    "rloo": Plan(STEPS, STEPS, 2, 1e-4, 10, 5.0, beta=0.05),
+    "sft": Plan(STEPS, STEPS, 4, 1e-4, 10, 5.0, micro_batches=2, token_budget=100),
+    "rloo": Plan(STEPS, STEPS, 2, 2e-5, 10, 5.0, beta=0.05),
 }
 LENGTHS = [SHORT, pytest.param(STEPS, marks=[pytest.mark.parity, pytest.mark.timeout(1800)])]
 
 
 @pytest.fixture(scope="module")
 def world(shared_data: Path, bpe30k_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return made(shared_data, bpe30k_dir, 30_000, tmp_path_factory.mktemp("29m"), **LAYOUT_29M)
+    return made(shared_data, bpe30k_dir, 30_000, tmp_path_factory.mktemp("29m"), LIMIT, **LAYOUT_29M)
 
 
-def made(shared: Path, tokenizer: Path, vocabulary: int, folder: Path, **layout: int) -> World:
+def made(shared: Path, tokenizer: Path, vocabulary: int, folder: Path, limit: int, **layout: int) -> World:
     folder.mkdir(exist_ok=True)
     model = write_random_model(folder / "model", tokenizer, vocabulary, **layout)
     source = shared / "data" / "ultrafeedback" / "train.jsonl"
-    return World(model, write_fitting_pairs(source, tokenizer, folder / "pairs.jsonl", LIMIT, ROWS), LIMIT)
+    return World(model, write_short_pairs(source, model, folder / "pairs.jsonl", limit, WORDS, ROWS), limit)
 
 
 def follow(kind: str, plan: Plan, world: World, folder: Path) -> tuple[Curve, Curve]:
@@ -76,5 +76,5 @@ def test_every_step_follows_trl_with_qwens_tokenizer(
     """Its 151,936 entries do not fit the 29m layout's vocabulary: a smaller layout that has them all."""
     small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
              "num_key_value_heads": 2}  # fmt: skip
-    world = made(shared_data, qwen_tokenizer_dir, 151_936, tmp_path / "qwen", **small)
+    world = made(shared_data, qwen_tokenizer_dir, 151_936, tmp_path / "qwen", LIMIT + 20, **small)
     check("dpo", PLANS["dpo"], *follow("dpo", PLANS["dpo"], world, tmp_path), capsys)
