@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 VLLM := .venv-vllm/bin
 
-.PHONY: quickstart test test-vllm lint format clean
+.PHONY: quickstart test test-parity test-vllm lint format clean
 
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study recipes/quickstart.yaml
 
 test: .venv/installed-dev  ## all tests
 	$(BIN)/python -m pytest
+
+test-parity: .venv/installed-dev  ## a hundred steps beside TRL's trainers, and what bf16 changes in two hundred
+	$(BIN)/python -m pytest -m parity tests/training
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on the CPU, in an environment of 4 GB
 	$(VLLM)/python -m pytest -m vllm tests/servers
