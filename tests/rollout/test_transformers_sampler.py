@@ -108,8 +108,10 @@ def test_only_models_without_such_a_cache_are_run_from_the_start() -> None:
 @pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("excluded", [(), (2, 5, 30, 31)])
 def test_logps_are_those_of_the_distributions(family: str, excluded: tuple[int, ...]) -> None:
-    """logps: log softmax(logits / T) without the excluded, by hand; policy_logps: Policy.forward's."""
-    sampling = Sampling(temperatures=(1.0, 0.7, 1.6), max_new_tokens=9, batch_size=7)
+    """logps: log softmax(logits / T) without the excluded, by hand; policy_logps: Policy.forward's.
+
+    Three prompts of uneven lengths together, so that rows are padded."""
+    sampling = Sampling(temperatures=(1.0, 0.7, 1.6), max_new_tokens=9, batch_size=12)
     found = sampler(family).sample(PROMPTS, 4, sampling, seed=5, stops=[2, 3], excluded=excluded)
     for prompt, samples in zip(PROMPTS, found, strict=True):
         assert [one.temperature for one in samples] == [1.0, 0.7, 1.6, 1.0]

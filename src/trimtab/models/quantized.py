@@ -23,6 +23,7 @@ from transformers import BitsAndBytesConfig
 from trimtab.errors import TrimtabError
 
 Quantization = Literal["nf4"]
+Products = Literal["float32", "bf16"]
 FILE = "quantization.json"
 """Beside an adapter's weights: what its base was held in, without which the adapter is another function."""
 BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -33,7 +34,7 @@ class FourBit(NamedTuple):
     """How frozen weights are held. products: what they, and these layers' biases, are multiplied and added in."""
 
     quantize: Quantization
-    products: Literal["float32", "bf16"]
+    products: Products
 
 
 def load_arguments(held: FourBit | None) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def _is_four_bit(module: nn.Module) -> bool:
 def note(folder: Path, model: nn.Module) -> None:
     """Writes into an adapter's folder how its base is held, where that is not in float32."""
     for layer in four_bit_layers(model):
-        products = "bf16" if layer.compute_dtype == torch.bfloat16 else "float32"
+        products: Products = "bf16" if layer.compute_dtype == torch.bfloat16 else "float32"
         kept = FourBit(layer.weight.quant_type, products)._asdict()
         (folder / FILE).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         return
