@@ -106,6 +106,18 @@ def test_k3_is_biased() -> None:
     assert (mean_over_groups(1, kl_loss("k3")) - EXACT_KL).norm() > 0.2 * EXACT_KL.norm()
 
 
+def test_kl_terms_by_hand() -> None:
+    """r = (1, −2) and (3): k1 −1 and 3, no gradient; k2 ½ and 4.5, of slope Σ r; k3 e⁻¹ + e² − 3 and e⁻³ + 2."""
+    logps = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64).requires_grad_()
+    reference, owner = torch.zeros(3, dtype=torch.float64), torch.tensor([0, 0, 1])
+    k1, k2, k3 = (kl(logps, reference, owner, 2) for kl in (pg.kl_k1, pg.kl_k2, pg.kl_k3))
+    assert k1.tolist() == [-1, 3]
+    assert not k1.requires_grad
+    assert k2.tolist() == [0.5, 4.5]
+    assert torch.autograd.grad(k2.sum(), logps)[0].tolist() == [-1, -1, 3]
+    assert k3.tolist() == pytest.approx([math.exp(-1) + math.exp(2) - 3, math.exp(-3) + 2])
+
+
 def test_values_of_kl_terms_agree_in_the_mean() -> None:
     """k1, k3 and exact have the same mean value: KL(π‖π_ref)."""
     true = float(tabular.expectation(THETA, lambda y: tabular.kl_by_token(THETA, REFERENCE, y).sum()))
@@ -133,6 +145,27 @@ def test_clipping_by_hand() -> None:
     assert grad.tolist() == pytest.approx([0.0, 1.5, -0.5, 0.0])
     assert found.clipped_high.tolist() == [True, False, False, False]
     assert found.clipped_low.tolist() == [False, False, False, True]
+
+
+def test_each_side_has_its_own_clip() -> None:
+    """ε 0.1 below, 0.4 above. ρ = 1.3, A = 1 is inside: 1.3. ρ = 1.5: 1.4. ρ = 0.8, A = −1: −0.9, cut below."""
+    logps = torch.tensor([1.3, 1.5, 0.8], dtype=torch.float64).log()
+    advantages = torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)
+    found = pg.policy_gradient(
+        logps, torch.zeros_like(logps), advantages, torch.arange(3), clip_low=0.1, clip_high=0.4
+    )
+    assert found.losses.tolist() == pytest.approx([-1.3, -1.4, 0.9])
+    assert found.clipped_high.tolist() == [False, True, False]
+    assert found.clipped_low.tolist() == [False, False, True]
+
+
+def test_importance_weights_by_hand() -> None:
+    """π/μ of ½ over ¼ is 2, of ¼ over ½ is ½, and of 1 over ⅛ is 8, cut at 3; constants, not functions of π."""
+    policy = torch.tensor([0.5, 0.25, 1.0], dtype=torch.float64).log().requires_grad_()
+    sampler = torch.tensor([0.25, 0.5, 0.125], dtype=torch.float64).log()
+    found = pg.importance_weights(policy, sampler, cap=3.0)
+    assert found.tolist() == pytest.approx([2, 0.5, 3])
+    assert not found.requires_grad
 
 
 def test_on_policy_both_ratios_have_the_same_gradient() -> None:

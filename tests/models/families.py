@@ -14,6 +14,7 @@ from transformers import (
     GemmaConfig,
     GPT2Config,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     Qwen2Config,
     Qwen3Config,
@@ -50,11 +51,21 @@ FAMILIES: dict[str, Any] = {
     ),
 }
 
+TREE = [family for family in FAMILIES if family != "gpt2"]
+OTHERS: dict[str, Any] = {
+    "qwen2_windows": Qwen2Config(**SHAPE, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1),
+    "mamba": MambaConfig(
+        vocab_size=VOCABULARY, hidden_size=24, state_size=4, num_hidden_layers=2, pad_token_id=0, eos_token_id=2
+    ),
+}
+"""Not in every test: windows in the upper layers only, and a model with a state in place of attention."""
+
 
 def make(family: str, seed: int = 0) -> Any:
     """A model with weights large enough that soft caps and windows matter."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(copy.deepcopy(FAMILIES[family]), attn_implementation="eager")
+    config = copy.deepcopy((FAMILIES | OTHERS)[family])
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     for weight in model.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=0.3)

@@ -167,3 +167,16 @@ def test_an_adapter_depends_on_its_base_and_its_pickle_is_refused(tmp_path: Path
     with pytest.raises(TrimtabError, match=r"pickled \(adapter_model.bin\).*allow_pickle=true"):
         load_policy(str(source))
     assert load_policy(str(source), ModelSettings(allow_pickle=True)).adapter is None
+
+
+@pytest.mark.filterwarnings("ignore:mamba")
+def test_a_state_space_model_takes_adapters_where_peft_can(tmp_path: Path) -> None:
+    """all-linear holds out_proj, whose weight Mamba's kernels read around any adapter: peft refuses."""
+    source = save("mamba", tmp_path)
+    with pytest.raises(TrimtabError, match=r"lora\.targets: .*out_proj.*such as \[in_proj\]"):
+        load_policy(source, WITH_LORA)
+    policy = disturb(load_policy(source, ModelSettings(lora=LoraSettings(rank=4, targets=("in_proj",))))).eval()
+    with torch.no_grad():
+        found, expected = policy(pack([GROUP])).logps, single_logps(merged(policy.adapter), [GROUP])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
+        assert (found - single_logps(make("mamba"), [GROUP])).abs().max() > 1e-3

@@ -9,25 +9,28 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from models.families import FAMILIES, batches, make, single_logps
+from models.families import FAMILIES, OTHERS, TREE, batches, make, single_logps
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.models import attention
 from trimtab.models.policy import Policy
 
-MODELS = {family: make(family) for family in FAMILIES}
+MODELS = {family: make(family) for family in [*FAMILIES, *OTHERS]}
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     POLICIES = {family: Policy(copy.deepcopy(model)) for family, model in MODELS.items()}
+LONG = [
+    CompletionGroup(tuple(range(3, 23)), (tuple(range(23, 40)), (40, 41, 42), tuple(range(3, 33)))),
+    CompletionGroup((50, 51, 52), (tuple(range(25, 50)),)),
+    CompletionGroup(tuple(range(20, 60)), ((9,), (8, 7))),
+]
+"""Uneven, and several windows long: windows begin and end inside prompts and inside completions."""
 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=25, deadline=None)
-@given(members=batches)
-def test_logps_and_gradients_equal_single_sequences(family: str, members: list[CompletionGroup]) -> None:
+def check(family: str, members: list[CompletionGroup]) -> None:
     """‖Δ‖ ≤ 1e-5 ‖g‖ + 1e-8 for every tensor, the loss a random weighting of the log-probabilities."""
     model, policy = MODELS[family], POLICIES[family]
     expected = single_logps(model, members)
@@ -47,14 +50,26 @@ def test_logps_and_gradients_equal_single_sequences(family: str, members: list[C
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=25, deadline=None)
+@given(members=batches)
+def test_logps_and_gradients_equal_single_sequences(family: str, members: list[CompletionGroup]) -> None:
+    check(family, members)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
+def test_texts_longer_than_the_window(family: str) -> None:
+    check(family, LONG)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
 def test_prompts_and_completions_of_one_token(family: str) -> None:
     members = [CompletionGroup((3,), ((4,), (5, 6), (7,))), CompletionGroup((8,), ((8, 8),))]
     expected = single_logps(MODELS[family], members)
     assert torch.allclose(POLICIES[family](pack(members)).logps, expected, atol=2e-5)
 
 
-def test_every_family_but_gpt2_runs_the_tree() -> None:
-    assert [family for family in FAMILIES if not POLICIES[family].uses_tree] == ["gpt2"]
+def test_who_runs_the_tree() -> None:
+    assert [family for family, policy in POLICIES.items() if policy.uses_tree] == [*TREE, "qwen2_windows"]
 
 
 def test_padded_rows_warn_of_their_cost() -> None:
@@ -62,7 +77,7 @@ def test_padded_rows_warn_of_their_cost() -> None:
         Policy(make("gpt2"))
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f != "gpt2"])
+@pytest.mark.parametrize("family", TREE)
 @settings(max_examples=4, deadline=None)
 @given(members=batches)
 def test_flex_attention_gives_the_same_numbers(family: str, members: list[CompletionGroup]) -> None:

@@ -143,6 +143,18 @@ def test_parts_add_up_and_adapters_have_small_moments() -> None:
     assert stage_memory(work(GROUPS, several=True), config, "float32", True, 0).total >= full.total
 
 
+def test_four_bits_are_half_a_byte_and_their_scales() -> None:
+    """Of every linear weight but the head's: 4 bytes less ½, 1/64 for the scales and 4/16,384 for theirs."""
+    config = AutoConfig.for_model("qwen2", **SMALL)
+    plain = stage_memory(work(GROUPS, lora={"rank": 2}), config, "float32", True, 0)
+    packed = stage_memory(work(GROUPS, lora={"rank": 2, "quantize": "nf4"}), config, "float32", True, 0)
+    wide, inner, keys = SMALL["hidden_size"], SMALL["intermediate_size"], 2 * 12
+    layer = [wide * wide] * 2 + [wide * keys] * 2 + [wide * inner] * 3
+    saved = SMALL["num_hidden_layers"] * sum(layer) * (4 - 0.5 - 1 / 64 - 4 / 16384)
+    assert plain.parts["weights"] - packed.parts["weights"] == pytest.approx(saved, abs=1)
+    assert packed.parts["a layer read back from four bits"] == 4 * wide * inner
+
+
 def test_keys_and_values_by_hand() -> None:
     """2 layers · 2 key heads of 12 · 2 (keys, values) · 4 bytes = 384 a column; 6 rows of 1.5 · 40 + 32 columns."""
     config = AutoConfig.for_model("qwen2", **SMALL)

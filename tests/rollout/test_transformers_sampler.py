@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
-from transformers import GenerationConfig, MambaConfig, MambaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
-from models.families import FAMILIES, SHAPE, VOCABULARY, make
+from models.families import FAMILIES, OTHERS, SHAPE, VOCABULARY, make
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.errors import TrimtabError
 from trimtab.models.policy import Policy
@@ -30,19 +30,7 @@ PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14, 15, 16], [4], [20, 21, 22, 23, 
 STOPS = [2, 3, 7, 9]
 
 
-def make_mamba() -> Any:
-    torch.manual_seed(0)
-    config = MambaConfig(
-        vocab_size=VOCABULARY, hidden_size=24, state_size=4, num_hidden_layers=2, pad_token_id=0, eos_token_id=2
-    )
-    model = MambaForCausalLM(config)
-    for weight in model.parameters():
-        if weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=0.3)
-    return model.eval()
-
-
-MODELS = {family: make(family) for family in FAMILIES} | {"mamba": make_mamba()}
+MODELS = {family: make(family) for family in [*FAMILIES, *OTHERS]}
 """transformers alone, for expected numbers."""
 
 
@@ -100,7 +88,7 @@ def test_greedy_is_generates(family: str, batch_size: int) -> None:
             assert torch.allclose(torch.tensor(one.policy_logps), policy_logps, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MODELS)
 def test_beam_is_generates(family: str) -> None:
     """Prompts of uneven lengths together, each as alone; the model's own generation config is left out."""
     model = POLICIES[family].model
@@ -120,8 +108,10 @@ def test_only_models_without_such_a_cache_are_run_from_the_start() -> None:
 @pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("excluded", [(), (2, 5, 30, 31)])
 def test_logps_are_those_of_the_distributions(family: str, excluded: tuple[int, ...]) -> None:
-    """logps: log softmax(logits / T) without the excluded, by hand; policy_logps: Policy.forward's."""
-    sampling = Sampling(temperatures=(1.0, 0.7, 1.6), max_new_tokens=9, batch_size=7)
+    """logps: log softmax(logits / T) without the excluded, by hand; policy_logps: Policy.forward's.
+
+    Three prompts of uneven lengths together, so that rows are padded."""
+    sampling = Sampling(temperatures=(1.0, 0.7, 1.6), max_new_tokens=9, batch_size=12)
     found = sampler(family).sample(PROMPTS, 4, sampling, seed=5, stops=[2, 3], excluded=excluded)
     for prompt, samples in zip(PROMPTS, found, strict=True):
         assert [one.temperature for one in samples] == [1.0, 0.7, 1.6, 1.0]

@@ -1,12 +1,13 @@
 """Every method for a few steps, in this process, or in each of several:
 
-torchrun --nproc_per_node 2 processes.py MODEL PAIRS OUT
+torchrun --nproc_per_node 2 processes.py MODEL PAIRS OUT [JOB …]
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "sft_length": (SFT, SFTSettings(**COMMON, length_penalty=PENALTY)),
     "sft_lora": (SFT, SFTSettings(**COMMON, lora=LoraSettings(rank=4))),
     "dpo": (DPO, DPOSettings(**COMMON)),
+    "dpo_lora": (DPO, DPOSettings(**COMMON, lora=LoraSettings(rank=4))),
     "ld_dpo": (DPO, DPOSettings(**COMMON, loss="ld_dpo")),
     "dpo_sft": (DPO, DPOSettings(**COMMON, loss={"dpo": 1.0, "sft": 0.1})),
     "kto": (DPO, DPOSettings(**COMMON, loss="kto")),
@@ -70,6 +72,8 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "grpo_one": (GRPO, GRPOSettings(**COMMON | {"batch_size": 2}, **GROUP)),
     "online_dpo-1": (OnlineDPO, OnlineDPOSettings(**COMMON, **ROUND)),
 }
+if importlib.util.find_spec("bitsandbytes"):
+    JOBS["dpo_nf4"] = (DPO, DPOSettings(**COMMON, lora=LoraSettings(rank=4, quantize="nf4")))
 
 
 def low(completion_ids: list[list[int]], prompts: list[Any]) -> list[float | None]:
@@ -90,17 +94,24 @@ def counted(file: Path) -> FunctionReward:
     return FunctionReward(counting)
 
 
-def run_all(model: Path, pairs: Path, out: Path) -> None:
+SHARING = ("dpo", "dpo_lora")
+"""Jobs that share a cache: the second reads the reference that the first has computed."""
+
+
+def run_jobs(model: Path, pairs: Path, out: Path, jobs: Sequence[str] = ()) -> None:
+    """jobs: names; none: all."""
     rows = DataSettings(train=str(pairs), max_length=200, validation_rows=6)
-    for name, (method, settings) in JOBS.items():
+    for name in jobs or JOBS:
+        method, settings = JOBS[name]
+        cache = out / "cache" if name in SHARING else None
         out.mkdir(parents=True, exist_ok=True)
         reward = counted(out / f"{name}.calls") if issubclass(method, (OnPolicyMethod, OnlineDPO)) else None
         if method is OnlineDPO:
             run_rounds(settings, rows, None, str(model), out, out, {"trained": reward}, out / "scores.sqlite")
             continue
-        run_stage(name, method, settings, rows, str(model), out / name, reward=reward)
+        run_stage(name, method, settings, rows, str(model), out / name, reward=reward, cache=cache)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run_all(*map(Path, sys.argv[1:4]))
+    run_jobs(*map(Path, sys.argv[1:4]), jobs=sys.argv[4:])

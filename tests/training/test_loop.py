@@ -107,6 +107,23 @@ def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path)
                 assert metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
+AT_THE_REFERENCE = {
+    "dpo": math.log(2), "ranking": math.log(2), "hinge": 1.0, "ipo": 1.0, "sppo": 2.0, "kto": 0.5, "apo_zero": 1.0
+}  # fmt: skip
+"""At β = ½ and ρ = 0. IPO and SPPO: targets of ±1, squared."""
+
+
+@pytest.mark.parametrize("loss", AT_THE_REFERENCE)
+def test_a_step_of_equal_policies_has_the_losses_value(loss: str, tmp_path: Path) -> None:
+    """The mean over what the step has of what there is a loss of, in several uneven passes."""
+    policy = Policy(make("qwen2"))
+    settings = DPOSettings(learning_rate=1e-3, loss=loss, beta=0.5, batch_size=8, max_steps=1, token_budget=40)
+    ready = prepared(policy, UNEVEN, settings, tmp_path)
+    method: Any = DPO(settings, ready)
+    loop = Loop(policy, method, UNEVEN, settings, tmp_path, ready.accelerator, lambda path: None)
+    assert loop.train_step(0)[0]["loss"] == pytest.approx(AT_THE_REFERENCE[loss], abs=1e-5)
+
+
 def test_every_row_once_an_epoch_and_none_left_out() -> None:
     """10 rows, 4 a step: five steps are exactly two epochs."""
     groups = [CompletionGroup((1,), ((2,),), index=i) for i in range(10)]

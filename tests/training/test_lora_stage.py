@@ -58,6 +58,25 @@ def test_dpo_begins_at_its_reference(start: str, tmp_path: Path, sft: Path, toy_
     assert abs(read_metrics(out / "metrics.jsonl")[-1]["eval_rewards/margins"]) > 1e-3
 
 
+def test_four_bits_begin_at_their_own_reference(tmp_path: Path, sft: Path, toy_pairs: Path) -> None:
+    """QLoRA: loss ln 2 and rewards 0 to the base as it reads back, whose reference is not that of float32; best/ is
+    plain float32, and its adapter goes on from where it was."""
+    pytest.importorskip("bitsandbytes", reason="four bits need bitsandbytes: pip install bitsandbytes")
+    packed = LoraSettings(rank=4, alpha=8, quantize="nf4")
+    dpo(sft, toy_pairs, tmp_path / "float", LORA)
+    adapter = tmp_path / "new" / "out" / "best" / "adapter"
+    for name, model, lora in (("new", sft, packed), ("cached", sft, packed), ("continued", adapter, None)):
+        rows = read_metrics(dpo(model, toy_pairs, tmp_path / name, lora).parent / "metrics.jsonl")
+        for row, prefix in ((rows[0], "eval_"), (rows[1], "")):
+            assert row[f"{prefix}loss"] == pytest.approx(math.log(2), abs=1e-5)
+            assert abs(row[f"{prefix}rewards/chosen"]) <= 1e-4
+            assert abs(row[f"{prefix}rewards/rejected"]) <= 1e-4
+        assert abs(rows[-1]["eval_rewards/margins"]) > 1e-3
+    assert len(list((tmp_path / "cache").iterdir())) == 3, "float32; four bits, twice the same; with an adapter"
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "new" / "out" / "best")
+    assert {p.dtype for p in plain.parameters()} == {torch.float32}
+
+
 def test_full_training_and_a_new_adapter_share_the_reference(tmp_path: Path, sft: Path, toy_pairs: Path) -> None:
     dpo(sft, toy_pairs, tmp_path / "full", None)
     before = sorted((tmp_path / "cache").iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,21 +11,32 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from training.processes import JOBS, run_all
+from training.processes import JOBS, SHARING, run_jobs
 from trimtab.training.metrics import read_metrics
 
 COMPARED = ("loss", "grad_norm", "eval_loss", "reward", "length_penalty", "length_penalty/grad_norm", "kl")
 SCRIPT = Path(__file__).with_name("processes.py")
 
 
+def looked_at(session: pytest.Session) -> list[str]:
+    """One job where one test of it is run; all where a test is of all."""
+    items = [item for item in session.items if isinstance(item, pytest.Function) and item.path == Path(__file__)]
+    named = {item.callspec.params["job"] if hasattr(item, "callspec") else None for item in items}
+    return [job for job in JOBS if None in named or job in named]
+
+
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory, toy_model: Path, toy_pairs: Path) -> dict[int, Path]:
+def ran(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, toy_model: Path, toy_pairs: Path
+) -> dict[int, Path]:
+    """The jobs that the selected tests look at, by two processes and by one."""
+    jobs = looked_at(request.session)
     folder = tmp_path_factory.mktemp("processes")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    command += [str(toy_model), str(toy_pairs), str(folder / "2")]
+    command += [str(toy_model), str(toy_pairs), str(folder / "2"), *jobs]
     found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=500)
     assert found.returncode == 0, found.stderr[-3000:]
-    run_all(toy_model, toy_pairs, folder / "1")
+    run_jobs(toy_model, toy_pairs, folder / "1", jobs)
     return {1: folder / "1", 2: folder / "2"}
 
 
@@ -35,15 +47,7 @@ def test_two_processes_take_the_steps_of_one(job: str, ran: dict[int, Path]) -> 
     assert [row["step"] for row in one] == [row["step"] for row in two]
     checked = 0
     for alone, shared in zip(one, two, strict=True):
-        for name in (
-            "loss",
-            "grad_norm",
-            "eval_loss",
-            "reward",
-            "length_penalty",
-            "length_penalty/grad_norm",
-            "kl",
-        ):
+        for name in COMPARED:
             if name in alone:
                 assert shared[name] == pytest.approx(alone[name], rel=2e-3, abs=2e-4), (alone["step"], name)
                 checked += 1
@@ -58,6 +62,20 @@ def test_two_processes_end_with_the_weights_of_one(ran: dict[int, Path], toy_mod
         moved = sum(float((one[n] - start[n]).square().sum()) for n in known) ** 0.5
         apart = sum(float((one[n] - two[n]).square().sum()) for n in known) ** 0.5
         assert apart <= 0.05 * moved, (job, apart, moved)
+
+
+@pytest.mark.parametrize("job", [job for job in ("dpo", "dpo_lora", "dpo_nf4") if job in JOBS])
+def test_two_processes_begin_at_their_reference(job: str, ran: dict[int, Path]) -> None:
+    """Loss ln 2 and rewards 0, though every process has other rows in other passes than the reference had: computed
+    by one process for both, and read from the disk, also for a new adapter, whose reference is the same."""
+    evaluated, trained = read_metrics(ran[2] / job / "metrics.jsonl")[:2]
+    for row, prefix in ((evaluated, "eval_"), (trained, "")):
+        assert row[f"{prefix}loss"] == pytest.approx(math.log(2), abs=1e-5)
+        assert abs(row[f"{prefix}rewards/chosen"]) <= 1e-4
+        assert abs(row[f"{prefix}rewards/rejected"]) <= 1e-4
+    assert abs(read_metrics(ran[2] / job / "metrics.jsonl")[-1]["eval_rewards/margins"]) > 1e-4
+    if job in SHARING:
+        assert len(list((ran[2] / "cache").iterdir())) == 1
 
 
 def test_what_is_best_is_the_same_for_all_processes(ran: dict[int, Path]) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from trimtab.data.hashing import hash_source
 from trimtab.errors import TrimtabError
+from trimtab.models.quantized import Quantization, is_quantized, merge_unpacked
 
 ADAPTER = "adapter"
 """The folder, inside a stage's best/, that holds the adapter as peft saves it."""
@@ -38,6 +39,8 @@ class LoraSettings(BaseModel):
     """Learns the weights' magnitudes apart from their directions."""
     rslora: bool = False
     """Scales by alpha / √rank."""
+    quantize: Quantization | None = None
+    """nf4: the frozen weights are held in four bits (QLoRA); needs bitsandbytes. What is exported is float32."""
 
 
 def is_adapter(source: str) -> bool:
@@ -90,7 +93,8 @@ def add_lora(model: Any, settings: LoraSettings, seed: int, source: str, head: n
                 return peft.get_peft_model(model, config)
             handle = peft.LoraModel(model, config, "default")
     except ValueError as error:
-        raise TrimtabError(f"lora.targets: {str(error).splitlines()[0]}") from error
+        hint = " Name the layers instead, such as [in_proj]." if "Mamba" in str(error) else ""
+        raise TrimtabError(f"lora.targets: {str(error).splitlines()[0]}{hint}") from error
     head.requires_grad_(True)
     return handle
 
@@ -113,8 +117,9 @@ def plain_state(model: Any) -> dict[str, torch.Tensor]:
 
 
 def merged(handle: Any) -> Any:
-    """A plain model of the same function, with the adapter added to its weights; the handle stays as it is."""
-    return copy.deepcopy(handle).merge_and_unload()
+    """A plain float32 model of the same function, with the adapter in its weights; the handle stays as it is."""
+    copied = copy.deepcopy(handle)
+    return merge_unpacked(copied) if is_quantized(copied) else copied.merge_and_unload()
 
 
 def frozen_copy(policy: nn.Module) -> nn.Module:

@@ -36,6 +36,7 @@ from trimtab.models.lora import (
     merged,
     plain_state,
 )
+from trimtab.models.quantized import FourBit, hold_still, load_arguments, note, noted
 
 TREE_FAMILIES = {"qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3_text"}
 # Rotary scalings whose angles depend on the longest position in the batch: rows of a packed batch
@@ -209,6 +210,7 @@ class Policy(nn.Module):
             return
         merged(self.adapter).save_pretrained(folder, safe_serialization=True)
         self.adapter.save_pretrained(folder / ADAPTER)
+        note(folder / ADAPTER, self.model)
 
 
 def _serves_tree(config: Any) -> bool:
@@ -278,7 +280,8 @@ def load_policy(source: str, settings: ModelSettings | None = None, seed: int | 
     """
     settings = settings or ModelSettings()
     check_model_source(source, settings)
-    model = _load_causal(base_of(source) if is_adapter(source) else source, settings)
+    held = _held(source, settings, trained=seed is not None)
+    model = _load_causal(base_of(source) if is_adapter(source) else source, settings, held)
     _disable_dropout(model)
     adapter = None
     if is_adapter(source):
@@ -286,7 +289,7 @@ def load_policy(source: str, settings: ModelSettings | None = None, seed: int | 
             raise TrimtabError(f"model {source}: an adapter, which keeps its own shape: leave 'lora' out.")
         adapter = load_adapter(model, source)
         if seed is None:
-            model, adapter = adapter.merge_and_unload(), None
+            model, adapter = merged(adapter), None
     elif settings.lora is not None:
         adapter = add_lora(model, settings.lora, seed or 0, source)
     policy = Policy(model, source, adapter)
@@ -295,12 +298,29 @@ def load_policy(source: str, settings: ModelSettings | None = None, seed: int | 
     return policy
 
 
-def _load_causal(source: str, settings: ModelSettings) -> Any:
+def _held(source: str, settings: ModelSettings, trained: bool) -> FourBit | None:
+    """How frozen weights are to be held; None: in float32. trained: whether an adapter goes on training, with the
+    products that the settings say, or is read as it was."""
+    if is_adapter(source):
+        before = noted(source)
+        if before is None or not trained:
+            return before
+        kind = before.quantize
+    elif settings.lora is None or settings.lora.quantize is None:
+        return None
+    else:
+        kind = settings.lora.quantize
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return FourBit(kind, resolve_precision(settings.precision, device))
+
+
+def _load_causal(source: str, settings: ModelSettings, held: FourBit | None) -> Any:
+    arguments = settings.loading | load_arguments(held)
     try:
         # Compared with what the weights ask for, so that a reward model is not read as a policy.
         AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True, **settings.loading
+            source, dtype=torch.float32, output_loading_info=True, **arguments
         )
     except Exception as error:  # the libraries raise whatever they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -310,6 +330,7 @@ def _load_causal(source: str, settings: ModelSettings) -> Any:
             f"model {source}: the weights lack {len(missing)} tensors ({missing[0]}, …), which would be random. "
             "The folder is incomplete, or holds another kind of model."
         )
+    hold_still(model)
     return model
 
 

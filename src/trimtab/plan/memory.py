@@ -26,12 +26,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
 
 from trimtab.data.groups import PackedBatch, pack
 from trimtab.errors import TrimtabError
 from trimtab.models.attention import buckets
 from trimtab.models.lora import LoraSettings, add_lora, base_of, is_adapter
 from trimtab.models.policy import Policy
+from trimtab.models.quantized import BYTES
 from trimtab.models.reward_model import RewardModel
 from trimtab.plan.work import Sampled, StageWork
 from trimtab.training.online_dpo import NAME
@@ -121,6 +123,13 @@ def parameters_of(policy: Any) -> Parameters:
     )
 
 
+def frozen_linear(policy: Any) -> list[int]:
+    """Weights of each layer that lora.quantize holds in four bits: the frozen linear ones but the head."""
+    head = policy.model.get_output_embeddings()
+    layers = [m for m in policy.model.modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
+    return [m.weight.numel() for m in layers if not m.weight.requires_grad]
+
+
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of storages that are alive, and the most that were at once."""
 
@@ -208,6 +217,10 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
         make_fake(policy)
         found = trace(policy, batch, precision, work.several_passes)
     fixed = {"weights": FLOAT * sizes.total}
+    if lora is not None and lora.quantize is not None:
+        packed = frozen_linear(policy)
+        fixed["weights"] -= int((FLOAT - BYTES) * sum(packed))
+        fixed["a layer read back from four bits"] = FLOAT * max(packed, default=0)
     if work.rollouts is not None:
         fixed["reference"] = FLOAT * (sizes.trained if lora else sizes.total)
     if work.rollouts is not None or local_models:

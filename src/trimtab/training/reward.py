@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
@@ -32,6 +32,12 @@ class RewardModelSettings(TrainingSettings):
     """Times the difference of a pair's scores, subtracted from the difference of rewards; None: no margin."""
     center: float = Field(0.0, ge=0)
     """Weight of (r_w + r_l)², which keeps rewards around 0 (Eisenstein et al. 2023)."""
+
+    @model_validator(mode="after")
+    def _in_float32(self) -> RewardModelSettings:
+        if self.lora is not None and self.lora.quantize is not None:
+            raise ValueError("lora.quantize is for language models; a reward model takes lora without it")
+        return self
 
 
 class RewardModelTraining(StageMethod):

@@ -261,9 +261,9 @@ def run_stage(
     counts = {"train": train_counts.model_dump(), "validation": validation_counts.model_dump()}
     write_json(out / "data.json", {**counts, **splits.notes()})
     reset_peak_memory()
+    settings = settle(out, settings)
     policy = method.load(model, settings)
     check_vocabulary(policy, train + validation, model)
-    settings = settle(out, settings)
     accelerator = make_accelerator(settings)
     prepared = Prepared(
         policy, train, validation, settings, accelerator, cache or out / "reference", chat,
