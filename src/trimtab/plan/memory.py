@@ -36,6 +36,7 @@ from trimtab.models.policy import Policy
 from trimtab.models.quantized import BYTES
 from trimtab.models.reward_model import RewardModel
 from trimtab.plan.work import Sampled, StageWork
+from trimtab.training.on_policy import OnPolicySettings
 from trimtab.training.online_dpo import NAME
 
 FLOAT = 4
@@ -221,9 +222,9 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
         packed = frozen_linear(policy)
         fixed["weights"] -= int((FLOAT - BYTES) * sum(packed))
         fixed["a layer read back from four bits"] = FLOAT * max(packed, default=0)
-    if work.rollouts is not None:
+    if isinstance(work.settings, OnPolicySettings):
         fixed["reference"] = FLOAT * (sizes.trained if lora else sizes.total)
-    if work.rollouts is not None or local_models:
+    if isinstance(work.settings, OnPolicySettings) or local_models:
         fixed["reward and judge models"] = local_models
     if not on_cuda:
         fixed["interpreter, libraries and rows"] = resident() + int(ID_BYTES * work.held_tokens)
