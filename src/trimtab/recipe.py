@@ -91,6 +91,7 @@ class Recipe(BaseModel):
                 raise ValueError("method 'grpo' needs a reward: grpo.rewards, such as [{kind: trained}]")
             if self.sandbox is None and any(r.kind == "gold" for r in self.grpo.rewards):
                 raise ValueError("a reward of kind 'gold' knows the sandbox's world only")
+        _check_length_encoding(self)
         for stage in (self.sft, self.sft_length, self.dpo, self.reward, self.grpo):
             if stage is not None and "seed" not in stage.model_fields_set:
                 stage.seed = self.seed
@@ -105,6 +106,23 @@ class Recipe(BaseModel):
     @property
     def trains_reward(self) -> bool:
         return "grpo" in self.methods and any(r.kind == "trained" for r in self.grpo.rewards)
+
+
+def _check_length_encoding(recipe: Recipe) -> None:
+    """ValueError where a method, or the engine of one, cannot count down."""
+    methods = set(recipe.methods)
+    if "sft_length" in methods and (recipe.sft_length or recipe.sft).length_encoding is not None:
+        raise ValueError(
+            "method 'sft_length' is SFT with the length penalty, which excludes length_encoding: give sft_length "
+            "settings of its own without it"
+        )
+    if recipe.sft.length_encoding is None or not methods & {"sft", "dpo", "grpo"}:
+        return
+    if "dpo" in methods:
+        raise ValueError("method 'dpo' cannot go on from SFT with a length_encoding: leave one of them out")
+    engines = {recipe.evaluation.decoding.engine} | ({recipe.grpo.sampling.engine} if "grpo" in methods else set())
+    if "vllm" in engines:
+        raise ValueError("sft.length_encoding needs engine transformers: vLLM has no input for it")
 
 
 def seeds_named(text: str) -> list[int]:

@@ -19,7 +19,7 @@ from trimtab.rollout.sampler import Sampling
 from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.grpo import GRPO, GRPOSettings
 from trimtab.training.reward import RewardModelSettings, RewardModelTraining
-from trimtab.training.sft import SFT, LengthPenaltySettings, SFTSettings
+from trimtab.training.sft import SFT, LengthEncodingSettings, LengthPenaltySettings, SFTSettings
 from trimtab.training.stage import run_stage
 
 
@@ -44,6 +44,7 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "sft": (SFT, SFTSettings(**COMMON)),
     "sft_sequences": (SFT, SFTSettings(**COMMON, normalisation="sequences")),
     "sft_length": (SFT, SFTSettings(**COMMON, length_penalty=PENALTY)),
+    "sft_countdown": (SFT, SFTSettings(**COMMON, length_encoding=LengthEncodingSettings(slack=1.0))),
     "sft_lora": (SFT, SFTSettings(**COMMON, lora=LoraSettings(rank=4))),
     "dpo": (DPO, DPOSettings(**COMMON)),
     "ld_dpo": (DPO, DPOSettings(**COMMON, loss="ld_dpo")),

@@ -8,6 +8,7 @@ them, with clipped ratios, where it is more than 1).
 
 Where we depart from Eq. 6: the KL to the reference is subtracted from the reward, where its gradient is
 that of KL(π‖π_ref) (docs/methods/grpo.md); samples at temperatures ≠ 1 are corrected for, or said not to be.
+A policy with a length encoding samples, and is trained, under its own target length.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from trimtab.errors import TrimtabError
 from trimtab.losses import policy_gradient as pg
 from trimtab.losses.preference import dpo
 from trimtab.models.lora import frozen_copy
+from trimtab.models.policy import load_policy
 from trimtab.rewards.settings import RewardSettings
 from trimtab.rollout.logps import logps_of
 from trimtab.rollout.sampler import Sampler, Sampling
@@ -139,6 +141,10 @@ class GRPO(StageMethod):
         self.total_completions = self.total_tokens = 0
         self.pending: dict[str, tuple[float, float]] = {}
         self.table: list[dict[str, Any]] = []
+
+    @classmethod
+    def load(cls, source: str, settings: TrainingSettings) -> Any:
+        return load_policy(source, settings, settings.seed).held_to_target()
 
     @property
     def _has_pairs(self) -> bool:
