@@ -2,10 +2,10 @@
 
     python benchmarks/length_encoding.py OUT
 
-One epoch each, from `base`, as in `sandbox_sweeps.py OUT penalty`; the same 400 prompts, decoding and judge. The
-first table has the mean absolute difference between an answer's tokens (end of turn included) and the target, the
-second what the answers are worth. Models that do not count have one set of answers, whatever the target. Means
-± standard error over prompts; what is done is kept.
+From `base`, as in `sandbox_sweeps.py OUT penalty`: one epoch where it says no other, the same 400 prompts, decoding
+and judge. The first table has the mean absolute difference between an answer's tokens (end of turn included) and
+the target, the second what the answers are worth; models that do not count have one set of answers, whatever the
+target. Means ± standard error over prompts; what is done is kept.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ PENALTY = LengthPenaltySettings(weight=0.003, interval=4, samples=2, max_new_tok
 MODELS: dict[str, dict[str, Any]] = {
     "SFT": {},
     "SFT + length penalty": {"length_penalty": PENALTY},
-    "countdown": {"length_encoding": True},
-    "countdown, slack 0.5": {"length_encoding": {"slack": 0.5}},
+    "countdown, strength 1": {"length_encoding": {"strength": 1.0}},
+    "countdown, strength 0.3": {"length_encoding": {"strength": 0.3}},
+    "countdown, strength 0.3, slack 0.5": {"length_encoding": {"strength": 0.3, "slack": 0.5}},
+    "countdown, strength 1, three epochs": {"length_encoding": {"strength": 1.0}, "epochs": 3},
 }
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
+from trimtab.gather import _study_warnings
 from trimtab.recipe import Recipe, apply_overrides, load_recipe, parse, stage_settings
 from trimtab.training.sft import LengthEncodingSettings
 
@@ -144,6 +146,9 @@ def test_who_goes_with_a_length_encoding() -> None:
     made = recipe(SANDBOX, count, "methods=[base, sft]")
     assert made.sft.length_encoding == LengthEncodingSettings()
     assert recipe(SANDBOX, "sft.length_encoding=false").sft.length_encoding is None
+    for known, said in ((made, True), (recipe(SANDBOX, "methods=[base, sft]"), False)):
+        warnings = _study_warnings(known, Splits([], [], []), [])
+        assert any("length encoding" in one for one in warnings) == said
     assert "method 'dpo' cannot go on" in message(SANDBOX, count)
     assert "exclude each other" in message(SANDBOX, count, "sft.length_penalty={}", "methods=[sft]")
     assert "'sft_length' is SFT with the length penalty" in message(SANDBOX, count, "methods=[sft, sft_length]")

@@ -75,8 +75,9 @@ class LengthEncodingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    strength: float = Field(1.0, gt=0)
-    """Norm of what is added to an embedding, in norms of the starting model's average embedding."""
+    strength: float = Field(0.3, gt=0)
+    """Norm of what is added to an embedding, in norms of the starting model's average embedding. More of it
+    controls the length better, and disturbs what the model knows."""
     base: float = Field(10_000.0, gt=1)
     """Of the wavelengths, 2π to 2π · base tokens."""
     target_length: int | None = Field(None, gt=0)
