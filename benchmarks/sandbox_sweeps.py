@@ -85,14 +85,20 @@ class Sweep:
             (folder / "cost.json").write_text(json.dumps({"cpu_seconds": time.process_time() - started}))
         return folder
 
-    def outputs(self, name: str, model: str) -> Any:
+    def outputs(self, name: str, model: str, target: int | None = None) -> Any:
         place = self.out / "evaluation" / name
         hashed = hash_source(model)
-        return measure(name, model, hashed, self.test, [], DECODING, self.data(), self.judge, place)
+        decoding = DECODING.decoding.model_copy(update={"target_length": target})
+        settings = DECODING.model_copy(update={"decoding": decoding})
+        return measure(name, model, hashed, self.test, [], settings, self.data(), self.judge, place)
 
-    def row(self, name: str, model: Path | str) -> dict[str, str]:
+    def lengths(self, name: str, model: Path | str, target: int | None = None) -> list[int]:
+        """Tokens of the answers. target: of models with a length encoding."""
+        return [g.tokens for g in self.outputs(name, str(model), target).generations]
+
+    def row(self, name: str, model: Path | str, target: int | None = None) -> dict[str, str]:
         """Mean ± standard error over the prompts."""
-        found = self.outputs(name.replace("/", "_"), str(model))
+        found = self.outputs(name.replace("/", "_"), str(model), target)
         scores = [score.score for score in found.scores]
         theirs = [score.score for score in self.opponent.scores]
         wins = [(a > b) + 0.5 * (a == b) for a, b in zip(scores, theirs, strict=True)]

@@ -192,6 +192,11 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
             "This study ran in trimtab's sandbox, a small closed world: it measures the methods and this "
             "software, and says nothing about a real model."
         )
+    if recipe.sft.length_encoding is not None and {"sft", "grpo"} & set(recipe.methods):
+        found.append(
+            "The SFT model has a length encoding: it and what starts from it answer at the length that they are "
+            "asked for, and their perplexity is given each reference's length: it does not compare with others'."
+        )
     if splits.shared_prompts:
         found.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")
     if splits.unreadable:

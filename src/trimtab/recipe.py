@@ -100,6 +100,7 @@ class Recipe(BaseModel):
                 raise ValueError(
                     f"{name}'s reward of kind 'yes_no' needs a model: only online_dpo asks the policy itself"
                 )
+        _check_length_encoding(self)
         for stage in (self.sft, self.sft_length, self.dpo, self.reward, self.online_dpo, self.grpo, self.ppo):
             if stage is not None and "seed" not in stage.model_fields_set:
                 stage.seed = self.seed
@@ -124,6 +125,24 @@ class Recipe(BaseModel):
     @property
     def trains_reward(self) -> bool:
         return any(r.kind == "trained" for settings in self.rewarded.values() for r in settings.rewards)
+
+
+def _check_length_encoding(recipe: Recipe) -> None:
+    """ValueError where a method, or the engine of one, cannot count down."""
+    methods = set(recipe.methods)
+    if "sft_length" in methods and (recipe.sft_length or recipe.sft).length_encoding is not None:
+        raise ValueError(
+            "method 'sft_length' is SFT with the length penalty, which excludes length_encoding: give sft_length "
+            "settings of its own without it"
+        )
+    if recipe.sft.length_encoding is None or not methods & {"sft", "dpo", *recipe.rewarded}:
+        return
+    for name in ("dpo", "online_dpo"):
+        if name in methods:
+            raise ValueError(f"method '{name}' cannot go on from SFT with a length_encoding: leave one of them out")
+    engines = {recipe.evaluation.decoding.engine, *(one.sampling.engine for one in recipe.rewarded.values())}
+    if "vllm" in engines:
+        raise ValueError("sft.length_encoding needs engine transformers: vLLM has no input for it")
 
 
 def seeds_named(text: str) -> list[int]:

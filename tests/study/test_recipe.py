@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
+from trimtab.gather import _study_warnings
 from trimtab.recipe import Recipe, apply_overrides, load_recipe, parse, stage_settings
+from trimtab.training.sft import LengthEncodingSettings
 
 SANDBOX = {"name": "toy", "model": "sandbox:base", "sandbox": {"train_rows": 10}}
 OWN = {"name": "own", "model": "org/model", "data": {"train": "rows.jsonl"}}
@@ -135,6 +138,27 @@ def test_what_must_go_together() -> None:
     assert "give either 'data' (your own) or 'sandbox'" in message({"name": "n", "model": "m"})
     assert "best_metric and best_is (highest or lowest) go together" in message(SANDBOX, "sft.best_metric=loss")
     assert "model: Field required" in message({"name": "n", "sandbox": {}})
+
+
+def test_who_goes_with_a_length_encoding() -> None:
+    """`true` stands for the defaults; DPO, the penalty and vLLM do not count down, and GRPO does."""
+    count = "sft.length_encoding=true"
+    made = recipe(SANDBOX, count, "methods=[base, sft]")
+    assert made.sft.length_encoding == LengthEncodingSettings()
+    assert recipe(SANDBOX, "sft.length_encoding=false").sft.length_encoding is None
+    for known, said in ((made, True), (recipe(SANDBOX, "methods=[base, sft]"), False)):
+        warnings = _study_warnings(known, Splits([], [], []), [])
+        assert any("length encoding" in one for one in warnings) == said
+    assert "method 'dpo' cannot go on" in message(SANDBOX, count)
+    assert "exclude each other" in message(SANDBOX, count, "sft.length_penalty={}", "methods=[sft]")
+    assert "'sft_length' is SFT with the length penalty" in message(SANDBOX, count, "methods=[sft, sft_length]")
+    assert recipe(SANDBOX, count, "methods=[sft, sft_length]", "sft_length.epochs=1").penalised_sft.length_penalty
+    by_vllm = message(SANDBOX, count, "methods=[sft]", "evaluation.decoding.engine=vllm")
+    assert "needs engine transformers" in by_vllm
+    assert "Did you mean 'strength'?" in message(SANDBOX, "sft.length_encoding.strenth=2")
+    judged = ["methods=[sft, grpo]", "grpo.rewards=[{kind: gold}]"]
+    assert recipe(SANDBOX, count, *judged).sft.length_encoding is not None
+    assert "needs engine transformers" in message(SANDBOX, count, *judged, "grpo.sampling.engine=vllm")
 
 
 def test_stages_follow_the_recipes_seed() -> None:

@@ -24,7 +24,7 @@ from trimtab.training.online_dpo import OnlineDPO, OnlineDPOSettings
 from trimtab.training.ppo import PPO, PPOSettings
 from trimtab.training.reward import RewardModelSettings, RewardModelTraining
 from trimtab.training.rounds import run_rounds
-from trimtab.training.sft import SFT, LengthPenaltySettings, SFTSettings
+from trimtab.training.sft import SFT, LengthEncodingSettings, LengthPenaltySettings, SFTSettings
 from trimtab.training.stage import run_stage
 
 
@@ -52,6 +52,7 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "sft": (SFT, SFTSettings(**COMMON)),
     "sft_sequences": (SFT, SFTSettings(**COMMON, normalisation="sequences")),
     "sft_length": (SFT, SFTSettings(**COMMON, length_penalty=PENALTY)),
+    "sft_countdown": (SFT, SFTSettings(**COMMON, length_encoding=LengthEncodingSettings(slack=1.0))),
     "sft_lora": (SFT, SFTSettings(**COMMON, lora=LoraSettings(rank=4))),
     "dpo": (DPO, DPOSettings(**COMMON)),
     "dpo_lora": (DPO, DPOSettings(**COMMON, lora=LoraSettings(rank=4))),

@@ -51,7 +51,7 @@ def prepared(policy: Policy, groups: list[CompletionGroup], settings: Any, folde
 
 
 @pytest.mark.parametrize(
-    "kind", ["sft tokens", "sft sequences", *(f"preference {name}" for name in [*LOSSES, "sum"])]
+    "kind", ["sft tokens", "sft sequences", "sft countdown", *(f"preference {name}" for name in [*LOSSES, "sum"])]
 )
 def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path) -> None:
     """8×1, 4×2 and 1×8 groups of uneven length, in one pass or many: the same step."""
@@ -77,7 +77,10 @@ def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path)
             with torch.no_grad():  # move off the reference, where chosen and rejected pull alike
                 policy.model.model.embed_tokens.weight += 0.05
         else:
-            settings = SFTSettings(normalisation=name, **shared)
+            counted = name == "countdown"  # with slack: each step draws what its groups count down from
+            if counted:
+                shared |= {"length_encoding": {"slack": 1.5}}
+            settings = SFTSettings(normalisation="tokens" if counted else name, **shared)
             ready = prepared(policy, UNEVEN, settings, folder)
             method = SFT(settings, ready)
         loop = Loop(policy, method, UNEVEN, settings, folder, ready.accelerator, lambda path: None)

@@ -24,7 +24,8 @@ class CompletionGroup:
 
     Every completion token is supervised, the end-of-turn token included where the completion was
     not truncated; no prompt token is. index: the row's place in its split. scores, labels: one a completion,
-    where the data has them.
+    where the data has them. target_length: what a length encoding counts down from, of all its completions; None:
+    of each its own (models/length_encoding.py).
     """
 
     prompt: tuple[int, ...]
@@ -33,6 +34,7 @@ class CompletionGroup:
     truncated: tuple[bool, ...] = ()
     scores: tuple[float, ...] | None = None
     labels: tuple[bool, ...] | None = None
+    target_length: int | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt:

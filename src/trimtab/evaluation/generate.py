@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
+from trimtab.models.length_encoding import counting_down
 from trimtab.rollout import vllm
 from trimtab.rollout.sampler import Engine, VLLMSettings, check_prompts, check_temperature
 
@@ -28,6 +29,9 @@ class Decoding(BaseModel):
 
     strategy: Literal["greedy", "beam", "sample"] = "sample"
     max_new_tokens: int = Field(350, gt=0)
+    target_length: int | None = Field(None, gt=0)
+    """Tokens, end of turn included, that models with a length encoding count down from; None: what each has in its
+    config. Other models have no such input."""
     num_beams: int = Field(4, gt=0)
     length_penalty: float = 0.9
     """Beam search divides a score by length ** length_penalty; transformers counts new tokens only, vLLM the
@@ -43,6 +47,8 @@ class Decoding(BaseModel):
     @model_validator(mode="after")
     def _warm_enough(self) -> Decoding:
         check_temperature(self.engine, self.temperature)
+        if self.target_length is not None and self.target_length > self.max_new_tokens:
+            raise ValueError("target_length is beyond max_new_tokens, which would cut every completion")
         return self
 
     def signature(self) -> str:
@@ -59,6 +65,7 @@ class Decoding(BaseModel):
                 f"strategy:{self.strategy}",
                 *parts,
                 f"cap:{self.max_new_tokens}",
+                *([f"target:{self.target_length}"] if self.target_length is not None else []),
                 *([] if by_vllm else [f"batch:{self.batch_size}"]),
             ]
         )
@@ -138,7 +145,8 @@ def _generate_batch(
     # ships with would make its decoding another.
     model.generation_config = transformers.GenerationConfig(eos_token_id=stops, pad_token_id=pad)
     try:
-        sequences = model.generate(input_ids=ids_BL, attention_mask=mask_BL, generation_config=given)
+        with counting_down(model, decoding.target_length, longest):
+            sequences = model.generate(input_ids=ids_BL, attention_mask=mask_BL, generation_config=given)
     finally:
         model.generation_config = own
     return [_as_text(chat, row, stops) for row in sequences[:, longest:].tolist()]

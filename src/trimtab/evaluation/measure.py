@@ -115,6 +115,9 @@ def _generate(
     policy = load_policy(model, trusting(settings))
     policy.to(device).eval()
     _check_vocabulary(policy, chat, model)
+    target = settings.decoding.target_length
+    if target is not None and policy.length_encoding is None:
+        report(f"evaluation of {name}: has no length encoding; target_length={target} does not reach it")
     precision = resolve_precision(settings.precision, device)
     measured = _fluency(policy, chat, validation, settings, precision, device)
     if precision == "bf16":

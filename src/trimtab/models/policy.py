@@ -25,6 +25,7 @@ from trimtab.data.groups import PackedBatch
 from trimtab.data.trust import TrustSettings, refuse_pickles, refuse_remote_code
 from trimtab.errors import TrimtabError
 from trimtab.models import attention
+from trimtab.models.length_encoding import KEY, LengthEncoding, encoding_of, packed_counts, row_counts
 from trimtab.models.logprobs import Head, TokenStatistics, Wanted, token_logps
 from trimtab.models.lora import (
     ADAPTER,
@@ -72,7 +73,9 @@ def trusting(trust: TrustSettings | None) -> ModelSettings:
 class Policy(nn.Module):
     """A causal model, and how to read log-probabilities of completion groups off it.
 
-    adapter: peft's handle on the adapter that is in the model, if there is one.
+    adapter: peft's handle on the adapter that is in the model, if there is one. length_encoding: the one that the
+    model's config has. target_length: what it then counts down from for every completion; None: from each one's own
+    length.
     """
 
     def __init__(self, model: Any, source: str = "", adapter: Any = None) -> None:
@@ -82,6 +85,8 @@ class Policy(nn.Module):
         self.source = source
         self.value_head: nn.Linear | None = None
         config = model.config
+        self.length_encoding = encoding_of(config)
+        self.target_length: int | None = None
         self.uses_tree = _serves_tree(config)
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         if adapter is None:
@@ -94,6 +99,35 @@ class Policy(nn.Module):
                 "each prompt once per completion and hold all logits of a row",
                 stacklevel=2,
             )
+
+    def count_down(self, encoding: LengthEncoding) -> None:
+        """Gives the model a length encoding, which its config keeps."""
+        self.length_encoding = encoding
+        setattr(self.model.config, KEY, encoding.model_dump())
+
+    def held_to_target(self) -> Policy:
+        """This policy; if it counts down, from now on every completion from the target in its config."""
+        if self.length_encoding is not None:
+            self.target_length = self.length_encoding.target_length
+        return self
+
+    @property
+    def default_target(self) -> int:
+        """What samples count down from where nobody asks for another length; 0: from nothing."""
+        own = 0 if self.length_encoding is None else self.length_encoding.target_length
+        return self.target_length or own
+
+    @property
+    def countdown_key(self) -> str:
+        """What log-probabilities depend on beside weights, tokens and precision; empty without a countdown."""
+        encoding = self.length_encoding
+        return "" if encoding is None else f"|{encoding.model_dump_json()}|{self.target_length}"
+
+    def fed(self, ids: Tensor, counts: Tensor | None) -> dict[str, Tensor]:
+        """The model's arguments for token ids: as they are, or, if it counts down, embedded with their counts."""
+        if self.length_encoding is None or counts is None:
+            return {"input_ids": ids}
+        return {"inputs_embeds": self.length_encoding.added_to(self.model.get_input_embeddings()(ids), counts)}
 
     @property
     def vocabulary(self) -> int:
@@ -154,7 +188,10 @@ class Policy(nn.Module):
         if not self.uses_tree:
             logits_MV, state_MD = self._rows(batch)
             return (lambda logits: logits), logits_MV, state_MD
-        hidden_MD = attention.packed_hidden(self.model.model, batch).index_select(0, batch.source)
+        counts_N = packed_counts(batch, self.target_length) if self.length_encoding is not None else None
+        fed = self.fed(batch.input_ids, counts_N)
+        hidden_ND = attention.packed_hidden(self.model.model, batch, fed.get("inputs_embeds"))
+        hidden_MD = hidden_ND.index_select(0, batch.source)
         return self.head, hidden_MD, hidden_MD if self.value_head is not None else None
 
     def next_logits(self, batch: PackedBatch) -> Tensor:
@@ -176,7 +213,9 @@ class Policy(nn.Module):
             ids_CL[i, : len(row)] = torch.tensor(row)
             mask_CL[i, : len(row)] = 1
         device = batch.input_ids.device
-        inputs = {"input_ids": ids_CL.to(device), "attention_mask": mask_CL.to(device), "use_cache": False}
+        counts_CL = row_counts(batch, self.target_length, longest) if self.length_encoding is not None else None
+        fed = self.fed(ids_CL.to(device), counts_CL)
+        inputs = {**fed, "attention_mask": mask_CL.to(device), "use_cache": False}
 
         def joined(rows_CLX: Tensor) -> Tensor:
             return torch.cat([rows_CLX[i, s : len(r)] for i, (r, s) in enumerate(zip(rows, starts, strict=True))])
@@ -211,6 +250,9 @@ class Policy(nn.Module):
         merged(self.adapter).save_pretrained(folder, safe_serialization=True)
         self.adapter.save_pretrained(folder / ADAPTER)
         note(folder / ADAPTER, self.model)
+        if self.length_encoding is not None:  # an adapter has no config of a model
+            written = self.length_encoding.model_dump_json(indent=2)
+            (folder / ADAPTER / f"{KEY}.json").write_text(written + "\n", encoding="utf-8")
 
 
 def _serves_tree(config: Any) -> bool:
@@ -282,6 +324,9 @@ def load_policy(source: str, settings: ModelSettings | None = None, seed: int | 
     check_model_source(source, settings)
     held = _held(source, settings, trained=seed is not None)
     model = _load_causal(base_of(source) if is_adapter(source) else source, settings, held)
+    kept = Path(source).expanduser() / f"{KEY}.json"
+    if is_adapter(source) and kept.is_file():
+        setattr(model.config, KEY, json.loads(kept.read_text(encoding="utf-8")))
     _disable_dropout(model)
     adapter = None
     if is_adapter(source):

@@ -23,6 +23,7 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import RewardFormat
 from trimtab.errors import TrimtabError
 from trimtab.models import attention
+from trimtab.models.length_encoding import KEY
 from trimtab.models.lora import add_lora, merged
 from trimtab.models.policy import ModelSettings, _disable_dropout, _serves_tree, check_model_source
 
@@ -189,6 +190,8 @@ def load_reward_model(
             "The folder is incomplete, or holds another kind of model."
         )
     _draw(model, missing, seed)
+    if hasattr(model.config, KEY):  # a reward model reads what is written: there is nothing to count down to
+        delattr(model.config, KEY)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     adapter = None

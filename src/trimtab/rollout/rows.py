@@ -9,6 +9,8 @@ Models with a state instead of keys (Mamba), chunked attention, rotary scaling t
 length, or no explicit positions have no such cache: their rows are run from the start for every token,
 exact and slow.
 
+Where the policy has a length encoding, every row counts down from its prompt's last token.
+
 Dimension suffixes: _P prompts, _B rows, _T columns, _H key heads, _D head size, _V vocabulary.
 """
 
@@ -23,6 +25,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from trimtab.models.length_encoding import Countdown
 from trimtab.models.policy import LENGTH_DEPENDENT_ROPE, Policy
 
 ROOM = 32
@@ -96,32 +99,41 @@ class Rows(Protocol):
 
 
 class Prompts:
-    """A batch of prompts, each computed once. logits_PV: of each one's first new token."""
+    """A batch of prompts, each computed once. logits_PV: of each one's first new token.
 
-    def __init__(self, policy: Policy, prompts: Sequence[Sequence[int]]) -> None:
+    targets: the length that each prompt's rows count down from, for a policy that does; None: the policy's.
+    """
+
+    def __init__(
+        self, policy: Policy, prompts: Sequence[Sequence[int]], targets: Sequence[int] | None = None
+    ) -> None:
         longest = max(map(len, prompts))
         padded = [[*prompt, *[prompt[-1]] * (longest - len(prompt))] for prompt in prompts]
         self.policy = policy
         self.ids_PT = torch.tensor(padded, device=policy.device)
         self.length_P = torch.tensor([len(prompt) for prompt in prompts], device=policy.device)
         self.cache = DynamicCache() if serves_cache(policy) else None
-        self.logits_PV = _last_logits(policy, self.ids_PT, self.length_P, self.cache)
+        start_P = torch.tensor(targets or [policy.default_target] * len(prompts), device=policy.device)
+        self.countdown = Countdown(self.length_P - 1, start_P)
+        self.logits_PV = _last_logits(policy, self.ids_PT, self.length_P, self.cache, self.countdown)
 
     def rows(self, prompt_B: Tensor) -> Rows:
         """One row for each entry, which names a prompt by its place here."""
-        if self.cache is None:
-            return RecomputedRows(self.policy, self.ids_PT[prompt_B], self.length_P[prompt_B])
+        countdown = self.countdown.keep(prompt_B)
         length_B = self.length_P[prompt_B]
+        if self.cache is None:
+            return RecomputedRows(self.policy, self.ids_PT[prompt_B], length_B, countdown)
         pad_B = self.ids_PT.shape[1] - length_B
         cache = Cache(layers=[_spread(layer, prompt_B, pad_B) for layer in self.cache.layers])
-        return CachedRows(self.policy, cache, length_B, pad_B)
+        return CachedRows(self.policy, cache, length_B, pad_B, countdown)
 
 
 class CachedRows:
     """Rows whose keys and values are kept. length_B: tokens so far, pad_B: columns of padding on the left."""
 
-    def __init__(self, policy: Policy, cache: Any, length_B: Tensor, pad_B: Tensor) -> None:
+    def __init__(self, policy: Policy, cache: Any, length_B: Tensor, pad_B: Tensor, countdown: Countdown) -> None:
         self.policy, self.cache, self.length_B, self.pad_B = policy, cache, length_B, pad_B
+        self.countdown = countdown
         self.columns = int(cache.layers[0].keys.shape[2])
         self.padded = bool(pad_B.any())
         config = policy.model.config
@@ -131,7 +143,7 @@ class CachedRows:
     def advance(self, token_B: Tensor) -> Tensor:
         self.columns += 1
         inputs = {
-            "input_ids": token_B[:, None],
+            **self.policy.fed(token_B[:, None], self.countdown.at(self.length_B)[:, None]),
             "position_ids": self.length_B[:, None],
             "attention_mask": self._mask(),
             "past_key_values": self.cache,
@@ -154,6 +166,7 @@ class CachedRows:
 
     def keep(self, index: Tensor) -> None:
         self.length_B, pad_B = self.length_B[index], self.pad_B[index]
+        self.countdown = self.countdown.keep(index)
         first = int(pad_B.min()) if self.padded else 0
         self.pad_B = pad_B - first
         self.padded = self.padded and bool(self.pad_B.any())
@@ -165,17 +178,18 @@ class CachedRows:
 class RecomputedRows:
     """Rows run from the start for every token. ids_BT is padded on the right; length_B: tokens so far."""
 
-    def __init__(self, policy: Policy, ids_BT: Tensor, length_B: Tensor) -> None:
-        self.policy, self.ids_BT, self.length_B = policy, ids_BT, length_B
+    def __init__(self, policy: Policy, ids_BT: Tensor, length_B: Tensor, countdown: Countdown) -> None:
+        self.policy, self.ids_BT, self.length_B, self.countdown = policy, ids_BT, length_B, countdown
 
     def advance(self, token_B: Tensor) -> Tensor:
         ids_BT = torch.cat([self.ids_BT, token_B[:, None]], dim=1)
         self.ids_BT = ids_BT.scatter(1, self.length_B[:, None], token_B[:, None])
         self.length_B = self.length_B + 1
-        return _last_logits(self.policy, self.ids_BT, self.length_B, None)
+        return _last_logits(self.policy, self.ids_BT, self.length_B, None, self.countdown)
 
     def keep(self, index: Tensor) -> None:
         self.length_B = self.length_B[index]
+        self.countdown = self.countdown.keep(index)
         self.ids_BT = self.ids_BT[index, : int(self.length_B.max())]
 
 
@@ -196,13 +210,14 @@ def serves_cache(policy: Policy) -> bool:
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and not chunked
 
 
-def _last_logits(policy: Policy, ids_BT: Tensor, length_B: Tensor, cache: Any) -> Tensor:
+def _last_logits(policy: Policy, ids_BT: Tensor, length_B: Tensor, cache: Any, countdown: Countdown) -> Tensor:
     """The logits after each row's last token, [B, V]. ids_BT is padded on the right."""
     last_B = length_B - 1
     row_B = torch.arange(len(ids_BT), device=ids_BT.device)
     column_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
     position_BT = column_T.expand_as(ids_BT)
-    inputs: dict[str, Any] = {"input_ids": ids_BT, "use_cache": cache is not None}
+    counts_BT = Countdown(countdown.last[:, None], countdown.start[:, None]).at(column_T)
+    inputs: dict[str, Any] = {**policy.fed(ids_BT, counts_BT), "use_cache": cache is not None}
     if policy.uses_tree:
         inputs |= {"past_key_values": cache, "position_ids": position_BT}
         return policy.head(policy.model.model(**inputs).last_hidden_state[row_B, last_B])

@@ -20,6 +20,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from trimtab.models.length_encoding import counting_down
 from trimtab.models.policy import Policy
 from trimtab.rollout.logps import evaluating
 from trimtab.rollout.rows import Prompts
@@ -179,7 +180,7 @@ class TransformersSampler(Sampler):
             for lo in range(0, len(order), size):
                 places = order[lo : lo + size]
                 given = {"num_beams": num_beams, "length_penalty": length_penalty, "max_new_tokens": max_new_tokens}
-                rows = _generate(self.policy.model, [prompts[i] for i in places], list(stops), given)
+                rows = _generate(self.policy, [prompts[i] for i in places], list(stops), given)
                 for place, row in zip(places, rows, strict=True):
                     out[place] = row
         return out
@@ -269,10 +270,10 @@ def _decode(
 
 
 def _generate(
-    model: Any, prompts: Sequence[Sequence[int]], stops: list[int], given: dict[str, Any]
+    policy: Policy, prompts: Sequence[Sequence[int]], stops: list[int], given: dict[str, Any]
 ) -> list[list[int]]:
     """New tokens of each prompt up to its stop token, by model.generate with nothing but what is given."""
-    longest = max(map(len, prompts))
+    model, longest = policy.model, max(map(len, prompts))
     pad = stops[0] if stops else 0
     ids_BT = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=model.device)
     mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=model.device)
@@ -283,7 +284,8 @@ def _generate(
     model.generation_config = transformers.GenerationConfig(**ends)
     try:
         config = transformers.GenerationConfig(do_sample=False, **given, **ends)
-        sequences = model.generate(input_ids=ids_BT, attention_mask=mask_BT, generation_config=config)
+        with counting_down(model, policy.target_length, longest):
+            sequences = model.generate(input_ids=ids_BT, attention_mask=mask_BT, generation_config=config)
     finally:
         model.generation_config = own
     out = []

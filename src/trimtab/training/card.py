@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from trimtab.evaluation.results import family
+from trimtab.models.length_encoding import KEY
 
 CARD = "README.md"
 HIDDEN = "(an address)"
@@ -46,6 +47,7 @@ def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str 
         f"# {title}",
         results or "**Not evaluated**: this card is of a training run by itself. No claim of quality is made.",
         _training(_title(name, inputs["settings"]), origin, done, data["validation"]["used"] > 0),
+        *_target_length(stage / "best" / "config.json"),
         _data(data, done["sources"]),
         "## Settings\n```yaml\n" + yaml.safe_dump(public(inputs["settings"]), sort_keys=False).rstrip() + "\n```",
         LIMITS,
@@ -143,6 +145,21 @@ def _training(title: str, origin: list[str], done: Mapping[str, Any], validated:
             f"- These weights are those of step {done['best_step']:,}, {_chosen_by(done, validated)}",
         ]
     )
+
+
+def _target_length(config: Path) -> list[str]:
+    """A section on the length encoding, where the model has one."""
+    encoding = _read(config).get(KEY) if config.is_file() else None
+    if encoding is None:
+        return []
+    ends = "at that length or before" if encoding["slack"] else "at that length"
+    return [
+        "## Target length\nThis model is told in its input how many tokens remain, and was trained to end its "
+        f"answers {ends} (Butcher et al. 2024, arXiv 2412.11937; the numbers are in config.json, `{KEY}`). "
+        f"**trimtab gives it that input**: {encoding['target_length']} tokens where nobody asks, others "
+        "by `trimtab generate --set decoding.target_length=40`. transformers, vLLM and other software do not: "
+        "there it has no target, and lacks an input that it was trained with."
+    ]
 
 
 def _chosen_by(done: Mapping[str, Any], validated: bool) -> str:

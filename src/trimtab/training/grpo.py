@@ -8,6 +8,7 @@ them, with clipped ratios, where it is more than 1).
 
 Where we depart from Eq. 6: the KL to the reference is subtracted from the reward, where its gradient is
 that of KL(π‖π_ref) (docs/methods/grpo.md); samples at temperatures ≠ 1 are corrected for, or said not to be.
+A policy with a length encoding samples, and is trained, under its own target length.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.errors import TrimtabError
 from trimtab.losses.preference import dpo
 from trimtab.models.lora import frozen_copy
+from trimtab.models.policy import load_policy
 from trimtab.rewards.settings import RewardSettings
 from trimtab.rollout.logps import read_off
 from trimtab.rollout.sampler import Sampler, Sampling
@@ -122,6 +123,11 @@ class OnPolicyMethod(StageMethod):
     @property
     def _has_pairs(self) -> bool:
         return any(len(g.completions) > 1 for g in self.prepared.validation)
+
+    @classmethod
+    def load(cls, source: str, settings: TrainingSettings) -> Any:
+        """A model with a length encoding counts down from its own target."""
+        return load_policy(source, settings, settings.seed).held_to_target()
 
     # ---- rollouts
 

@@ -2,20 +2,24 @@
 
 Groups of one completion. The loss is losses/sft.py's, by tokens or by sequences of the whole step. The
 penalty (losses/length_penalty.py) is taken every `interval` steps on samples of the policy's own; its
-gradient is clipped apart from SFT's and added to it.
+gradient is clipped apart from SFT's and added to it. With a length encoding (models/length_encoding.py) each
+completion is trained on under a countdown to its own end.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, total_completion_tokens
+from trimtab.errors import TrimtabError
 from trimtab.losses.length_penalty import (
     SURVIVAL,
     Estimator,
@@ -26,6 +30,8 @@ from trimtab.losses.length_penalty import (
     stop_hazard,
 )
 from trimtab.losses.sft import Normalisation, sft
+from trimtab.models.length_encoding import LengthEncoding, scale_for
+from trimtab.models.policy import load_policy
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.method import ExtraLoss, Sums
@@ -63,10 +69,42 @@ class LengthPenaltySettings(BaseModel):
         return self.samples or (2 if self.estimator == "score_function" else 1)
 
 
+class LengthEncodingSettings(BaseModel):
+    """A countdown of the remaining tokens in the input, which makes completions end where they are asked to
+    (docs/methods/length_encoding.md). `length_encoding: true` stands for these defaults."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    strength: float = Field(0.3, gt=0)
+    """Norm of what is added to an embedding, in norms of the starting model's average embedding. More of it
+    controls the length better, and disturbs what the model knows."""
+    base: float = Field(10_000.0, gt=1)
+    """Of the wavelengths, 2π to 2π · base tokens."""
+    target_length: int | None = Field(None, gt=0)
+    """Tokens, end of turn included, where nobody asks for another length; None: the median of the training
+    completions'. evaluation.decoding.target_length asks."""
+    slack: float = Field(0.0, ge=0)
+    """0: completions end at the target. More: a target is an upper bound; in training the count starts at ℓ + u for
+    a completion of ℓ tokens, u a whole number drawn anew in every step, uniform from 0 to slack · ℓ."""
+
+
 class SFTSettings(TrainingSettings):
     learning_rate: float = Field(2e-5, gt=0)
     normalisation: Normalisation = "tokens"
     length_penalty: LengthPenaltySettings | None = None
+    length_encoding: LengthEncodingSettings | None = None
+    """None: none, but for a model that has one already, which goes on with it."""
+
+    @field_validator("length_encoding", mode="before")
+    @classmethod
+    def _switched(cls, value: Any) -> Any:
+        return ({} if value else None) if isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> SFTSettings:
+        if self.length_penalty is not None and self.length_encoding is not None:
+            raise ValueError("length_penalty and length_encoding exclude each other: choose one")
+        return self
 
 
 class SFT(StageMethod):
@@ -79,9 +117,28 @@ class SFT(StageMethod):
 
     def __init__(self, settings: SFTSettings, prepared: Prepared) -> None:
         super().__init__(settings, prepared)
+        if settings.length_encoding is not None:
+            prepared.policy.count_down(make_encoding(settings.length_encoding, prepared))
+        elif settings.length_penalty is not None and prepared.policy.length_encoding is not None:
+            raise TrimtabError("sft: this model counts down to a target length already: leave length_penalty out.")
         self.sampler = TransformersSampler(prepared.policy)
         self.drawn: dict[int, list[Sample]] = {}
         self.targets: dict[int, int] = {}
+
+    @classmethod
+    def load(cls, source: str, settings: TrainingSettings) -> Any:
+        return load_policy(source, settings, settings.seed)
+
+    def step_groups(self, groups: Sequence[CompletionGroup], step: int) -> Sequence[CompletionGroup]:
+        """With slack in the length encoding: the groups with what this step counts down from."""
+        encoding = self.prepared.policy.length_encoding
+        if encoding is None or not encoding.slack:
+            return groups
+        draws = np.random.default_rng([self.settings.seed, step, 1]).random(len(groups)).tolist()
+        return [
+            group if any(group.truncated) else replace(group, target_length=_slackened(group, encoding.slack, draw))
+            for group, draw in zip(groups, draws, strict=True)
+        ]
 
     def total(self, groups: Sequence[CompletionGroup]) -> float:
         return total_completion_tokens(groups) if self.settings.normalisation == "tokens" else len(groups)
@@ -164,3 +221,25 @@ class SFT(StageMethod):
             over = penalty(batch.lengths, targets_C).sqrt()
             found["length_penalty/excess_tokens"] = (float(over.sum()), float(over.numel()))
         return values_C.sum() / total, found
+
+
+def make_encoding(settings: LengthEncodingSettings, prepared: Prepared) -> LengthEncoding:
+    """The settings with what the starting model and the data decide. TrimtabError where the data have no length."""
+    whole = [len(group.completions[0]) for group in prepared.train if not any(group.truncated)]
+    if not whole:
+        raise TrimtabError(
+            "length_encoding: every training completion was cut, so none has an end to count down to. "
+            "Raise data.max_length."
+        )
+    return LengthEncoding(
+        scale=scale_for(prepared.policy.model.get_input_embeddings(), settings.strength),
+        base=settings.base,
+        target_length=settings.target_length or statistics.median_low(whole),
+        slack=settings.slack,
+    )
+
+
+def _slackened(group: CompletionGroup, slack: float, draw: float) -> int:
+    """The completion's length and a share `draw`, of [0, 1), of the slack: each whole number equally likely."""
+    length = len(group.completions[0])
+    return length + int(draw * (int(slack * length) + 1))

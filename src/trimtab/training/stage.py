@@ -39,6 +39,7 @@ from trimtab.data.records import Record
 from trimtab.data.splits import CompletionsOf, DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
+from trimtab.models.length_encoding import refuse_countdown
 from trimtab.models.lora import ADAPTER, hash_model
 from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
 from trimtab.models.reference import ReferenceLogps, reference_key, reference_logps
@@ -91,9 +92,8 @@ class Prepared:
 
     def reference_logps(self, groups: Sequence[CompletionGroup]) -> ReferenceLogps:
         """The starting model's log-probabilities of every group; cached on disk."""
-        key = reference_key(
-            self.policy.starting_state(), f"{self.settings.precision}|{self.accelerator.device.type}"
-        )
+        condition = f"{self.settings.precision}|{self.accelerator.device.type}"
+        key = reference_key(self.policy.starting_state(), condition + self.policy.countdown_key)
         if self.accelerator.is_main_process:
             console.print(f"reference: log-probabilities of {len(groups)} groups", highlight=False)
         self.policy.eval()
@@ -127,8 +127,10 @@ class StageMethod(OfflineMethod, ABC):
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Any:
-        """The model to train."""
-        return load_policy(source, settings, settings.seed)
+        """The model to train. TrimtabError for one that counts down, which a method must know how to carry on."""
+        policy = load_policy(source, settings, settings.seed)
+        refuse_countdown(policy.model.config, source)
+        return policy
 
     @classmethod
     def save(cls, policy: Any, chat: Any, folder: Path) -> None:
