@@ -53,6 +53,17 @@ def test_prompts_and_completions_of_one_token(family: str) -> None:
     assert torch.allclose(POLICIES[family](pack(members)).logps, expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_a_given_beginning_is_the_rest_of_the_prompt(family: str) -> None:
+    """Three completions of one prompt in a group that shares 0, 1, 2 or 3 of its 4 tokens: the same numbers."""
+    prompt, completions = (5, 6, 7, 8), ((9, 10), (11,), (12, 13, 14))
+    with torch.no_grad():
+        expected = POLICIES[family](pack([CompletionGroup(prompt, completions)])).logps
+        for n in range(4):
+            cut = CompletionGroup(prompt[:n], completions, given=(prompt[n:],) * 3)
+            assert torch.allclose(POLICIES[family](pack([cut])).logps, expected, atol=1e-5), n
+
+
 def test_every_family_but_gpt2_runs_the_tree() -> None:
     assert [family for family in FAMILIES if not POLICIES[family].uses_tree] == ["gpt2"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -182,6 +182,8 @@ class Encoder(Protocol):
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped: ...
 
 
+Expansion = Callable[[Record], list[Record] | Dropped]
+"""One row made several, or another; or why it can't be: data/conditions.py."""
 CompletionsOf = Literal["first", "pair", "all", "labelled", "none"]
 """The best completion (SFT), best and worst (DPO), all that are ranked, all with a label each (KTO), or none
 but the prompt (GRPO)."""
@@ -190,9 +192,12 @@ PLACEHOLDER = "."
 
 
 def encode_records(
-    records: Sequence[Record], chat: Encoder, completions: CompletionsOf
+    records: Sequence[Record], chat: Encoder, completions: CompletionsOf, expand: Expansion | None = None
 ) -> tuple[list[CompletionGroup], SplitCounts]:
-    """Records -> completion groups. TrimtabError for labelled completions where pairs or the best are wanted."""
+    """Records -> completion groups. TrimtabError for labelled completions where pairs or the best are wanted.
+
+    expand: what is made of a record with the completions that the method trains on. A row is used whole, or not.
+    """
     if completions not in ("none", "labelled"):
         _refuse_labels(records)
     groups: list[CompletionGroup] = []
@@ -206,17 +211,31 @@ def encode_records(
         seen.add(identity)
         if row.scores is not None and len(row.scores) > 1 and row.scores[0] == row.scores[-1]:
             counts.equal_scores += 1
-        encoded = chat.encode(row, index)
-        if isinstance(encoded, Dropped):
-            dropped[encoded.reason] += 1
+        made = _encoded(row, index, chat, expand)
+        if isinstance(made, Dropped):
+            dropped[made.reason] += 1
             if len(counts.dropped_rows) < 20:
-                counts.dropped_rows.append(f"{encoded.origin}: {encoded.reason}")
+                counts.dropped_rows.append(f"{made.origin}: {made.reason}")
             continue
-        counts.truncated += sum(encoded.truncated)
-        groups.append(encoded)
-    counts.used = len(groups)
+        counts.truncated += sum(made[0].truncated)  # an expanded row says the same completions again
+        counts.used += 1
+        groups += made
     counts.dropped = dict(sorted(dropped.items()))
     return groups, counts
+
+
+def _encoded(row: Record, index: int, chat: Encoder, expand: Expansion | None) -> list[CompletionGroup] | Dropped:
+    """All groups of a row, or why it can't be used."""
+    rows = [row] if expand is None else expand(row)
+    if isinstance(rows, Dropped):
+        return rows
+    groups: list[CompletionGroup] = []
+    for one in rows:
+        encoded = chat.encode(one, index)
+        if isinstance(encoded, Dropped):
+            return encoded
+        groups.append(encoded)
+    return groups
 
 
 def _refuse_labels(records: Sequence[Record]) -> None:
