@@ -66,7 +66,7 @@ class Sweep:
         self.judge, self.base = GoldJudge(), str(starter("base"))
         self.test = split_records(self.data()).test
         self.chosen = chosen_lengths(ChatFormat(load_tokenizer(self.base), self.data()), self.test)
-        self.opponent = self._outputs("opponent", str(starter("instruct")))
+        self.opponent = self.outputs("opponent", str(starter("instruct")))
 
     def data(self, rows: int | None = None) -> DataSettings:
         where = {name: str(self.out / "data" / f"{name}.jsonl") for name in ("train", "validation", "test")}
@@ -84,14 +84,15 @@ class Sweep:
             (folder / "cost.json").write_text(json.dumps({"cpu_seconds": time.process_time() - started}))
         return folder
 
-    def _outputs(self, name: str, model: str) -> Any:
-        place = self.out / "evaluation" / name
+    def outputs(self, name: str, model: Path | str, tokenizer: str | None = None) -> Any:
+        """What a model answers the test prompts, and gold's scores of it."""
+        model, place = str(model), self.out / "evaluation" / name.replace("/", "_")
         hashed = hash_source(model)
-        return measure(name, model, hashed, self.test, [], DECODING, self.data(), self.judge, place)
+        return measure(name, model, hashed, self.test, [], DECODING, self.data(), self.judge, place, tokenizer)
 
-    def row(self, name: str, model: Path | str) -> dict[str, str]:
+    def row(self, name: str, model: Path | str, tokenizer: str | None = None) -> dict[str, str]:
         """Mean ± standard error over the prompts."""
-        found = self._outputs(name.replace("/", "_"), str(model))
+        found = self.outputs(name, model, tokenizer)
         scores = [score.score for score in found.scores]
         theirs = [score.score for score in self.opponent.scores]
         wins = [(a > b) + 0.5 * (a == b) for a, b in zip(scores, theirs, strict=True)]
