@@ -98,7 +98,7 @@ class ScoreCondition(BaseModel):
 
         TrimtabError for one without a template, or whose template asks for a score already.
         """
-        made: Any = copy.copy(tokenizer)
+        made: Any = copy.deepcopy(tokenizer)
         template = made.chat_template
         if not template:
             raise TrimtabError(
