@@ -85,20 +85,23 @@ class Sweep:
             (folder / "cost.json").write_text(json.dumps({"cpu_seconds": time.process_time() - started}))
         return folder
 
-    def outputs(self, name: str, model: str, target: int | None = None) -> Any:
-        place = self.out / "evaluation" / name
-        hashed = hash_source(model)
+    def outputs(self, name: str, model: Path | str, target: int | None = None, tokenizer: str | None = None) -> Any:
+        """What a model answers the test prompts, with gold's scores. target: of models with a length encoding."""
+        model, place = str(model), self.out / "evaluation" / name.replace("/", "_")
         decoding = DECODING.decoding.model_copy(update={"target_length": target})
         settings = DECODING.model_copy(update={"decoding": decoding})
-        return measure(name, model, hashed, self.test, [], settings, self.data(), self.judge, place)
+        hashed = hash_source(model)
+        return measure(name, model, hashed, self.test, [], settings, self.data(), self.judge, place, tokenizer)
 
     def lengths(self, name: str, model: Path | str, target: int | None = None) -> list[int]:
         """Tokens of the answers. target: of models with a length encoding."""
         return [g.tokens for g in self.outputs(name, str(model), target).generations]
 
-    def row(self, name: str, model: Path | str, target: int | None = None) -> dict[str, str]:
+    def row(
+        self, name: str, model: Path | str, target: int | None = None, tokenizer: str | None = None
+    ) -> dict[str, str]:
         """Mean ± standard error over the prompts."""
-        found = self.outputs(name.replace("/", "_"), str(model), target)
+        found = self.outputs(name, model, target, tokenizer)
         scores = [score.score for score in found.scores]
         theirs = [score.score for score in self.opponent.scores]
         wins = [(a > b) + 0.5 * (a == b) for a, b in zip(scores, theirs, strict=True)]

@@ -37,6 +37,8 @@ class SandboxSettings(BaseModel):
     validation_rows: int = Field(300, gt=0)
     test_rows: int = Field(400, gt=0)
     max_length: int = Field(384, gt=1)
+    scores: bool = False
+    """Whether pairs have the annotator's gold scores, from −10 to 10.2."""
     seed: int = 0
 
 

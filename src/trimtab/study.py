@@ -132,7 +132,7 @@ def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
         if not path.is_file():
             path.parent.mkdir(exist_ok=True)
             aside = path.with_suffix(".tmp")
-            write_preferences(preference_data(split, rows, settings.seed), aside)
+            write_preferences(preference_data(split, rows, settings.seed, with_gold=settings.scores), aside)
             aside.replace(path)
     train, validation, test = (str(out / "data" / f"{split}.jsonl") for split in sizes)
     return DataSettings(train=train, validation=validation, test=test, max_length=settings.max_length)

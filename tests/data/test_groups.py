@@ -37,6 +37,40 @@ def test_pack_by_hand() -> None:
     assert batch.groups == (PAIR, ONE)
 
 
+def test_pack_with_prompts_that_differ_by_hand() -> None:
+    """Prompts 11 12 | 61 62 and 11 12 and 11 12 | 63: the shared 11 12 once, the rests before their completions.
+
+    Packed places:   0  1    2  3  4    5    6
+    tokens          11 12   61 62 21   31   63
+    positions        0  1    2  3  4    2    2     (the third's one token is never fed, its rest is)
+
+    21 is predicted at 62, place 3; 31 at the shared prompt's end, 1; 41 at 63, place 6.
+    """
+    group = CompletionGroup((11, 12), ((21, 22), (31, 32), (41,)), given=((61, 62), (), (63,)))
+    batch = pack([group])
+    assert batch.input_ids.tolist() == [11, 12, 61, 62, 21, 31, 63]
+    assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 2, 2]
+    assert batch.target.tolist() == [21, 22, 31, 32, 41]
+    assert batch.source.tolist() == [3, 4, 1, 5, 6]
+    assert batch.owner.tolist() == [0, 0, 1, 1, 2]
+    assert batch.lengths.tolist() == [2, 2, 1]
+    assert batch.segments == (Segment((0, 2), ((2, 5), (5, 6), (6, 7))),)
+    assert (group.packed_length, group.completion_tokens, group.longest) == (7, 5, 6)
+    assert group.prompts == ((11, 12, 61, 62), (11, 12), (11, 12, 63))
+
+
+def test_prompts_without_a_common_beginning() -> None:
+    """Nothing is shared, and each completion still follows a token; where one does not, it is an error."""
+    batch = pack([PAIR, CompletionGroup((), ((21, 22), (31,)), given=((61,), (62, 63)))])
+    assert batch.input_ids.tolist() == [11, 12, 13, 21, 22, 31, 61, 21, 62, 63]
+    assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 3, 0, 1, 0, 1]
+    assert batch.source.tolist() == [2, 3, 4, 2, 5, 6, 7, 9]
+    with pytest.raises(ValueError, match="at least one prompt token"):
+        CompletionGroup((), ((21,), (31,)), given=((61,), ()))
+    with pytest.raises(ValueError, match="1 given beginnings for 2 completions"):
+        CompletionGroup((11,), ((21,), (31,)), given=((61,),))
+
+
 def test_lengths_by_hand() -> None:
     """PAIR: 3 prompt tokens and 2 + 1 that are fed. ONE: its prompt only."""
     assert (PAIR.packed_length, ONE.packed_length) == (6, 1)
@@ -62,8 +96,18 @@ def test_nothing_may_be_empty(prompt: tuple[int, ...], completions: tuple[tuple[
 
 
 TOKENS = st.lists(st.integers(0, 99), min_size=1, max_size=6).map(tuple)
+RESTS = st.lists(st.integers(0, 99), max_size=4).map(tuple)
 GROUPS = st.lists(
-    st.builds(CompletionGroup, TOKENS, st.lists(TOKENS, min_size=1, max_size=4).map(tuple)), min_size=1, max_size=12
+    st.builds(
+        lambda prompt, branches, given: CompletionGroup(
+            prompt, tuple(c for c, _ in branches), given=tuple(rest for _, rest in branches) if given else ()
+        ),
+        TOKENS,
+        st.lists(st.tuples(TOKENS, RESTS), min_size=1, max_size=4),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -72,20 +116,21 @@ def test_every_completion_can_be_read_off_a_batch(groups: list[CompletionGroup])
     """Fed tokens and positions along a completion are those of prompt + completion by itself."""
     batch = pack(groups)
     assert batch.tokens == sum(group.packed_length for group in groups)
-    completions = [(group, c) for group in groups for c in group.completions]
+    completions = [(group, *one) for group in groups for one in zip(group.prompts, group.completions, strict=True)]
     assert batch.lengths.numel() == len(completions)
-    for number, (group, completion) in enumerate(completions):
+    for number, (group, prompt, completion) in enumerate(completions):
         source = batch.source[batch.owner == number]
         assert tuple(batch.target[batch.owner == number].tolist()) == completion
-        alone = [*group.prompt, *completion]
-        first = len(group.prompt) - 1
+        alone = [*prompt, *completion]
+        first = len(prompt) - 1
         assert batch.input_ids[source].tolist() == alone[first:-1]
         assert batch.position_ids[source].tolist() == list(range(first, len(alone) - 1))
         assert batch.groups[int(batch.group_of[number])] == group
     for group, segment in zip(groups, batch.segments, strict=True):
         assert tuple(batch.input_ids[slice(*segment.prompt)].tolist()) == group.prompt
         fed = [tuple(batch.input_ids[slice(*place)].tolist()) for place in segment.completions]
-        assert fed == [c[:-1] for c in group.completions]
+        rests = group.given or ((),) * len(group.completions)
+        assert fed == [rest + c[:-1] for rest, c in zip(rests, group.completions, strict=True)]
 
 
 def test_passes_by_hand() -> None:

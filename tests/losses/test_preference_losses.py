@@ -22,9 +22,11 @@ CASE: dict[str, Tensor] = {
         "chosen_lengths": 4.0, "rejected_lengths": 2.0, "chosen_logps_head": -2.0, "rejected_logps_head": -9.0,
         "ref_chosen_logps_head": -5.0, "ref_rejected_logps_head": -7.0,
         "chosen_win_rates": 0.9, "rejected_win_rates": 0.3,
+        "failing_logps": -5.0, "keeping_logps": -7.0, "ref_failing_logps": -6.0, "ref_keeping_logps": -7.0,
     }.items()
 }  # fmt: skip
-"""ρ_w = −6 + 8 = 2 and ρ_l = −9 + 7 = −2, so that ρ_w − ρ_l = 4; 4 and 2 tokens."""
+"""ρ_w = −6 + 8 = 2 and ρ_l = −9 + 7 = −2, so that ρ_w − ρ_l = 4; 4 and 2 tokens. Under length instructions y_w has
+ρ = −5 + 6 = 1, and y_l ρ = −7 + 7 = 0."""
 
 
 def log_sigmoid(x: float) -> float:
@@ -141,6 +143,19 @@ def test_orpo_is_finite_with_its_gradient_everywhere(mean: float) -> None:
     assert chosen.grad is not None
     assert torch.isfinite(chosen.grad).all()
     assert torch.isfinite(rejected.grad).all()  # type: ignore[arg-type]
+
+
+def test_rc_dpo() -> None:
+    """β = ½, λ = 3: the pair's margin is 2, the chosen one's prompt is ahead by ½(2 − 1), the rejected one's length
+    by ½(0 + 2): −[log σ(2) + log σ(½) + 3 log σ(1)] / 5. λ = 0 leaves the rejected one's comparison out."""
+    expected = -(log_sigmoid(2) + log_sigmoid(0.5) + 3 * log_sigmoid(1)) / 5
+    assert loss_of("rc_dpo", beta=0.5, balance=3.0) == pytest.approx(expected)
+    assert loss_of("rc_dpo", beta=0.5, balance=0.0) == pytest.approx(-(log_sigmoid(2) + log_sigmoid(0.5)) / 2)
+    out = call("rc_dpo", CASE, {"beta": 0.5})
+    assert out.length_margins.tolist() == [0.5, 1.0]
+    assert (float(out.chosen_rewards), float(out.rejected_rewards)) == (1, -1)
+    with pytest.raises(ValueError, match="balance must not be negative"):
+        loss_of("rc_dpo", beta=0.5, balance=-1.0)
 
 
 def test_kto() -> None:

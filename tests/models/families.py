@@ -76,10 +76,15 @@ tokens = st.lists(st.integers(3, VOCABULARY - 1), min_size=1, max_size=14).map(t
 # Two tokens that differ: where all that a token sees is equal, the attention's true gradient is 0 and
 # both sides are rounding noise.
 prompts = st.lists(st.integers(3, VOCABULARY - 1), min_size=2, max_size=14, unique=True).map(tuple)
+rests = st.lists(st.integers(3, VOCABULARY - 1), max_size=5).map(tuple)
+"""Of prompts that a group's completions don't share; some are none."""
 groups = st.builds(
-    lambda prompt, completions: CompletionGroup(prompt, tuple(completions)),
+    lambda prompt, branches, given: CompletionGroup(
+        prompt, tuple(c for c, _ in branches), given=tuple(rest for _, rest in branches) if given else ()
+    ),
     prompts,
-    st.lists(tokens, min_size=1, max_size=4),
+    st.lists(st.tuples(tokens, rests), min_size=1, max_size=4),
+    st.booleans(),
 )
 batches = st.lists(groups, min_size=1, max_size=4)
 
@@ -88,8 +93,8 @@ def single_logps(model: Any, members: list[CompletionGroup]) -> torch.Tensor:
     """The same log-probabilities, one unpadded sequence at a time, through transformers alone."""
     out = []
     for group in members:
-        for completion in group.completions:
-            ids = torch.tensor([group.prompt + completion])
+        for prompt, completion in zip(group.prompts, group.completions, strict=True):
+            ids = torch.tensor([prompt + completion])
             logps = model(input_ids=ids).logits[0].float().log_softmax(-1)
-            out.append(logps[len(group.prompt) - 1 : -1].gather(-1, torch.tensor(completion)[:, None])[:, 0])
+            out.append(logps[len(prompt) - 1 : -1].gather(-1, torch.tensor(completion)[:, None])[:, 0])
     return torch.cat(out)

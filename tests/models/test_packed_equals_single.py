@@ -72,6 +72,17 @@ def test_who_runs_the_tree() -> None:
     assert [family for family, policy in POLICIES.items() if policy.uses_tree] == [*TREE, "qwen2_windows"]
 
 
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_a_given_beginning_is_the_rest_of_the_prompt(family: str) -> None:
+    """Three completions of one prompt in a group that shares 0, 1, 2 or 3 of its 4 tokens: the same numbers."""
+    prompt, completions = (5, 6, 7, 8), ((9, 10), (11,), (12, 13, 14))
+    with torch.no_grad():
+        expected = POLICIES[family](pack([CompletionGroup(prompt, completions)])).logps
+        for n in range(4):
+            cut = CompletionGroup(prompt[:n], completions, given=(prompt[n:],) * 3)
+            assert torch.allclose(POLICIES[family](pack([cut])).logps, expected, atol=1e-5), n
+
+
 def test_padded_rows_warn_of_their_cost() -> None:
     with pytest.warns(UserWarning, match="each prompt once per completion"):
         Policy(make("gpt2"))

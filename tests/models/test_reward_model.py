@@ -60,10 +60,10 @@ def single_scores(model: Any, members: list[CompletionGroup]) -> torch.Tensor:
     """Transformers alone, a row at a time, unpadded."""
     out = []
     for group in members:
-        for completion in group.completions:
-            inputs = {"input_ids": torch.tensor([group.prompt + completion])}
+        for prompt, completion in zip(group.prompts, group.completions, strict=True):
+            inputs = {"input_ids": torch.tensor([prompt + completion])}
             if model.config.model_type == "bert":
-                inputs["token_type_ids"] = torch.tensor([[0] * len(group.prompt) + [1] * len(completion)])
+                inputs["token_type_ids"] = torch.tensor([[0] * len(prompt) + [1] * len(completion)])
             out.append(model(**inputs).logits[0, 0])
     return torch.stack(out)
 
@@ -82,7 +82,10 @@ def test_scores_equal_transformers_own(family: str, members: list[CompletionGrou
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt2", "bert"])
 def test_gradients_equal_single_rows(family: str) -> None:
-    members = [CompletionGroup((5, 6, 7), ((8, 9), (10,), (11, 12, 13))), CompletionGroup((20, 4), ((22, 23),))]
+    members = [
+        CompletionGroup((5, 6, 7), ((8, 9), (10,), (11, 12, 13)), given=((30, 31), (), (32,))),
+        CompletionGroup((20, 4), ((22, 23),)),
+    ]
     model, reward = CLASSIFIERS[family], REWARDS[family]
     weights = torch.tensor([1.0, -2.0, 0.5, 3.0])
     model.zero_grad()
@@ -116,8 +119,12 @@ def test_a_prompt_is_computed_once() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("pad", [None, 8])
 def test_pad_tokens_at_a_rows_end_are_read_as_transformers_reads_them(family: str, pad: int | None) -> None:
-    """With pad 8, rows that end in 8 are read before it, one even inside its prompt; with none, at 8."""
-    members = [CompletionGroup((5, 6), ((7, 8), (9, 8, 8), (8,), (8, 9))), CompletionGroup((8,), ((8,),))]
+    """With pad 8, rows that end in 8 are read before it, some even inside their prompts; with none, at 8."""
+    members = [
+        CompletionGroup((5, 6), ((7, 8), (9, 8, 8), (8,), (8, 9))),
+        CompletionGroup((8,), ((8,),)),
+        CompletionGroup((5, 6), ((8, 8), (8,)), given=((9, 8), (8,))),
+    ]
     model, reward = copy.deepcopy(CLASSIFIERS[family]), copy.deepcopy(REWARDS[family])
     model.config.pad_token_id = reward.model.config.pad_token_id = pad
     with torch.no_grad():

@@ -210,3 +210,28 @@ def test_steps_that_were_not_taken_head_the_report(done: tuple[Path, Results], m
     again = run_study(parse(Recipe, recipe(model), "test"), out)
     file.unlink()
     assert "dpo: 2 steps with a broken loss or gradient were not taken (skipped.jsonl)." in again.warnings
+
+
+def test_a_model_trained_under_scores_is_evaluated_under_the_best(model: Path, tmp_path: Path) -> None:
+    """Its completions are what transformers alone generates from the saved folder's own template, which asks for
+    the best score; asked for the worst they would be others."""
+    overrides = ["sandbox.scores=true", "dpo.condition={text: 'Score {score}.', low: -10, high: 10.2}"]
+    value = apply_overrides(recipe(model, methods=["dpo"]), overrides)
+    run_study(parse(Recipe, value, "test"), tmp_path / "run")
+    folder = tmp_path / "run" / "seed-0"
+    lines = (folder / "evaluation" / "dpo" / "generations.jsonl").read_text().splitlines()
+    best = folder / "stages" / "dpo" / "best"
+    tokenizer, trained = AutoTokenizer.from_pretrained(best), AutoModelForCausalLM.from_pretrained(best)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "data" / "test.jsonl").read_text().splitlines()]
+    differ = 0
+    for line, row in zip(lines[:4], rows, strict=False):
+        texts = []
+        for score in (10.2, -10):
+            ids = tokenizer.apply_chat_template(
+                row["prompt"], add_generation_prompt=True, return_tensors="pt", return_dict=True, target_score=score
+            )
+            out = trained.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids["input_ids"].shape[1] :]
+            texts.append(tokenizer.decode(out, skip_special_tokens=True))
+        assert json.loads(line)["completion"] == texts[0]
+        differ += texts[0] != texts[1]
+    assert differ

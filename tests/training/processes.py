@@ -22,7 +22,7 @@ from trimtab.training.grpo import GRPO, GRPOSettings
 from trimtab.training.on_policy import OnPolicyMethod
 from trimtab.training.online_dpo import OnlineDPO, OnlineDPOSettings
 from trimtab.training.ppo import PPO, PPOSettings
-from trimtab.training.reward import RewardModelSettings, RewardModelTraining
+from trimtab.training.reward import ResponseConditioning, RewardModelSettings, RewardModelTraining
 from trimtab.training.rounds import run_rounds
 from trimtab.training.sft import SFT, LengthEncodingSettings, LengthPenaltySettings, SFTSettings
 from trimtab.training.stage import run_stage
@@ -58,9 +58,11 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "dpo_lora": (DPO, DPOSettings(**COMMON, lora=LoraSettings(rank=4))),
     "ld_dpo": (DPO, DPOSettings(**COMMON, loss="ld_dpo")),
     "dpo_sft": (DPO, DPOSettings(**COMMON, loss={"dpo": 1.0, "sft": 0.1})),
+    "rc_dpo": (DPO, DPOSettings(**COMMON, loss="rc_dpo")),
     "kto": (DPO, DPOSettings(**COMMON, loss="kto")),
     "ranking": (DPO, DPOSettings(**COMMON, loss="ranking")),
     "reward": (RewardModelTraining, RewardModelSettings(**COMMON)),
+    "rc_reward": (RewardModelTraining, RewardModelSettings(**COMMON, response_conditioned=ResponseConditioning())),
     "grpo": (GRPO, GRPOSettings(**COMMON, **GROUP)),
     "grpo_tokens": (GRPO, GRPOSettings(**COMMON, **GROUP, normalisation="tokens", kl="k3", updates_per_batch=2)),
     "grpo_fixed": (GRPO, GRPOSettings(**COMMON, **GROUP, rollouts="fixed", fixed_prompts=5, kl="exact")),

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ UNEVEN = [
     )
     for i in range(8)
 ]
+ASKED = [
+    replace(
+        group,
+        completions=(group.completions[0],) * 2 + (group.completions[1],) * 2,
+        given=((), (11, *range(20, 20 + i % 3)), (11, 30), ()),
+        labels=None,
+    )
+    for i, group in enumerate(UNEVEN)
+]
+"""The same as rows under length instructions."""
 
 
 def prepared(policy: Policy, groups: list[CompletionGroup], settings: Any, folder: Path) -> Prepared:
@@ -51,7 +62,13 @@ def prepared(policy: Policy, groups: list[CompletionGroup], settings: Any, folde
 
 
 @pytest.mark.parametrize(
-    "kind", ["sft tokens", "sft sequences", "sft countdown", *(f"preference {name}" for name in [*LOSSES, "sum"])]
+    "kind",
+    [
+        "sft tokens",
+        "sft sequences",
+        "sft countdown",
+        *(f"preference {name}" for name in [*LOSSES, "sum", "rc_sum"]),
+    ],
 )
 def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path) -> None:
     """8×1, 4×2 and 1×8 groups of uneven length, in one pass or many: the same step."""
@@ -69,10 +86,12 @@ def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path)
         }
         folder = tmp_path / f"{batch_size}-{accumulation}-{budget}"
         family, _, name = kind.partition(" ")
+        groups = ASKED if name.startswith("rc_") else UNEVEN
         if family == "preference":
-            loss: Any = {"dpo": 1.0, "sft": 0.3} if name == "sum" else name
+            sums = {"sum": {"dpo": 1.0, "sft": 0.3}, "rc_sum": {"rc_dpo": 1.0, "ld_dpo": 0.5, "sft": 0.3}}
+            loss: Any = sums.get(name, name)
             settings: Any = DPOSettings(beta=0.7, loss=loss, **shared)
-            ready = prepared(policy, UNEVEN, settings, folder)
+            ready = prepared(policy, groups, settings, folder)
             method: Any = DPO(settings, ready)
             with torch.no_grad():  # move off the reference, where chosen and rejected pull alike
                 policy.model.model.embed_tokens.weight += 0.05
@@ -81,9 +100,9 @@ def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path)
             if counted:
                 shared |= {"length_encoding": {"slack": 1.5}}
             settings = SFTSettings(normalisation="tokens" if counted else name, **shared)
-            ready = prepared(policy, UNEVEN, settings, folder)
+            ready = prepared(policy, groups, settings, folder)
             method = SFT(settings, ready)
-        loop = Loop(policy, method, UNEVEN, settings, folder, ready.accelerator, lambda path: None)
+        loop = Loop(policy, method, groups, settings, folder, ready.accelerator, lambda path: None)
         norms: list[dict[str, Tensor]] = []
         clip = loop.accelerator.clip_grad_norm_
 
@@ -95,7 +114,7 @@ def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path)
 
         loop.accelerator.clip_grad_norm_ = keep  # type: ignore[method-assign]
         metrics, tokens = loop.train_step(0)
-        assert tokens == sum(group.packed_length for group in UNEVEN)
+        assert tokens == sum(group.packed_length for group in groups)
         results.append((metrics, norms[0]))
     first_metrics, first = results[0]
     for metrics, grads in results[1:]:

@@ -291,6 +291,7 @@ def test_other_losses_take_the_pairs(stopping_model: Path, toy_pairs: Path, tmp_
     ("given", "message"),
     [
         ({"loss": "sft"}, "needs no pairs"),
+        ({"loss": "rc_dpo"}, "which sampled pairs keep"),
         ({"sampling": {"temperatures": [0.0]}}, "samples at temperature 0 are all the same"),
         ({"samples": 1}, "greater than or equal to 2"),
         ({"best_metric": "loss"}, "best_metric and best_is"),

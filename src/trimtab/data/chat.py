@@ -7,8 +7,9 @@ the end of the turn (ChatML's newline) belongs to the next turn and is left out.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer
 
 from trimtab.data.fields import disorder
-from trimtab.data.groups import CompletionGroup
+from trimtab.data.groups import CompletionGroup, shared_beginning
 from trimtab.data.records import Message, Record
 from trimtab.data.trust import TrustSettings, refuse_remote_code
 from trimtab.errors import TrimtabError
@@ -82,16 +83,24 @@ def strip_last_pair(messages: tuple[Message, ...]) -> tuple[Message, ...] | None
 
 
 class ChatFormat:
-    """How a tokenizer renders prompts and completions."""
+    """How a tokenizer renders prompts and completions. values: of the template's own variables."""
 
     def __init__(self, tokenizer: Any, truncation: TruncationSettings | None = None) -> None:
         self.tokenizer = tokenizer
         self.truncation = truncation or TruncationSettings()
         self.has_template = bool(tokenizer.chat_template)
+        self.values: dict[str, Any] = {}
         # A prompt is rendered once for all its completions.
         self._apply = lru_cache(maxsize=4)(self._render)
         self.suffix = self._turn_suffix() if self.has_template else ""
         self.end_of_turn = self._end_of_turn()
+
+    def under(self, **values: Any) -> ChatFormat:
+        """The same format with these values of the template's own variables."""
+        other = copy.copy(self)
+        other.values = self.values | values
+        other._apply = lru_cache(maxsize=4)(other._render)
+        return other
 
     def _turn_suffix(self) -> str:
         """What the template puts behind an assistant's text, end-of-turn token first."""
@@ -126,7 +135,7 @@ class ChatFormat:
             turns.append({"role": "assistant", "content": answer})
         try:
             text: str = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=answer is None
+                turns, tokenize=False, add_generation_prompt=answer is None, **self.values
             )
         except Exception as error:  # templates raise whatever they like
             roles = " → ".join(turn["role"] for turn in turns)
@@ -205,41 +214,66 @@ class ChatFormat:
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
+        if record.condition is not None:
+            return self.under(target_score=record.condition).encode(replace(record, condition=None), index)
         if problem := unusable(record):
             return Dropped(problem, record.origin)
-        prompt = record.prompt
-        if self.has_template and isinstance(prompt, str) and not prompt.strip():
+        if self.has_template and isinstance(record.prompt, str) and not record.prompt.strip():
             return Dropped("empty prompt", record.origin)
+        prompts = record.prompts or (record.prompt,)
         while True:
             try:
-                prompt_ids, completions = self.tokens(prompt, record.completions, record.origin)
+                before, completions = tokens_of(self, record, prompts)
             except TrimtabError as error:  # the template's refusal knows no row
                 raise TrimtabError(f"{record.origin}: {str(error).removeprefix(f'{record.origin}: ')}") from None
-            room = self.truncation.max_length - len(prompt_ids)
+            room = self.truncation.max_length - max(map(len, before))
             if room >= min(self.truncation.min_completion_length, max(map(len, completions))):
                 break
-            shorter = None if isinstance(prompt, str) else strip_last_pair(prompt)
-            if shorter is None:
+            shorter = [None if isinstance(prompt, str) else strip_last_pair(prompt) for prompt in prompts]
+            if None in shorter:
                 return Dropped("prompt too long", record.origin)
-            prompt = shorter
+            prompts = tuple(prompt for prompt in shorter if prompt is not None)
         cut = [c[:room] for c in completions]
-        return make_group(record, index, prompt_ids, cut, [len(c) > room for c in completions])
+        return make_group(record, index, before, cut, [len(c) > room for c in completions])
+
+
+def tokens_of(
+    form: Any, record: Record, prompts: Sequence[str | tuple[Message, ...]]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """A record's prompts, one or one for each completion, and its completions as tokens, nothing truncated."""
+    if len(prompts) == 1:
+        prompt, completions = form.tokens(prompts[0], record.completions, record.origin)
+        return [prompt], completions
+    pairs = zip(prompts, record.completions, strict=True)
+    each = [form.tokens(prompt, [completion], record.origin) for prompt, completion in pairs]
+    return [prompt for prompt, _ in each], [completion for _, [completion] in each]
 
 
 def make_group(
     record: Record,
     index: int,
-    prompt: Sequence[int],
+    prompts: Sequence[Sequence[int]],
     completions: Sequence[Sequence[int]],
     truncated: Sequence[bool],
 ) -> CompletionGroup | Dropped:
-    """A record's tokens as a group; dropped where all its completions have come out the same."""
+    """A record's tokens as a group; dropped where all its completions have come out the same.
+
+    prompts: one, or one for each completion; what these have in common is computed once for all.
+    """
     rows = tuple(tuple(c) for c in completions)
     if len(rows) >= 2 and len(set(rows)) == 1:
         cause = "after truncation" if any(truncated) else "as tokens"
         reason = "completions" if len(set(record.completions)) == 1 else cause
         return Dropped(f"identical {reason}", record.origin)
-    return CompletionGroup(tuple(prompt), rows, index, tuple(truncated), record.scores, record.labels)
+    given: tuple[tuple[int, ...], ...] = ()
+    shared = len(prompts[0])
+    if len(prompts) > 1:
+        if any(truncated):  # what is left neither keeps to a length nor fails to
+            return Dropped("cut completion under a length instruction", record.origin)
+        shared = shared_beginning(prompts)
+        given = tuple(tuple(prompt[shared:]) for prompt in prompts)
+    prompt = tuple(prompts[0][:shared])
+    return CompletionGroup(prompt, rows, index, tuple(truncated), record.scores, record.labels, given)
 
 
 def agree_on_special_tokens(chat: ChatFormat, model: Any) -> None:

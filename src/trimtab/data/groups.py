@@ -3,7 +3,8 @@
 A group is one prompt with its k completions: k=1 for SFT, 2 for a preference pair, n for GRPO and PPO.
 In a batch it is laid out as `[prompt | c1 | c2 | … | ck]`; positions restart after the prompt for
 each completion, and each completion attends to its prompt and itself only. Groups lie side by
-side, without padding.
+side, without padding. Where prompts differ inside a group (`given`), the shared one is their common
+beginning, and a branch is the rest of its prompt with its completion.
 
 Dimension suffixes: _N packed tokens, _M completion tokens (those with a log-probability),
 _C completions of the batch, _G groups of the batch.
@@ -24,8 +25,10 @@ class CompletionGroup:
 
     Every completion token is supervised, the end-of-turn token included where the completion was
     not truncated; no prompt token is. index: the row's place in its split. scores, labels: one a completion,
-    where the data has them. target_length: what a length encoding counts down from, of all its completions; None:
-    of each its own (models/length_encoding.py).
+    where the data has them. given: for each completion the rest of a prompt of its own, which stands between the
+    shared prompt and it: attended to, in position, never predicted nor counted; none where all share theirs.
+    target_length: what a length encoding counts down from, of all its completions; None: of each its own
+    (models/length_encoding.py). ValueError where there is nothing to predict a completion's first token from.
     """
 
     prompt: tuple[int, ...]
@@ -34,10 +37,13 @@ class CompletionGroup:
     truncated: tuple[bool, ...] = ()
     scores: tuple[float, ...] | None = None
     labels: tuple[bool, ...] | None = None
+    given: tuple[tuple[int, ...], ...] = ()
     target_length: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.prompt:
+        if self.given and len(self.given) != len(self.completions):
+            raise ValueError(f"{len(self.given)} given beginnings for {len(self.completions)} completions")
+        if not self.prompt and not (self.given and all(self.given)):
             raise ValueError("a group needs at least one prompt token: the first completion token follows it")
         if not self.completions or any(not c for c in self.completions):
             raise ValueError("a group needs at least one completion, and none of them empty")
@@ -45,11 +51,21 @@ class CompletionGroup:
     @property
     def packed_length(self) -> int:
         """Tokens that the group takes in a packed batch: the last of each completion is only predicted."""
-        return len(self.prompt) + sum(len(c) - 1 for c in self.completions)
+        return len(self.prompt) + sum(len(c) - 1 for c in self.completions) + sum(map(len, self.given))
 
     @property
     def completion_tokens(self) -> int:
         return sum(len(c) for c in self.completions)
+
+    @property
+    def prompts(self) -> tuple[tuple[int, ...], ...]:
+        """The whole prompt of each completion."""
+        return tuple(self.prompt + rest for rest in self.given) or (self.prompt,) * len(self.completions)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt with its completion."""
+        return max(len(p) + len(c) for p, c in zip(self.prompts, self.completions, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +130,14 @@ def pack(groups: Sequence[CompletionGroup]) -> PackedBatch:
         input_ids += group.prompt
         position_ids += range(len(group.prompt))
         ranges: list[tuple[int, int]] = []
-        for completion in group.completions:
+        for completion, rest in zip(group.completions, group.given or ((),) * len(group.completions), strict=True):
             first = len(input_ids)
-            input_ids += completion[:-1]
-            position_ids += range(len(group.prompt), len(group.prompt) + len(completion) - 1)
-            # The prompt's last token predicts the first of every completion.
-            source.append(end - 1)
-            source += range(first, first + len(completion) - 1)
+            input_ids += rest + completion[:-1]
+            position_ids += range(len(group.prompt), len(group.prompt) + len(rest) + len(completion) - 1)
+            # What stands right before a completion predicts its first token: the shared prompt's end, for all.
+            behind = first + len(rest)
+            source.append(behind - 1 if rest else end - 1)
+            source += range(behind, behind + len(completion) - 1)
             target += completion
             owner += [len(lengths)] * len(completion)
             ranges.append((first, len(input_ids)))
@@ -166,6 +183,12 @@ def cut_places(groups: Sequence[CompletionGroup], token_budget: int) -> list[lis
             passes.append([i])
             used.append(need)
     return [sorted(members) for members in passes]
+
+
+def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
+    """How many tokens all rows begin with."""
+    same = (len(set(tokens)) == 1 for tokens in zip(*rows, strict=False))
+    return next((i for i, equal in enumerate(same) if not equal), min(map(len, rows)))
 
 
 def total_completion_tokens(groups: Iterable[CompletionGroup]) -> int:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, make_group, unusable
-from trimtab.data.groups import CompletionGroup
+from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, make_group, tokens_of, unusable
+from trimtab.data.groups import CompletionGroup, shared_beginning
 from trimtab.data.records import Message, Record
 from trimtab.errors import TrimtabError
 
@@ -67,7 +67,7 @@ class TurnFormat(ChatFormat):
         start = self.prompt_ids(prompt, origin)
         rows = [self._row(prompt, messages, completion) for completion in completions]
         # At least one token of each row is its completion's.
-        shared = min(shared_start([start, *rows]), min(map(len, rows)) - 1)
+        shared = min(shared_beginning([start, *rows]), min(map(len, rows)) - 1)
         if shared < 1:
             raise TrimtabError(f"{origin}: the chat template renders nothing before an answer.".removeprefix(": "))
         return rows[0][:shared], [row[shared:] for row in rows]
@@ -91,12 +91,6 @@ class TurnFormat(ChatFormat):
         candidates = [*named, *sorted(tokenizer.added_tokens_decoder)]
         free = (int(token) for token in candidates if token is not None and token != last)
         return next(free, last)
-
-
-def shared_start(rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with."""
-    same = (len(set(tokens)) == 1 for tokens in zip(*rows, strict=False))
-    return next((i for i, equal in enumerate(same) if not equal), min(map(len, rows)))
 
 
 class PairFormat:
@@ -161,7 +155,7 @@ class PairFormat:
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
-        prompt, completions = self.tokens(record.prompt, record.completions, record.origin)
+        prompts, completions = tokens_of(self, record, record.prompts or (record.prompt,))
         if problem := unusable(record):
             return Dropped(problem, record.origin)
         # Some letters are no token at all for some tokenizers.
@@ -169,15 +163,17 @@ class PairFormat:
             return Dropped("empty completion", record.origin)
         longest = max(map(len, completions))
         least = max(self.truncation.min_completion_length, len(self.closing) + 1)
-        room = max(self.max_length - len(prompt), min(least, longest))
-        excess = len(prompt) + room - self.max_length
+        before = max(map(len, prompts))
+        room = max(self.max_length - before, min(least, longest))
+        excess = before + room - self.max_length
         if excess > 0:
-            kept = len(prompt) - len(self.between) - excess
-            if kept <= len(self.opening):
+            kept = before - len(self.between) - excess
+            # Where prompts differ, cutting them might leave what they have in common.
+            if kept <= len(self.opening) or len(prompts) > 1:
                 return Dropped("prompt too long", record.origin)
-            prompt = prompt[:kept] + self.between
+            prompts = [prompts[0][:kept] + self.between]
         cut = [c if len(c) <= room else c[: room - len(self.closing)] + self.closing for c in completions]
         truncated = [excess > 0 or len(c) > room for c in completions]
-        if not prompt:
+        if not all(prompts):
             return Dropped("empty prompt", record.origin)
-        return make_group(record, index, prompt, cut, truncated)
+        return make_group(record, index, prompts, cut, truncated)

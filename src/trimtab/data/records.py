@@ -47,6 +47,8 @@ class Record:
     columns: the row's other columns, which reward functions get by name.
     labels: KTO's, one per completion: whether it is desirable. ValueError where their number differs.
     layout: the name of the layout that the row had.
+    prompts: one for each completion, where they differ (data/conditions.py).
+    condition: the score that the completions are asked for, which the chat template writes into the prompt.
     """
 
     prompt: Prompt
@@ -56,6 +58,8 @@ class Record:
     columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     labels: tuple[bool, ...] | None = None
     layout: str = field(default="", compare=False, repr=False)
+    prompts: tuple[Prompt, ...] | None = None
+    condition: float | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) != len(self.completions):

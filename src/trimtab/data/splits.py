@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -181,6 +181,8 @@ class Encoder(Protocol):
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped: ...
 
 
+Expansion = Callable[[Record], list[Record] | Dropped]
+"""One row made several, or another; or why it can't be: data/conditions.py."""
 CompletionsOf = Literal["first", "pair", "all", "labelled", "none"]
 """The best completion (SFT), best and worst (DPO), all that are ranked, all with a label each (KTO), or none
 but the prompt (GRPO)."""
@@ -189,10 +191,13 @@ PLACEHOLDER = "."
 
 
 def encode_records(
-    records: Sequence[Record], chat: Encoder, completions: CompletionsOf
+    records: Sequence[Record], chat: Encoder, completions: CompletionsOf, expand: Expansion | None = None
 ) -> tuple[list[CompletionGroup], SplitCounts]:
     """Records -> completion groups. Of labelled completions SFT takes the desirable ones; TrimtabError where pairs
-    are wanted."""
+    are wanted.
+
+    expand: what is made of a record with the completions that the method trains on. A row is used whole, or not.
+    """
     if completions in ("pair", "all"):
         _refuse_labels(records)
     groups: list[CompletionGroup] = []
@@ -208,15 +213,29 @@ def encode_records(
         seen.add(identity)
         if row.scores is not None and len(row.scores) > 1 and row.scores[0] == row.scores[-1]:
             counts.equal_scores += 1
-        encoded = chat.encode(row, index)
-        if isinstance(encoded, Dropped):
-            _drop(counts, encoded)
+        made = _encoded(row, index, chat, expand)
+        if isinstance(made, Dropped):
+            _drop(counts, made)
             continue
-        counts.truncated += sum(encoded.truncated)
-        groups.append(encoded)
-    counts.used = len(groups)
+        counts.truncated += sum(made[0].truncated)  # an expanded row says the same completions again
+        counts.used += 1
+        groups += made
     counts.dropped = dict(sorted(counts.dropped.items()))
     return groups, counts
+
+
+def _encoded(row: Record, index: int, chat: Encoder, expand: Expansion | None) -> list[CompletionGroup] | Dropped:
+    """All groups of a row, or why it can't be used."""
+    rows = [row] if expand is None else expand(row)
+    if isinstance(rows, Dropped):
+        return rows
+    groups: list[CompletionGroup] = []
+    for one in rows:
+        encoded = chat.encode(one, index)
+        if isinstance(encoded, Dropped):
+            return encoded
+        groups.append(encoded)
+    return groups
 
 
 UNDESIRABLE = "labelled undesirable: nothing to imitate"

@@ -6,6 +6,7 @@ needs, and gets those; what follows the * are its settings.
     chosen_logps, rejected_logps            [P]  Σ_t log π(y_t | x, y_<t) over completion tokens
     ref_chosen_logps, ref_rejected_logps    [P]  the reference's; a loss that names none needs no reference
     chosen_lengths, rejected_lengths        [P]  completion tokens
+    failing_logps, keeping_logps            [P]  of rows under length instructions: losses/response_conditioned.py
     *_head                                  [P]  the sums over the first min(|y_w|, |y_l|) tokens only
     chosen_win_rates, rejected_win_rates    [P]  estimated, 0 to 1: the scores of the row
 
@@ -22,11 +23,13 @@ from torch import Tensor
 
 
 class PreferenceLoss(NamedTuple):
-    """losses: [P], one per pair, with gradient. rewards: [P] each, detached: what the loss compares."""
+    """losses: [P], one per pair, with gradient. rewards: [P] each, detached: what the loss compares.
+    length_margins: [2 P], detached: differences of one completion's rewards under two prompts; rc_dpo's alone."""
 
     losses: Tensor
     chosen_rewards: Tensor
     rejected_rewards: Tensor
+    length_margins: Tensor | None = None
 
 
 def check(*tensors: Tensor) -> None:

@@ -29,6 +29,7 @@ from trimtab.losses.preference import (
     sppo,
     sppo_estimated,
 )
+from trimtab.losses.response_conditioned import rc_dpo
 
 Loss = Callable[..., Any]
 LOSSES: dict[str, Loss] = {
@@ -45,6 +46,7 @@ LOSSES: dict[str, Loss] = {
     "apo_zero": apo_zero,
     "simpo": simpo,
     "orpo": orpo,
+    "rc_dpo": rc_dpo,
     "kto": kto,
     "ranking": ranking,
     "sft": imitation,
@@ -65,6 +67,11 @@ def parameters(name: str) -> tuple[frozenset[str], dict[str, float | None]]:
 
 def needs_reference(name: str) -> bool:
     return any(entry.startswith("ref_") for entry in parameters(name)[0])
+
+
+def needs_length_instructions(name: str) -> bool:
+    """Whether a row has four branches: the pair, and each completion after a prompt that asks for a length."""
+    return "failing_logps" in parameters(name)[0]
 
 
 def level_of(name: str) -> Level:

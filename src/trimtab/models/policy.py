@@ -204,8 +204,10 @@ class Policy(nn.Module):
     def _rows(self, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
         """One padded row per completion, through the model's own forward pass and head: [M, V]. With a value head
         also what the model's head read: [M, D]."""
-        rows = [g.prompt + c[:-1] for g in batch.groups for c in g.completions]
-        starts = [len(g.prompt) - 1 for g in batch.groups for _ in g.completions]
+        prompts = [prompt for group in batch.groups for prompt in group.prompts]
+        completions = [completion for group in batch.groups for completion in group.completions]
+        rows = [p + c[:-1] for p, c in zip(prompts, completions, strict=True)]
+        starts = [len(prompt) - 1 for prompt in prompts]
         longest = max(map(len, rows))
         ids_CL = torch.zeros(len(rows), longest, dtype=torch.long)
         mask_CL = torch.zeros(len(rows), longest, dtype=torch.long)

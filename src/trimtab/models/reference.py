@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,10 +31,18 @@ def hash_groups(groups: Sequence[CompletionGroup]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for group in groups:
         for part in (group.prompt, *group.completions):
-            digest.update(len(part).to_bytes(4, "little"))
-            digest.update(np.asarray(part, dtype=np.int32).tobytes())
+            _add(digest, part)
+        if group.given:  # nothing for groups without, so that what is on disk keeps its name
+            digest.update(b"given")
+            for part in group.given:
+                _add(digest, part)
         digest.update(b"|")
     return digest.hexdigest()
+
+
+def _add(digest: Any, part: tuple[int, ...]) -> None:
+    digest.update(len(part).to_bytes(4, "little"))
+    digest.update(np.asarray(part, dtype=np.int32).tobytes())
 
 
 def reference_key(weights: Mapping[str, Tensor], precision: str) -> str:

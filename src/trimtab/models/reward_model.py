@@ -122,21 +122,23 @@ class RewardModel(nn.Module):
         """The packed position at which each completion's score is read."""
         places = []
         for group, segment in zip(batch.groups, batch.segments, strict=True):
-            for completion, (first, _) in zip(group.completions, segment.completions, strict=True):
-                behind = self._read_at(group.prompt + completion[:-1]) - len(group.prompt)
+            branches = zip(group.prompts, group.completions, segment.completions, strict=True)
+            for prompt, completion, (first, _) in branches:
+                behind = self._read_at(prompt + completion[:-1]) - len(group.prompt)
                 places.append(first + behind if behind >= 0 else segment.prompt[1] + behind)
         return places
 
     def _forward_rows(self, batch: PackedBatch) -> Tensor:
         """One row for each completion, padded on the right."""
-        rows = [g.prompt + c[:-1] for g in batch.groups for c in g.completions]
-        prompts = [len(g.prompt) for g in batch.groups for _ in g.completions]
+        prompts = [prompt for group in batch.groups for prompt in group.prompts]
+        completions = [completion for group in batch.groups for completion in group.completions]
+        rows = [p + c[:-1] for p, c in zip(prompts, completions, strict=True)]
         ids_CL = torch.full((len(rows), max(map(len, rows))), self.pad_token_id or 0)
         mask_CL, types_CL = torch.zeros_like(ids_CL), torch.zeros_like(ids_CL)
-        for i, (row, n) in enumerate(zip(rows, prompts, strict=True)):
+        for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
             ids_CL[i, : len(row)] = torch.tensor(row)
             mask_CL[i, : len(row)] = 1
-            types_CL[i, n : len(row)] = 1
+            types_CL[i, len(prompt) : len(row)] = 1
         device = batch.input_ids.device
         inputs = {"input_ids": ids_CL.to(device), "attention_mask": mask_CL.to(device)}
         if not self.is_decoder:

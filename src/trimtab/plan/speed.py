@@ -99,7 +99,7 @@ class Stopwatch:
     def _step(self, train_token: float) -> float:
         """A whole step of training/loop.py on one short group, less its pass: clipping and Adam."""
         group = min(self.groups, key=lambda one: one.packed_length)
-        short = CompletionGroup(group.prompt[:8], (group.completions[0][:8],))
+        short = CompletionGroup(group.prompts[0][:8], (group.completions[0][:8],))
         plain = {"batch_size": 1, "accumulation": 1, "max_steps": 4, "precision": self.precision}
         settings = SFTSettings(**plain, learning_rate=1e-9)  # type: ignore[arg-type]
         with tempfile.TemporaryDirectory() as folder:

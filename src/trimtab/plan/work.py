@@ -14,7 +14,7 @@ from typing import Any
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, cut_into_passes
 from trimtab.data.records import Record
-from trimtab.data.splits import Splits, encode_records
+from trimtab.data.splits import Expansion, Splits, encode_records
 from trimtab.errors import TrimtabError
 from trimtab.losses.table import needs_reference
 from trimtab.recipe import Recipe
@@ -114,11 +114,11 @@ class Rows:
         return mean * self.count
 
 
-def encoded(records: Sequence[Record], form: Any, completions: Any) -> Rows:
+def encoded(records: Sequence[Record], form: Any, completions: Any, expand: Expansion | None = None) -> Rows:
     """Encodes the rows, or LOOKED_AT of them spread evenly."""
     stride = max(1, math.ceil(len(records) / LOOKED_AT))
     looked = records[::stride]
-    groups, _ = encode_records(looked, form, completions)
+    groups, _ = encode_records(looked, form, completions, expand)
     kept = len(groups) if stride == 1 else round(len(records) * len(groups) / len(looked))
     return Rows(groups, kept)
 
@@ -133,14 +133,15 @@ def stage_work(
 ) -> StageWork:
     """Counts one stage. TrimtabError where no training row is left."""
     made = METHODS[method]
-    form = made.text_format(chat.tokenizer, chat.truncation)  # type: ignore[arg-type]
+    form = made.text_format(chat.tokenizer, chat.truncation, settings)  # type: ignore[arg-type]
     if isinstance(settings, OnlineDPOSettings):
         return _round_work(name, settings, splits, form)
-    train = encoded(splits.train, form, made.completions_of(settings))
+    expand = made.expansion(settings)
+    train = encoded(splits.train, form, made.completions_of(settings), expand)
     if not train.groups:
         raise TrimtabError(f"{name}: no training row is left after truncation. Raise data.max_length.")
     pairs = all(record.is_pair for record in splits.validation)
-    validation = encoded(splits.validation, form, validated(made, settings, splits))
+    validation = encoded(splits.validation, form, validated(made, settings, splits), expand)
     if isinstance(settings, OnPolicySettings):
         return _on_policy_work(
             name, method, settings, recipe_judged, train, validation, pairs and bool(splits.validation)

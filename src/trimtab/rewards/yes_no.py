@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from trimtab.data.chat import load_tokenizer
-from trimtab.data.groups import CompletionGroup, pack
-from trimtab.data.pairs import PairFormat, TurnFormat, shared_start
+from trimtab.data.groups import CompletionGroup, pack, shared_beginning
+from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.models.lora import hash_model
@@ -94,7 +94,7 @@ class QuestionFormat(TurnFormat):
         rows = [self.prompt_ids(self.asked(prompt, completion)) for completion in completions]
         other = self.prompt_ids(self.asked(prompt, OTHER))
         # At least one token of each row is its completion's.
-        shared = max(1, min(shared_start([other, *rows]), min(map(len, rows)) - 1))
+        shared = max(1, min(shared_beginning([other, *rows]), min(map(len, rows)) - 1))
         return rows[0][:shared], [row[shared:] for row in rows]
 
 

@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from trimtab.data.records import Record
 from trimtab.sandbox.judge import judge_task
@@ -58,16 +59,19 @@ def _marked(completion: str, rate: float, rng: random.Random) -> str:
 
 
 def write_preferences(records: Iterable[Record], path: Path) -> int:
-    """Writes pairs as JSON lines in TRL's conversational preference layout; returns how many."""
+    """Writes pairs as JSON lines in TRL's conversational preference layout, with what scores they have; returns how
+    many."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for record in records:
             chosen, rejected = record.completions
-            row = {
+            row: dict[str, Any] = {
                 "prompt": [{"role": "user", "content": record.prompt}],
                 "chosen": [{"role": "assistant", "content": chosen}],
                 "rejected": [{"role": "assistant", "content": rejected}],
             }
+            if record.scores is not None:
+                row |= dict(zip(("score_chosen", "score_rejected"), record.scores, strict=True))
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
     return count

@@ -61,11 +61,11 @@ def _distinct_tasks(split: Split, rng: random.Random) -> Iterator[Task]:
     raise ValueError(f"the {split} split has about {len(seen)} distinct tasks; ask for fewer")
 
 
-def preference_data(split: Split, n: int, seed: int) -> list[Record]:
-    """n preference pairs over distinct tasks of the split."""
+def preference_data(split: Split, n: int, seed: int, *, with_gold: bool = False) -> list[Record]:
+    """n preference pairs over distinct tasks of the split; `with_gold` gives them the annotator's gold scores."""
     rng = random.Random(f"preferences {split} {seed}")
     tasks = _distinct_tasks(split, rng)
-    return [annotate(next(tasks), PREFERENCE_MIXTURE, rng) for _ in range(n)]
+    return [annotate(next(tasks), PREFERENCE_MIXTURE, rng, with_gold=with_gold) for _ in range(n)]
 
 
 def test_prompts(n: int, seed: int) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from trimtab.data.conditions import ScoreCondition
 from trimtab.evaluation.results import family
 from trimtab.models.length_encoding import KEY
 
@@ -49,6 +50,7 @@ def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str 
         _training(_title(name, inputs["settings"]), origin, done, data["validation"]["used"] > 0),
         *_target_length(stage / "best" / "config.json"),
         _data(data, done["sources"]),
+        *_asked_for(inputs["settings"]),
         "## Settings\n```yaml\n" + yaml.safe_dump(public(inputs["settings"]), sort_keys=False).rstrip() + "\n```",
         LIMITS,
         LICENCE,
@@ -116,18 +118,34 @@ def _front_matter(name: str, base: str, sources: Mapping[str, Any]) -> str:
     return "---\n" + yaml.safe_dump(head, sort_keys=False) + "---"
 
 
+def _asked_for(settings: Mapping[str, Any]) -> list[str]:
+    """Of a model that was trained under scores: what its chat template adds, and how to ask for another."""
+    condition = settings.get("condition")
+    if not condition:
+        return []
+    made = ScoreCondition.model_validate(condition)
+    low, high = str(made.shown(made.low)), str(made.shown(made.high))
+    return [
+        "## What it is asked for\n"
+        "It was trained to answer for a score, and its chat template asks for the best in every prompt: "
+        f"“{made.asking(high)}” `apply_chat_template(messages, target_score=…)` asks for another, on the scale "
+        f"from {low} to {high}. Text that does not go through the template asks for none."
+    ]
+
+
 def _title(name: str, settings: Mapping[str, Any]) -> str:
     loss = settings.get("loss", "dpo")
     method = family(name)
+    under = ", on reward-augmented pairs" if settings.get("condition") else ""
     if method not in ("dpo", "online_dpo") or loss == "dpo":
-        return TITLES.get(method, method)
+        return TITLES.get(method, method) + under
     named = [loss] if isinstance(loss, str) else [f"{weight:g} × {one}" for one, weight in loss.items()]
     kind = (
         "a round of preference optimization on its own samples,"
         if method == "online_dpo"
         else "preference optimization"
     )
-    return f"{kind} with the loss {' + '.join(named)}"
+    return f"{kind} with the loss {' + '.join(named)}{under}"
 
 
 def _training(title: str, origin: list[str], done: Mapping[str, Any], validated: bool) -> str:

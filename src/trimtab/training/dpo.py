@@ -2,7 +2,8 @@
 
 Groups with the best completion first; the prompt is computed once for all. The reference is the model that
 training starts from: its log-probabilities are computed before the first step and kept. Which loss it is, or
-which weighted sum of several, the table in losses/table.py says.
+which weighted sum of several, the table in losses/table.py says; what is made of a pair beforehand, by the setting
+`condition` and for the loss rc_dpo, data/conditions.py.
 Where we depart: dropout is off (as in TRL); a tie of implicit rewards counts half in the accuracy; KTO's reference
 point is of the whole optimizer step and all processes, over completions of another prompt of the data, the same in
 every epoch.
@@ -22,8 +23,9 @@ from accelerate.utils import gather_object
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from trimtab.data.conditions import LengthInstruction, ScoreCondition
 from trimtab.data.groups import CompletionGroup, PackedBatch
-from trimtab.data.splits import CompletionsOf
+from trimtab.data.splits import CompletionsOf, DataSettings, Expansion
 from trimtab.errors import TrimtabError
 from trimtab.losses.completions import CompletionLoss
 from trimtab.losses.table import (
@@ -33,12 +35,13 @@ from trimtab.losses.table import (
     check_names,
     check_settings,
     level_of,
+    needs_length_instructions,
     needs_reference,
     parameters,
 )
 from trimtab.models.reference import ReferenceLogps
 from trimtab.rollout.logps import logps_of
-from trimtab.training.method import Sums
+from trimtab.training.method import Sums, share_ahead
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import Prepared, StageMethod
 
@@ -50,6 +53,10 @@ class DPOSettings(TrainingSettings):
     beta: float = Field(0.1, gt=0)
     loss_options: dict[str, float] = Field(default_factory=dict)
     """What the losses take besides: label_smoothing, gamma, alpha, … (docs/methods/dpo.md)."""
+    condition: ScoreCondition | None = None
+    """Reward-augmented data: each pair under both its scores; the trained model is asked for the best."""
+    length_instruction: LengthInstruction | None = None
+    """How rc_dpo's prompts ask for a length; None: as LengthInstruction has it."""
 
     @field_validator("loss")
     @classmethod
@@ -68,6 +75,11 @@ class DPOSettings(TrainingSettings):
         if not all(map(math.isfinite, numbers)) or min(self.weights.values()) < 0 or not any(self.weights.values()):
             raise ValueError("loss: weights and options must be finite, weights not negative and one above 0")
         check_settings(list(self.weights), self.beta, self.loss_options)
+        conditioned = any(map(needs_length_instructions, self.weights))
+        if self.length_instruction is not None and not conditioned:
+            raise ValueError("length_instruction: only the loss rc_dpo asks for lengths")
+        if self.condition is not None and (conditioned or self.level != "pair"):
+            raise ValueError("condition: needs a loss of plain pairs, which rc_dpo, ranking and kto are not")
         return self
 
     @property
@@ -107,6 +119,17 @@ class DPO(StageMethod):
     def completions_of(cls, settings: Any) -> CompletionsOf:
         by_level: dict[Level, CompletionsOf] = {"pair": "pair", "group": "all", "completion": "labelled"}
         return by_level[settings.level]
+
+    @classmethod
+    def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> Any:
+        condition = settings.condition
+        return super().text_format(condition.tokenizer(tokenizer) if condition else tokenizer, data, settings)
+
+    @classmethod
+    def expansion(cls, settings: Any) -> Expansion | None:
+        if any(map(needs_length_instructions, settings.weights)):
+            return (settings.length_instruction or LengthInstruction()).pairs
+        return settings.condition.pairs if settings.condition else None
 
     # ---- a step
 
@@ -152,11 +175,13 @@ class DPO(StageMethod):
     def _metrics(self, out: Any, inputs: dict[str, Any]) -> Sums:
         chosen, rejected = inputs["chosen_logps"].detach(), inputs["rejected_logps"].detach()
         if not isinstance(out, CompletionLoss):
-            return pair_metrics(out.chosen_rewards, out.rejected_rewards, chosen, rejected)
+            found = pair_metrics(out.chosen_rewards, out.rejected_rewards, chosen, rejected)
+            lengths = out.length_margins
+            return found if lengths is None else found | {"rewards/length_accuracies": share_ahead(lengths)}
         if self.settings.level == "group":
             first_G, last_G = inputs["first_G"], inputs["last_G"]
             return pair_metrics(out.rewards[first_G], out.rewards[last_G], chosen, rejected)
-        found: Sums = {}
+        found = {}
         for name, mask_C in (("chosen", inputs["labels_C"]), ("rejected", ~inputs["labels_C"])):
             if count := float(mask_C.sum()):
                 found[f"rewards/{name}"] = (float(out.rewards[mask_C].sum()), count)
@@ -226,6 +251,9 @@ def loss_inputs(batch: PackedBatch, logps_M: Tensor, reference_M: Tensor | None)
             continue
         whole_C, head_C = batch.sum_by_completion(values_M), batch.sum_by_completion(values_M * head_M)
         found[f"{prefix}logps_C"] = whole_C
+        if all(group.given for group in batch.groups):  # rows under length instructions: x, x¹, x², x
+            found[f"{prefix}failing_logps"] = whole_C[first_G + 1]
+            found[f"{prefix}keeping_logps"] = whole_C[last_G - 1]
         for side, at_G in (("chosen", first_G), ("rejected", last_G)):
             found[f"{prefix}{side}_logps"] = whole_C[at_G]
             found[f"{prefix}{side}_logps_head"] = head_C[at_G]
@@ -266,7 +294,7 @@ def mismatch(groups: Sequence[CompletionGroup]) -> list[CompletionGroup]:
     """Each prompt with the completions of the next group whose prompt is another, cut where they would make the
     longest row of all."""
     found = []
-    longest = max((len(g.prompt) + max(map(len, g.completions)) for g in groups), default=0)
+    longest = max((group.longest for group in groups), default=0)
     for i, group in enumerate(groups):
         after = (groups[(i + k) % len(groups)] for k in range(1, len(groups)))
         other = next((g for g in after if g.prompt != group.prompt), None)
@@ -286,9 +314,9 @@ def pair_metrics(
         "rewards/chosen": chosen_rewards,
         "rewards/rejected": rejected_rewards,
         "rewards/margins": margins,
-        "rewards/accuracies": (margins > 0).float() + 0.5 * (margins == 0).float(),
     }
     found = {name: (float(value.sum()), float(value.numel())) for name, value in values.items()}
+    found["rewards/accuracies"] = share_ahead(margins)
     return found | logp_metrics(chosen_logps, rejected_logps)
 
 

@@ -54,5 +54,10 @@ def skipped_row(step: int, reason: str, groups: Sequence[CompletionGroup]) -> di
         "step": step,
         "reason": reason,
         "rows": [group.index for group in groups],
-        "groups": [{"prompt": group.prompt, "completions": group.completions} for group in groups],
+        "groups": [_tokens_of(group) for group in groups],
     }
+
+
+def _tokens_of(group: CompletionGroup) -> dict[str, Any]:
+    found: dict[str, Any] = {"prompt": group.prompt, "completions": group.completions}
+    return found | ({"given": group.given} if group.given else {})

@@ -15,6 +15,11 @@ Sums = dict[str, tuple[float, float]]
 """Metrics of a pass: name -> (sum, weight); their quotient over the whole step is logged."""
 
 
+def share_ahead(margins: Tensor) -> tuple[float, float]:
+    """How many margins are positive, ties half; of how many."""
+    return float(((margins > 0).float() + 0.5 * (margins == 0).float()).sum()), float(margins.numel())
+
+
 class Method(Protocol):
     """What is particular to a method; see training/sft.py for the shortest one."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from trimtab.data.splits import DataSettings
+from trimtab.losses.table import needs_length_instructions
 from trimtab.rewards.settings import RewardSettings
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.dpo import DPO, DPOSettings
@@ -48,6 +49,8 @@ class OnlineDPOSettings(DPOSettings):
             raise ValueError("samples at temperature 0 are all the same, and no pair: raise sampling.temperatures")
         if set(self.weights) == {"sft"}:
             raise ValueError("loss 'sft' alone looks at no rejected completion: it needs no pairs")
+        if self.condition is not None or any(map(needs_length_instructions, self.weights)):
+            raise ValueError("condition and rc_dpo change prompts, which sampled pairs keep: dpo takes both")
         return self
 
     @property
@@ -68,7 +71,7 @@ class OnlineDPO(DPO):
     version = 1
 
     @classmethod
-    def text_format(cls, tokenizer: Any, data: DataSettings) -> SampledFormat:
+    def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> SampledFormat:
         return SampledFormat(tokenizer, data)
 
 

@@ -1,7 +1,8 @@
 """Reward model training: Bradley-Terry on preference pairs. Ouyang et al. 2022, Eq. 1.
 
 The same groups as DPO's: two completions, chosen first, a prompt computed once for both where the backbone
-serves the tree. Margins come from the data's scores where they are wanted (Touvron et al. 2023, Eq. 2).
+serves the tree. Margins come from the data's scores where they are wanted (Touvron et al. 2023, Eq. 2). Response-
+conditioned (Cai et al. 2025), a row is four completions: the pair, and each under a prompt that asks for a length.
 """
 
 from __future__ import annotations
@@ -14,16 +15,25 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from trimtab.data.conditions import LengthInstruction
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import reward_format
-from trimtab.data.splits import DataSettings
+from trimtab.data.splits import DataSettings, Expansion
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.statistics import wilson_interval
+from trimtab.losses.response_conditioned import length_margins, response_conditioned
 from trimtab.losses.reward_model import bradley_terry, center
 from trimtab.models.reward_model import RewardModel, for_scoring, load_reward_model
-from trimtab.training.method import Sums
+from trimtab.training.method import Sums, share_ahead
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import Prepared, StageMethod
+
+
+class ResponseConditioning(LengthInstruction):
+    """Pairs of one completion under two prompts beside the usual ones (Rc-BT)."""
+
+    balance: float = Field(1.0, ge=0)
+    """λ: weight of the rejected completion's comparison of prompts against the chosen one's."""
 
 
 class RewardModelSettings(TrainingSettings):
@@ -32,6 +42,8 @@ class RewardModelSettings(TrainingSettings):
     """Times the difference of a pair's scores, subtracted from the difference of rewards; None: no margin."""
     center: float = Field(0.0, ge=0)
     """Weight of (r_w + r_l)², which keeps rewards around 0 (Eisenstein et al. 2023)."""
+    response_conditioned: ResponseConditioning | None = None
+    """The response-conditioned model of Cai et al. 2025, against a taste for length; {} has its defaults."""
 
     @model_validator(mode="after")
     def _in_float32(self) -> RewardModelSettings:
@@ -54,9 +66,7 @@ class RewardModelTraining(StageMethod):
         # A score is read at a completion's last token, which a packed batch would not feed.
         prepared.train[:] = map(for_scoring, prepared.train)
         prepared.validation[:] = map(for_scoring, prepared.validation)
-        longest = max(
-            len(g.prompt) + max(map(len, g.completions)) - 1 for g in prepared.train + prepared.validation
-        )
+        longest = max(group.longest for group in prepared.train + prepared.validation) - 1
         if model.max_length is not None and longest > model.max_length:
             raise TrimtabError(
                 f"reward model {model.source}: takes {model.max_length} positions, but a row has {longest} tokens. "
@@ -70,8 +80,13 @@ class RewardModelTraining(StageMethod):
         return load_reward_model(source, settings, seed=settings.seed)
 
     @classmethod
-    def text_format(cls, tokenizer: Any, data: DataSettings) -> Any:
+    def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> Any:
         return reward_format(tokenizer, data)
+
+    @classmethod
+    def expansion(cls, settings: Any) -> Expansion | None:
+        conditioned: ResponseConditioning | None = settings.response_conditioned
+        return conditioned.pairs if conditioned else None
 
     @classmethod
     def save(cls, policy: Any, chat: Any, folder: Path) -> None:
@@ -82,22 +97,29 @@ class RewardModelTraining(StageMethod):
         return len(groups)
 
     def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
-        losses, chosen, rejected = self._losses(policy, batch)
+        losses, chosen, rejected, metrics = self._losses(policy, batch)
         if self.settings.center:
             losses = losses + self.settings.center * center(chosen, rejected)
-        return losses.sum() / total, pair_scores(chosen.detach(), rejected.detach())
+        return losses.sum() / total, metrics
 
-    def _losses(self, policy: Callable[..., Any], batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
-        chosen, rejected = policy(batch).view(-1, 2).unbind(1)
+    def _losses(self, policy: Callable[..., Any], batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor, Sums]:
+        conditioned = self.settings.response_conditioned
+        scores = policy(batch).view(-1, 4 if conditioned else 2).unbind(1)
+        chosen, rejected = scores[0], scores[-1]
         margin = None
         if self.settings.margin is not None and all(g.scores is not None for g in batch.groups):
             gaps = [g.scores[0] - g.scores[-1] for g in batch.groups if g.scores is not None]
             margin = self.settings.margin * torch.tensor(gaps, device=chosen.device)
-        return bradley_terry(chosen, rejected, margin), chosen, rejected
+        losses = bradley_terry(chosen, rejected, margin)
+        metrics = pair_scores(chosen.detach(), rejected.detach())
+        if conditioned:
+            losses = response_conditioned(losses, *scores, balance=conditioned.balance)
+            metrics["length_accuracy"] = share_ahead(length_margins(*scores))
+        return losses, chosen, rejected, metrics
 
     def evaluate_pass(self, policy: Callable[..., Any], batch: PackedBatch) -> Sums:
-        losses, chosen, rejected = self._losses(policy, batch)
-        return {"loss": (float(losses.sum()), float(losses.numel())), **pair_scores(chosen, rejected)}
+        losses, _, _, metrics = self._losses(policy, batch)
+        return {"loss": (float(losses.sum()), float(losses.numel())), **metrics}
 
     def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
         """With a 95 % Wilson interval of the accuracy."""
@@ -114,7 +136,7 @@ def pair_scores(chosen: Tensor, rejected: Tensor) -> Sums:
     margins = chosen - rejected
     pairs = float(margins.numel())
     return {
-        "accuracy": (float(((margins > 0).float() + 0.5 * (margins == 0).float()).sum()), pairs),
+        "accuracy": share_ahead(margins),
         "margin": (float(margins.sum()), pairs),
         "mean_reward": (float((chosen + rejected).sum()) / 2, pairs),
     }

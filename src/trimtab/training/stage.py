@@ -36,7 +36,15 @@ from trimtab.data.chat import ChatFormat, agree_on_special_tokens, load_tokenize
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
-from trimtab.data.splits import CompletionsOf, DataSettings, Splits, encode_records, require_groups, split_records
+from trimtab.data.splits import (
+    CompletionsOf,
+    DataSettings,
+    Expansion,
+    Splits,
+    encode_records,
+    require_groups,
+    split_records,
+)
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.models.length_encoding import refuse_countdown
@@ -142,9 +150,14 @@ class StageMethod(OfflineMethod, ABC):
             chat.tokenizer.save_pretrained(folder / ADAPTER)
 
     @classmethod
-    def text_format(cls, tokenizer: Any, data: DataSettings) -> Any:
-        """How its records become token ids."""
+    def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> Any:
+        """How its records become token ids; its tokenizer is saved with the model."""
         return ChatFormat(tokenizer, data)
+
+    @classmethod
+    def expansion(cls, settings: Any) -> Expansion | None:
+        """What these settings make of a record before it is encoded; None: it stays as it is."""
+        return None
 
     def training_groups(self) -> Sequence[CompletionGroup]:
         """What an epoch goes over."""
@@ -253,11 +266,13 @@ def run_stage(
         console.print(f"{name}: already done", highlight=False)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come right before this
         return out / "best"
-    chat = method.text_format(load_tokenizer(tokenizer or model, settings), data)
+    chat = method.text_format(load_tokenizer(tokenizer or model, settings), data, settings)
+    expand = method.expansion(settings)
     splits = splits or split_records(data)
-    train, train_counts = encode_records(splits.train, chat, method.completions_of(settings))
+    train, train_counts = encode_records(splits.train, chat, method.completions_of(settings), expand)
     require_groups(train, train_counts, "training", data.train)
-    validation, validation_counts = encode_records(splits.validation, chat, validated(method, settings, splits))
+    wanted = validated(method, settings, splits)
+    validation, validation_counts = encode_records(splits.validation, chat, wanted, expand)
     if splits.validation:
         require_groups(validation, validation_counts, "validation", data.validation or data.train)
     counts = {"train": train_counts.model_dump(), "validation": validation_counts.model_dump()}
@@ -373,14 +388,14 @@ def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:
 
 def check_vocabulary(policy: Policy, groups: Sequence[CompletionGroup], model: str) -> None:
     """TrimtabError where the tokenizer's ids, or the rows' lengths, are more than the model has."""
-    top = max(max(max(g.prompt), *(max(c) for c in g.completions)) for g in groups)
+    top = max(max(map(max, (*g.prompts, *g.completions))) for g in groups)
     entries = int(policy.model.get_input_embeddings().weight.shape[0])
     if top >= entries:
         raise TrimtabError(
             f"model {model}: the tokenizer gives token {top}, but the model has {entries} embeddings. "
             "They do not belong together: name the right tokenizer."
         )
-    longest = max(len(g.prompt) + max(map(len, g.completions)) for g in groups)
+    longest = max(group.longest for group in groups)
     positions = getattr(policy.model.config, "max_position_embeddings", None)
     if positions is not None and longest - 1 > positions:
         raise TrimtabError(
