@@ -33,7 +33,7 @@ class SampledFormat(ChatFormat):
         if sampled is None:
             return super().encode(record, index)
         rows = [sampled["chosen"], sampled["rejected"]]
-        return make_group(record, index, sampled["prompt"], rows, sampled["cut"])
+        return make_group(record, index, [sampled["prompt"]], rows, sampled["cut"])
 
 
 def keep(sample: Sample) -> dict[str, Any]:
