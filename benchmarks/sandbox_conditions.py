@@ -75,10 +75,10 @@ def _turned(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def compared(sweep: Sweep, runs: Mapping[str, tuple[Path | str, str | None]], baseline: str) -> None:
     """A row for each run, (model, tokenizer), and its differences to the baseline's over the same prompts."""
-    outputs = {name: sweep.outputs(name, *run) for name, run in runs.items()}
+    outputs = {name: sweep.outputs(name, run[0], tokenizer=run[1]) for name, run in runs.items()}
     rows = []
     for name, run in runs.items():
-        row = {"": name} | sweep.row(name, *run)
+        row = {"": name} | sweep.row(name, run[0], tokenizer=run[1])
         for what, read in (
             ("gold", lambda one: [score.score for score in one.scores]),
             ("tokens", lambda one: [generation.tokens for generation in one.generations]),
