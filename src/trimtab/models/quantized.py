@@ -22,6 +22,9 @@ from transformers import BitsAndBytesConfig
 
 from trimtab.errors import TrimtabError
 
+# Where it is installed peft imports it, and it warns of a kernel that it did not fetch and that is not used here.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 Quantization = Literal["nf4"]
 Products = Literal["float32", "bf16"]
 FILE = "quantization.json"
@@ -41,8 +44,6 @@ def load_arguments(held: FourBit | None) -> dict[str, Any]:
     """Arguments of from_pretrained. TrimtabError where bitsandbytes is not installed."""
     if held is None:
         return {}
-    # It tells of a kernel that it would fetch from the hub, and that `hold_still` would not use.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
