@@ -26,6 +26,7 @@ FLOW = (
     "gather",
     "export",
     "study",
+    "alone",
     "plan",
     "cli",
     "__main__",

@@ -197,7 +197,7 @@ def _train(
 @app.command()
 def generate(model: Model, data: Data, out: Out, tokenizer: Tokenizer = None, settings: Set = None) -> None:
     """Completions of a data set's prompts, to OUT/generations.jsonl."""
-    from trimtab.study import generate_only
+    from trimtab.alone import generate_only
 
     print(f"Completions: {generate_only(model, data, out, tokenizer, settings or ())}")
 
@@ -215,7 +215,7 @@ def evaluate(
     settings: Set = None,
 ) -> None:
     """Win rates, BLEU, perplexity, lengths and behaviours of one model."""
-    from trimtab.study import evaluate_only
+    from trimtab.alone import evaluate_only
 
     results = evaluate_only(model, data, out, opponent, judge, tokenizer, settings or ())
     _print_results(results)

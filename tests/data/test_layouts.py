@@ -16,7 +16,7 @@ from trimtab.data.fields import dialogue_turns, disorder
 from trimtab.data.hashing import hash_source
 from trimtab.data.layouts import LAYOUTS
 from trimtab.data.records import Message, ReadingSettings, Record, read_records, to_record
-from trimtab.data.splits import DataSettings, encode_records, pair_by_label, split_records
+from trimtab.data.splits import UNDESIRABLE, DataSettings, encode_records, pair_by_label, split_records
 from trimtab.errors import TrimtabError
 
 PAIR = {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."}
@@ -116,9 +116,11 @@ def test_labels_are_paired_on_request_only(make_tokenizer: Callable[..., Any], w
     rows = [{"prompt": p, "completion": c, "label": good} for p, c, good in said]
     path, chat = str(write_jsonl(rows)), ChatFormat(make_tokenizer(), TruncationSettings(max_length=64))
     kept = split_records(DataSettings(train=path)).train
-    for method in ("first", "pair", "all"):
+    for method in ("pair", "all"):
         with pytest.raises(TrimtabError, match=r"rows.jsonl:1: .*KTO; 3 desirable, 2 undesirable.*pair_labels"):
             encode_records(kept, chat, method)  # type: ignore[arg-type]
+    imitated = encode_records(kept, chat, "first")[1]
+    assert (imitated.used, imitated.dropped) == (3, {UNDESIRABLE: 2})
     assert encode_records(kept, chat, "none")[1].used == 5
     splits = split_records(DataSettings(train=path, pair_labels=True))
     assert (len(splits.train), splits.unpaired) == (1, 3)

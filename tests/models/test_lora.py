@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from models.families import VOCABULARY, batches, make, single_logps
 from trimtab.data.groups import CompletionGroup, pack
-from trimtab.data.hashing import hash_source
+from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.errors import TrimtabError
 from trimtab.models.lora import LoraSettings, frozen_copy, hash_model, merged, plain_state
-from trimtab.models.policy import ModelSettings, Policy, hash_weights, load_policy
+from trimtab.models.policy import ModelSettings, Policy, load_policy
 from trimtab.models.reward_model import load_reward_model
 
 GROUP = CompletionGroup((3, 4, 5), ((6, 7, 8), (9, 10)))

@@ -31,7 +31,7 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def check(family: str, members: list[CompletionGroup]) -> None:
-    """‖Δ‖ ≤ 1e-5 ‖g‖ + 1e-8 for every tensor, the loss a random weighting of the log-probabilities."""
+    """‖Δ‖ ≤ 5e-5 ‖g‖ + 1e-8 for every tensor, the loss a random weighting of the log-probabilities."""
     model, policy = MODELS[family], POLICIES[family]
     expected = single_logps(model, members)
     weights = torch.randn(expected.numel(), generator=torch.Generator().manual_seed(0))
@@ -46,7 +46,7 @@ def check(family: str, members: list[CompletionGroup]) -> None:
     for name, g in theirs.items():
         # The key biases' true gradient is 0 (softmax ignores a constant): both are rounding noise there.
         noise = 1e-6 if name.endswith("k_proj.bias") else 1e-8
-        assert (ours[name] - g).norm() <= 1e-5 * g.norm() + noise, name
+        assert (ours[name] - g).norm() <= 5e-5 * g.norm() + noise, name
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -19,10 +19,10 @@ from models.families import SHAPE, make, single_logps
 from models.test_lora import disturb, save
 from models.test_packed_equals_single import LONG, gradients
 from trimtab.data.groups import CompletionGroup, pack
-from trimtab.data.hashing import hash_source
+from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.errors import TrimtabError
 from trimtab.models.lora import LoraSettings, frozen_copy, hash_model
-from trimtab.models.policy import ModelSettings, Policy, hash_weights, load_policy
+from trimtab.models.policy import ModelSettings, Policy, load_policy
 from trimtab.models.quantized import unpacked
 from trimtab.training.reward import RewardModelSettings
 

@@ -18,6 +18,7 @@ import yaml
 from servers.nemotron_server import RewardServer, score_of, serving
 from training.toy import write_model, write_pairs
 from trimtab import cli
+from trimtab.alone import evaluate_only
 from trimtab.data.records import Record, read_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import measure as measuring
@@ -27,7 +28,7 @@ from trimtab.recipe import Recipe, parse, reward_named, stage_settings
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.nemotron import NemotronReward
 from trimtab.rewards.settings import RewardSettings
-from trimtab.study import evaluate_only, run_alone, run_study
+from trimtab.study import run_alone, run_study
 
 KEY = "test-key-LeAkEd-0123456789"
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "logging_interval": 1, "warmup_steps": 0}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,7 +168,7 @@ def ours(world: World, new: Weights, folder: Path, **settings: Any) -> Found:
         **settings,
     )
     records = [Record(f"p{i}", ("",)) for i in range(PROMPTS)]
-    given: Any = object()  # a reward that is never asked
+    given: Any = SimpleNamespace(take_metrics=dict)  # a reward that is never asked to score
     prepared = Prepared(
         policy, world.groups, [], chosen, Accelerator(cpu=True), folder, None, train_records=records, reward=given
     )

@@ -22,7 +22,7 @@ from training.real_runs import Curve, Given, Plan, World, given_completions
 from training.toy import write_model, write_plain_pairs
 from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, pack
 from trimtab.losses.sft import sft
-from trimtab.training import loop, schedule
+from trimtab.training import loop
 from trimtab.training.sft import SFT
 
 PAIRS = 6
@@ -105,7 +105,7 @@ def mean_of_means(self: SFT, policy: Callable[..., Any], batch: PackedBatch, tot
     return sft(policy(batch).logps, batch.target.numel() * passes), {}
 
 
-def decays_everything(model: torch.nn.Module, settings: schedule.TrainingSettings) -> torch.optim.Optimizer:
+def decays_everything(model: torch.nn.Module, settings: Any, method: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, betas=settings.adam_betas, eps=settings.adam_epsilon,
         weight_decay=settings.weight_decay,

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 
 def hash_source(source: str, nested: bool = False) -> str:
@@ -23,4 +28,14 @@ def hash_source(source: str, nested: bool = False) -> str:
         with file.open("rb") as stream:
             while block := stream.read(2**22):
                 digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_weights(state: Mapping[str, Tensor]) -> str:
+    """A hash of every weight's name, shape and value."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(state.items()):
+        digest.update(json.dumps([name, list(tensor.shape), str(tensor.dtype)]).encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy().data)
     return digest.hexdigest()

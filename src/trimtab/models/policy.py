@@ -9,10 +9,9 @@ Dimension suffixes: _M completion tokens, _C completions, _L row length, _D hidd
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -307,9 +306,10 @@ def check_model_source(source: str, trust: TrustSettings | None = None) -> None:
 def positions_of(source: str, trust: TrustSettings) -> int | None:
     """How many tokens a model takes, by its config; None where that says nothing of it."""
     check_model_source(source, trust)
-    name = base_of(source) if is_adapter(source) else source
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust.trust_remote_code)
+        config = AutoConfig.from_pretrained(
+            base_of(source) if is_adapter(source) else source, trust_remote_code=trust.trust_remote_code
+        )
     except Exception as error:  # the libraries raise whatever they like
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrimtabError(f"model {source}: its config cannot be read: {reason}") from error
@@ -389,13 +389,3 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fl
         return "bf16" if torch.cuda.is_bf16_supported() else "float32"
     has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     return "bf16" if has_tiles else "float32"
-
-
-def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """A hash of every weight's name, shape and value."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(state.items()):
-        digest.update(json.dumps([name, list(tensor.shape), str(tensor.dtype)]).encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(flat.numpy().data)
-    return digest.hexdigest()

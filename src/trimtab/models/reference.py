@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, cut_places, pack
-from trimtab.models.policy import PolicyOutput, hash_weights
+from trimtab.data.hashing import hash_weights
+from trimtab.models.policy import PolicyOutput
 
 ReferenceLogps = dict[int, Tensor]
 """Of groups, by id(group): float32, all completions one behind the other."""

@@ -13,11 +13,11 @@ import torch
 
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup, pack
-from trimtab.data.hashing import hash_source
+from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import reward_format
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
-from trimtab.models.policy import Precision, hash_weights, resolve_precision, trusting
+from trimtab.models.policy import Precision, resolve_precision, trusting
 from trimtab.models.reward_model import for_scoring, load_reward_model
 from trimtab.rewards.local import LocalReward, Row
 

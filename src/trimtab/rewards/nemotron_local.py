@@ -20,11 +20,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.hashing import hash_source
+from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import TurnFormat
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
-from trimtab.models.policy import Precision, check_model_source, hash_weights, resolve_precision
+from trimtab.models.policy import Precision, check_model_source, resolve_precision
 from trimtab.rewards.local import LocalReward
 
 VERSION = 1

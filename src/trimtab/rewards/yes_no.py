@@ -23,11 +23,12 @@ import torch
 
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup, pack, shared_beginning
+from trimtab.data.hashing import hash_weights
 from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import Policy, Precision, hash_weights, load_policy, resolve_precision, trusting
+from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision, trusting
 from trimtab.models.reward_model import for_scoring
 from trimtab.rewards.base import Prompt
 from trimtab.rewards.local import LocalReward, Row

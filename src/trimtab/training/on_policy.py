@@ -111,7 +111,7 @@ class OnPolicyMethod(StageMethod):
         self.steps_per_batch = settings.updates_per_batch
         self.tempered = settings.correction == "tempered"
         self.by_vllm = settings.sampling.engine == "vllm"
-        self.sampler = make_sampler(prepared.policy, settings, prepared.accelerator.num_processes, self.name)
+        self.sampler = self._make_sampler()
         self.reference_logps = prepared.reference_logps(prepared.validation) if self._has_pairs else {}
         self.reference = frozen_copy(prepared.policy)
         self.by_group: dict[int, Any] = {}
@@ -128,6 +128,9 @@ class OnPolicyMethod(StageMethod):
     def load(cls, source: str, settings: TrainingSettings) -> Any:
         """A model with a length encoding counts down from its own target."""
         return load_policy(source, settings, settings.seed).held_to_target()
+
+    def _make_sampler(self) -> Sampler:
+        return make_sampler(self.prepared.policy, self.settings, self.prepared.accelerator.num_processes, self.name)
 
     # ---- rollouts
 

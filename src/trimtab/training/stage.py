@@ -16,11 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import resource
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -63,6 +61,7 @@ from trimtab.training.loop import (
     make_accelerator,
 )
 from trimtab.training.method import OfflineMethod, Sums
+from trimtab.training.peak import peak_memory, reset_peak_memory
 from trimtab.training.progress import console
 from trimtab.training.schedule import TrainingSettings
 
@@ -352,26 +351,6 @@ def _mark_done(
     (out / "best" / CARD).write_text(stage_card(out, done), encoding="utf-8")
     write_json(out / "done.json", done)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
-
-
-def reset_peak_memory() -> None:
-    """Starts the count anew, where the system can: on CUDA, and on Linux."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> int:
-    """Since the last reset: allocated on CUDA, resident on the CPU. Bytes."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(kilobytes) * (1 if platform.system() == "Darwin" else 1024)
 
 
 def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:
