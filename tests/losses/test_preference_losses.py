@@ -72,6 +72,13 @@ def test_hinge() -> None:
     assert loss_of("hinge", beta=0.5) == 0
 
 
+def test_dpop() -> None:
+    """ρ_w = 2 has not fallen: DPO, margin ½ · 4. Fallen to −1, at λ = 3: ½ [−1 + 2 − 3 · 1] = −1."""
+    assert loss_of("dpop", beta=0.5, penalty=3.0) == pytest.approx(-log_sigmoid(2))
+    fallen = CASE | {"chosen_logps": CASE["ref_chosen_logps"] - 1}
+    assert float(call("dpop", fallen, {"beta": 0.5, "penalty": 3.0}).losses) == pytest.approx(-log_sigmoid(-1))
+
+
 def test_ipo() -> None:
     """β = 0.25: target 2. Summed (4 − 2)² = 4; by token 2/4 − (−2)/2 = 1.5: (1.5 − 2)² = 0.25."""
     assert loss_of("ipo", beta=0.25) == pytest.approx(4)

@@ -110,6 +110,25 @@ def hinge(
     return out._replace(losses=torch.relu(1 - margins))
 
 
+def dpop(
+    chosen_logps: Tensor,
+    rejected_logps: Tensor,
+    ref_chosen_logps: Tensor,
+    ref_rejected_logps: Tensor,
+    *,
+    beta: float,
+    penalty: float = 50.0,
+) -> PreferenceLoss:
+    """L = −log σ(β [ρ_w − ρ_l − λ max(0, −ρ_w)])
+
+    Pal et al. 2024, DPO-Positive (arXiv 2402.13228), Eq. 3, λ `penalty` (theirs is 50): a chosen completion that
+    becomes less likely than under the reference costs, however much the rejected one has fallen. All inputs: [P].
+    """
+    out = dpo(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta=beta)
+    chosen, rejected = chosen_logps - ref_chosen_logps, rejected_logps - ref_rejected_logps
+    return out._replace(losses=-F.logsigmoid(beta * (chosen - rejected - penalty * torch.relu(-chosen))))
+
+
 def ipo(
     chosen_logps: Tensor,
     rejected_logps: Tensor,
