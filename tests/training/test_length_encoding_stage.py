@@ -72,7 +72,7 @@ def answered(policy: Policy, target: int, temperature: float = 1.0) -> list[int]
 
 def test_answers_are_as_long_as_they_are_asked_to_be(tmp_path: Path) -> None:
     """Every length of the data, and the end nowhere else; without the countdown the length is a guess."""
-    policy = trained(tmp_path, length_encoding=True)
+    policy = trained(tmp_path, length_encoding={"strength": 1.0})
     for target in range(2, LONGEST + 1):
         assert set(answered(policy, target, temperature=0.0)) == {target}
         assert statistics.mean(abs(n - target) for n in answered(policy, target)) < 0.1
