@@ -64,9 +64,9 @@ def write_random_model(folder: Path, tokenizer: Path, vocabulary: int, **layout:
     return folder
 
 
-def write_short_pairs(source: Path, model: Path, out: Path, limit: int, words: int, rows: int) -> Path:
-    """The first `rows` pairs of distinct prompts, completions cut to their first `words` words, that are then at
-    most `limit` tokens long and dropped for no reason."""
+def write_short_pairs(source: Path, model: Path, out: Path, limit: int, words: int | None, rows: int) -> Path:
+    """The first `rows` pairs of distinct prompts, completions whole or cut to their first `words` words, that are
+    then at most `limit` tokens long and dropped for no reason."""
     cut = {}
     for line in source.read_text(encoding="utf-8").split("\n"):
         row = json.loads(line) if line else {}

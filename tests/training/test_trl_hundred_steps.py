@@ -25,6 +25,9 @@ from training.real_runs import (
 
 STEPS, SHORT = 100, 20
 LIMIT, WORDS, ROWS = 44, 12, 60
+"""Tokens of a row, words of a completion, rows: beginnings of real completions, for a run in every test."""
+WHOLE = (160, None, 104)
+"""All pairs of at most 160 tokens, as they are."""
 PLANS = {
     "dpo": Plan(STEPS, STEPS, 2, 1e-4, 10, 5.0),
     "sft": Plan(STEPS, STEPS, 2, 1e-4, 10, 5.0, micro_batches=2, token_budget=50),
@@ -35,14 +38,22 @@ LENGTHS = [SHORT, pytest.param(STEPS, marks=[pytest.mark.parity, pytest.mark.tim
 
 @pytest.fixture(scope="module")
 def world(shared_data: Path, bpe30k_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return made(shared_data, bpe30k_dir, 30_000, tmp_path_factory.mktemp("29m"), LIMIT, **LAYOUT_29M)
+    return made(shared_data, bpe30k_dir, 30_000, tmp_path_factory.mktemp("29m"), (LIMIT, WORDS, ROWS), **LAYOUT_29M)
 
 
-def made(shared: Path, tokenizer: Path, vocabulary: int, folder: Path, limit: int, **layout: int) -> World:
+@pytest.fixture(scope="module")
+def whole(shared_data: Path, bpe30k_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return made(shared_data, bpe30k_dir, 30_000, tmp_path_factory.mktemp("whole"), WHOLE, **LAYOUT_29M)
+
+
+def made(
+    shared: Path, tokenizer: Path, vocabulary: int, folder: Path, sizes: tuple[int, int | None, int], **layout: int
+) -> World:
+    limit, words, rows = sizes
     folder.mkdir(exist_ok=True)
     model = write_random_model(folder / "model", tokenizer, vocabulary, **layout)
     source = shared / "data" / "ultrafeedback" / "train.jsonl"
-    return World(model, write_short_pairs(source, model, folder / "pairs.jsonl", limit, WORDS, ROWS), limit)
+    return World(model, write_short_pairs(source, model, folder / "pairs.jsonl", limit, words, rows), limit)
 
 
 def follow(kind: str, plan: Plan, world: World, folder: Path) -> tuple[Curve, Curve]:
@@ -70,12 +81,23 @@ def test_every_step_follows_trl(
 
 @pytest.mark.parity
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", PLANS)
+def test_every_step_follows_trl_on_whole_pairs(
+    kind: str, whole: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing cut: rows over the limit are left out for both."""
+    plan = replace(PLANS[kind], token_budget=400) if kind == "sft" else PLANS[kind]
+    check(kind, plan, *follow(kind, plan, whole, tmp_path), capsys)
+
+
+@pytest.mark.parity
+@pytest.mark.timeout(1800)
 def test_every_step_follows_trl_with_qwens_tokenizer(
     shared_data: Path, qwen_tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its 151,936 entries do not fit the 29m layout's vocabulary: a smaller layout that has them all."""
     small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
              "num_key_value_heads": 2}  # fmt: skip
-    world = made(shared_data, qwen_tokenizer_dir, 151_936, tmp_path / "qwen", LIMIT + 20, **small)
+    world = made(shared_data, qwen_tokenizer_dir, 151_936, tmp_path / "qwen", (LIMIT + 20, WORDS, ROWS), **small)
     plan = replace(PLANS["dpo"], stop=SHORT)
     check("dpo", plan, *follow("dpo", plan, world, tmp_path), capsys)
