@@ -106,11 +106,14 @@ def scores(sweep: Sweep) -> None:
         folder = sweep.stage("dpo", name.replace(" ", "-"), sft, rows, max_steps=STEPS, **PREFERENCE | given)
         runs[name] = (folder / "best", None)
         print(f"{name}: {packed(folder)} packed tokens")
-    for asked in ASKED:
+    for asked in (10.2, *ASKED):
         tokenizer = sweep.out / "tokenizers" / f"asked-{asked}"
         changed = ScoreCondition(**CONDITION | {"high": float(asked)})
         changed.tokenizer(load_tokenizer(sft)).save_pretrained(tokenizer)
-        runs[f"asked for {asked}"] = (runs["reward-augmented"][0], str(tokenizer))
+        if asked in ASKED:
+            runs[f"asked for {asked}"] = (runs["reward-augmented"][0], str(tokenizer))
+        else:  # what the condition does to a model that was not trained under it
+            runs["SFT, asked for 10"] = (sft, str(tokenizer))
     compared(sweep, runs, "DPO")
 
 
