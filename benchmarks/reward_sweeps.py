@@ -70,7 +70,7 @@ def differences(sweep: Sweep, models: dict[str, Path | str], pairs: list[tuple[s
     scores, wins = {}, {}
     theirs = [one.score for one in sweep.opponent.scores]
     for name, model in models.items():
-        found = sweep._outputs("sft" if name == "SFT" else Path(model).parent.name, str(model))
+        found = sweep.outputs("sft" if name == "SFT" else Path(model).parent.name, str(model))
         scores[name] = [one.score for one in found.scores]
         wins[name] = [100 * ((a > b) + 0.5 * (a == b)) for a, b in zip(scores[name], theirs, strict=True)]
     rows = []
