@@ -41,7 +41,8 @@ from trimtab.study import METHODS
 from trimtab.training.loop import make_accelerator
 from trimtab.training.metrics import read_metrics
 from trimtab.training.sft import SFT, LengthPenaltySettings, SFTSettings
-from trimtab.training.stage import Prepared, run_stage
+from trimtab.training.stage import run_stage
+from trimtab.training.stage_method import Prepared
 
 SEED, TEST_SEED = 0, 99
 DECODING = EvaluationSettings(

@@ -16,9 +16,10 @@ from trimtab.evaluation.summary import summarise
 from trimtab.gather import chosen_lengths, chosen_texts, environment, judge_warnings
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import check_model_source
+from trimtab.notices import say
 from trimtab.recipe import apply_overrides, data_settings, parse, reward_named
 from trimtab.report.render import write_report
-from trimtab.study import check_opponent, make_judge, resolve_model, say
+from trimtab.study import check_opponent, make_judge, resolve_model
 
 
 def evaluation_inputs(

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from trimtab import __version__
 from trimtab.errors import TrimtabError
+from trimtab.notices import console
 
 SMALLER = (
     "Lower token_budget or data.max_length, or set gradient_checkpointing=true; "
@@ -293,10 +294,9 @@ def version() -> None:
 
 def _print_results(results: Any) -> None:
     from trimtab.report.tables import filled, methods_table
-    from trimtab.training.progress import console
 
     for line in results.warnings:
-        console.print(f"warning: {line}", style="yellow", highlight=False)
+        console.print(f"warning: {line}", style="yellow")
     _print_table(filled(methods_table(results)), _wide_console())
     for line in results.verdict:
         print(line)

@@ -214,6 +214,7 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
     for run in runs:
         for name, value in run.done().items():
             who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
+            found += [f"{who}: {line}" for line in value.get("warnings", ())]
             if value["best_step"] == 0:
                 found.append(f"{who}: no evaluation was better than the model it started from, which was kept.")
             skipped = len(read_metrics(run.folder / "stages" / name / "skipped.jsonl"))
@@ -222,6 +223,7 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
                     f"{who}: {skipped} steps with a broken loss or gradient were not taken (skipped.jsonl)."
                 )
         for name, drawn in run.drawn().items():
+            found += [f"{name}: {line}" for line in drawn.get("warnings", ())]
             if 2 * drawn["pairs"] < drawn["prompts"]:
                 why = ", ".join(f"{reason}: {count}" for reason, count in drawn["unpaired"].items())
                 found.append(f"{name}: {drawn['pairs']} of {drawn['prompts']} prompts gave a pair ({why}).")

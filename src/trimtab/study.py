@@ -26,6 +26,7 @@ from trimtab.gather import (
 )
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import check_model_source, positions_of
+from trimtab.notices import say
 from trimtab.recipe import Recipe, parse
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
@@ -43,12 +44,12 @@ from trimtab.training.grpo import GRPO
 from trimtab.training.on_policy import OnPolicySettings
 from trimtab.training.online_dpo import OnlineDPO, OnlineDPOSettings
 from trimtab.training.ppo import PPO
-from trimtab.training.progress import console
 from trimtab.training.reward import RewardModelTraining
 from trimtab.training.rounds import run_rounds
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import SFT
-from trimtab.training.stage import StageMethod, difference, run_stage
+from trimtab.training.stage import difference, run_stage
+from trimtab.training.stage_method import StageMethod
 
 SCORES = Path("cache") / "scores.sqlite"
 """Of remote rewards, in a study's folder or an evaluation's."""
@@ -60,10 +61,6 @@ METHODS: dict[str, type[StageMethod]] = {
     "grpo": GRPO,
     "ppo": PPO,
 }
-
-
-def say(line: str) -> None:
-    console.print(line, highlight=False)
 
 
 def resolve_model(name: str) -> str:

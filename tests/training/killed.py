@@ -64,7 +64,7 @@ def arm(moment: str, count: int) -> None:
     elif moment == "reference":
         before(reference, "pack")
     elif moment == "done":
-        before(stage, "_mark_done")
+        before(stage, "mark_done")
 
 
 def run(moment: str, count: int, arguments: list[str]) -> None:

@@ -24,7 +24,7 @@ from trimtab.rewards.base import Scored
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.training.grpo import GRPO, GRPOSettings
 from trimtab.training.rollouts import Scoring
-from trimtab.training.stage import Prepared
+from trimtab.training.stage_method import Prepared
 
 trl = pytest.importorskip("trl")
 PROMPTS, SAMPLES, CAP = 3, 4, 12

@@ -21,7 +21,8 @@ from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.loop import Loop, make_accelerator
 from trimtab.training.sft import SFT, LengthEncodingSettings, SFTSettings
-from trimtab.training.stage import Prepared, run_stage
+from trimtab.training.stage import run_stage
+from trimtab.training.stage_method import Prepared
 
 LETTERS, COLON, END = (3, 4, 5, 6), 7, 2
 LONGEST = 12

@@ -28,7 +28,8 @@ from trimtab.training.loop import Loop
 from trimtab.training.metrics import read_metrics
 from trimtab.training.schedule import data_order
 from trimtab.training.sft import SFT, SFTSettings
-from trimtab.training.stage import Prepared, run_stage
+from trimtab.training.stage import run_stage
+from trimtab.training.stage_method import Prepared
 
 CAP = 16
 

@@ -33,7 +33,7 @@ from trimtab.training.schedule import (
     total_steps,
 )
 from trimtab.training.sft import SFT, SFTSettings
-from trimtab.training.stage import Prepared
+from trimtab.training.stage_method import Prepared
 
 UNEVEN = [
     CompletionGroup(

@@ -25,7 +25,7 @@ from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.loop import Loop, make_accelerator
 from trimtab.training.sft import SFT, SFTSettings
-from trimtab.training.stage import Prepared
+from trimtab.training.stage_method import Prepared
 
 MEASURED_TOKENS = 1024
 """Of the pass that is timed; the time of a token hardly depends on how many there are beside it."""

@@ -43,7 +43,7 @@ from trimtab.models.reference import ReferenceLogps
 from trimtab.rollout.logps import logps_of
 from trimtab.training.method import Sums, share_ahead
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage import Prepared, StageMethod
+from trimtab.training.stage_method import Prepared, StageMethod
 
 
 class DPOSettings(TrainingSettings):

@@ -25,12 +25,13 @@ from torch import Tensor
 from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, pack
 from trimtab.errors import TrimtabError
 from trimtab.models.policy import Policy
+from trimtab.notices import say
 from trimtab.training.checkpoint import Checkpoints, write_directory
 from trimtab.training.guard import Guard, skipped_row
 from trimtab.training.method import ExtraLoss, Method, Sums
 from trimtab.training.metrics import Means, MetricsLog
 from trimtab.training.optimizer import make_optimizer
-from trimtab.training.progress import StepProgress, console
+from trimtab.training.progress import StepProgress
 from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
 
 
@@ -142,7 +143,7 @@ class Loop:
         rows = ", ".join(str(group.index) for group in groups[:8]) + (", …" if len(groups) > 8 else "")
         if self.accelerator.is_main_process:
             self.skipped.write(skipped_row(step, fault, groups))
-            console.print(f"{self.title}: step {step} was not taken: {fault} (rows {rows})", highlight=False)
+            say(f"{self.title}: step {step} was not taken: {fault} (rows {rows})")
         none_taken = self.guard.skipped == self.steps
         if none_taken or self.guard.skipped > self.settings.max_skipped:
             kept, limit = "", f"max_skipped={self.settings.max_skipped}"

@@ -35,7 +35,7 @@ from trimtab.training.rollouts import (
     table_rows,
 )
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage import Prepared, StageMethod
+from trimtab.training.stage_method import Prepared, StageMethod
 
 
 class OnPolicySettings(TrainingSettings):

@@ -29,7 +29,7 @@ from trimtab.training.method import Sums
 from trimtab.training.on_policy import OnPolicyMethod, OnPolicySettings
 from trimtab.training.rollouts import Rollout, Scoring, Shaped, engine_metrics
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage import Prepared
+from trimtab.training.stage_method import Prepared
 
 HEAD_RATE = 10.0
 """The value head's learning rate as a multiple of the policy's, where none is given."""

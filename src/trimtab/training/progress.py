@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
-"""Of several processes the first speaks."""
+from trimtab.notices import console, is_quiet, say
 
 
 class StepProgress:
@@ -22,7 +19,8 @@ class StepProgress:
         self.smooth: float | None = None
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal,
+            TextColumn("{task.fields[note]}"), console=console,
+            disable=is_quiet() or not console.is_terminal,
         )  # fmt: skip
         self.task = self.bar.add_task(title, total=total, completed=done, note="")
 
@@ -46,4 +44,4 @@ class StepProgress:
         self.bar.update(self.task, completed=self.done, note=note)
         if not console.is_terminal and (now - self.printed > 30 or self.done == self.total):
             self.printed = now
-            console.print(f"{self.title}: {self.done}/{self.total}  {note}", highlight=False)
+            say(f"{self.title}: {self.done}/{self.total}  {note}")

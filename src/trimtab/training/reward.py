@@ -26,7 +26,7 @@ from trimtab.losses.reward_model import bradley_terry, center
 from trimtab.models.reward_model import RewardModel, for_scoring, load_reward_model
 from trimtab.training.method import Sums, share_ahead
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage import Prepared, StageMethod
+from trimtab.training.stage_method import Prepared, StageMethod
 
 
 class ResponseConditioning(LengthInstruction):

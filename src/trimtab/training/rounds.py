@@ -31,14 +31,15 @@ from trimtab.data.splits import DataSettings, Splits, encode_records, require_gr
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.models.policy import check_model_source, load_policy, trusting
+from trimtab.notices import Warnings, collected, say
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
 from trimtab.training.checkpoint import write_json
+from trimtab.training.ending import WARNINGS
 from trimtab.training.loop import make_accelerator
 from trimtab.training.on_policy import make_sampler
 from trimtab.training.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
 from trimtab.training.pairing import Pair, pair_of
-from trimtab.training.progress import console
 from trimtab.training.rollouts import score_samples
 from trimtab.training.sampled_rows import held_out_row, keep, kept, pair_row, write_rows, write_text
 from trimtab.training.schedule import groups_of_step
@@ -129,13 +130,14 @@ class Round:
             accelerator = make_accelerator(self.settings)
             chunks = [groups[lo : lo + CHUNK] for lo in range(0, len(groups), CHUNK)]
             mine = range(accelerator.process_index, len(chunks), accelerator.num_processes)
-            self._draw(chat, chunks, mine, accelerator)
-            self._score(chat, chunks, mine)
-            accelerator.wait_for_everyone()
-            self._finish(groups, len(chunks), inputs, accelerator.is_main_process)
+            with collected(self.folder / WARNINGS, resumed=True) as told:
+                self._draw(chat, chunks, mine, accelerator)
+                self._score(chat, chunks, mine)
+                accelerator.wait_for_everyone()
+                self._finish(groups, len(chunks), inputs, told, accelerator.is_main_process)
             accelerator.wait_for_everyone()
         else:
-            console.print(f"{self.folder.name}: already done", highlight=False)
+            say(f"{self.folder.name}: already done")
         validation = self.folder / "validation.jsonl"
         # The prompts are what the data's settings made of them: no text is taken for a dialogue a second time.
         return DataSettings(
@@ -179,7 +181,7 @@ class Round:
             return
         settings = self.settings
         count = sum(len(chunks[chunk]) for chunk in missing)
-        console.print(f"{self.folder.name}: {count} prompts × {settings.samples} samples", highlight=False)
+        say(f"{self.folder.name}: {count} prompts × {settings.samples} samples")
         policy = load_policy(self.model, trusting(settings))
         check_vocabulary(policy, [group for chunk in missing for group in chunks[chunk]], self.model)
         policy.to(accelerator.device).eval()
@@ -218,7 +220,9 @@ class Round:
 
     # ---- pairs
 
-    def _finish(self, groups: Sequence[CompletionGroup], chunks: int, inputs: dict[str, Any], main: bool) -> None:
+    def _finish(
+        self, groups: Sequence[CompletionGroup], chunks: int, inputs: dict[str, Any], told: Warnings, main: bool
+    ) -> None:
         """Writes the rows and done.json. TrimtabError where no prompt gives a pair."""
         found = [json.loads(self._file(chunk).read_text(encoding="utf-8")) for chunk in range(chunks)]
         several = [one for chunk in found for one in chunk["prompts"]]
@@ -259,10 +263,11 @@ class Round:
             "mean_tokens": sum(len(sample["tokens"]) for sample in every) / len(every),
             "sampling_seconds": sum(chunk["sampling_seconds"] for chunk in found),
             "scoring_seconds": sum(chunk["scoring_seconds"] for chunk in found),
+            "warnings": told.lines,
         }
         write_json(self.folder / "done.json", {"key": inputs_key(inputs), **counts})
-        console.print(
+        (self.folder / WARNINGS).unlink(missing_ok=True)
+        say(
             f"{self.folder.name}: {len(rows)} pairs of {len(groups)} prompts, mean reward "
-            f"{counts['mean_reward']:.3f}, {counts['mean_tokens']:.0f} tokens",
-            highlight=False,
+            f"{counts['mean_reward']:.3f}, {counts['mean_tokens']:.0f} tokens"
         )

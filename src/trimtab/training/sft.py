@@ -36,7 +36,7 @@ from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.method import ExtraLoss, Sums
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage import Prepared, StageMethod
+from trimtab.training.stage_method import Prepared, StageMethod
 
 
 class LengthPenaltySettings(BaseModel):

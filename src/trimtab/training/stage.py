@@ -3,6 +3,7 @@
     STAGE/stage.json     what the folder is for: the hash of all inputs
           data.json      what became of the rows
           settled.json   what `auto` chose, kept on resume
+          warnings.json  while it goes on (see notices.py); then in done.json
           metrics.jsonl  samples.jsonl  checkpoints/
           best/          a plain Hugging Face folder
           done.json      written last
@@ -15,29 +16,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import shutil
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
-import transformers
-from accelerate import Accelerator, PartialState
-from torch import Tensor
+from accelerate import PartialState
 
 from trimtab import __version__
-from trimtab.data.chat import ChatFormat, agree_on_special_tokens, load_tokenizer
-from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.chat import load_tokenizer
+from trimtab.data.groups import CompletionGroup
 from trimtab.data.hashing import hash_source
-from trimtab.data.records import Record
 from trimtab.data.splits import (
     CompletionsOf,
     DataSettings,
-    Expansion,
     Splits,
     encode_records,
     require_groups,
@@ -45,134 +40,19 @@ from trimtab.data.splits import (
 )
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
-from trimtab.models.length_encoding import refuse_countdown
-from trimtab.models.lora import ADAPTER, hash_model
-from trimtab.models.policy import Policy, check_model_source, load_policy, resolve_precision
-from trimtab.models.reference import ReferenceLogps, reference_key, reference_logps
+from trimtab.models.lora import hash_model
+from trimtab.models.policy import Policy, check_model_source, resolve_precision
+from trimtab.notices import Warnings, collected, say
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import without_asking
-from trimtab.training.card import CARD, stage_card
-from trimtab.training.checkpoint import write_json
-from trimtab.training.loop import (
-    EvaluateGroups,
-    Finished,
-    Loop,
-    evaluate_groups,
-    make_accelerator,
-)
-from trimtab.training.method import OfflineMethod, Sums
-from trimtab.training.peak import peak_memory, reset_peak_memory
-from trimtab.training.progress import console
+from trimtab.training.checkpoint import Checkpoints, write_json
+from trimtab.training.ending import WARNINGS, mark_done
+from trimtab.training.loop import Loop, make_accelerator
+from trimtab.training.peak import reset_peak_memory
 from trimtab.training.schedule import TrainingSettings
+from trimtab.training.stage_method import Prepared, StageMethod
 
 SAMPLES, SAMPLE_TOKENS = 4, 128
-
-
-@dataclass
-class Prepared:
-    """What a method may need of its stage, made before the method is.
-
-    records: where the index of a group of the split points. stops: every token that ends a completion.
-    """
-
-    policy: Any
-    train: list[CompletionGroup]
-    validation: list[CompletionGroup]
-    settings: TrainingSettings
-    accelerator: Accelerator
-    cache: Path
-    chat: Any = None
-    train_records: Sequence[Record] = ()
-    validation_records: Sequence[Record] = ()
-    reward: Reward | None = None
-    judge: Reward | None = None
-
-    def __post_init__(self) -> None:
-        self.policy.to(self.accelerator.device)
-
-    @property
-    def stops(self) -> list[int]:
-        return stop_tokens(self.policy.model, self.chat)
-
-    def evaluate(self, one_pass: EvaluateGroups, policy: Callable[..., Any]) -> dict[str, float]:
-        return evaluate_groups(one_pass, policy, self.validation, self.settings.token_budget, self.accelerator)
-
-    def reference_logps(self, groups: Sequence[CompletionGroup]) -> ReferenceLogps:
-        """The starting model's log-probabilities of every group; cached on disk."""
-        condition = f"{self.settings.precision}|{self.accelerator.device.type}"
-        key = reference_key(self.policy.starting_state(), condition + self.policy.countdown_key)
-        if self.accelerator.is_main_process:
-            console.print(f"reference: log-probabilities of {len(groups)} groups", highlight=False)
-        self.policy.eval()
-        # The main process computes and stores; the others read.
-        with self.accelerator.autocast(), self.accelerator.main_process_first():
-            found = reference_logps(
-                self.policy, groups, self.cache, key, self.settings.token_budget, self.accelerator.device
-            )
-        return {id(group): logps for group, logps in zip(groups, found, strict=True)}
-
-
-class StageMethod(OfflineMethod, ABC):
-    """A method (see loop.Method) with what a stage must know of it before it is made."""
-
-    completions: ClassVar[CompletionsOf]
-    """Which of a record's completions it trains on."""
-    validation_completions: ClassVar[CompletionsOf | None] = None
-    """Which it is validated on, where the data has them; None: the same."""
-    version: ClassVar[int]
-    """Raised when a change of code changes results: stages done by the old one are done again."""
-    best_metric: str
-    best_is: Literal["highest", "lowest"]
-
-    def __init__(self, settings: Any, prepared: Prepared) -> None:
-        self.settings, self.prepared = settings, prepared
-
-    @classmethod
-    def completions_of(cls, settings: Any) -> CompletionsOf:
-        """Which of a record's completions these settings train on."""
-        return cls.completions
-
-    @classmethod
-    def load(cls, source: str, settings: TrainingSettings) -> Any:
-        """The model to train. TrimtabError for one that counts down, which a method must know how to carry on."""
-        policy = load_policy(source, settings, settings.seed)
-        refuse_countdown(policy.model.config, source)
-        return policy
-
-    @classmethod
-    def save(cls, policy: Any, chat: Any, folder: Path) -> None:
-        """Writes a plain Hugging Face folder."""
-        agree_on_special_tokens(chat, policy.model)
-        chat.tokenizer.save_pretrained(folder)
-        policy.save(folder)
-        if (folder / ADAPTER).is_dir():
-            chat.tokenizer.save_pretrained(folder / ADAPTER)
-
-    @classmethod
-    def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> Any:
-        """How its records become token ids; its tokenizer is saved with the model."""
-        return ChatFormat(tokenizer, data)
-
-    @classmethod
-    def expansion(cls, settings: Any) -> Expansion | None:
-        """What these settings make of a record before it is encoded; None: it stays as it is."""
-        return None
-
-    def training_groups(self) -> Sequence[CompletionGroup]:
-        """What an epoch goes over."""
-        return self.prepared.train
-
-    @abstractmethod
-    def total(self, groups: Sequence[CompletionGroup]) -> float: ...
-
-    @abstractmethod
-    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]: ...
-
-    @abstractmethod
-    def evaluate_pass(self, policy: Callable[..., Any], batch: PackedBatch) -> Sums: ...
-
-    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
-        return self.prepared.evaluate(self.evaluate_pass, policy)
 
 
 def stage_inputs(
@@ -262,12 +142,51 @@ def run_stage(
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
         done = claim(out, inputs)
     if done:
-        console.print(f"{name}: already done", highlight=False)
+        say(f"{name}: already done")
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come right before this
+        (out / WARNINGS).unlink(missing_ok=True)
         return out / "best"
-    chat = method.text_format(load_tokenizer(tokenizer or model, settings), data, settings)
+    # Warnings of a run that goes on are its own; one without a checkpoint starts from nothing.
+    with collected(out / WARNINGS, resumed=Checkpoints(out / "checkpoints").state() is not None) as told:
+        asked = Asked(name, method, settings, data, model, tokenizer or model, out, cache or out / "reference")
+        _train(asked, splits or split_records(data), inputs, told, reward, judge)
+    return out / "best"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a stage is asked for, and where its files go."""
+
+    name: str
+    method: type[StageMethod]
+    settings: TrainingSettings
+    data: DataSettings
+    model: str
+    tokenizer: str
+    out: Path
+    cache: Path
+
+    @property
+    def sources(self) -> dict[str, str | None]:
+        data = self.data
+        return {
+            "model": self.model, "tokenizer": self.tokenizer, "train": data.train, "validation": data.validation,
+        }  # fmt: skip
+
+
+def _train(
+    asked: Asked,
+    splits: Splits,
+    inputs: dict[str, Any],
+    told: Warnings,
+    reward: Reward | None,
+    judge: Reward | None,
+) -> None:
+    """From the rows to done.json."""
+    method, data, model, out = asked.method, asked.data, asked.model, asked.out
+    settings = asked.settings
+    chat = method.text_format(load_tokenizer(asked.tokenizer, settings), data, settings)
     expand = method.expansion(settings)
-    splits = splits or split_records(data)
     train, train_counts = encode_records(splits.train, chat, method.completions_of(settings), expand)
     require_groups(train, train_counts, "training", data.train)
     wanted = validated(method, settings, splits)
@@ -282,21 +201,17 @@ def run_stage(
     check_vocabulary(policy, train + validation, model)
     accelerator = make_accelerator(settings)
     prepared = Prepared(
-        policy, train, validation, settings, accelerator, cache or out / "reference", chat,
+        policy, train, validation, settings, accelerator, asked.cache, chat,
         splits.train, splits.validation, reward, judge,
     )  # fmt: skip
     made = method(settings, prepared)
     save, sample = _writers(method, policy, chat, splits)
-    loop = Loop(policy, made, made.training_groups(), settings, out, accelerator, save, sample, title=name)
+    loop = Loop(policy, made, made.training_groups(), settings, out, accelerator, save, sample, title=asked.name)
     finished = loop.run()
     if accelerator.is_main_process:
-        sources = {
-            "model": model, "tokenizer": tokenizer or model, "train": data.train, "validation": data.validation,
-        }  # fmt: skip
-        chosen_by = {"best_metric": loop.best_metric, "sources": sources}
-        _mark_done(out, inputs, finished, settings, accelerator, chosen_by)
+        known = {"best_metric": loop.best_metric, "sources": asked.sources, "warnings": told.lines}
+        mark_done(out, inputs_key(inputs), finished, settings, accelerator, known)
     accelerator.wait_for_everyone()
-    return out / "best"
 
 
 def validated(method: type[StageMethod], settings: TrainingSettings, splits: Splits) -> CompletionsOf:
@@ -325,32 +240,6 @@ def _writers(
         return [{"prompt": p, "completion": one.text} for p, one in zip(shown, outs, strict=True)]
 
     return save, sample if isinstance(policy, Policy) else None
-
-
-def _mark_done(
-    out: Path,
-    inputs: dict[str, Any],
-    finished: Finished,
-    settings: TrainingSettings,
-    acc: Accelerator,
-    known: dict[str, Any],
-) -> None:
-    """Writes the model's card, then done.json, the last. known: what the run knows beside how it ended."""
-    done = {
-        "key": inputs_key(inputs),
-        **vars(finished),
-        "precision": settings.precision,
-        "threads": torch.get_num_threads(),
-        "device": str(acc.device),
-        "processes": acc.num_processes,
-        "peak_memory_bytes": peak_memory(acc.device),
-        "python": platform.python_version(),
-        "versions": {"trimtab": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
-        **known,
-    }
-    (out / "best" / CARD).write_text(stage_card(out, done), encoding="utf-8")
-    write_json(out / "done.json", done)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
 
 def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:

@@ -1,0 +1,90 @@
+"""What a run says while it goes on, and what it must not forget: warnings are said when they arise and kept for
+done.json, model cards and reports. For every room.
+
+    with collected(folder / "warnings.json"):
+        …
+        warn("3 of 8 samples of this step have no score", about="missing scores")
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
+console = Console(stderr=True, quiet=not FIRST_PROCESS, soft_wrap=True, markup=False, emoji=False, highlight=False)
+"""Of several processes the first speaks. A message is one line, however wide the terminal, and its brackets are
+its own: it may be read from a log file."""
+
+
+class Warnings:
+    """Of one run. file: where they are kept, so that a run that goes on after a kill still has them."""
+
+    def __init__(self, file: Path | None = None, resumed: bool = False) -> None:
+        self.file = file
+        self.by_subject: dict[str, str] = {}
+        if resumed and file is not None and file.is_file():
+            self.by_subject = json.loads(file.read_text(encoding="utf-8"))
+        self.said: set[str] = set()
+
+    @property
+    def lines(self) -> list[str]:
+        return list(self.by_subject.values())
+
+    def add(self, line: str, about: str) -> None:
+        self.by_subject[about] = line
+        if self.file is not None and FIRST_PROCESS:
+            aside = self.file.with_name(f".{self.file.name}.tmp")
+            aside.write_text(json.dumps(self.by_subject, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            aside.replace(self.file)
+
+
+_collecting: list[Warnings] = [Warnings()]
+"""The innermost last."""
+
+
+def say(line: str) -> None:
+    """A line of what is going on; --quiet leaves it out."""
+    if not _quiet[0]:
+        console.print(line)
+
+
+_quiet = [False]
+
+
+def be_quiet(quiet: bool = True) -> None:
+    """From now on warnings only."""
+    _quiet[0] = quiet
+
+
+def is_quiet() -> bool:
+    return _quiet[0]
+
+
+def warn(line: str, about: str = "") -> None:
+    """Says a warning, once in a run, and keeps it with the run that is going on.
+
+    about: its subject; a later warning on the same subject takes its place among those that are kept, as one with
+    a higher count does. Without it the line is its own subject.
+    """
+    run = _collecting[-1]
+    if line not in run.said:
+        run.said.add(line)
+        console.print(f"warning: {line}", style="yellow")
+    run.add(line, about or line)
+
+
+@contextmanager
+def collected(file: Path | None = None, resumed: bool = False) -> Iterator[Warnings]:
+    """Gathers the warnings of what runs inside. resumed: with those that `file` has from before."""
+    run = Warnings(file, resumed)
+    _collecting.append(run)
+    try:
+        yield run
+    finally:
+        _collecting.remove(run)

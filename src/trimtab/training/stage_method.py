@@ -1,0 +1,134 @@
+"""What a stage asks of a method beyond the loop, and what it makes ready for one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from trimtab.data.chat import ChatFormat, agree_on_special_tokens
+from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.records import Record
+from trimtab.data.splits import CompletionsOf, DataSettings, Expansion
+from trimtab.evaluation.generate import stop_tokens
+from trimtab.models.length_encoding import refuse_countdown
+from trimtab.models.lora import ADAPTER
+from trimtab.models.policy import load_policy
+from trimtab.models.reference import ReferenceLogps, reference_key, reference_logps
+from trimtab.notices import say
+from trimtab.rewards.base import Reward
+from trimtab.training.loop import EvaluateGroups, evaluate_groups
+from trimtab.training.method import OfflineMethod, Sums
+from trimtab.training.schedule import TrainingSettings
+
+
+@dataclass
+class Prepared:
+    """What a method may need of its stage, made before the method is.
+
+    records: where the index of a group of the split points. stops: every token that ends a completion.
+    """
+
+    policy: Any
+    train: list[CompletionGroup]
+    validation: list[CompletionGroup]
+    settings: TrainingSettings
+    accelerator: Accelerator
+    cache: Path
+    chat: Any = None
+    train_records: Sequence[Record] = ()
+    validation_records: Sequence[Record] = ()
+    reward: Reward | None = None
+    judge: Reward | None = None
+
+    def __post_init__(self) -> None:
+        self.policy.to(self.accelerator.device)
+
+    @property
+    def stops(self) -> list[int]:
+        return stop_tokens(self.policy.model, self.chat)
+
+    def evaluate(self, one_pass: EvaluateGroups, policy: Callable[..., Any]) -> dict[str, float]:
+        return evaluate_groups(one_pass, policy, self.validation, self.settings.token_budget, self.accelerator)
+
+    def reference_logps(self, groups: Sequence[CompletionGroup]) -> ReferenceLogps:
+        """The starting model's log-probabilities of every group; cached on disk."""
+        condition = f"{self.settings.precision}|{self.accelerator.device.type}"
+        key = reference_key(self.policy.starting_state(), condition + self.policy.countdown_key)
+        if self.accelerator.is_main_process:
+            say(f"reference: log-probabilities of {len(groups)} groups")
+        self.policy.eval()
+        # The main process computes and stores; the others read.
+        with self.accelerator.autocast(), self.accelerator.main_process_first():
+            found = reference_logps(
+                self.policy, groups, self.cache, key, self.settings.token_budget, self.accelerator.device
+            )
+        return {id(group): logps for group, logps in zip(groups, found, strict=True)}
+
+
+class StageMethod(OfflineMethod, ABC):
+    """A method (see loop.Method) with what a stage must know of it before it is made."""
+
+    completions: ClassVar[CompletionsOf]
+    """Which of a record's completions it trains on."""
+    validation_completions: ClassVar[CompletionsOf | None] = None
+    """Which it is validated on, where the data has them; None: the same."""
+    version: ClassVar[int]
+    """Raised when a change of code changes results: stages done by the old one are done again."""
+    best_metric: str
+    best_is: Literal["highest", "lowest"]
+
+    def __init__(self, settings: Any, prepared: Prepared) -> None:
+        self.settings, self.prepared = settings, prepared
+
+    @classmethod
+    def completions_of(cls, settings: Any) -> CompletionsOf:
+        """Which of a record's completions these settings train on."""
+        return cls.completions
+
+    @classmethod
+    def load(cls, source: str, settings: TrainingSettings) -> Any:
+        """The model to train. TrimtabError for one that counts down, which a method must know how to carry on."""
+        policy = load_policy(source, settings, settings.seed)
+        refuse_countdown(policy.model.config, source)
+        return policy
+
+    @classmethod
+    def save(cls, policy: Any, chat: Any, folder: Path) -> None:
+        """Writes a plain Hugging Face folder."""
+        agree_on_special_tokens(chat, policy.model)
+        chat.tokenizer.save_pretrained(folder)
+        policy.save(folder)
+        if (folder / ADAPTER).is_dir():
+            chat.tokenizer.save_pretrained(folder / ADAPTER)
+
+    @classmethod
+    def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> Any:
+        """How its records become token ids; its tokenizer is saved with the model."""
+        return ChatFormat(tokenizer, data)
+
+    @classmethod
+    def expansion(cls, settings: Any) -> Expansion | None:
+        """What these settings make of a record before it is encoded; None: it stays as it is."""
+        return None
+
+    def training_groups(self) -> Sequence[CompletionGroup]:
+        """What an epoch goes over."""
+        return self.prepared.train
+
+    @abstractmethod
+    def total(self, groups: Sequence[CompletionGroup]) -> float: ...
+
+    @abstractmethod
+    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]: ...
+
+    @abstractmethod
+    def evaluate_pass(self, policy: Callable[..., Any], batch: PackedBatch) -> Sums: ...
+
+    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
+        return self.prepared.evaluate(self.evaluate_pass, policy)
