@@ -28,6 +28,7 @@ FLOW = (
     "study",
     "alone",
     "plan",
+    "show",
     "cli",
     "__main__",
 )

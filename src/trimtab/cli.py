@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from typer.core import TyperGroup
 
 from trimtab import __version__
 from trimtab.errors import TrimtabError
-from trimtab.notices import console
+from trimtab.show import hush, print_results, print_table
 
 SMALLER = (
     "Lower token_budget or data.max_length, or set gradient_checkpointing=true; "
@@ -32,8 +27,18 @@ SCORERS = (
 )
 
 
+EVERYWHERE = ("--debug", "--quiet", "-q")
+"""Options of trimtab itself that may also stand behind a command's name."""
+
+
 class _Commands(TyperGroup):
     """Says how a stopped run goes on; typer would leave without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = args[: args.index("--")] if "--" in args else args
+        ours = [word for word in own if word in EVERYWHERE]
+        others = [word for word in own if word not in EVERYWHERE]
+        return super().parse_args(ctx, [*ours, *others, *args[len(own) :]])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,8 +51,10 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    # Frames are for a terminal: in a file a message is one line.
+    rich_markup_mode="rich" if sys.stderr.isatty() else None,
     help="Align small language models, and know whether it helped.",
 )
 Set = Annotated[
@@ -67,13 +74,26 @@ Rewards = Annotated[
 Validation = Annotated[str | None, typer.Option("--validation", help="Validation rows, if from elsewhere.")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def main_options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and library messages.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Results, warnings and errors only; no progress.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
+    ] = False,
 ) -> None:
     if debug:
         os.environ["TRIMTAB_DEBUG"] = "1"
-    _quiet(debug)
+    hush(debug, quiet)
 
 
 @app.command()
@@ -93,7 +113,7 @@ def study(
     loaded = load_recipe(recipe, settings or ())
     folder = out or Path("runs") / loaded.name
     results = run_study(loaded, folder, seeds_named(seeds) if seeds is not None else None)
-    _print_results(results)
+    print_results(results)
     print(f"Report: {folder / 'report.html'}")
 
 
@@ -219,7 +239,7 @@ def evaluate(
     from trimtab.alone import evaluate_only
 
     results = evaluate_only(model, data, out, opponent, judge, tokenizer, settings or ())
-    _print_results(results)
+    print_results(results)
     print(f"Report: {out / 'report.html'}")
 
 
@@ -242,7 +262,7 @@ def audit(
     source = tokenizer or model
     found = examine(rows, resolve_model(source) if source else None, trust)
     for table in audit_tables(found):
-        _print_table(table, _wide_console(), table.caption)
+        print_table(table, table.caption)
     if out is not None:
         print(f"Audit: {write_audit(found, out)}")
 
@@ -268,7 +288,7 @@ def plan(
 
     made = make_plan(load_recipe(recipe, settings or ()), measure)
     for table in plan_tables(made):
-        _print_table(table, _wide_console(), table.caption)
+        print_table(table, table.caption)
     for line in made.notes:
         print(line)
 
@@ -292,51 +312,10 @@ def version() -> None:
     print(__version__)
 
 
-def _print_results(results: Any) -> None:
-    from trimtab.report.tables import filled, methods_table
-
-    for line in results.warnings:
-        console.print(f"warning: {line}", style="yellow")
-    _print_table(filled(methods_table(results)), _wide_console())
-    for line in results.verdict:
-        print(line)
-
-
-def _wide_console() -> Console:
-    """Wide enough for a pipe or a file, too."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
-
-
-def _print_table(table: Any, console: Console, title: str | None = None) -> None:
-    """Text of data stands in cells: it is no markup. The notes come with the title."""
-    if title:  # not the table's own: that wraps to the width of its columns
-        console.print(escape(title), style="italic", highlight=False)
-    shown = Table()
-    for column in table.header:
-        shown.add_column(escape(column), overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(escape(cell) for cell in row))
-    console.print(shown)
-    for note in table.notes if title else ():
-        console.print(escape(note), highlight=False)
-
-
-def _quiet(debug: bool) -> None:
-    """Libraries speak only when asked to."""
-    if debug:
-        return
-    warnings.filterwarnings("ignore")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
-
-
 def main() -> None:
     """Exit code 0 only for done; a dead end is one message without a traceback."""
     try:
-        app(standalone_mode=True)
+        app(standalone_mode=True, prog_name="trimtab")
     except TrimtabError as error:
         if os.environ.get("TRIMTAB_DEBUG"):
             raise

@@ -413,3 +413,53 @@ def test_a_model_that_is_neither_here_nor_on_the_hub(
     code, _, err = run("sft", "--model", "modle", "--data", write_jsonl(PAIRS), "--out", "out")
     assert code == 1
     assert "tokenizer modle: cannot be loaded: there is no such folder here, and from the hub: no such repo" in err
+
+
+# ---- what every command takes
+
+
+def test_version_help_and_completion(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a user of any command expects; completion's script and words come without loading any library."""
+    assert run("--version") == (0, f"{__version__}\n", "")
+    for words in (("-h",), ("sft", "-h"), ("study", "--help")):
+        code, out, err = run(*words)
+        assert (code, err) == (0, "")
+        assert out.lstrip().startswith("Usage: trimtab")
+    assert "_trimtab_completion" in run("--show-completion", "bash")[1]
+    for line, place, word in (("trimtab st", 1, "study"), ("trimtab dpo --va", 2, "--validation")):
+        monkeypatch.setenv("_TRIMTAB_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(place))
+        assert run()[1].split() == [word]
+
+
+def test_what_a_command_says_is_one_line_each(run: Callable[..., tuple[int, str, str]]) -> None:
+    """In a file there is nothing to wrap to; not even a mistake on the command line stands in a frame."""
+    long = "nosuch-" * 30
+    assert run("report", long) == (
+        1,
+        "",
+        f"error: {long}: no results.json in it. Run the study first, or name a study's folder.\n",
+    )
+    code, _, err = run("sft", f"--{long}")
+    assert code == 2
+    assert f"Error: No such option: --{long}\n" in err
+
+
+def test_quiet_wherever_it_stands(
+    run: Callable[..., tuple[int, str, str]],
+    tiny_model_dir: Callable[..., Path],
+    write_jsonl: Callable[..., Path],
+) -> None:
+    """Before the command or behind it: the result alone; after `--` a word is an argument like any other."""
+    words = ("sft", "--model", tiny_model_dir(), "--data", write_jsonl(PAIRS), *FAST)
+    assert "sft: 1/1" in run(*words, "--out", "loud")[2]
+    for place, quiet in enumerate((["--quiet", *words], [*words, "-q"])):
+        code, out, err = run(*quiet, "--out", f"quiet{place}")
+        assert code == 0
+        assert f"Model: quiet{place}/best\n" in out
+        # The bars are of libraries that were imported before the command could quieten them.
+        assert [line for line in err.splitlines() if "it/s" not in line and line.strip()] == []
+    assert "--quiet: no results.json" in run("report", "--", "--quiet")[2]

@@ -1,0 +1,59 @@
+"""What a command prints at its end: tables for a terminal or a file, results, and what libraries may say."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from trimtab.notices import be_quiet, console
+
+WIDTH_OF_A_FILE = 140
+
+
+def print_results(results: Any) -> None:
+    from trimtab.report.tables import filled, methods_table
+
+    for line in results.warnings:
+        console.print(f"warning: {line}", style="yellow")
+    print_table(filled(methods_table(results)))
+    for line in results.verdict:
+        print(line)
+
+
+def print_table(table: Any, title: str | None = None) -> None:
+    """Text of data stands in cells: it is no markup. The notes come with the title."""
+    wide = _wide_console()
+    if title:  # not the table's own: that wraps to the width of its columns
+        wide.print(escape(title), style="italic", highlight=False, soft_wrap=True)
+    shown = Table()
+    for column in table.header:
+        shown.add_column(escape(column), overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(escape(cell) for cell in row))
+    wide.print(shown)
+    for note in table.notes if title else ():
+        wide.print(escape(note), highlight=False, soft_wrap=True)
+
+
+def _wide_console() -> Console:
+    """Wide enough for a pipe or a file, too."""
+    found = Console()
+    return found if found.is_terminal else Console(width=WIDTH_OF_A_FILE)
+
+
+def hush(debug: bool, quiet: bool) -> None:
+    """Libraries speak only when asked to; with `quiet` trimtab gives results, warnings and errors only."""
+    be_quiet(quiet)
+    if debug:
+        return
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
