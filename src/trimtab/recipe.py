@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from trimtab.data.settings import SEVERAL, TOKENS, Seed, Settings
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
+from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.rewards.settings import RewardSettings
@@ -25,30 +26,27 @@ from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import LengthPenaltySettings, SFTSettings
 
 MethodName = Literal["base", "sft", "sft_length", "dpo", "online_dpo", "grpo", "ppo"]
-Settings = TypeVar("Settings", bound=BaseModel)
+USUAL: list[MethodName] = ["base", "sft", "dpo"]
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-class SandboxSettings(BaseModel):
+class SandboxSettings(Settings):
     """The embedded world in place of data files: rows that are made, the same for the same seed."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    train_rows: int = Field(3000, gt=0)
-    validation_rows: int = Field(300, gt=0)
-    test_rows: int = Field(400, gt=0)
-    max_length: int = Field(384, gt=1)
+    train_rows: int = Field(3000, gt=0, le=SEVERAL)
+    validation_rows: int = Field(300, gt=0, le=SEVERAL)
+    test_rows: int = Field(400, gt=0, le=SEVERAL)
+    max_length: int = Field(384, gt=1, le=TOKENS)
     scores: bool = False
     """Whether pairs have the annotator's gold scores, from −10 to 10.2."""
-    seed: int = 0
+    seed: Seed = 0
 
 
-class Recipe(BaseModel):
+class Recipe(Settings):
     """A study."""
 
-    model_config = ConfigDict(extra="forbid")
-
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
+    seed: Seed = 0
     """For stages that set none of their own."""
     model: str
     """A Hugging Face folder or hub name, or sandbox:base."""
@@ -59,7 +57,7 @@ class Recipe(BaseModel):
     judge: RewardSettings | None = None
     """Who scores completions for win rates: gold (the sandbox's own), or any other reward, by its short name
     or with its settings. None: no win rates."""
-    methods: list[MethodName] = ["base", "sft", "dpo"]
+    methods: list[MethodName] = USUAL
     data: DataSettings | None = None
     sandbox: SandboxSettings | None = None
     sft: SFTSettings = SFTSettings()
@@ -153,8 +151,10 @@ def seeds_named(text: str) -> list[int]:
         seeds = [int(part) for part in text.split(",")]
     except ValueError:
         seeds = []
-    if not seeds or min(seeds) < 0:
-        raise TrimtabError(f"--seeds {text!r}: expected whole numbers with commas between, such as 0,1,2.")
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**64:
+        raise TrimtabError(
+            f"--seeds {text!r}: expected whole numbers from 0 to 2⁶⁴ − 1 with commas between, such as 0,1,2."
+        )
     return seeds
 
 
@@ -238,8 +238,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if not path.is_file():
         raise TrimtabError(f"recipe {path}: no such file. recipes/ has some to start from.")
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
+        value = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise TrimtabError(f"recipe {path}: not valid YAML: {error}") from None
     if not isinstance(value, dict):
         raise TrimtabError(f"recipe {path}: expected settings with names, found {type(value).__name__}.")
@@ -261,18 +261,38 @@ def apply_overrides(value: dict[str, Any], overrides: Sequence[str]) -> dict[str
             if not isinstance(place, dict):
                 raise TrimtabError(f"--set {override!r}: {part!r} is a value, and has no settings inside.")
         try:
-            place[last] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            place[last] = read_yaml(text)
+        except ValueError as error:
             raise TrimtabError(f"--set {override!r}: the value is not valid YAML: {error}") from None
     return value
 
 
-def parse(model: type[Settings], value: dict[str, Any], where: str) -> Settings:
+def parse(model: type[Parsed], value: dict[str, Any], where: str) -> Parsed:
     """Validates, and turns what is wrong into one message a person can act on."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise TrimtabError("\n".join(_explain(model, item, where) for item in error.errors())) from None
+        raise TrimtabError("\n".join(_explain(model, one, where) for one in _said_once(error.errors()))) from None
+
+
+def _said_once(errors: Sequence[Any]) -> list[Any]:
+    """Of a setting that may be of several types pydantic names every type, each with an error: what is kept is the
+    one that went furthest, and the types are no part of a name."""
+    kept: dict[tuple[Any, ...], Any] = {}
+    for one in errors:
+        types = [i for i, part in enumerate(one["loc"]) if _names_a_type(part)]
+        place = one["loc"][: types[0]] if types else one["loc"]
+        if place not in kept or len(one["loc"]) > len(kept[place]["loc"]):
+            kept[place] = one
+    return [one | {"loc": tuple(part for part in one["loc"] if not _names_a_type(part))} for one in kept.values()]
+
+
+def shortened(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def _names_a_type(part: Any) -> bool:
+    return isinstance(part, str) and (part in ("str", "int", "float", "bool") or "[" in part)
 
 
 def _explain(model: type[BaseModel], item: Any, where: str) -> str:
@@ -293,8 +313,9 @@ def _explain(model: type[BaseModel], item: Any, where: str) -> str:
     message = item["msg"].removeprefix("Value error, ")
     given = item.get("input")
     # An address may hold a password.
-    plain = isinstance(given, (str, int, float, bool, type(None))) and "://" not in str(given)
-    shown = f" (given: {given!r})" if plain else ""
+    plain = isinstance(given, (str, float, bool, type(None))) and "://" not in str(given)
+    plain = plain or (isinstance(given, int) and abs(given) < 10**40)
+    shown = f" (given: {shortened(repr(given))})" if plain else ""
     return f"{where}: {name}: {message}{shown}" if name else f"{where}: {message}"
 
 

@@ -14,26 +14,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from transformers import AutoTokenizer
 
 from trimtab.data.fields import disorder
 from trimtab.data.groups import CompletionGroup, shared_beginning
 from trimtab.data.records import Message, Record
+from trimtab.data.settings import TOKENS, Settings
 from trimtab.data.trust import TrustSettings, refuse_remote_code
 from trimtab.errors import TrimtabError
 
 PROBE = "trimtab probe"
 
 
-class TruncationSettings(BaseModel):
+class TruncationSettings(Settings):
     """Truncation keeps the instruction: completions are cut at the end, prompts never."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    max_length: int = Field(1024, gt=1)
+    max_length: int = Field(1024, gt=1, le=TOKENS)
     """Tokens of a prompt with one completion."""
-    min_completion_length: int = Field(32, gt=0)
+    min_completion_length: int = Field(32, gt=0, le=TOKENS)
     """A prompt that leaves fewer tokens than this (or than the completion has) loses its oldest
     turns, and its row is dropped when none is left to lose."""
 

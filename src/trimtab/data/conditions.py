@@ -21,30 +21,29 @@ import random
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trimtab.data.chat import Dropped
 from trimtab.data.fields import Prompt
 from trimtab.data.records import Message, Record
+from trimtab.data.settings import Seed, Settings
 from trimtab.errors import TrimtabError
 
 MARK = "trimtab: answers are asked for with a score"
 Tokenizer = TypeVar("Tokenizer")
 
 
-class ScoreCondition(BaseModel):
+class ScoreCondition(Settings):
     """Each pair under the scores of both its completions; the trained model is asked for the best."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["score"] = "score"
     text: str = "Answer with an overall score of {score}, on a scale from {low} to {high}, where {high} is best."
     """The condition: a system turn, in front of one that is there, or where the template takes none, at the
     head of the user's first turn. The paper's is longer, and names a score from 1 to 10."""
-    low: float = 1.0
-    high: float = 10.0
+    low: float = Field(1.0, ge=-1e9, le=1e9)
+    high: float = Field(10.0, ge=-1e9, le=1e9)
     """The scale of the data's scores. The best is what the trained model is asked for where nothing else is."""
-    digits: int = Field(1, ge=0)
+    digits: int = Field(1, ge=0, le=15)
     """Decimals of a score in the text. Pairs whose scores are then equal are dropped: either order would do."""
 
     @field_validator("text")
@@ -157,18 +156,16 @@ def _takes_system(tokenizer: Any) -> bool:
         return False
 
 
-class LengthInstruction(BaseModel):
+class LengthInstruction(Settings):
     """How a prompt asks for a length, in words. The bound is drawn around the completion's own length."""
-
-    model_config = ConfigDict(extra="forbid")
 
     at_most: str = "Answer the following instruction using {words} words or less.\n\n{prompt}"
     """Of Yuan et al. 2024 (arXiv 2406.17744), which the paper builds on. Put behind the prompt
     ("{prompt}\\n\\nUse {words} words or less."), it leaves the prompt common, and so computed once."""
     at_least: str = "Answer the following instruction using {words} words or more.\n\n{prompt}"
-    spread: float = Field(2.0, gt=1)
+    spread: float = Field(2.0, gt=1, le=1000)
     """Bounds lie between the completion's words ÷ spread and × spread, evenly in the logarithm."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the bounds; each depends on this, the prompt and the completion alone."""
 
     @field_validator("at_most", "at_least")

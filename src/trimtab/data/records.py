@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from trimtab.data.fields import BadRowError, Message, Prompt, dialogue_turns, text_of
 from trimtab.data.files import rows_of
 from trimtab.data.layouts import columns_found, layout_of
+from trimtab.data.settings import Settings
 from trimtab.errors import TrimtabError
 
 __all__ = ["BadRowError", "Message", "ReadingSettings", "Record", "columns_of", "read_records", "to_record"]
@@ -23,12 +24,10 @@ OWN_COLUMNS = {"prompt", "completion", "completions", "completion_ids"}
 """Columns whose names stand for the policy's own in a call of a reward function."""
 
 
-class ReadingSettings(BaseModel):
+class ReadingSettings(Settings):
     """How rows are read."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default_factory=dict)
     """What the columns are called in the data, by trimtab's names: {prompt: question, chosen: response_a}."""
     dialogue: Literal["turns", "text"] = "turns"
     """Prompts written as "Human: … Assistant: …": made into turns, or left as the text that they are."""

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from trimtab.data.chat import Dropped, TruncationSettings
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import ReadingSettings, Record, read_records
+from trimtab.data.settings import ROWS
 from trimtab.errors import TrimtabError
 
 SplitName = Literal["train", "validation", "test"]
@@ -21,24 +22,22 @@ class DataSettings(TruncationSettings, ReadingSettings):
     """Which rows go where. Validation and test each come from a source of their own, from the first
     rows of `train` (validation first, then test), or as shares of it."""
 
-    model_config = ConfigDict(extra="forbid")
-
     train: str
     """A .jsonl, .json or .parquet file, a folder, or the name of a hub data set."""
     train_split: str = "train"
     config: str | None = None
     """The hub data set's configuration."""
-    train_rows: int | None = Field(None, gt=0)
+    train_rows: int | None = Field(None, gt=0, le=ROWS)
     """Use at most so many training rows, the first."""
     validation: str | None = None
     validation_split: str = "test"
-    validation_rows: int | None = Field(None, gt=0)
+    validation_rows: int | None = Field(None, gt=0, le=ROWS)
     """With a source of its own: its first n rows. Without: the first n rows of train."""
     validation_share: float | None = Field(None, gt=0, lt=1)
     """Share of train's distinct prompts; rows with the same prompt stay together."""
     test: str | None = None
     test_split: str = "test"
-    test_rows: int | None = Field(None, gt=0)
+    test_rows: int | None = Field(None, gt=0, le=ROWS)
     test_share: float | None = Field(None, gt=0, lt=1)
     pair_labels: bool = False
     """KTO's labels: whether a desirable and an undesirable completion of the same prompt are made a pair."""

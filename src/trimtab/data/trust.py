@@ -11,17 +11,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from trimtab.data.settings import Settings
 from trimtab.errors import TrimtabError
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
 
-class TrustSettings(BaseModel):
+class TrustSettings(Settings):
     """What a model folder may do that could run code of its author's."""
-
-    model_config = ConfigDict(extra="forbid")
 
     allow_pickle: bool = False
     """Whether weights may be read from pickles (.bin, .pt): reading one can run code."""

@@ -13,33 +13,32 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
+from trimtab.data.settings import SEVERAL, TOKENS, Seed, Settings
 from trimtab.models.length_encoding import counting_down
 from trimtab.rollout import vllm
-from trimtab.rollout.sampler import Engine, VLLMSettings, check_prompts, check_temperature
+from trimtab.rollout.sampler import HOTTEST, Engine, VLLMSettings, check_prompts, check_temperature
 
 
-class Decoding(BaseModel):
+class Decoding(Settings):
     """How completions are decoded; the same for every method of a comparison."""
 
-    model_config = ConfigDict(extra="forbid")
-
     strategy: Literal["greedy", "beam", "sample"] = "sample"
-    max_new_tokens: int = Field(350, gt=0)
-    target_length: int | None = Field(None, gt=0)
+    max_new_tokens: int = Field(350, gt=0, le=TOKENS)
+    target_length: int | None = Field(None, gt=0, le=TOKENS)
     """Tokens, end of turn included, that models with a length encoding count down from; None: what each has in its
     config. Other models have no such input."""
-    num_beams: int = Field(4, gt=0)
-    length_penalty: float = 0.9
+    num_beams: int = Field(4, gt=0, le=10_000)
+    length_penalty: float = Field(0.9, ge=-100, le=100)
     """Beam search divides a score by length ** length_penalty; transformers counts new tokens only, vLLM the
     prompt too."""
-    temperature: float = Field(0.6, gt=0)
+    temperature: float = Field(0.6, gt=0, le=HOTTEST)
     top_p: float = Field(0.95, gt=0, le=1)
-    seed: int = 0
-    batch_size: int = Field(64, gt=0)
+    seed: Seed = 0
+    batch_size: int = Field(64, gt=0, le=SEVERAL)
     """Of transformers; vLLM decides itself."""
     engine: Engine = "transformers"
     vllm: VLLMSettings = VLLMSettings()

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, Field
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record, columns_of
+from trimtab.data.settings import BUDGET
 from trimtab.data.splits import DataSettings, encode_records
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
@@ -43,11 +44,9 @@ SCORES_SAID_EVERY = 10.0
 
 
 class EvaluationSettings(TrustSettings):
-    model_config = ConfigDict(extra="forbid")
-
     decoding: Decoding = Decoding()
     precision: Precision = "auto"
-    token_budget: int = 4096
+    token_budget: int = Field(4096, gt=0, le=BUDGET)
 
 
 class Measured(BaseModel):

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.settings import TOKENS, Settings
 from trimtab.errors import TrimtabError
 
 KEY = "trimtab_length_encoding"
@@ -30,16 +31,16 @@ SLICE = 4096
 """Embeddings that are measured at once."""
 
 
-class LengthEncoding(BaseModel):
+class LengthEncoding(Settings):
     """How a model was taught to count down."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     scale: float = Field(gt=0)
     """Of the sines and cosines."""
     base: float = Field(gt=1)
     """Of their wavelengths, 2π to 2π · base."""
-    target_length: int = Field(gt=0)
+    target_length: int = Field(gt=0, le=TOKENS)
     """Tokens of a completion, end of turn included, where nobody asks for another length."""
     slack: float = Field(0.0, ge=0)
     """0: completions end at the target; more: at the target or before (see SFT's settings)."""

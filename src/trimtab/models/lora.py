@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, field_validator
 from torch import nn
 
 from trimtab.data.hashing import hash_source
+from trimtab.data.settings import Settings, distinct
 from trimtab.errors import TrimtabError
 from trimtab.models.quantized import Quantization, is_quantized, merge_unpacked
 
@@ -24,16 +25,14 @@ ADAPTER = "adapter"
 """The folder, inside a stage's best/, that holds the adapter as peft saves it."""
 
 
-class LoraSettings(BaseModel):
+class LoraSettings(Settings):
     """W + (alpha / rank) · B A, with B = 0 at the start."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    rank: int = Field(16, gt=0)
-    alpha: int = Field(32, gt=0)
+    rank: int = Field(16, gt=0, le=2**16)
+    alpha: int = Field(32, gt=0, le=10**6)
     dropout: float = Field(0.0, ge=0, lt=1)
     """Of the adapter's input, while training."""
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     """Names of the layers that get one; all-linear: every linear layer but the head."""
     dora: bool = False
     """Learns the weights' magnitudes apart from their directions."""
@@ -41,6 +40,11 @@ class LoraSettings(BaseModel):
     """Scales by alpha / √rank."""
     quantize: Quantization | None = None
     """nf4: the frozen weights are held in four bits (QLoRA); needs bitsandbytes. What is exported is float32."""
+
+    @field_validator("targets")
+    @classmethod
+    def _each_once(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return value if isinstance(value, str) else distinct(value)
 
 
 def is_adapter(source: str) -> bool:

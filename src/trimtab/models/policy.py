@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ConfigDict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -52,8 +51,6 @@ VALUE_HEAD = "value_head"
 
 class ModelSettings(TrustSettings):
     """How the policy is held in memory. Master weights are always float32."""
-
-    model_config = ConfigDict(extra="forbid")
 
     precision: Precision = "auto"
     """Of the products: bf16 by autocast, or float32. auto: bf16 on CUDA and on CPUs with AMX tiles, else

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from trimtab.data.settings import BUDGET, SECONDS, WEIGHT
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.models.policy import Precision, check_model_source
@@ -50,8 +51,6 @@ NO_MATTER = {"cache", "api_key_variable", *_ASKING}
 class RewardSettings(TrustSettings):
     """One reward. With several, the reward is their weighted sum."""
 
-    model_config = ConfigDict(extra="forbid")
-
     kind: Literal["function", "classifier", "nemotron", "nemotron_local", "vllm", "yes_no", "gold", "trained"]
     """function: of Python. classifier: a local model. nemotron: NVIDIA's endpoint, or one like it.
     nemotron_local: a Nemotron-HF language model, here. vllm: a vLLM pooling server. yes_no: a language model, here,
@@ -64,7 +63,7 @@ class RewardSettings(TrustSettings):
     which only online_dpo can ask. nemotron, vllm: as the server names it; of nemotron None is the 70B model."""
     tokenizer: str | None = None
     """classifier, nemotron_local, yes_no: where it is not the model's own."""
-    token_budget: int = Field(8192, gt=0)
+    token_budget: int = Field(8192, gt=0, le=BUDGET)
     """classifier, nemotron_local, yes_no: tokens of a pass."""
     precision: Precision = "float32"
     """classifier, yes_no: of the products. nemotron_local: of the weights too."""
@@ -76,23 +75,30 @@ class RewardSettings(TrustSettings):
     """nemotron, vllm: where the server is. nemotron: None: $NVIDIA_API_BASE_URL, or NVIDIA's."""
     api_key_variable: str | None = None
     """nemotron, vllm: the environment variable that holds the key; never the key itself."""
-    concurrency: int = Field(16, gt=0)
+    concurrency: int = Field(16, gt=0, le=10_000)
     """nemotron, vllm: requests at once."""
-    requests_per_minute: float | None = Field(None, gt=0)
+    requests_per_minute: float | None = Field(None, gt=0, le=1e9)
     """nemotron, vllm: at most, retries included; None: no limit."""
-    timeout: float = Field(120.0, gt=0)
+    timeout: float = Field(120.0, gt=0, le=SECONDS)
     """nemotron, vllm: seconds for an answer."""
-    retries: int = Field(6, ge=0)
+    retries: int = Field(6, ge=0, le=1000)
     """nemotron, vllm: after the first try."""
-    backoff: float = Field(1.0, ge=0)
+    backoff: float = Field(1.0, ge=0, le=SECONDS)
     """nemotron, vllm: seconds that the first wait may last; each further one twice that."""
-    longest_wait: float = Field(120.0, ge=0)
+    longest_wait: float = Field(120.0, ge=0, le=SECONDS)
     """nemotron, vllm: seconds that any wait may last, also where the server asks for more."""
     cache: str | None = None
     """nemotron, vllm: the file of scores, to share it between runs; None: one in the run's folder."""
-    weight: float = Field(1.0, allow_inf_nan=False)
+    weight: float = Field(1.0, ge=-WEIGHT, le=WEIGHT)
     name: str | None = None
     """All but gold and trained: in logs and breakdowns, instead of the function's, folder's or model's."""
+
+    @field_validator("weight")
+    @classmethod
+    def _counts(cls, value: float) -> float:
+        if not value:
+            raise ValueError("a reward of weight 0 has no say: leave it out")
+        return value
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> RewardSettings:
@@ -149,6 +155,17 @@ class RewardSettings(TrustSettings):
         what = known.get(self.kind) or self.path or self._model or self.kind
         what += f" ({self.attribute})" if self.attribute else ""
         return what if self.name in (None, what) else f"{self.name} ({what})"
+
+
+def no_reward_twice(rewards: tuple[RewardSettings, ...]) -> tuple[RewardSettings, ...]:
+    """ValueError for one that is there twice: give it the sum of the weights."""
+    names = [(one.identity, one.name) for one in rewards]
+    if twice := [one for i, one in enumerate(rewards) if names[i] in names[:i]]:
+        raise ValueError(f"{twice[0].words()} is there twice: name it once, with the sum of the weights")
+    return rewards
+
+
+Rewards = Annotated[tuple[RewardSettings, ...], AfterValidator(no_reward_twice)]
 
 
 def without_asking(value: Any) -> Any:

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from trimtab.data.settings import SEVERAL, TOKENS, Settings
 from trimtab.errors import TrimtabError
 
 Engine = Literal["transformers", "vllm"]
 Finish = Literal["stop", "cap", "survival"]
+HOTTEST = 1000.0
+"""Beyond it every token is as likely as the next."""
 VLLM_COLDEST = 0.01
 """vLLM raises temperatures between 0 and this to it."""
 
@@ -27,31 +30,27 @@ def check_temperature(engine: Engine, temperature: float) -> None:
         raise ValueError(f"vLLM samples at 0, or at {VLLM_COLDEST} and more: choose engine transformers")
 
 
-class VLLMSettings(BaseModel):
+class VLLMSettings(Settings):
     """What vLLM takes of the machine; see docs/vllm.md."""
-
-    model_config = ConfigDict(extra="forbid")
 
     gpu_memory_utilization: float = Field(0.3, gt=0, lt=1)
     """On a GPU: the share of its memory that is the engine's, weights and cache; the trainer has the rest."""
-    cache_gib: float | None = Field(None, gt=0)
+    cache_gib: float | None = Field(None, gt=0, le=10**6)
     """GiB of keys and values. None: what gpu_memory_utilization leaves; on a CPU 1."""
-    max_length: int | None = Field(None, gt=0)
+    max_length: int | None = Field(None, gt=0, le=TOKENS)
     """Tokens of the longest sequence, prompt and completion. None: the model's positions."""
     eager: bool = False
     """Without graphs and compilation, which start slowly; a CPU always runs so."""
 
 
-class Sampling(BaseModel):
+class Sampling(Settings):
     """How the policy is sampled. There is no top-p: a truncated distribution has no honest log-probability
     ratio, so it is refused in training."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    temperatures: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field((1.0,), min_length=1)
+    temperatures: tuple[Annotated[float, Field(ge=0, le=HOTTEST)], ...] = Field((1.0,), min_length=1)
     """Cycled through a prompt's samples: the i-th has temperatures[i % len]. 0 is greedy."""
-    max_new_tokens: int = Field(256, gt=0)
-    batch_size: int = Field(128, gt=0)
+    max_new_tokens: int = Field(256, gt=0, le=TOKENS)
+    batch_size: int = Field(128, gt=0, le=SEVERAL)
     """Samples decoded together: memory and speed, never what is drawn (up to rounding). vLLM decides itself."""
     engine: Engine = "transformers"
     """Who draws. vllm: in this process, with the policy's weights pushed in before every draw."""

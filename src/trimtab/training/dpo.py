@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from accelerate.utils import gather_object
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from trimtab.data.conditions import LengthInstruction, ScoreCondition
 from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.settings import LEARNING_RATE, WEIGHT
 from trimtab.data.splits import CompletionsOf, DataSettings, Expansion
 from trimtab.errors import TrimtabError
 from trimtab.losses.completions import CompletionLoss
@@ -47,11 +48,11 @@ from trimtab.training.stage_method import Prepared, StageMethod
 
 
 class DPOSettings(TrainingSettings):
-    learning_rate: float = Field(5e-6, gt=0)
-    loss: str | dict[str, float] = "dpo"
+    learning_rate: float = Field(5e-6, gt=0, le=LEARNING_RATE)
+    loss: str | dict[str, Annotated[float, Field(le=WEIGHT)]] = "dpo"
     """A name of the table in losses/table.py, or several with their weights: {dpo: 1.0, sft: 0.1}."""
-    beta: float = Field(0.1, gt=0)
-    loss_options: dict[str, float] = Field(default_factory=dict)
+    beta: float = Field(0.1, gt=0, le=WEIGHT)
+    loss_options: dict[str, Annotated[float, Field(ge=-WEIGHT, le=WEIGHT)]] = Field(default_factory=dict)
     """What the losses take besides: label_smoothing, gamma, alpha, … (docs/methods/dpo.md)."""
     condition: ScoreCondition | None = None
     """Reward-augmented data: each pair under both its scores; the trained model is asked for the best."""

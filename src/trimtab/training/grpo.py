@@ -23,6 +23,7 @@ from torch import Tensor
 
 from trimtab.advantages import ADVANTAGES
 from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.settings import ROWS, SEVERAL, WEIGHT
 from trimtab.errors import TrimtabError
 from trimtab.losses import policy_gradient as pg
 from trimtab.training.method import Sums
@@ -31,7 +32,7 @@ from trimtab.training.rollouts import DIFFERENCE, Scoring, Shaped, engine_metric
 
 
 class GRPOSettings(OnPolicySettings):
-    samples: int = Field(4, ge=2)
+    samples: int = Field(4, ge=2, le=SEVERAL)
     """Completions of each prompt; a baseline needs two."""
     objective: str = "leave_one_out"
     normalisation: pg.Normalisation = "sum"
@@ -39,11 +40,11 @@ class GRPOSettings(OnPolicySettings):
     clip_low: float | None = Field(0.2, gt=0, lt=1)
     clip_high: float | None = Field(0.2, gt=0)
     kl: Literal["reward", "k2", "exact", "k3"] = "reward"
-    kl_coefficient: float = Field(0.1, ge=0)
+    kl_coefficient: float = Field(0.1, ge=0, le=WEIGHT)
     """λ of Eq. 6."""
     rollouts: Literal["on_policy", "fixed"] = "on_policy"
     """fixed: fixed_prompts prompts are sampled once, before training, and trained on in epochs."""
-    fixed_prompts: int = Field(50, gt=0)
+    fixed_prompts: int = Field(50, gt=0, le=ROWS)
 
     @field_validator("objective")
     @classmethod

@@ -14,11 +14,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.settings import LEARNING_RATE, ROWS, SEVERAL, STEPS, WEIGHT
 from trimtab.errors import TrimtabError
 from trimtab.losses.preference import dpo
 from trimtab.models.lora import frozen_copy
 from trimtab.models.policy import load_policy
-from trimtab.rewards.settings import RewardSettings
+from trimtab.rewards.settings import Rewards
 from trimtab.rollout.logps import read_off
 from trimtab.rollout.sampler import Sampler, Sampling
 from trimtab.rollout.transformers import TransformersSampler
@@ -41,16 +42,16 @@ from trimtab.training.stage_method import Prepared, StageMethod
 class OnPolicySettings(TrainingSettings):
     """Of a method that trains on samples of its own."""
 
-    learning_rate: float = Field(5e-6, gt=0)
-    batch_size: int = Field(8, gt=0)
+    learning_rate: float = Field(5e-6, gt=0, le=LEARNING_RATE)
+    batch_size: int = Field(8, gt=0, le=SEVERAL)
     """Prompts of a batch."""
-    samples: int = Field(gt=0)
+    samples: int = Field(gt=0, le=SEVERAL)
     """Completions of each prompt."""
-    rewards: tuple[RewardSettings, ...] = ()
+    rewards: Rewards = ()
     """What is optimised: the weighted sum of these."""
-    updates_per_batch: int = Field(1, gt=0)
+    updates_per_batch: int = Field(1, gt=0, le=STEPS)
     """Optimizer steps taken on the same samples."""
-    kl_coefficient: float = Field(ge=0)
+    kl_coefficient: float = Field(ge=0, le=WEIGHT)
     """λ, or β, of the KL to the reference."""
     correction: Literal["none", "token", "tempered"] = "token"
     """Of temperatures ≠ 1, and of another engine's arithmetic. none: as the report does; token: truncated
@@ -59,7 +60,7 @@ class OnPolicySettings(TrainingSettings):
     sampling: Sampling = Sampling()
     mask_cut: bool = False
     """Whether completions cut at the cap are left out of the loss."""
-    validation_prompts: int = Field(64, ge=0)
+    validation_prompts: int = Field(64, ge=0, le=ROWS)
     """How many held-out prompts are sampled at each evaluation; 0 for none."""
 
     @model_validator(mode="after")

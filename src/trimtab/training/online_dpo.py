@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from trimtab.data.settings import ROWS, SEVERAL
 from trimtab.data.splits import DataSettings
 from trimtab.losses.table import needs_length_instructions
-from trimtab.rewards.settings import RewardSettings
+from trimtab.rewards.settings import Rewards
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.pairing import Pairing
@@ -31,14 +32,14 @@ class OnlineDPOSettings(DPOSettings):
     would often be thrown away (step 0).
     """
 
-    rounds: int = Field(3, gt=0)
-    prompts: int | None = Field(None, gt=0)
+    rounds: int = Field(3, gt=0, le=10_000)
+    prompts: int | None = Field(None, gt=0, le=ROWS)
     """Of each round: the next so many in the order of the seed. None: the training prompts, shared out among the
     rounds."""
-    samples: int = Field(4, ge=2)
+    samples: int = Field(4, ge=2, le=SEVERAL)
     """Completions of each prompt, drawn by the model that the round starts from, which is its reference too."""
     sampling: Sampling = Sampling()
-    rewards: tuple[RewardSettings, ...] = ()
+    rewards: Rewards = ()
     """What pairs are made by: the weighted sum of these. Kind yes_no without a model: the round's own policy."""
     pairing: Pairing = "best_worst"
     """best_random: the best sample against one drawn from those that score lower."""

@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.settings import LEARNING_RATE, SEVERAL, STEPS, WEIGHT
 from trimtab.losses import policy_gradient as pg
 from trimtab.losses import ppo
 from trimtab.models.policy import VALUE_HEAD
@@ -36,10 +37,10 @@ HEAD_RATE = 10.0
 
 
 class PPOSettings(OnPolicySettings):
-    samples: int = Field(1, gt=0)
+    samples: int = Field(1, gt=0, le=SEVERAL)
     """Completions of each prompt: the value is the baseline, so one will do."""
-    updates_per_batch: int = Field(4, gt=0)
-    kl_coefficient: float = Field(0.05, ge=0)
+    updates_per_batch: int = Field(4, gt=0, le=STEPS)
+    kl_coefficient: float = Field(0.05, ge=0, le=WEIGHT)
     """β of the KL penalty in each token's reward."""
     gamma: float = Field(1.0, gt=0, le=1)
     """Discount of a later token's reward."""
@@ -49,8 +50,8 @@ class PPOSettings(OnPolicySettings):
     """ε of the policy's ratio."""
     value_clip: float | None = Field(0.2, gt=0)
     """How far the value moves on one batch at most, in units of the reward."""
-    value_coefficient: float = Field(0.1, ge=0)
-    value_learning_rate: float | None = Field(None, gt=0)
+    value_coefficient: float = Field(0.1, ge=0, le=WEIGHT)
+    value_learning_rate: float | None = Field(None, gt=0, le=LEARNING_RATE)
     """Of the value head, on the same schedule; None: ten times learning_rate, as it starts from nothing."""
     whiten: bool = True
     """Advantages of a batch, all processes together, to mean 0 and deviation 1."""

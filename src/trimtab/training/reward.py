@@ -18,6 +18,7 @@ from torch import Tensor
 from trimtab.data.conditions import LengthInstruction
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import reward_format
+from trimtab.data.settings import LEARNING_RATE, WEIGHT
 from trimtab.data.splits import DataSettings, Expansion
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.statistics import wilson_interval
@@ -32,15 +33,15 @@ from trimtab.training.stage_method import Prepared, StageMethod
 class ResponseConditioning(LengthInstruction):
     """Pairs of one completion under two prompts beside the usual ones (Rc-BT)."""
 
-    balance: float = Field(1.0, ge=0)
+    balance: float = Field(1.0, ge=0, le=WEIGHT)
     """λ: weight of the rejected completion's comparison of prompts against the chosen one's."""
 
 
 class RewardModelSettings(TrainingSettings):
-    learning_rate: float = Field(1e-5, gt=0)
-    margin: float | None = Field(None, gt=0)
+    learning_rate: float = Field(1e-5, gt=0, le=LEARNING_RATE)
+    margin: float | None = Field(None, gt=0, le=WEIGHT)
     """Times the difference of a pair's scores, subtracted from the difference of rewards; None: no margin."""
-    center: float = Field(0.0, ge=0)
+    center: float = Field(0.0, ge=0, le=WEIGHT)
     """Weight of (r_w + r_l)², which keeps rewards around 0 (Eisenstein et al. 2023)."""
     response_conditioned: ResponseConditioning | None = None
     """The response-conditioned model of Cai et al. 2025, against a taste for length; {} has its defaults."""

@@ -8,9 +8,10 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from trimtab.data.groups import CompletionGroup
+from trimtab.data.settings import BUDGET, LEARNING_RATE, SEVERAL, STEPS, WEIGHT, Seed
 from trimtab.models.policy import ModelSettings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -19,38 +20,36 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class TrainingSettings(ModelSettings):
     """What every method's training takes. Lengths of time are in optimizer steps."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=LEARNING_RATE)
     """Required: no value is right for every method."""
-    batch_size: int = Field(16, gt=0)
+    batch_size: int = Field(16, gt=0, le=SEVERAL)
     """Completion groups of a batch."""
-    accumulation: int = Field(1, gt=0)
-    epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = Field(None, gt=0)
+    accumulation: int = Field(1, gt=0, le=SEVERAL)
+    epochs: float = Field(1.0, gt=0, le=10**6)
+    max_steps: int | None = Field(None, gt=0, le=STEPS)
     """Overrides epochs."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_steps: int = Field(10, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(10, ge=0, le=STEPS)
+    weight_decay: float = Field(0.0, ge=0, le=WEIGHT)
     """0 is Adam; more is AdamW (matrices only)."""
     adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
-    adam_epsilon: float = Field(1e-8, gt=0)
+    adam_epsilon: float = Field(1e-8, gt=0, le=1)
     max_grad_norm: float = Field(1.0, gt=0)
-    max_skipped: int = Field(10, ge=0)
+    max_skipped: int = Field(10, ge=0, le=STEPS)
     """Steps with a broken loss or gradient are not taken; one more than so many ends the run."""
     explosion: float | None = Field(100.0, gt=1)
     """A gradient this many times the median norm of the last steps is broken too; None: it never is."""
-    token_budget: int = Field(4096, gt=0)
+    token_budget: int = Field(4096, gt=0, le=BUDGET)
     """Packed tokens of a pass: memory and speed, never results."""
-    seed: int = Field(42, ge=0)
-    logging_interval: int = Field(10, gt=0)
-    evaluation_interval: int | None = Field(None, gt=0)
+    seed: Seed = 42
+    logging_interval: int = Field(10, gt=0, le=STEPS)
+    evaluation_interval: int | None = Field(None, gt=0, le=STEPS)
     """None: ten times in a run."""
-    sample_interval: int | None = Field(None, gt=0)
+    sample_interval: int | None = Field(None, gt=0, le=STEPS)
     """None: no samples while training."""
-    checkpoint_interval: int | None = Field(None, gt=0)
+    checkpoint_interval: int | None = Field(None, gt=0, le=STEPS)
     """None: with every evaluation."""
-    patience: int | None = Field(None, gt=0)
+    patience: int | None = Field(None, gt=0, le=STEPS)
     """Stop after so many steps without a better best_metric; None: never."""
     best_metric: str | None = None
     """Which evaluation metric picks the checkpoint that is kept; None: the method's own. `step`, highest: the

@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, total_completion_tokens
+from trimtab.data.settings import LEARNING_RATE, SEVERAL, STEPS, TOKENS, WEIGHT, Settings
 from trimtab.errors import TrimtabError
 from trimtab.losses.length_penalty import (
     SURVIVAL,
@@ -39,22 +40,20 @@ from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import Prepared, StageMethod
 
 
-class LengthPenaltySettings(BaseModel):
+class LengthPenaltySettings(Settings):
     """λ E[max(0, ℓ(ŷ) − ℓ(y))²], Eq. 3 of the course report."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    weight: float = Field(0.001, ge=0)
+    weight: float = Field(0.001, gt=0, le=WEIGHT)
     """λ."""
     scale: Literal["sequence", "token"] = "sequence"
     """What λ is measured against: a sequence's summed loss (the report's Eq. 2), or a token's mean loss.
     Whatever the normalisation, the two losses then keep their proportion."""
-    interval: int = Field(100, gt=0)
+    interval: int = Field(100, gt=0, le=STEPS)
     """Optimizer steps from one penalty to the next."""
     estimator: Estimator = "stop_hazard"
-    samples: int | None = Field(None, gt=0)
+    samples: int | None = Field(None, gt=0, le=SEVERAL)
     """Of each prompt; None: 1 path for stop_hazard, 2 samples for score_function."""
-    max_new_tokens: int = Field(350, gt=1)
+    max_new_tokens: int = Field(350, gt=1, le=TOKENS)
     max_grad_norm: float = Field(1.0, gt=0)
     """The penalty's gradient is clipped to it before it is added."""
 
@@ -69,27 +68,25 @@ class LengthPenaltySettings(BaseModel):
         return self.samples or (2 if self.estimator == "score_function" else 1)
 
 
-class LengthEncodingSettings(BaseModel):
+class LengthEncodingSettings(Settings):
     """A countdown of the remaining tokens in the input, which makes completions end where they are asked to
     (docs/methods/length_encoding.md). `length_encoding: true` stands for these defaults."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    strength: float = Field(0.3, gt=0)
+    strength: float = Field(0.3, gt=0, le=WEIGHT)
     """Norm of what is added to an embedding, in norms of the starting model's average embedding. More of it
     controls the length better, and disturbs what the model knows."""
-    base: float = Field(10_000.0, gt=1)
+    base: float = Field(10_000.0, gt=1, le=1e12)
     """Of the wavelengths, 2π to 2π · base tokens."""
-    target_length: int | None = Field(None, gt=0)
+    target_length: int | None = Field(None, gt=0, le=TOKENS)
     """Tokens, end of turn included, where nobody asks for another length; None: the median of the training
     completions'. evaluation.decoding.target_length asks."""
-    slack: float = Field(0.0, ge=0)
+    slack: float = Field(0.0, ge=0, le=WEIGHT)
     """0: completions end at the target. More: a target is an upper bound; in training the count starts at ℓ + u for
     a completion of ℓ tokens, u a whole number drawn anew in every step, uniform from 0 to slack · ℓ."""
 
 
 class SFTSettings(TrainingSettings):
-    learning_rate: float = Field(2e-5, gt=0)
+    learning_rate: float = Field(2e-5, gt=0, le=LEARNING_RATE)
     normalisation: Normalisation = "tokens"
     length_penalty: LengthPenaltySettings | None = None
     length_encoding: LengthEncodingSettings | None = None

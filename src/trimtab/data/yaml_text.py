@@ -1,0 +1,80 @@
+"""YAML that means what it says: no key twice, each place its own, whole numbers as people read them.
+
+PyYAML lets the last of two equal keys win, gives places that share an anchor one object, and reads 010 as 8 and
+1:30 as 90.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+MOST = 100_000
+"""Values in a text, aliases written out: ten lines can stand for more than memory holds."""
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Here, and not where the mapping is made: there, merged keys stand beside its own already."""
+        node: Any = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if (key.tag, key.value) in lines:
+                first = lines[key.tag, key.value]
+                where = f"on line {line}" if first == line else f"on lines {first} and {line}"
+                raise ValueError(f"{key.value!r} is there twice, {where}: keep one")
+            lines[key.tag, key.value] = line
+        return node
+
+    def construct_whole(self, node: Any) -> Any:
+        """Decimal with leading zeros too, and sexagesimal as the text that it is: YAML 1.2's reading."""
+        text = node.value.replace("_", "")
+        if ":" in text:
+            return node.value
+        return int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else self.construct_yaml_int(node)
+
+    def construct_float(self, node: Any) -> Any:
+        return node.value if ":" in node.value else self.construct_yaml_float(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
+
+
+def read_yaml(text: str) -> Any:
+    """The value, nothing of it shared. ValueError, in one line, for what is no YAML or says something twice."""
+    try:
+        return _unshared(yaml.load(text, _Loader), [0], ())  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(_one_line(error)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except (LookupError, AttributeError, TypeError) as error:  # a tag that its text does not fit, such as !!int ""
+        raise ValueError(f"a value does not fit its tag ({type(error).__name__}: {error})") from None
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    said = ", ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None))))
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return where + (said or " ".join(str(error).split()))
+
+
+def _unshared(value: Any, seen: list[int], above: tuple[int, ...]) -> Any:
+    """A copy in which every place has an object of its own. seen: how many values there were so far."""
+    seen[0] += 1
+    if seen[0] > MOST:
+        raise ValueError(f"its aliases stand for more than {MOST:,} values")
+    if not isinstance(value, dict | list):
+        return value
+    if id(value) in above:
+        raise ValueError("an alias stands inside of what it stands for")
+    above = (*above, id(value))
+    if isinstance(value, list):
+        return [_unshared(one, seen, above) for one in value]
+    return {key: _unshared(one, seen, above) for key, one in value.items()}
