@@ -6,7 +6,7 @@ VLLM := .venv-vllm/bin
 .PHONY: quickstart test test-parity test-vllm lint format clean
 
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
-	$(BIN)/trimtab study recipes/quickstart.yaml
+	$(BIN)/trimtab study quickstart
 
 test: .venv/installed-dev  ## all tests
 	$(BIN)/python -m pytest

@@ -27,6 +27,7 @@ FLOW = (
     "export",
     "study",
     "alone",
+    "init",
     "plan",
     "show",
     "cli",

@@ -98,7 +98,7 @@ def main_options(
 
 @app.command()
 def study(
-    recipe: Annotated[Path, typer.Argument(help="A recipe such as recipes/quickstart.yaml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe: a file, or quickstart.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder; runs/NAME without it.")] = None,
     seeds: Annotated[
         str | None,
@@ -277,7 +277,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A study's folder, with r
 
 @app.command()
 def plan(
-    recipe: Annotated[Path, typer.Argument(help="A recipe such as recipes/quickstart.yaml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe: a file, or quickstart.")],
     measure: Annotated[bool, typer.Option(help="Time a few steps of each stage on this machine.")] = True,
     settings: Set = None,
 ) -> None:
@@ -291,6 +291,21 @@ def plan(
         print_table(table, table.caption)
     for line in made.notes:
         print(line)
+
+
+@app.command()
+def init(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="The recipe to write.")] = Path("mine.yaml"),
+    tokenizer: Tokenizer = None,
+) -> None:
+    """A recipe for your model and data, with a sentence on each setting; it runs as it is."""
+    from trimtab.init import write_recipe
+
+    for line in write_recipe(model, data, out, tokenizer):
+        print(line)
+    print(f"Recipe: {out}\nNext: trimtab plan {out}; trimtab study {out}")
 
 
 @app.command()

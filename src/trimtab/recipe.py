@@ -26,6 +26,7 @@ from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import LengthPenaltySettings, SFTSettings
 
 MethodName = Literal["base", "sft", "sft_length", "dpo", "online_dpo", "grpo", "ppo"]
+SHIPPED = Path(__file__).parent / "recipes"
 USUAL: list[MethodName] = ["base", "sft", "dpo"]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -234,9 +235,25 @@ def audit_settings(
     return rows, parse(TrustSettings, value, "--set (audit)")
 
 
+def recipe_file(path: Path) -> Path:
+    """A file, or a recipe that comes with the package, by its name alone: quickstart."""
+    if path.is_file():
+        return path
+    known = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
+    name = str(path).removesuffix(".yaml")
+    if name in known:
+        return known[name]
+    beside = path.with_name(f"{path.name}.yaml") if path.name else path
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {beside}?" if beside.is_file() else f" Did you mean {near[0]!r}?" if near else ""
+    raise TrimtabError(
+        f"recipe {path}: no such file.{hint} These come with trimtab, by their names alone: {', '.join(known)}; "
+        "`trimtab init` writes one for your model and data."
+    )
+
+
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    if not path.is_file():
-        raise TrimtabError(f"recipe {path}: no such file. recipes/ has some to start from.")
+    path = recipe_file(path)
     try:
         value = read_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:

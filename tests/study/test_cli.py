@@ -181,9 +181,10 @@ def test_settings(setting: str, expected: str, dead_end: Callable[..., str]) -> 
 
 def test_recipes(dead_end: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("name: r\nmodel: m\nsandbx: {}\n")
-    assert dead_end("study", "absent.yaml") == (
-        "recipe absent.yaml: no such file. recipes/ has some to start from."
-    )
+    found = dead_end("study", "absent.yaml")
+    assert found.startswith("recipe absent.yaml: no such file. These come with trimtab, by their names alone: ")
+    assert "Did you mean 'quickstart'?" in dead_end("study", "quickstrat")
+    assert "Did you mean r.yaml?" in dead_end("plan", "r")
     assert "r.yaml: unknown setting 'sandbx'. Did you mean 'sandbox'?" in dead_end("study", "r.yaml")
 
 

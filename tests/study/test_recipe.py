@@ -11,12 +11,12 @@ import yaml
 from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
 from trimtab.gather import _study_warnings
-from trimtab.recipe import Recipe, apply_overrides, load_recipe, parse, stage_settings
+from trimtab.recipe import SHIPPED, Recipe, apply_overrides, load_recipe, parse, stage_settings
 from trimtab.training.sft import LengthEncodingSettings
 
 SANDBOX = {"name": "toy", "model": "sandbox:base", "sandbox": {"train_rows": 10}}
 OWN = {"name": "own", "model": "org/model", "data": {"train": "rows.jsonl"}}
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted(SHIPPED.glob("*.yaml"))
 
 
 def recipe(value: dict[str, Any], *overrides: str) -> Recipe:
@@ -188,7 +188,9 @@ def test_files_that_are_no_recipe(content: bytes, expected: str, tmp_path: Path)
     with pytest.raises(TrimtabError, match=expected) as found:
         load_recipe(path)
     assert str(found.value).startswith(f"recipe {path}: ")
-    with pytest.raises(TrimtabError, match=r"no such file\. recipes/ has some to start from"):
+    with pytest.raises(
+        TrimtabError, match=r"no such file\. These come with trimtab, by their names alone: quickstart, qwen"
+    ):
         load_recipe(tmp_path / "absent.yaml")
 
 

@@ -1,4 +1,4 @@
-"""Every recipe in recipes/ loads; those of Qwen2.5 plan at the full shape, from a config without weights."""
+"""Every recipe that comes with the package loads; those of Qwen2.5 plan at the full shape, from a config alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 from trimtab.plan.estimate import make_plan
-from trimtab.recipe import load_recipe
+from trimtab.recipe import SHIPPED, load_recipe
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted(SHIPPED.glob("*.yaml"))
 QWEN = [path for path in RECIPES if path.name.startswith("qwen2.5")]
 
 
