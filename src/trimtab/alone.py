@@ -2,40 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import Record
-from trimtab.data.splits import DataSettings, split_records
+from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
-from trimtab.evaluation.results import Provenance, Results
+from trimtab.evaluation.results import Provenance, Results, SplitCounts
 from trimtab.evaluation.summary import summarise
-from trimtab.gather import chosen_lengths, chosen_texts, environment, judge_warnings
+from trimtab.gather import chosen_lengths, chosen_texts, environment, judge_warnings, opponent_name
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import check_model_source
-from trimtab.notices import say
+from trimtab.notices import Warnings, collected, say, warn
 from trimtab.recipe import apply_overrides, data_settings, parse, reward_named
 from trimtab.report.render import write_report
 from trimtab.study import check_opponent, make_judge, resolve_model
 
 
-def evaluation_inputs(
-    model: str, data: str, overrides: Sequence[str]
-) -> tuple[str, EvaluationSettings, DataSettings, list[Record]]:
+@dataclass(frozen=True)
+class Part:
+    """Which rows of a data set: so many, after the first `skip`; None: all that are left."""
+
+    rows: int | None = None
+    skip: int = 0
+
+    def of(self, records: Sequence[Record], source: str) -> list[Record]:
+        """TrimtabError where no row is left; a warning where there are fewer than asked for."""
+        if self.skip < 0 or (self.rows is not None and self.rows < 1):
+            raise TrimtabError("--rows takes a number from 1, --skip one from 0.")
+        left = list(records[self.skip :])
+        if not left:
+            raise TrimtabError(f"--skip {self.skip}: {source} has {len(records)} rows, so none is left.")
+        if self.rows is not None and self.rows > len(left):
+            after = f" after the first {self.skip}" if self.skip else ""
+            warn(f"--rows {self.rows}: {source} has only {len(left)} rows{after}, which are all taken")
+        return left[: self.rows]
+
+    def counts(self, splits: Splits) -> SplitCounts:
+        """What became of the data's rows."""
+        rows, unreadable = len(splits.train), len(splits.unreadable)
+        kept = min(rows - self.skip, self.rows or rows)
+        dropped = {"not among --rows and --skip": rows - kept, "unreadable": unreadable}
+        return SplitCounts(read=rows + unreadable, kept=kept, dropped={why: n for why, n in dropped.items() if n})
+
+
+SPLITTING = ("validation", "test")
+CUTTING = ("max_length", "min_completion_length")
+
+
+def _refuse_ignored(command: str, given: Mapping[str, Any]) -> None:
+    """TrimtabError for settings of the data that mean something in training only."""
+    for name, value in given.items():
+        if name.startswith(SPLITTING) or name == "train_rows":
+            count = value if isinstance(value, int) and name.endswith("_rows") else "N"
+            raise TrimtabError(
+                f"--set data.{name}={value}: trimtab {command} makes no splits, it takes the rows of --data. Of "
+                f"these --rows {count} takes the first {count}, and --skip {count} leaves out the first {count}."
+            )
+        if command == "generate" and name in CUTTING:
+            raise TrimtabError(
+                f"--set data.{name}={value}: trimtab generate cuts no prompt. --set decoding.max_new_tokens=N "
+                "is the most tokens of a completion."
+            )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """model: its folder or hub name. records: those that were asked for. counts: what became of all rows."""
+
+    model: str
+    settings: EvaluationSettings
+    data: DataSettings
+    records: list[Record]
+    counts: SplitCounts
+
+
+def evaluation_inputs(command: str, model: str, data: str, overrides: Sequence[str], part: Part) -> Inputs:
     value = apply_overrides({}, overrides)
-    rows = data_settings(data, None, value.pop("data", {}))
+    given = value.pop("data", {})
+    rows = data_settings(data, None, given)
+    _refuse_ignored(command, given)
     settings = parse(EvaluationSettings, value, "--set (evaluation)")
     check_model_source(resolve_model(model), settings)
-    return resolve_model(model), settings, rows, split_records(rows).train
+    splits = split_records(rows)
+    if splits.unreadable:
+        warn(f"{len(splits.unreadable)} rows could not be read and were dropped (data.bad_rows)")
+    records = part.of(splits.train, data)
+    return Inputs(resolve_model(model), settings, rows, records, part.counts(splits))
 
 
-def generate_only(model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str]) -> Path:
+def generate_only(
+    model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str], part: Part = Part()
+) -> Path:
     """`trimtab generate`: the prompts' completions, unjudged."""
-    where, settings, rows, records = evaluation_inputs(model, data, overrides)
-    measure("model", where, hash_model(where), records, [], settings, rows, None, out, tokenizer, say)
+    asked = evaluation_inputs("generate", model, data, overrides, part)
+    measure(
+        "model", asked.model, hash_model(asked.model), asked.records, [], asked.settings, asked.data, None, out,
+        tokenizer, say,
+    )  # fmt: skip
     return out / "generations.jsonl"
 
 
@@ -47,13 +116,30 @@ def evaluate_only(
     judge: str | None,
     tokenizer: str | None,
     overrides: Sequence[str],
+    part: Part = Part(),
 ) -> Results:
-    """`trimtab evaluate`: one model on all rows of a data set, against an opponent where one is named."""
+    """`trimtab evaluate`: one model on the rows of a data set, against an opponent where one is named."""
+    with collected() as told:
+        return _evaluate(model, data, out, opponent, judge, tokenizer, overrides, part, told)
+
+
+def _evaluate(
+    model: str,
+    data: str,
+    out: Path,
+    opponent: str | None,
+    judge: str | None,
+    tokenizer: str | None,
+    overrides: Sequence[str],
+    part: Part,
+    told: Warnings,
+) -> Results:
     if (judge is None) != (opponent is None):
         raise TrimtabError("--judge and --opponent go together: a win rate needs both.")
     named = reward_named(judge) if judge else None
     scorer = make_judge(named, out)
-    where, settings, rows, records = evaluation_inputs(model, data, overrides)
+    asked = evaluation_inputs("evaluate", model, data, overrides, part)
+    where, settings, rows, records = asked.model, asked.settings, asked.data, asked.records
     if opponent:
         check_opponent(resolve_model(opponent), settings)
 
@@ -66,8 +152,8 @@ def evaluate_only(
 
     mine = one("model", where, tokenizer)
     theirs = one("opponent", resolve_model(opponent), None) if opponent else None
-    if theirs is not None and opponent not in (None, "model", "chosen"):
-        theirs.name = opponent
+    if theirs is not None and opponent:
+        theirs.name = opponent_name(opponent)
     chat = ChatFormat(load_tokenizer(tokenizer or where, settings), rows)
     results = summarise(
         [mine],
@@ -76,7 +162,8 @@ def evaluate_only(
         chosen_lengths(chat, records),
         name=out.name,
         judge=named.words() if named else None,
-        warnings=judge_warnings(named) if named else [],
+        warnings=[*told.lines, *(judge_warnings(named) if named else [])],
+        data={"evaluation": asked.counts},
         provenance=Provenance(
             versions=environment(0)["versions"],
             device=environment(0)["device"],

@@ -71,6 +71,11 @@ Rewards = Annotated[
     list[str] | None,
     typer.Option("--reward", help=f"{SCORERS}; may be given more than once."),
 ]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="A quick try: the first N rows of each split.", metavar="N")
+]
+Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Take N rows, not all.", metavar="N")]
+Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out the first N rows.", metavar="N")]
 Validation = Annotated[str | None, typer.Option("--validation", help="Validation rows, if from elsewhere.")]
 
 
@@ -102,15 +107,16 @@ def study(
     out: Annotated[Path | None, typer.Option("--out", help="Folder; runs/NAME without it.")] = None,
     seeds: Annotated[
         str | None,
-        typer.Option("--seeds", metavar="0,1,2", help="Training seeds to pool; the recipe's without it."),
+        typer.Option("--seeds", metavar="0,1,2", help="Training seeds to pool, added to those that OUT has."),
     ] = None,
+    limit: Limit = None,
     settings: Set = None,
 ) -> None:
     """The whole experiment: train every method, compare them, report."""
     from trimtab.recipe import load_recipe, seeds_named
     from trimtab.study import run_study
 
-    loaded = load_recipe(recipe, settings or ())
+    loaded = load_recipe(recipe, [*(settings or ()), *([f"limit={limit}"] if limit else [])])
     folder = out or Path("runs") / loaded.name
     results = run_study(loaded, folder, seeds_named(seeds) if seeds is not None else None)
     print_results(results)
@@ -124,10 +130,11 @@ def sft(
     out: Out,
     validation: Validation = None,
     tokenizer: Tokenizer = None,
+    limit: Limit = None,
     settings: Set = None,
 ) -> None:
     """Supervised fine-tuning on the chosen completions."""
-    _train("sft", model, data, out, validation, tokenizer, settings)
+    _train("sft", model, data, out, validation, tokenizer, limit, settings)
 
 
 @app.command()
@@ -137,10 +144,11 @@ def dpo(
     out: Out,
     validation: Validation = None,
     tokenizer: Tokenizer = None,
+    limit: Limit = None,
     settings: Set = None,
 ) -> None:
     """Direct preference optimization from a model that is also the reference."""
-    _train("dpo", model, data, out, validation, tokenizer, settings)
+    _train("dpo", model, data, out, validation, tokenizer, limit, settings)
 
 
 @app.command()
@@ -150,10 +158,11 @@ def reward(
     out: Out,
     validation: Validation = None,
     tokenizer: Tokenizer = None,
+    limit: Limit = None,
     settings: Set = None,
 ) -> None:
     """A reward model from preference pairs (Bradley-Terry)."""
-    _train("reward", model, data, out, validation, tokenizer, settings)
+    _train("reward", model, data, out, validation, tokenizer, limit, settings)
 
 
 @app.command("online-dpo")
@@ -164,10 +173,11 @@ def online_dpo(
     rewards: Rewards = None,
     validation: Validation = None,
     tokenizer: Tokenizer = None,
+    limit: Limit = None,
     settings: Set = None,
 ) -> None:
     """Rounds of sampling, scoring and preference training; --reward yes_no: the model itself scores."""
-    _train("online_dpo", model, data, out, validation, tokenizer, settings, rewards)
+    _train("online_dpo", model, data, out, validation, tokenizer, limit, settings, rewards)
 
 
 @app.command()
@@ -178,10 +188,11 @@ def grpo(
     rewards: Rewards = None,
     validation: Validation = None,
     tokenizer: Tokenizer = None,
+    limit: Limit = None,
     settings: Set = None,
 ) -> None:
     """Group policy gradient on a reward, from a model that is also the reference."""
-    _train("grpo", model, data, out, validation, tokenizer, settings, rewards)
+    _train("grpo", model, data, out, validation, tokenizer, limit, settings, rewards)
 
 
 @app.command()
@@ -192,10 +203,11 @@ def ppo(
     rewards: Rewards = None,
     validation: Validation = None,
     tokenizer: Tokenizer = None,
+    limit: Limit = None,
     settings: Set = None,
 ) -> None:
     """PPO with a value head on a reward, from a model that is also the reference."""
-    _train("ppo", model, data, out, validation, tokenizer, settings, rewards)
+    _train("ppo", model, data, out, validation, tokenizer, limit, settings, rewards)
 
 
 def _train(
@@ -205,22 +217,32 @@ def _train(
     out: Path,
     validation: str | None,
     tokenizer: str | None,
+    limit: int | None,
     settings: list[str] | None,
     rewards: list[str] | None = None,
 ) -> None:
     from trimtab.recipe import stage_settings
     from trimtab.study import run_alone
 
-    training, rows = stage_settings(method, data, validation, settings or (), rewards or ())
+    given = [*(settings or ()), *([f"data.limit={limit}"] if limit else [])]
+    training, rows = stage_settings(method, data, validation, given, rewards or ())
     print(f"Model: {run_alone(method, model, training, rows, out, tokenizer)}")
 
 
 @app.command()
-def generate(model: Model, data: Data, out: Out, tokenizer: Tokenizer = None, settings: Set = None) -> None:
+def generate(
+    model: Model,
+    data: Data,
+    out: Out,
+    tokenizer: Tokenizer = None,
+    rows: Rows = None,
+    skip: Skip = 0,
+    settings: Set = None,
+) -> None:
     """Completions of a data set's prompts, to OUT/generations.jsonl."""
-    from trimtab.alone import generate_only
+    from trimtab.alone import Part, generate_only
 
-    print(f"Completions: {generate_only(model, data, out, tokenizer, settings or ())}")
+    print(f"Completions: {generate_only(model, data, out, tokenizer, settings or (), Part(rows, skip))}")
 
 
 @app.command()
@@ -233,12 +255,14 @@ def evaluate(
     ] = None,
     judge: Annotated[str | None, typer.Option(help=f"Who scores; needs --opponent: {SCORERS}.")] = None,
     tokenizer: Tokenizer = None,
+    rows: Rows = None,
+    skip: Skip = 0,
     settings: Set = None,
 ) -> None:
     """Win rates, BLEU, perplexity, lengths and behaviours of one model."""
-    from trimtab.alone import evaluate_only
+    from trimtab.alone import Part, evaluate_only
 
-    results = evaluate_only(model, data, out, opponent, judge, tokenizer, settings or ())
+    results = evaluate_only(model, data, out, opponent, judge, tokenizer, settings or (), Part(rows, skip))
     print_results(results)
     print(f"Report: {out / 'report.html'}")
 
@@ -258,8 +282,8 @@ def audit(
     from trimtab.report.audit import audit_tables, write_audit
     from trimtab.study import resolve_model
 
-    rows, trust = audit_settings(data, validation, settings or ())
     source = tokenizer or model
+    rows, trust = audit_settings(data, validation, settings or (), has_tokenizer=source is not None)
     found = examine(rows, resolve_model(source) if source else None, trust)
     for table in audit_tables(found):
         print_table(table, table.caption)
@@ -279,6 +303,7 @@ def report(folder: Annotated[Path, typer.Argument(help="A study's folder, with r
 def plan(
     recipe: Annotated[Path, typer.Argument(help="A recipe: a file, or quickstart.")],
     measure: Annotated[bool, typer.Option(help="Time a few steps of each stage on this machine.")] = True,
+    limit: Limit = None,
     settings: Set = None,
 ) -> None:
     """Memory, time, reward calls and disk of a study, before they are spent."""
@@ -286,7 +311,8 @@ def plan(
     from trimtab.plan.tables import plan_tables
     from trimtab.recipe import load_recipe
 
-    made = make_plan(load_recipe(recipe, settings or ()), measure)
+    given = [*(settings or ()), *([f"limit={limit}"] if limit else [])]
+    made = make_plan(load_recipe(recipe, given), measure)
     for table in plan_tables(made):
         print_table(table, table.caption)
     for line in made.notes:

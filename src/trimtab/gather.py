@@ -19,8 +19,9 @@ from trimtab.data.records import Record
 from trimtab.data.splits import Splits
 from trimtab.evaluation.measure import Measured
 from trimtab.evaluation.outputs import MethodOutputs
-from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
+from trimtab.evaluation.results import METHOD_ORDER, Provenance, Results, SplitCounts, StageCurves, family
 from trimtab.evaluation.seeds import summarise_seeds
+from trimtab.evaluation.verdict import label
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings import RewardSettings
@@ -56,6 +57,14 @@ class SeedRun:
         return {file.parent.name.removesuffix(PAIRS): _read_json(file) for file in files}
 
 
+def opponent_name(asked: str) -> str:
+    """What the opponent is called in results: as it was asked for, unless that is also the name of something that
+    stands beside it there, as of a folder called sft."""
+    taken = {*METHOD_ORDER, "model", "chosen"}
+    others = {name.casefold() for one in taken for name in (one, label(one))}
+    return f"opponent {asked}" if {asked.casefold(), family(asked.casefold())} & others else asked
+
+
 def environment(seed: int, seeds: Sequence[int] = ()) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), "trimtab": __version__}
@@ -74,8 +83,10 @@ def gather(
     runs: Sequence[SeedRun],
     fixed: Sequence[MethodOutputs],
     opponent: MethodOutputs | None,
+    told: Sequence[str] = (),
 ) -> Results:
-    """fixed: outputs of methods that no training seed touches; chat: of the model that the study starts from."""
+    """told: warnings of what ran just now. fixed: outputs of methods that no training seed touches; chat: of the
+    model that the study starts from."""
     counts = {}
     for name, folder in runs[0].stages().items():
         for split, found in _read_json(folder / "data.json").items():
@@ -96,7 +107,7 @@ def gather(
         curves={run.seed: {name: _curves(folder) for name, folder in run.stages().items()} for run in runs},
         data=counts,
         provenance=_provenance(recipe, runs),
-        warnings=_study_warnings(recipe, splits, runs),
+        warnings=list(dict.fromkeys([*told, *_study_warnings(recipe, splits, runs)])),
     )
 
 

@@ -58,6 +58,8 @@ class Recipe(Settings):
     judge: RewardSettings | None = None
     """Who scores completions for win rates: gold (the sandbox's own), or any other reward, by its short name
     or with its settings. None: no win rates."""
+    limit: int | None = Field(None, gt=0)
+    """A quick try: at most so many rows of each split, the first, whatever the data; None: all."""
     methods: list[MethodName] = USUAL
     data: DataSettings | None = None
     sandbox: SandboxSettings | None = None
@@ -223,15 +225,23 @@ def data_settings(data: str, validation: str | None, value: dict[str, Any]) -> D
     if not isinstance(value, dict):
         raise TrimtabError(f"--set data={value}: data has settings inside, such as data.max_length=512.")
     given = {"train": data} | ({"validation": validation} if validation else {})
+    for name, source in given.items():
+        option = "--data" if name == "train" else f"--{name}"
+        if value.get(name, source) != source:
+            raise TrimtabError(f"--set data.{name}={value[name]}: {option} says {source}. Give one of the two.")
     return parse(DataSettings, given | value, "--set (data)")
 
 
 def audit_settings(
-    data: str, validation: str | None, overrides: Sequence[str]
+    data: str, validation: str | None, overrides: Sequence[str], has_tokenizer: bool = True
 ) -> tuple[DataSettings, TrustSettings]:
     """The settings of `trimtab audit`: `data.max_length=512` as in training; trust_remote_code the tokenizer's."""
     value = apply_overrides({}, overrides)
-    rows = data_settings(data, validation, value.pop("data", {}))
+    given = value.pop("data", {})
+    rows = data_settings(data, validation, given)
+    counted = [name for name in ("max_length", "min_completion_length") if name in given]
+    if counted and not has_tokenizer:
+        raise TrimtabError(f"--set data.{counted[0]}: it counts tokens, so name whose with --model or --tokenizer.")
     return rows, parse(TrustSettings, value, "--set (audit)")
 
 

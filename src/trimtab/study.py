@@ -5,11 +5,13 @@ Everything that is done is on disk; stopping anywhere and running the same again
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.splits import DataSettings, Splits, check_completions, split_records
@@ -23,10 +25,11 @@ from trimtab.gather import (
     SeedRun,
     environment,
     gather,
+    opponent_name,
 )
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import check_model_source, positions_of
-from trimtab.notices import say
+from trimtab.notices import Warnings, collected, say
 from trimtab.recipe import Recipe, parse
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
@@ -88,7 +91,7 @@ def claim_study(recipe: Recipe, out: Path, seeds: Sequence[int] = ()) -> None:
     has a folder of its own, and environment.json says which the last command was for."""
     file, text = out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
     if file.is_file() and (out / "environment.json").is_file():
-        theirs = without_asking(yaml.safe_load(file.read_text(encoding="utf-8")))
+        theirs = without_asking(_with_defaults(yaml.safe_load(file.read_text(encoding="utf-8"))))
         ours = without_asking(yaml.safe_load(text))
         differ = any(ours[key] != theirs.get(key) for key in ours)
         began = any(p.name in ("metrics.jsonl", "done.json") for p in out.glob("seed-*/*/*/*"))
@@ -108,6 +111,14 @@ def claim_study(recipe: Recipe, out: Path, seeds: Sequence[int] = ()) -> None:
     aside = out / ".recipe.tmp"
     aside.write_text(text, encoding="utf-8")
     aside.replace(file)
+
+
+def _with_defaults(value: Any) -> Any:
+    """A recipe as it was written down, with the settings that an older version did not have yet."""
+    try:
+        return Recipe.model_validate(value).model_dump()
+    except ValidationError:
+        return value
 
 
 def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
@@ -133,13 +144,20 @@ def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
 def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> Results:
     """Runs what is missing of the study in `out`, and writes its results and report.
 
-    seeds: training seeds, each in its folder seed-S, pooled in the results; None: the recipe's. What earlier
-    commands did for the same recipe is kept, whatever their seeds. Data, decoding, base and opponent are the
-    same for all.
+    seeds: training seeds, each in its folder seed-S, pooled in the results; None: the folder's, and of a new one
+    the recipe's. Seeds belong to the folder: those that it has stay in its results, new ones are added. Data,
+    decoding, base and opponent are the same for all.
     """
-    wanted = _distinct(recipe.seed, seeds)
+    with collected() as told:
+        return _run_study(recipe, out, seeds, told)
+
+
+def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: Warnings) -> Results:
+    wanted = seeds_of(out, recipe.seed, seeds)
     claim_study(recipe, out, wanted)
     data = recipe.data or sandbox_data(recipe, out)
+    if recipe.limit is not None:
+        data = data.model_copy(update={"limit": recipe.limit})
     splits = split_records(data)
     if not splits.test:
         splits.test = splits.validation
@@ -158,8 +176,8 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
     opponent = None
     if recipe.opponent:
         opponent = shared("opponent", resolve_model(recipe.opponent))
-        opponent.name = recipe.opponent
-    results = gather(recipe, chat, splits, runs, fixed, opponent)
+        opponent.name = opponent_name(recipe.opponent)
+    results = gather(recipe, chat, splits, runs, fixed, opponent, told.lines)
     results.write(out / "results.json")
     write_report(results, out)
     for run in runs:
@@ -212,11 +230,29 @@ def run_seed(recipe: Recipe, data: DataSettings, splits: Splits, out: Path, judg
     return SeedRun(recipe.seed, folder, models, outputs)
 
 
-def _distinct(own: int, seeds: Sequence[int] | None) -> list[int]:
-    wanted = [own] if seeds is None else list(dict.fromkeys(seeds))
-    if not wanted or min(wanted) < 0:
+def seeds_of(out: Path, own: int, seeds: Sequence[int] | None) -> list[int]:
+    """The training seeds of a study's folder: those that it has, then those asked for now; what differs from what
+    was asked for is said. own: the recipe's, for a folder without any."""
+    if seeds is not None and (not seeds or min(seeds) < 0):
         raise TrimtabError("--seeds: name at least one training seed, such as 0,1,2; none is negative.")
+    begun = {int(p.parents[2].name.removeprefix("seed-")) for p in out.glob("seed-*/*/*/metrics.jsonl")}
+    if not begun:
+        return [own] if seeds is None else list(dict.fromkeys(seeds))
+    file = out / "environment.json"
+    last = json.loads(file.read_text(encoding="utf-8")).get("seeds", []) if file.is_file() else []
+    # Of a seed that has not begun nothing is lost: another --seeds may leave it out.
+    kept = [seed for seed in last if seeds is None or seed in begun]
+    kept += sorted(begun - set(kept))
+    wanted = list(dict.fromkeys([*kept, *(seeds or [])]))
+    if seeds is not None and (more := [seed for seed in kept if seed not in seeds]):
+        say(f"{out}: holds seed {_numbers(more)} too; the results are of all its seeds, {_numbers(wanted)}.")
+    elif seeds is None and wanted != [own]:
+        say(f"{out}: its training seeds are {_numbers(wanted)}; the results are of all of them.")
     return wanted
+
+
+def _numbers(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def recipe_of_seed(recipe: Recipe, seed: int) -> Recipe:

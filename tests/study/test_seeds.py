@@ -11,7 +11,7 @@ import pytest
 from training.toy import write_model
 from trimtab.errors import TrimtabError
 from trimtab.recipe import Recipe, parse
-from trimtab.study import recipe_of_seed, run_study
+from trimtab.study import recipe_of_seed, run_study, seeds_of
 
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "learning_rate": 1e-3}
 
@@ -69,11 +69,38 @@ def test_seeds_that_are_none(seeds: list[int], tmp_path: Path) -> None:
         run_study(recipe("m"), tmp_path / "run", seeds)
 
 
+def begin(out: Path, *seeds: int) -> None:
+    for seed in seeds:
+        stage = out / f"seed-{seed}" / "stages" / "sft"
+        stage.mkdir(parents=True)
+        (stage / "metrics.jsonl").touch()
+
+
+def asked(out: Path, *seeds: int) -> None:
+    (out / "environment.json").write_text(json.dumps({"seeds": seeds}))
+
+
+def test_seeds_belong_to_the_folder(tmp_path: Path) -> None:
+    """own: 7. A new folder takes what is asked for; one that has begun keeps its seeds, in their order, new ones
+    last; what was only asked for, and never begun, another --seeds may leave out."""
+    assert seeds_of(tmp_path / "new", 7, None) == [7]
+    assert seeds_of(tmp_path / "new", 7, [2, 0, 2]) == [2, 0]
+    begin(tmp_path, 2)
+    assert seeds_of(tmp_path, 7, None) == [2]
+    asked(tmp_path, 2, 0, 11)  # stopped while seed 2 was trained
+    assert seeds_of(tmp_path, 7, None) == [2, 0, 11]
+    assert seeds_of(tmp_path, 7, [0, 1]) == [2, 0, 1]
+    begin(tmp_path, 0)
+    assert seeds_of(tmp_path, 7, [2]) == [2, 0]
+    asked(tmp_path, 7)  # by a version that forgot the others
+    assert seeds_of(tmp_path, 7, None) == [7, 0, 2]
+
+
 def files(folder: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_superset_of_seeds_reuses_what_is_there(tmp_path: Path) -> None:
+def test_a_superset_of_seeds_reuses_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Seed 0 alone, then 0 and 1 and 2: seed 0 is left as it was, base and opponent are measured once. Only its
     models' cards tell of the pooled results."""
     made, out = recipe(write_model(tmp_path / "model")), tmp_path / "run"
@@ -99,9 +126,12 @@ def test_a_superset_of_seeds_reuses_what_is_there(tmp_path: Path) -> None:
     assert set(found.other_curves) == {1, 2}
     assert not any("training seed:" in w for w in found.warnings)
 
-    # A seed of those three, alone, is the one-seed study it would have been.
-    again = run_study(made, out, [0])
-    assert again.model_dump(exclude={"provenance"}) == first.model_dump(exclude={"provenance"})
+    # The seeds are the folder's: neither a rerun without them nor one with fewer takes any out of the results.
+    for fewer in (None, [0]):
+        again = run_study(made, out, fewer)
+        assert again.provenance.seeds == [0, 1, 2]
+        assert again.verdict == found.verdict
+    assert capsys.readouterr().err.count("holds seed 1, 2 too; the results are of all its seeds, 0, 1, 2.") == 1
     cards = {path for path in kept if path.name == "README.md"}
     assert {p: t for p, t in files(out / "seed-0").items() if p not in cards} == {
         p: t for p, t in kept.items() if p not in cards

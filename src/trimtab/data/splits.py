@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, Field, model_validator
@@ -14,6 +15,7 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import ReadingSettings, Record, read_records
 from trimtab.data.settings import ROWS
 from trimtab.errors import TrimtabError
+from trimtab.notices import warn
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -39,6 +41,8 @@ class DataSettings(TruncationSettings, ReadingSettings):
     test_split: str = "test"
     test_rows: int | None = Field(None, gt=0, le=ROWS)
     test_share: float | None = Field(None, gt=0, lt=1)
+    limit: int | None = Field(None, gt=0)
+    """A quick try: at most so many rows of each split, the first."""
     pair_labels: bool = False
     """KTO's labels: whether a desirable and an undesirable completion of the same prompt are made a pair."""
 
@@ -50,6 +54,13 @@ class DataSettings(TruncationSettings, ReadingSettings):
                 raise ValueError(f"{name}_share can't go with {name} or {name}_rows: choose one way to split")
         if (self.validation_share or 0) + (self.test_share or 0) >= 1:
             raise ValueError("validation_share and test_share leave nothing to train on")
+        for name in ("validation", "test"):
+            split = getattr(self, f"{name}_split")
+            if split != type(self).model_fields[f"{name}_split"].default and not getattr(self, name):
+                raise ValueError(
+                    f"{name}_split={split!r} is a split of data.{name}, which is not given: name that source too, "
+                    f"or hold rows of train out by {name}_rows or {name}_share"
+                )
         return self
 
 
@@ -80,21 +91,25 @@ def split_records(settings: DataSettings) -> Splits:
     unreadable: list[str] = []
     unpaired = 0
 
+    labelled = False
+
     def read(source: str, split: str) -> list[Record]:
-        nonlocal unpaired
+        nonlocal unpaired, labelled
         bad = unreadable if settings.bad_rows == "drop" else None
         records = read_records(source, split, settings.config, settings, bad)
+        labelled = labelled or any(record.labels is not None for record in records)
         if settings.pair_labels:
             records, left = pair_by_label(records, source)
             unpaired += left
         return records
 
+    _check_source_settings(settings)
     train = read(settings.train, settings.train_split)
     held: dict[str, list[Record]] = {}
     for name in ("validation", "test"):
         source, rows = getattr(settings, name), getattr(settings, f"{name}_rows")
         if source is not None:
-            held[name] = read(source, getattr(settings, f"{name}_split"))[:rows]
+            held[name] = _first(read(source, getattr(settings, f"{name}_split")), rows, f"data.{name}_rows", source)
         elif rows is not None:
             if rows >= len(train):
                 raise TrimtabError(
@@ -116,12 +131,46 @@ def split_records(settings: DataSettings) -> Splits:
                     f"{settings.train} is no row at all; raise it, or give {name}_rows."
                 )
         train = [r for r, p in zip(train, places, strict=True) if p >= validation_share + test_share]
-    train = train[: settings.train_rows]
+    train = _first(train, settings.train_rows, "data.train_rows", settings.train)
+    if settings.pair_labels and not labelled:
+        raise TrimtabError(
+            f"data {settings.train}: pair_labels=true, but no row has a label. Leave the setting out."
+        )
+    if settings.limit is not None:
+        train, held = train[: settings.limit], {name: rows[: settings.limit] for name, rows in held.items()}
+        warn(f"a quick try: at most the first {settings.limit} rows of each split were used (limit)")
     if not train:
         raise TrimtabError(f"data {settings.train}: the splits leave no row to train on.")
     kept_out = {r.prompt for rows in held.values() for r in rows}
     shared = sum(r.prompt in kept_out for r in train)
     return Splits(train, held.get("validation", []), held.get("test", []), shared, unreadable, unpaired)
+
+
+def _first(records: list[Record], count: int | None, setting: str, source: str) -> list[Record]:
+    """The first so many; a warning where there are fewer."""
+    if count is not None and count > len(records):
+        warn(f"{setting}={count}: {source} has only {len(records)} rows for it, which are all taken")
+    return records[:count]
+
+
+def _check_source_settings(settings: DataSettings) -> None:
+    """TrimtabError for a split or a configuration of a plain file, which has neither."""
+    fields, files = type(settings).model_fields, []
+    for name in ("train", "validation", "test"):
+        source, split = getattr(settings, name), getattr(settings, f"{name}_split")
+        if source is None:
+            continue
+        files.append(Path(source).expanduser().is_file())
+        if files[-1] and split != fields[f"{name}_split"].default:
+            raise TrimtabError(
+                f"data {source}: a file has no splits, so {name}_split={split!r} means nothing. Leave it out, or "
+                "name the file that holds those rows."
+            )
+    if settings.config is not None and all(files):
+        raise TrimtabError(
+            f"data {settings.train}: a file has no configurations, so config={settings.config!r} means nothing. "
+            "Leave it out."
+        )
 
 
 def pair_by_label(records: Sequence[Record], source: str = "") -> tuple[list[Record], int]:

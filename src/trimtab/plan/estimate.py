@@ -124,14 +124,15 @@ def _scorer_bytes(scorer: RewardSettings, policy: str) -> int:
 def _rows(recipe: Recipe) -> tuple[DataSettings, Splits]:
     """The recipe's rows; the sandbox's are made, and not written."""
     if recipe.data is not None:
-        splits = split_records(recipe.data)
-        return recipe.data, replace(splits, test=splits.test or splits.validation)
+        data = recipe.data.model_copy(update={"limit": recipe.limit} if recipe.limit else {})
+        splits = split_records(data)
+        return data, replace(splits, test=splits.test or splits.validation)
     given = recipe.sandbox
     assert given is not None
     splits = Splits(
-        preference_data("train", given.train_rows, given.seed),
-        preference_data("validation", given.validation_rows, given.seed),
-        preference_data("test", given.test_rows, given.seed),
+        preference_data("train", given.train_rows, given.seed)[: recipe.limit],
+        preference_data("validation", given.validation_rows, given.seed)[: recipe.limit],
+        preference_data("test", given.test_rows, given.seed)[: recipe.limit],
     )
     return DataSettings(train="sandbox", max_length=given.max_length), splits
 

@@ -61,7 +61,7 @@ def stage_inputs(
     """Everything that the result depends on."""
     sources = [s for s in (data.train, data.validation) if s]
     training = data.model_dump(exclude={"test", "test_split"} if data.test else set())
-    for part in ("train", "validation", "test"):
+    for part in ("train", "validation", "test", *(() if data.limit else ("limit",))):
         training.pop(part, None)
     return {
         "stage": name,
