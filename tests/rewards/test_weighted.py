@@ -46,8 +46,8 @@ def test_ids_and_columns_reach_every_part() -> None:
 
 
 def test_a_sum_beyond_numbers_is_missing() -> None:
-    found = WeightedReward([(given("a", 1e308), 10.0), (given("b", 1.0), 1.0)]).scored(["p"], ["x"])
-    assert (found[0].score, found[0].reason) == (None, "the sum is inf")
+    found = WeightedReward([(given("a", 1e38), 1e300), (given("b", 1.0), 1.0)]).scored(["p"], ["x"])
+    assert (found[0].score, found[0].reason) == (None, "the sum gave inf")
 
 
 def test_parts_must_be_told_apart_and_have_numbers_for_weights() -> None:
@@ -73,3 +73,12 @@ def test_a_part_that_miscounts_is_named() -> None:
 
     with pytest.raises(TrimtabError, match="reward short: gave 1 scores for 2"):
         WeightedReward([(Short(), 1.0)]).score(["p", "p"], ["x", "y"])
+
+
+def test_what_a_part_logged_is_kept_under_its_name() -> None:
+    def logs(completions: list[str], log_extra: Any) -> list[float]:
+        log_extra("letters", [len(c) for c in completions])
+        return [1.0] * len(completions)
+
+    found = WeightedReward([(FunctionReward(logs), 2.0), (given("b", 1.0), 1.0)]).scored(["p"], ["xyz"])
+    assert found[0].breakdown == {"logs/letters": 3, "logs": 1.0, "b": 1.0}

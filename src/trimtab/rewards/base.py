@@ -14,6 +14,9 @@ from typing import Any
 from trimtab.data.records import Message
 
 Prompt = str | tuple[Message, ...]
+LARGEST = 3.4028234663852886e38
+"""Of a score: float32's largest number, which training computes with. Squares and sums of such are still finite in
+float64, and so are all statistics."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,26 +5,31 @@
 It may also ask for `trainer_state` (None here), `log_extra` (a column of values, one a completion, which
 goes into each completion's breakdown) and `log_metric` (a number, see `take_metrics`), and may be async.
 Where we depart: an argument that the function does not name is left out, so that it need not take
-**kwargs; and an error in the function ends the run with a TrimtabError, as in TRL, while None and NaN are
-a missing reward with its reason.
+**kwargs; an error in the function ends the run with a TrimtabError, as in TRL, while None, NaN and what no float32
+holds are a missing reward with its reason; and what the function does to the process is undone (rewards/apart.py).
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
 import inspect
-import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from trimtab.errors import TrimtabError
+from trimtab.notices import warn
+from trimtab.rewards.apart import mentioned_when_slow, undisturbed
 from trimtab.rewards.awaiting import wait_for
 from trimtab.rewards.base import Prompt, Reward, Scored
+from trimtab.rewards.values import error_words, listed, plain, scored, short
 
 Function = Callable[..., Any]
 
@@ -43,6 +48,11 @@ class FunctionReward(Reward):
         except (TypeError, ValueError):  # some functions written in C tell nothing: they get everything
             parameters = inspect.signature(lambda **kwargs: None).parameters.values()
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        if by_place := [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]:
+            raise TrimtabError(
+                f"reward function {self.name}: takes {', '.join(by_place)} by position only, and arguments come by "
+                "name. Take the '/' (or '__') out of its signature."
+            )
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._takes = {p.name for p in named}
         self._needs = [p.name for p in named if p.default is p.empty]
@@ -67,7 +77,10 @@ class FunctionReward(Reward):
             rows = [i for i, p in enumerate(prompts) if isinstance(p, tuple) is conversational]
             if not rows:
                 continue
-            given: dict[str, Any] = {name: [values[i] for i in rows] for name, values in (columns or {}).items()}
+            # Copies: what the function does to a row's list must not reach the data.
+            given: dict[str, Any] = {
+                name: [deepcopy(values[i]) for i in rows] for name, values in (columns or {}).items()
+            }
             given["prompts"] = [_as_trl(prompts[i]) for i in rows]
             given["completions"] = [
                 [{"role": "assistant", "content": completions[i]}] if conversational else completions[i]
@@ -79,52 +92,72 @@ class FunctionReward(Reward):
                 out[i] = one
         return [one for one in out if one is not None]
 
+    def check_arguments(self, known: Collection[str]) -> None:
+        """TrimtabError where the function needs an argument that is not among these."""
+        if lacking := [name for name in self._needs if name not in known]:
+            near = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.6) for name in lacking}
+            hints = ", ".join(f"{found[0]} for {name}" for name, found in near.items() if found)
+            raise TrimtabError(
+                f"reward function {self.name}: needs {', '.join(lacking)}, which is not there. "
+                + (f"Did you mean {hints}? " if hints else "")
+                + f"Known: {', '.join(sorted(known))}."
+            )
+
     def _call(self, given: dict[str, Any], n: int) -> list[Scored]:
         extras: dict[str, list[Any]] = {}
 
         def log_extra(column: str, values: Iterable[Any]) -> None:
-            extras[column] = self._of_length(values, n, f"log_extra({column!r}) of reward function {self.name}")
+            what = f"reward function {self.name}: log_extra({short(column)!r})"
+            if not isinstance(column, str):
+                raise TrimtabError(f"{what}: a column's name is text, not {type(column).__name__}.")
+            extras[column] = [plain(one) for one in listed(values, n, what)]
 
-        def log_metric(name: str, value: float) -> None:
-            self._metrics.setdefault(name, []).append(float(value))
-
-        given |= {"trainer_state": None, "log_extra": log_extra, "log_metric": log_metric}
-        if lacking := [name for name in self._needs if name not in given]:
-            known = ", ".join(sorted(given))
-            raise TrimtabError(
-                f"reward function {self.name}: needs {', '.join(lacking)}, which is not there. Known: {known}."
-            )
+        given |= {"trainer_state": None, "log_extra": log_extra, "log_metric": self._log_metric}
+        self.check_arguments(given)
         passed = given if self._takes_all else {k: v for k, v in given.items() if k in self._takes}
-        try:
-            found = self.function(**passed)
-            found = wait_for(found) if inspect.isawaitable(found) else found
-        except Exception as error:
-            raise TrimtabError(f"reward function {self.name}: {type(error).__name__}: {error}") from error
-        values = self._of_length(found, n, f"reward function {self.name}")
+        texts = self.name, given["prompts"], given["completions"]
+        with undisturbed(*texts), mentioned_when_slow(f"reward function {self.name}"):
+            values = self._values(passed, n)
         parts = ({column: extra[i] for column, extra in extras.items()} for i in range(n))
         return [self._judge(value, part) for value, part in zip(values, parts, strict=True)]
 
-    @staticmethod
-    def _of_length(values: Any, n: int, what: str) -> list[Any]:
+    def _values(self, passed: dict[str, Any], n: int) -> list[Any]:
+        """What the function gives, n values; TrimtabError in place of anything that it raises but Ctrl-C."""
         try:
-            listed = list(values)
-        except TypeError:
-            kind = type(values).__name__
-            raise TrimtabError(f"{what}: gave {kind}, not a list with a value for each completion.") from None
-        if len(listed) != n:
-            raise TrimtabError(f"{what}: gave {len(listed)} values for {n} completions.")
-        return listed
+            found = self.function(**passed)
+            found = wait_for(found) if inspect.isawaitable(found) else found
+            return listed(found, n, f"reward function {self.name}")  # a generator runs here
+        except (TrimtabError, KeyboardInterrupt):
+            raise
+        except SystemExit as error:
+            left = f"left the program (sys.exit({'' if error.code is None else short(error.code)}))"
+            raise TrimtabError(
+                f"reward function {self.name}: {left}{self._line(error)}. Give None where there is no score."
+            ) from error
+        except BaseException as error:
+            raise TrimtabError(f"reward function {self.name}: {error_words(error)}{self._line(error)}") from error
+
+    def _line(self, error: BaseException) -> str:
+        """Where in the function's own file it happened."""
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        file = code.co_filename if code is not None else None
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+        return f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
+
+    def _log_metric(self, name: str, value: float) -> None:
+        what = f"reward function {self.name}: log_metric({short(name)!r})"
+        if not isinstance(name, str):
+            raise TrimtabError(f"{what}: a metric's name is text, not {type(name).__name__}.")
+        number = plain(value)
+        if isinstance(number, str | list | dict):
+            raise TrimtabError(f"{what}: gave {short(value)}, which is not a number.")
+        if number is None:
+            warn(f"{what}: gave {short(value)}, which is left out of the mean.")
+        else:
+            self._metrics.setdefault(name, []).append(float(number))
 
     def _judge(self, value: Any, breakdown: dict[str, Any]) -> Scored:
-        if value is None:
-            return Scored(None, f"{self.name} gave None", breakdown)
-        try:
-            score = float(value)
-        except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
-            raise TrimtabError(f"reward function {self.name}: gave {value!r:.80}, which is not a number.") from None
-        if not math.isfinite(score):
-            return Scored(None, f"{self.name} gave {score}", breakdown)
-        return Scored(score, breakdown=breakdown)
+        return scored(self.name, value, breakdown)
 
 
 def _as_trl(prompt: Prompt) -> str | list[dict[str, str]]:
@@ -150,7 +183,10 @@ def source_hash(function: Function) -> str:
     except (OSError, TypeError):  # made by exec, or written in C
         text = f"{target.__module__}.{target.__qualname__}"
     if str(target.__module__).startswith(OWN_MODULE):
-        text += inspect.getsource(sys.modules[target.__module__])
+        try:
+            text += inspect.getsource(sys.modules[target.__module__])
+        except (OSError, TypeError):  # gone since it was read
+            raise TrimtabError(f"reward function {target.__qualname__}: its file is gone.") from None
     cells = [_cell(cell) for cell in getattr(plain, "__closure__", None) or ()]
     kept = [getattr(plain, "__defaults__", None), getattr(plain, "__kwdefaults__", None), *cells]
     kept += [getattr(function, "args", None), getattr(function, "keywords", None)]
@@ -182,6 +218,8 @@ def load_function(spec: str) -> Function:
         raise TrimtabError(f"reward function {spec!r}: write it as path/to/file.py:name or package.module:name.")
     module = _load_file(spec, Path(where).expanduser()) if where.endswith(".py") else _load_module(spec, where)
     found: Any = module
+    if name == "<lambda>" or not all(name.split(".")):
+        raise TrimtabError(f"reward function {spec!r}: {name!r} is no name of a function.")
     for part in name.split("."):
         if not hasattr(found, part):
             public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
@@ -189,6 +227,11 @@ def load_function(spec: str) -> Function:
                 f"reward function {spec}: {where} has no {name!r}. It has: {', '.join(public) or 'no function'}."
             )
         found = getattr(found, part)
+    if inspect.isclass(found):
+        raise TrimtabError(
+            f"reward function {spec}: {name!r} is a class. Name a function, or an object of the class that the file "
+            f"makes and that can be called ({name.lower()} = {name}())."
+        )
     if not callable(found):
         raise TrimtabError(f"reward function {spec}: {name!r} is a {type(found).__name__}, not a function.")
     function: Function = found
@@ -206,17 +249,25 @@ def _load_file(spec: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(made)
     sys.modules[name] = module  # dataclasses and pickle look a module up by its name
     try:
-        made.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise TrimtabError(f"reward function {spec}: {path} fails: {type(error).__name__}: {error}") from error
+        with undisturbed(name):
+            made.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        sys.modules.pop(name, None)
+        raise TrimtabError(f"reward function {spec}: {path} fails: {error_words(error)}") from error
     return module
 
 
 def _load_module(spec: str, name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+        with undisturbed(name):
+            return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        file = Path(*name.split(".")).with_suffix(".py")
+        hint = f" There is a file {file}: name it as {file}:{spec.rpartition(':')[2]}." if file.is_file() else ""
         raise TrimtabError(
-            f"reward function {spec}: importing {name} fails: {type(error).__name__}: {error}"
+            f"reward function {spec}: importing {name} fails: {error_words(error)}.{hint}"
         ) from error

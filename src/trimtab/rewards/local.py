@@ -12,6 +12,7 @@ from trimtab.data.pairs import RewardFormat
 from trimtab.errors import TrimtabError
 from trimtab.models.reward_model import for_scoring
 from trimtab.rewards.base import Prompt, Reward, Scored
+from trimtab.rewards.values import as_score
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 """Tokens of a prompt and of its completion."""
@@ -51,8 +52,7 @@ class LocalReward(Reward):
                 rows[i] = found
         for places, members in self._passes(rows):
             for i, score in zip(places, self._score(members), strict=True):
-                finite = math.isfinite(score)
-                out[i] = Scored(score) if finite else Scored(None, f"{self.name} gave {score}")
+                out[i] = as_score(self.name, score)
         return out
 
     def _row(self, prompt: Prompt, completion: str) -> Row | str:

@@ -6,13 +6,13 @@ answers the classifier's logit. Source: vllm/entrypoints/pooling/pooling/protoco
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from trimtab.rewards.base import Scored
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.endpoint import Endpoint, checked_url, key_named
 from trimtab.rewards.remote import RemoteReward
+from trimtab.rewards.values import as_score
 
 VERSION = 1
 """Of what is asked and how it is read: part of the signature."""
@@ -64,5 +64,4 @@ class VLLMPoolingReward(RemoteReward):
             return Scored(
                 None, f"{size} where one score was expected: is {self.model} a classifier with one label?"
             )
-        score = float(values[0])
-        return Scored(score) if math.isfinite(score) else Scored(None, f"{self.name} gave {score}")
+        return as_score(self.name, float(values[0]))

@@ -8,10 +8,12 @@ from typing import Any
 
 from trimtab.errors import TrimtabError
 from trimtab.rewards.base import Prompt, Reward, Scored
+from trimtab.rewards.values import as_score
 
 
 class WeightedReward(Reward):
-    """Σ w · s. The breakdown has each part's own score, before its weight, under its name.
+    """Σ w · s. The breakdown has each part's own score, before its weight, under its name, and what the part logged
+    beside it under "name/…".
 
     A completion that lacks a part has no score: a sum without it would be another reward's.
     """
@@ -53,7 +55,10 @@ class WeightedReward(Reward):
         return {name: value for reward, _ in self.parts for name, value in reward.take_metrics().items()}
 
     def _sum(self, row: Sequence[Scored]) -> Scored:
-        breakdown = {reward.name: one.score for (reward, _), one in zip(self.parts, row, strict=True)}
+        breakdown: dict[str, Any] = {}
+        for (reward, _), one in zip(self.parts, row, strict=True):
+            breakdown |= {f"{reward.name}/{name}": value for name, value in one.breakdown.items()}
+        breakdown |= {reward.name: one.score for (reward, _), one in zip(self.parts, row, strict=True)}
         missing = [
             f"{reward.name}: {one.reason or 'no score'}"
             for (reward, _), one in zip(self.parts, row, strict=True)
@@ -62,6 +67,4 @@ class WeightedReward(Reward):
         if missing:
             return Scored(None, "; ".join(missing), breakdown)
         total = sum(weight * (one.score or 0.0) for (_, weight), one in zip(self.parts, row, strict=True))
-        if not math.isfinite(total):
-            return Scored(None, f"the sum is {total}", breakdown)
-        return Scored(total, breakdown=breakdown)
+        return as_score("the sum", total, breakdown)
