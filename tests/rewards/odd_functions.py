@@ -1,8 +1,9 @@
 """Reward functions that people write and that go wrong: (source, what becomes of it).
 
-expected: scores of the three completions "a", "bb", "ccc" (None: missing), or a text that the one-line error has. The function is
-called `f`; the row's column `tags` is a list.
+expected: scores of the three completions "a", "bb", "ccc" (None: missing), or a text that the one-line error has.
+The function is called `f`; the row's column `tags` is a list.
 """
+# ruff: noqa: E501  (a table: one function a line)
 
 from __future__ import annotations
 

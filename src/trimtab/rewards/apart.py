@@ -27,7 +27,8 @@ SLOW = 60.0
 def undisturbed(*texts: object) -> Iterator[None]:
     """texts: what the global generators' seed is made of while the foreign code runs."""
     seed = int.from_bytes(hashlib.blake2b(repr(texts).encode("utf-8", "replace"), digest_size=7).digest(), "big")
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    used = bool(getattr(torch.cuda, "is_initialized")())  # noqa: B009  (untyped)
+    devices = [torch.cuda.current_device()] if used else []
     pythons, numpys, where = random.getstate(), np.random.get_state(), _folder()
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     gradients, exact = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()

@@ -229,8 +229,8 @@ def load_function(spec: str) -> Function:
         found = getattr(found, part)
     if inspect.isclass(found):
         raise TrimtabError(
-            f"reward function {spec}: {name!r} is a class. Name a function, or an object of the class that the file "
-            f"makes and that can be called ({name.lower()} = {name}())."
+            f"reward function {spec}: {name!r} is a class. Name a function, or an object of the class that the "
+            f"file makes and that can be called ({name.lower()} = {name}())."
         )
     if not callable(found):
         raise TrimtabError(f"reward function {spec}: {name!r} is a {type(found).__name__}, not a function.")
