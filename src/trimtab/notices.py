@@ -66,14 +66,14 @@ def is_quiet() -> bool:
     return _quiet[0]
 
 
-def warn(line: str, about: str = "") -> None:
+def warn(line: str, about: str = "", aloud: bool = True) -> None:
     """Says a warning, once in a run, and keeps it with the run that is going on.
 
     about: its subject; a later warning on the same subject takes its place among those that are kept, as one with
-    a higher count does. Without it the line is its own subject.
+    a higher count does. Without it the line is its own subject. aloud: without it the line is only kept.
     """
     run = _collecting[-1]
-    if line not in run.said:
+    if aloud and line not in run.said:
         run.said.add(line)
         console.print(f"warning: {line}", style="yellow")
     run.add(line, about or line)

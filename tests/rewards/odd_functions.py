@@ -63,7 +63,7 @@ ODD: dict[str, tuple[str, list[float | None] | str]] = {
     "fraction": ("from fractions import Fraction\ndef f(completions): return [Fraction(1, 4)] * 3", [0.25] * 3),
     "huge fraction": ("from fractions import Fraction\ndef f(completions): return [Fraction(-10**400)] * 3", [None] * 3),
     "huge integer": ("def f(completions): return [10**5000, 1, 2]", [None, 1.0, 2.0]),
-    "1e308": ("def f(completions): return [1e308, -1e308, 3e38]", [None, None, 3e38]),
+    "1e308": ("def f(completions): return [1e308, -1e308, 1e18]", [None, None, 1e18]),
     "complex": ("def f(completions): return [1j, 2, 3]", "a complex one"),
     "complex without imaginary part": ("def f(completions): return [complex(1, 0)] * 3", "a complex one"),
     "text number": ("def f(completions): return ['0.5'] * 3", "not a number but text: give float(…) of it"),

@@ -51,6 +51,35 @@ def nothing(completions):
     return [None] * len(completions)
 
 
+calls = 0
+
+
+def later(completions):
+    """Nothing at the first call."""
+    global calls
+    calls += 1
+    return [None if calls == 1 else float(len(c)) for c in completions]
+
+
+def at_first(completions):
+    """Scores at the first call and for batches; none for the four of validation later."""
+    global calls
+    calls += 1
+    return [None if calls > 1 and len(completions) == 4 else float(len(c)) for c in completions]
+
+
+def names(completions, log_extra, log_metric):
+    log_extra("reward", ["mine"] * len(completions))
+    log_extra("step", [99] * len(completions))
+    log_metric("loss", 1e6)
+    log_metric("reward", 1e6)
+    return [float(len(c)) for c in completions]
+
+
+def huge(completions):
+    return [(1e18, -1e18, 1e308, 1.0)[i % 4] for i in range(len(completions))]
+
+
 def alike(completions):
     return [0.25] * len(completions)
 

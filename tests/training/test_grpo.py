@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,8 @@ def test_equal_rewards_change_no_weight(stopping_model: Path, toy_pairs: Path, t
     assert [row["grad_norm"] for row in ran.rows] == [0.0, 0.0]
     assert [row["reward_std"] for row in ran.rows] == [0.0, 0.0]
     assert ran.rows[0]["groups_dropped"] == 0
+    told = json.loads((ran.out / "done.json").read_text())["warnings"]
+    assert any(line.startswith("in 2 of 2 batches all completions of each prompt had the same") for line in told)
 
 
 def test_every_step_samples_anew_and_the_seed_says_what(
@@ -189,5 +192,7 @@ def test_a_run_without_a_reward_is_one_clear_error(stopping_model: Path, toy_pai
 def test_fixed_prompts_without_any_reward_are_an_error(
     stopping_model: Path, toy_pairs: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrimtabError, match="none of the fixed prompts has two completions with a reward"):
+    with pytest.raises(
+        TrimtabError, match=r"none of the 8 completions of the batch has a score \(8 × nothing gave None\)"
+    ):
         grpo(stopping_model, toy_pairs, tmp_path, "nothing", rollouts="fixed", kl="k2", fixed_prompts=2)

@@ -134,12 +134,19 @@ def test_metrics_have_trls_names(learned: Ran) -> None:
 # ---- rewards that are missing, adapters, what is refused
 
 
-def test_without_any_reward_nothing_moves(stopping_model: Path, toy_pairs: Path, tmp_path: Path) -> None:
-    ran = ppo(stopping_model, toy_pairs, tmp_path, "nothing", updates_per_batch=2)
-    assert all(torch.equal(ran.weights[name], weight) for name, weight in weights_of(stopping_model).items())
-    assert ran.rows[0]["groups_dropped"] == ran.rows[0]["rewards/missing"] == 1
-    assert ran.rows[0]["grad_norm"] == 0
-    assert {row["advantage"] for row in ran.completions} == {None}
+def test_without_any_reward_the_run_ends(stopping_model: Path, toy_pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrimtabError, match=r"none of the 16 completions of the batch has a score \(16 × nothing"):
+        ppo(stopping_model, toy_pairs, tmp_path, "nothing", updates_per_batch=2)
+
+
+def test_steps_without_any_reward_move_nothing(stopping_model: Path, toy_pairs: Path, tmp_path: Path) -> None:
+    """Two updates on a batch without scores, and two on one with."""
+    ran = ppo(stopping_model, toy_pairs, tmp_path, "later", updates_per_batch=2, max_steps=4)
+    assert [row["groups_dropped"] for row in ran.rows[::2]] == [1, 0]
+    assert [row["grad_norm"] == 0 for row in ran.rows] == [True, True, False, False]
+    assert {row["advantage"] for row in ran.completions if row["step"] == 1} == {None}
+    told = json.loads((ran.out / "done.json").read_text())["warnings"]
+    assert "1 of 2 batches had no score at all; nothing was learnt from them." in told
 
 
 def test_a_missing_reward_leaves_the_batch(stopping_model: Path, toy_pairs: Path, tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ from typing import Any
 from trimtab.data.records import Message
 
 Prompt = str | tuple[Message, ...]
-LARGEST = 3.4028234663852886e38
-"""Of a score: float32's largest number, which training computes with. Squares and sums of such are still finite in
-float64, and so are all statistics."""
+LARGEST = 1e18
+"""Of a score: its square still fits a float32, which training computes with, and so do sums of such."""
 
 
 @dataclass(frozen=True, slots=True)

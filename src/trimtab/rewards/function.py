@@ -4,9 +4,9 @@
 
 It may also ask for `trainer_state` (None here), `log_extra` (a column of values, one a completion, which
 goes into each completion's breakdown) and `log_metric` (a number, see `take_metrics`), and may be async.
-Where we depart: an argument that the function does not name is left out, so that it need not take
-**kwargs; an error in the function ends the run with a TrimtabError, as in TRL, while None, NaN and what no float32
-holds are a missing reward with its reason; and what the function does to the process is undone (rewards/apart.py).
+Where we depart: an argument that the function does not name is left out, so that it need not take **kwargs; an
+error in the function ends the run with a TrimtabError, as in TRL, while None, NaN and absurdly large numbers are a
+missing reward with its reason; and what the function does to the process is undone (rewards/apart.py).
 """
 
 from __future__ import annotations

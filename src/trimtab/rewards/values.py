@@ -80,7 +80,7 @@ def as_score(name: str, number: float, breakdown: Mapping[str, Any] | None = Non
     if not math.isfinite(number):
         return Scored(None, f"{name} gave {number}", parts)
     if abs(number) > LARGEST:
-        return Scored(None, f"{name} gave {number:g}, more than a float of 32 bits holds", parts)
+        return Scored(None, f"{name} gave {number:g}, beyond ±{LARGEST:g}", parts)
     return Scored(number, breakdown=parts)
 
 

@@ -95,6 +95,9 @@ class GRPO(OnPolicyMethod):
             return everyone
         return [rollout.group for rollout in self.batch if any(rollout.advantages)]  # the others' gradient is 0
 
+    def _is_last(self, step: int) -> bool:
+        return self.settings.rollouts == "fixed" or super()._is_last(step)
+
     @property
     def _loss_has_kl(self) -> bool:
         return self.settings.kl != "reward" and self.settings.kl_coefficient > 0
@@ -125,7 +128,7 @@ class GRPO(OnPolicyMethod):
 
     def state(self) -> Mapping[str, Any]:
         if self.settings.rollouts == "fixed":
-            return {"table": self.table}  # the rollouts are drawn again, the same
+            return {"table": self.table}  # the rollouts are drawn again, the same, and watched again
         return super().state()
 
     # ---- the loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
@@ -19,6 +20,8 @@ from trimtab.errors import TrimtabError
 from trimtab.losses.preference import dpo
 from trimtab.models.lora import frozen_copy
 from trimtab.models.policy import load_policy
+from trimtab.notices import warn
+from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import Rewards
 from trimtab.rollout.logps import read_off
 from trimtab.rollout.sampler import Sampler, Sampling
@@ -30,12 +33,14 @@ from trimtab.training.rollouts import (
     Rollout,
     Scoring,
     Shaped,
+    own_metrics,
     ratio_metrics,
     sample_metrics,
     score_samples,
     table_rows,
 )
-from trimtab.training.schedule import TrainingSettings
+from trimtab.training.schedule import TrainingSettings, total_steps
+from trimtab.training.silence import ScoreWatch, tally, why
 from trimtab.training.stage_method import Prepared, StageMethod
 
 
@@ -98,6 +103,8 @@ class OnPolicyMethod(StageMethod):
     validation_completions = "pair"
     name: ClassVar[str]
     rollout: ClassVar[type[Rollout]] = Rollout
+    within_groups: ClassVar[bool] = True
+    """Whether a completion is compared with those of its own prompt only."""
     settings: OnPolicySettings
 
     def __init__(self, settings: Any, prepared: Prepared) -> None:
@@ -120,6 +127,7 @@ class OnPolicyMethod(StageMethod):
         self.total_completions = self.total_tokens = 0
         self.pending: Sums = {}
         self.table: list[dict[str, Any]] = []
+        self.watch = ScoreWatch(self.name, self.within_groups)
 
     @property
     def _has_pairs(self) -> bool:
@@ -159,14 +167,29 @@ class OnPolicyMethod(StageMethod):
             )
         places = range(acc.process_index, len(groups), acc.num_processes)
         scorings = self._sample(groups, places, step)
+        self._watch(scorings, step)
         shaped = self._shape(scorings)
-        self.pending |= self._own_metrics()
+        self.pending |= own_metrics(self.reward, self.pending)
         self.table = table_rows(scorings, shaped, self.prepared.train_records)
         found = [(place, one.rollout) for place, one in zip(places, shaped, strict=True) if one.rollout is not None]
         if acc.num_processes > 1:
             everyones = gather_object([(place, rollout.state()) for place, rollout in found])
             found = [(place, self.rollout.of(state)) for place, state in sorted(everyones, key=itemgetter(0))]
         return self._of_batch([rollout for _, rollout in found])
+
+    def _watch(self, scorings: Sequence[Scoring], step: int) -> None:
+        """TrimtabError where the reward has nothing to say, in every process alike."""
+        tallies = [tally(one) for one in scorings]
+        if self.prepared.accelerator.num_processes > 1:
+            tallies = gather_object(tallies)
+        self.watch.see(tallies, last=self._is_last(step))
+
+    def _is_last(self, step: int) -> bool:
+        """Whether no batch is drawn after that of this step."""
+        settings = self.settings
+        per_batch = 1 if settings.max_steps else settings.updates_per_batch
+        steps = total_steps(settings, len(self.prepared.train)) * per_batch
+        return step + settings.updates_per_batch >= steps
 
     @abstractmethod
     def _shape(self, scorings: Sequence[Scoring]) -> list[Shaped]:
@@ -209,9 +232,6 @@ class OnPolicyMethod(StageMethod):
         at_one = self._logps(self.reference, scorings, False) if self.tempered else references
         return sample_metrics(scorings) | ratio_metrics(scorings, at_one)
 
-    def _own_metrics(self) -> Sums:
-        return {name: (value, 1.0) for name, value in self.reward.take_metrics().items()}
-
     def _stored(self, batch: PackedBatch, name: str) -> Tensor:
         """What the batch's rollouts hold of each of its tokens: [M]."""
         held = [getattr(self.by_group[id(group)], name) for group in batch.groups]
@@ -227,11 +247,13 @@ class OnPolicyMethod(StageMethod):
         return found
 
     def state(self) -> Mapping[str, Any]:
+        kept = {"watch": self.watch.state()}
         if self.settings.updates_per_batch == 1:
-            return {}  # the next step samples anew
-        return {"batch": [rollout.state() for rollout in self.batch], "table": self.table}
+            return kept  # the next step samples anew
+        return kept | {"batch": [rollout.state() for rollout in self.batch], "table": self.table}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        self.watch.load_state(state.get("watch", {}))
         if "batch" in state:
             self._hold([self.rollout.of(one) for one in state["batch"]])
         # Of fixed rollouts drawn again: the metrics were counted by the first step.
@@ -269,7 +291,11 @@ class OnPolicyMethod(StageMethod):
             places, score_samples(self.reward, prepared.chat, mine, samples, prepared.validation_records)
         )
         sums = sample_metrics(scorings) | ratio_metrics(scorings, self._logps(self.reference, scorings, False))
-        sums |= self._own_metrics()
+        sums |= own_metrics(self.reward, sums)
+        if "reward" not in sums:
+            self._tell_unscored(self.reward, scorings)
+            if self.best_metric == "reward":
+                sums["reward"] = (math.nan, 1)  # nothing to choose by this time, and the run goes on
         if prepared.judge is not None:
             judged = self._of_all(
                 places, score_samples(prepared.judge, prepared.chat, mine, samples, prepared.validation_records)
@@ -277,7 +303,18 @@ class OnPolicyMethod(StageMethod):
             scores = [one.score for s in judged for one in s.scored if one.score is not None]
             if scores:
                 sums["judge"] = (sum(scores), len(scores))
+            else:
+                self._tell_unscored(prepared.judge, judged)
         return {name: total / weight for name, (total, weight) in sums.items() if weight}
+
+    def _tell_unscored(self, by: Reward, scorings: Sequence[Scoring]) -> None:
+        """TrimtabError where this is the reward that chooses what is best, and it never gave a score."""
+        found = [tally(one) for one in scorings]
+        count = sum(one.completions for one in found)
+        line = f"{by.name} gave none of the {count} validation completions a score ({why(found)})"
+        if by is self.reward and self.best_metric == "reward" and not self.watch.seen["batches"]:
+            raise TrimtabError(f"{self.name}: reward {line}. Mend it: it chooses the best weights.")
+        warn(f"{line}.", about=f"validation without a score by {by.name}")
 
     def _of_all(self, places: range, scorings: list[Scoring]) -> list[Scoring]:
         """Every process's, in the prompts' order: each prompt is sampled, and its score paid for, once."""

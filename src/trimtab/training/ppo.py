@@ -74,6 +74,7 @@ class ValuedRollout(Rollout):
 class PPO(OnPolicyMethod):
     name = "ppo"
     rollout = ValuedRollout
+    within_groups = False  # the baseline is the value head's
     version = 1
     settings: PPOSettings
 

@@ -21,6 +21,7 @@ from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import Record, columns_of
 from trimtab.losses.policy_gradient import effective_sample_size
+from trimtab.notices import warn
 from trimtab.rewards.base import Reward, Scored
 from trimtab.rollout.sampler import Sample
 
@@ -196,6 +197,33 @@ def sample_metrics(scorings: Sequence[Scoring]) -> Values:
     return out
 
 
+TAKEN = {"step", "prompt", "completion", "reward", "advantage", "tokens", "finish", "temperature", "reason"}
+"""Columns of completions.jsonl; a reward's own of the same name gets a prefix."""
+LOGGED = {
+    "step",
+    "epoch",
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "skipped_steps",
+    "num_tokens",
+    "seconds",
+    "entropy",
+}
+"""Metrics of a step beside those of its samples."""
+
+
+def own_metrics(reward: Reward, known: Mapping[str, Any]) -> Values:
+    """What the reward function logged; under "reward_function/…" where the step has a metric of that name."""
+    found: Values = {}
+    for name, value in reward.take_metrics().items():
+        taken = name in LOGGED or name in known or name.startswith(("loss/", "val/", "policy/", "clip_ratio/"))
+        if taken:
+            warn(f"log_metric({name!r}): a metric of the step has this name; logged as reward_function/{name}.")
+        found[f"reward_function/{name}" if taken else name] = (value, 1.0)
+    return found
+
+
 def breakdown(scored: Sequence[Scored]) -> dict[str, list[float]]:
     """The numbers of each part of the reward, over the completions that have it."""
     parts: dict[str, list[float]] = {}
@@ -281,5 +309,6 @@ def table_rows(
                 "finish": sample.finish,
                 "temperature": sample.temperature,
             }
-            rows.append(row | ({"reason": scored.reason} if scored.reason else {}) | dict(scored.breakdown))
+            own = {f"rewards/{k}" if k in TAKEN else k: value for k, value in scored.breakdown.items()}
+            rows.append(row | ({"reason": scored.reason} if scored.reason else {}) | own)
     return rows

@@ -1,0 +1,116 @@
+"""Rewards that say nothing: steps in which no completion has a score, or in which all scores are equal.
+
+Such a step trains nothing, or the KL alone, and its loss of 0 looks like any other's. It is warned of when it is
+first seen, counted, and a reward that stays silent ends the run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from trimtab.errors import TrimtabError
+from trimtab.notices import warn
+from trimtab.training.rollouts import Scoring
+
+FIRST, LATER, COMPLETIONS = 3, 20, 32
+"""Batches in a row without one score that end a run, before its first score and after it, if they had so many
+completions together: data of several tasks may well have a batch without a score."""
+
+
+class Tally(NamedTuple):
+    """Of one group's scores. reasons: of those that are missing."""
+
+    completions: int
+    scores: int
+    low: float
+    high: float
+    reasons: tuple[str, ...]
+
+
+def tally(one: Scoring) -> Tally:
+    known = [s.score for s in one.scored if s.score is not None]
+    reasons = tuple(s.reason or "no reason given" for s in one.scored if s.score is None)
+    return Tally(len(one.scored), len(known), min(known, default=0.0), max(known, default=0.0), reasons)
+
+
+def why(tallies: Sequence[Tally]) -> str:
+    """The most frequent reasons of missing scores."""
+    counts = Counter(reason for one in tallies for reason in one.reasons)
+    shown = [f"{count} × {reason}" for reason, count in counts.most_common(2)]
+    return "; ".join(shown) + ("; …" if len(counts) > 2 else "")
+
+
+class ScoreWatch:
+    """title: of the run. by_group: whether completions are compared within their group only (GRPO), or all (PPO).
+
+    seen: batches, those without a score (silent) and with equal scores only; whether any had a score (heard); the
+    silent ones in a row, and how many completions these had (asked).
+    """
+
+    def __init__(self, title: str, by_group: bool) -> None:
+        self.title, self.by_group = title, by_group
+        self.seen: dict[str, int] = {"batches": 0, "heard": 0, "silent": 0, "equal": 0, "row": 0, "asked": 0}
+
+    def see(self, tallies: Sequence[Tally], last: bool = False) -> None:
+        """A batch's scores. last: no more will come. TrimtabError where the reward stays silent."""
+        seen, known = self.seen, [one for one in tallies if one.scores]
+        seen["batches"] += 1
+        if known:
+            seen |= {"heard": 1, "row": 0, "asked": 0}
+            seen["equal"] += self._all_equal(known)
+        else:
+            seen["silent"] += 1
+            seen["row"] += 1
+            seen["asked"] += sum(one.completions for one in tallies)
+            self._end_if_silent(tallies, last)
+        self._tell_silent(why(tallies) if not known else "", now=not known)
+        self._tell_equal(known)
+
+    def _all_equal(self, known: Sequence[Tally]) -> bool:
+        if not self.by_group:
+            known = [
+                Tally(0, sum(t.scores for t in known), min(t.low for t in known), max(t.high for t in known), ())
+            ]
+        several = [one for one in known if one.scores > 1]
+        return bool(several) and all(one.low == one.high for one in several)
+
+    def _end_if_silent(self, tallies: Sequence[Tally], last: bool) -> None:
+        seen = self.seen
+        enough = seen["row"] >= (LATER if seen["heard"] else FIRST) and seen["asked"] >= COMPLETIONS
+        if enough or (last and not seen["heard"]):
+            count = f"{seen['row']} batches in a row" if seen["row"] > 1 else "the batch"
+            raise TrimtabError(
+                f"{self.title}: none of the {seen['asked']} completions of {count} has a score ({why(tallies)}). "
+                "Nothing is learnt so: mend the reward. A run that has begun goes on with --accept-changed-reward."
+            )
+
+    def _tell_silent(self, reasons: str, now: bool) -> None:
+        seen = self.seen
+        if not seen["silent"]:
+            return
+        share = f"{seen['silent']} of {seen['batches']} batches had no score at all"
+        about = "batches without a score"
+        if now:
+            warn(f"{share} (the last: {reasons}); nothing was learnt from them.", about, aloud=seen["silent"] == 1)
+        else:
+            warn(f"{share}; nothing was learnt from them.", about, aloud=False)
+
+    def _tell_equal(self, known: Sequence[Tally]) -> None:
+        seen = self.seen
+        if not seen["equal"]:
+            return
+        whose = "of each prompt" if self.by_group else "of the batch"
+        warn(
+            f"in {seen['equal']} of {seen['batches']} batches all completions {whose} had the same reward: it does "
+            "not say which is better, and at most the KL was trained.",
+            "batches of equal rewards",
+            aloud=seen["equal"] == 1 and bool(known),
+        )
+
+    def state(self) -> dict[str, int]:
+        return dict(self.seen)
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.seen |= {name: int(value) for name, value in state.items()}
