@@ -23,6 +23,7 @@ FLOW = (
     "sandbox",
     "report",
     "recipe",
+    "asked",
     "gather",
     "export",
     "study",

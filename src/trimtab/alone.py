@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trimtab.asked import command_line, data_sources, model_sources, set_and_default, today
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
-from trimtab.evaluation.results import Provenance, Results, SplitCounts
+from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
 from trimtab.evaluation.summary import summarise
 from trimtab.gather import chosen_lengths, chosen_texts, environment, judge_warnings, opponent_name
 from trimtab.models.lora import hash_model
@@ -155,6 +156,8 @@ def _evaluate(
     if theirs is not None and opponent:
         theirs.name = opponent_name(opponent)
     chat = ChatFormat(load_tokenizer(tokenizer or where, settings), rows)
+    other = (opponent, resolve_model(opponent)) if opponent else None
+    changed, defaults = set_and_default({"": settings, "data": rows})
     results = summarise(
         [mine],
         theirs,
@@ -169,6 +172,12 @@ def _evaluate(
             device=environment(0)["device"],
             hashes={"model": hash_model(where)},
             decoding=settings.decoding.signature(),
+            command=command_line(),
+            date=today(),
+            models=model_sources({"model": (model, where), "opponent": other}),
+            data=[Source(role="evaluated", name=one.name, hash=one.hash) for one in data_sources(rows)[:1]],
+            settings=changed,
+            defaults=defaults,
         ),
     )
     results.write(out / "results.json")

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from trimtab import __version__
+from trimtab.asked import command_line, data_sources, model_sources, of_study, today
 from trimtab.data.audit import audit
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Record
-from trimtab.data.splits import Splits
+from trimtab.data.splits import DataSettings, Splits
 from trimtab.evaluation.measure import Measured
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import METHOD_ORDER, Provenance, Results, SplitCounts, StageCurves, family
@@ -29,7 +30,7 @@ from trimtab.training.metrics import read_metrics
 from trimtab.training.online_dpo import NAME, round_folders
 from trimtab.training.rounds import PAIRS
 
-LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu", "statsmodels")
+LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
 STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "online_dpo", "grpo", "ppo")
 
 
@@ -83,10 +84,13 @@ def gather(
     runs: Sequence[SeedRun],
     fixed: Sequence[MethodOutputs],
     opponent: MethodOutputs | None,
+    data: DataSettings,
+    models: Mapping[str, tuple[str, str] | None],
     told: Sequence[str] = (),
 ) -> Results:
     """told: warnings of what ran just now. fixed: outputs of methods that no training seed touches; chat: of the
-    model that the study starts from."""
+    model that the study starts from; data: where the rows are; models: by role, the name and place of each that the
+    recipe names."""
     counts = {}
     for name, folder in runs[0].stages().items():
         for split, found in _read_json(folder / "data.json").items():
@@ -106,7 +110,7 @@ def gather(
         audit=audit(splits.train),
         curves={run.seed: {name: _curves(folder) for name, folder in run.stages().items()} for run in runs},
         data=counts,
-        provenance=_provenance(recipe, runs),
+        provenance=_provenance(recipe, runs, data, models),
         warnings=list(dict.fromkeys([*told, *_study_warnings(recipe, splits, runs)])),
     )
 
@@ -136,7 +140,23 @@ def judged_by_a_part(recipe: Recipe) -> bool:
     return any(one.identity == judge.identity for method in recipe.rewarded.values() for one in method.rewards)
 
 
-def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:
+def asked_for(recipe: Recipe, data: DataSettings, models: Mapping[str, tuple[str, str] | None]) -> dict[str, Any]:
+    """What was asked, for the report."""
+    changed, defaults = of_study(recipe)
+    made = "the sandbox's own rows" if recipe.sandbox else None
+    return {
+        "command": command_line(),
+        "date": today(),
+        "models": model_sources(models),
+        "data": data_sources(data, made),
+        "settings": changed,
+        "defaults": defaults,
+    }
+
+
+def _provenance(
+    recipe: Recipe, runs: Sequence[SeedRun], data: DataSettings, models: Mapping[str, tuple[str, str] | None]
+) -> Provenance:
     """Of several seeds: seconds are summed, memory is the highest."""
     known = environment(recipe.seed)
     hashes: dict[str, str] = {}
@@ -166,6 +186,7 @@ def _provenance(recipe: Recipe, runs: Sequence[SeedRun]) -> Provenance:
         wall_seconds=seconds | evaluated,
         peak_memory_bytes=memory,
         decoding=recipe.evaluation.decoding.signature(),
+        **asked_for(recipe, data, models),
     )
 
 

@@ -177,7 +177,7 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: War
     if recipe.opponent:
         opponent = shared("opponent", resolve_model(recipe.opponent))
         opponent.name = opponent_name(recipe.opponent)
-    results = gather(recipe, chat, splits, runs, fixed, opponent, told.lines)
+    results = gather(recipe, chat, splits, runs, fixed, opponent, data, named_models(recipe), told.lines)
     results.write(out / "results.json")
     write_report(results, out)
     for run in runs:
@@ -216,6 +216,18 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
     except TrimtabError as error:
         raise TrimtabError(f"test rows: {error}") from None
     return chat
+
+
+def named_models(recipe: Recipe) -> dict[str, tuple[str, str] | None]:
+    """By role: the name and the place of each model that the recipe names."""
+    judge = recipe.judge.model if recipe.judge and not recipe.judge.is_remote else None
+    given = {
+        "model": recipe.model,
+        "opponent": recipe.opponent,
+        "reward model's start": recipe.reward_model,
+        "judge": judge,
+    }
+    return {role: (name, resolve_model(name)) if name else None for role, name in given.items()}
 
 
 def run_seed(recipe: Recipe, data: DataSettings, splits: Splits, out: Path, judge: Reward | None) -> SeedRun:

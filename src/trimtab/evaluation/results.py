@@ -151,7 +151,32 @@ class Sample(_Model):
     scores: dict[str, float | None] = {}
 
 
+class Setting(_Model):
+    """One that is not at its default, dotted: dpo.beta. default: null where there is none."""
+
+    name: str
+    value: str
+    default: str | None = None
+
+
+class Source(_Model):
+    """A model or data, as it was named, and what it held. A hub name is its own hash."""
+
+    role: str
+    name: str
+    hash: str | None = None
+
+
 class Provenance(_Model):
+    """command: as one would type it, without keys. settings: those that are not at their defaults; defaults: all
+    others. hashes: of the models that were evaluated."""
+
+    command: str | None = None
+    date: str | None = None
+    models: list[Source] = []
+    data: list[Source] = []
+    settings: list[Setting] = []
+    defaults: dict[str, str] = {}
     versions: dict[str, str] = {}
     device: str | None = None
     seeds: list[int] = []

@@ -349,11 +349,48 @@ def markers_table(results: Results, top: int = 10) -> Table:
     return Table("markers", "Markers in the preference data and in outputs", header, rows, records, [note])
 
 
+def settings_table(results: Results) -> Table:
+    """What was set, beside the default."""
+    found = results.provenance.settings
+    return Table(
+        "settings",
+        "Settings that differ from their defaults",
+        ["Setting", "Value", "Default"],
+        [[one.name, one.value, NONE if one.default is None else one.default] for one in found],
+        [{"setting": one.name, "value": one.value, "default": one.default} for one in found],
+    )
+
+
+def defaults_table(results: Results) -> Table:
+    found = results.provenance.defaults
+    return Table(
+        "defaults",
+        "Settings at their defaults",
+        ["Setting", "Value"],
+        [[name, value] for name, value in found.items()],
+        [{"setting": name, "value": value} for name, value in found.items()],
+    )
+
+
+def sources_table(results: Results) -> Table:
+    """Models and data by their names and hashes."""
+    p = results.provenance
+    found = [(kind, one) for kind, ones in (("model", p.models), ("data", p.data)) for one in ones]
+    shown = [(one.role if one.role == kind else f"{kind}: {one.role}", one) for kind, one in found]
+    return Table(
+        "sources",
+        "Models and data",
+        ["What", "Name", "Hash"],
+        [[what, one.name, one.hash or NONE] for what, one in shown],
+        [{"what": what, "name": one.name, "hash": one.hash} for what, one in shown],
+    )
+
+
 def all_tables(results: Results) -> dict[str, Table]:
     """Tables that have rows, by name."""
     makers = (
         methods_table, win_rates_table, pairs_table, comparisons_table, seeds_table, all_seeds_table, lengths_table,
-        behaviours_table, markers_table,
+        behaviours_table, markers_table, sources_table, settings_table, defaults_table,
     )  # fmt: skip
     tables = [make(results) for make in makers]
     return {t.name: t for t in tables if t.rows}

@@ -1,0 +1,131 @@
+"""What a report says of where it comes from: the command, the settings, and hashes of data and models."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from trimtab.data.hashing import hash_source
+from trimtab.data.splits import DataSettings
+from trimtab.evaluation.results import Setting, Source
+from trimtab.models.lora import hash_model
+from trimtab.recipe import STAGES, Recipe
+
+HIDDEN = "(hidden)"
+_KEY = re.compile(
+    r"(?i)((?:^|[\s._\-{,\"'])(?:api[_-]?key|(?:access|auth|hf)[_-]?token|secret|password|passwd)[\"']?\s*[=:]\s*).+"
+)
+_SHAPES = re.compile(r"\b(?:sk|hf|nvapi|ghp|xoxb)[-_][A-Za-z0-9_\-]{8,}")
+_USER, _QUERY = re.compile(r"://[^/@\s]*@"), re.compile(r"(://[^?#\s]*)[?#][^\s\"',}\]]*")
+
+
+def without_secrets(text: str) -> str:
+    """A text in which nothing that looks like a key or a password is left: not in an address either."""
+    text = _KEY.sub(rf"\1{HIDDEN}", text)
+    text = _SHAPES.sub(HIDDEN, _USER.sub("://", text))
+    return _QUERY.sub(r"\1", text)
+
+
+def command_line(words: Sequence[str] | None = None) -> str | None:
+    """The command that runs, as one would type it; None where another program calls trimtab's functions."""
+    program, *rest = sys.argv if words is None else words
+    if Path(program).name not in ("trimtab", "__main__.py"):
+        return None
+    hidden, out = False, []
+    for word in rest:
+        out.append(HIDDEN if hidden else without_secrets(word))
+        hidden = bool(re.fullmatch(r"(?i)--?(?:api-?key|token|password|secret)", word))
+    return shlex.join(["trimtab", *out])
+
+
+def today() -> str:
+    return datetime.now(UTC).isoformat(timespec="minutes").replace("+00:00", "Z")
+
+
+def set_and_default(settings: Mapping[str, BaseModel]) -> tuple[list[Setting], dict[str, str]]:
+    """Those that differ from their defaults, and all others. settings: by the name that stands before each, which
+    may be empty."""
+    changed: list[Setting] = []
+    defaults: dict[str, str] = {}
+    for prefix, one in settings.items():
+        for name, value, default in _flat(one, f"{prefix}." if prefix else ""):
+            shown = _shown(value)
+            if default is not ... and value == default:
+                defaults[name] = shown
+            else:
+                changed.append(Setting(name=name, value=shown, default=None if default is ... else _shown(default)))
+    return changed, defaults
+
+
+def _flat(settings: BaseModel, prefix: str) -> Iterator[tuple[str, Any, Any]]:
+    """(name, value, default) of every setting, those inside others by dotted names; ... where there is none."""
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        default = ... if field.is_required() else field.get_default(call_default_factory=True)
+        if isinstance(value, BaseModel):
+            inside = list(_flat(value, f"{prefix}{name}."))
+            if default is None and all(given == usual for _, given, usual in inside):
+                yield f"{prefix}{name}", {}, None  # that it is there says something
+            yield from inside
+        elif isinstance(value, tuple | list) and value and all(isinstance(one, BaseModel) for one in value):
+            for i, one in enumerate(value):
+                yield from _flat(one, f"{prefix}{name}.{i}.")
+        else:
+            yield f"{prefix}{name}", value, default
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return without_secrets(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def of_study(recipe: Recipe) -> tuple[list[Setting], dict[str, str]]:
+    """A recipe's, without the stages that the study does not run. A stage that follows the recipe's seed has the
+    default."""
+    used = _stages(recipe)
+    names = [*STAGES, "sft_length"]
+    changed, defaults = set_and_default({"": recipe})
+    follows = {f"{name}.seed" for name in names if (one := getattr(recipe, name)) and one.seed == recipe.seed}
+
+    def runs(name: str) -> bool:
+        stage = name.split(".")[0]
+        return stage not in names or stage in used
+
+    kept = [one for one in changed if runs(one.name) and one.name not in follows]
+    following = {one.name: one.value for one in changed if runs(one.name) and one.name in follows}
+    return kept, {name: value for name, value in (defaults | following).items() if runs(name)}
+
+
+def _stages(recipe: Recipe) -> set[str]:
+    wanted = set(recipe.methods)
+    used = wanted - {"base"}
+    if wanted & {"dpo", *recipe.rewarded} or ("sft_length" in wanted and recipe.sft_length is None):
+        used.add("sft")
+    return used | ({"reward"} if recipe.trains_reward else set())
+
+
+def data_sources(data: DataSettings, name: str | None = None) -> list[Source]:
+    """name: what all rows are, instead of the files that they lie in."""
+    found = [(role, getattr(data, role)) for role in ("train", "validation", "test")]
+    return [
+        Source(role=role, name=name or without_secrets(source), hash=hash_source(source, nested=True))
+        for role, source in found
+        if source is not None
+    ]
+
+
+def model_sources(models: Mapping[str, tuple[str, str] | None]) -> list[Source]:
+    """By role: a model's name and where it lies."""
+    given = [(role, *one) for role, one in models.items() if one]
+    return [Source(role=role, name=without_secrets(name), hash=hash_model(place)) for role, name, place in given]
