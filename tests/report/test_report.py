@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from trimtab import report
+from trimtab.evaluation.markdown import escape_markdown, fenced
 from trimtab.evaluation.results import (
     Comparison,
     Length,
@@ -25,8 +29,9 @@ from trimtab.evaluation.results import (
     WinRate,
 )
 from trimtab.report.drawing import inline
-from trimtab.report.figures import all_figures
-from trimtab.report.formats import escape_csv, escape_markdown, escape_tex, to_csv, to_markdown, to_tex
+from trimtab.report.dynamics import curves
+from trimtab.report.figures import all_figures, behaviours
+from trimtab.report.formats import escape_csv, escape_tex, to_csv, to_markdown, to_tex
 from trimtab.report.render import duration, keep_together, render_html, size, write_report
 from trimtab.report.tables import NONE, all_tables, filled, methods_table, number
 
@@ -293,3 +298,61 @@ def test_reasons_and_parts_of_scores_stay_out_of_the_page(html: str, results: Re
     """Every breakdown holds hostile notes: only the sample that a model wrote is shown, and escaped."""
     assert Page(html).text.count(hostile) == 1
     assert hostile not in html
+
+
+# ---- figures as people see them
+
+
+def texts(svg: str) -> list[str]:
+    return [unescape(one) for one in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+
+
+def test_figures_text_is_text_and_no_markup() -> None:
+    """Selectable, in fonts that are everywhere, and a hostile name is no element of the page."""
+    name = "</text><script>x</script>"
+    made = MethodResult(behaviours={"hedging": 0.2, "loops": 0.0})
+    svg = behaviours(Results(name="n", methods={name: made}))
+    assert svg is not None
+    assert "<script" not in svg
+    assert "</text><script>x</script>" in texts(svg)
+    assert "hedging" in texts(svg)
+    assert "sans-serif" in svg
+    assert "<script" not in render_html(Results(name="n", methods={name: made}))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.4, 1.0])
+def test_shares_start_at_nothing_and_are_never_below(share: float) -> None:
+    svg = behaviours(Results(name="n", methods={"sft": MethodResult(behaviours={"hedging": share, "loops": 0.0})}))
+    ticks = [
+        float(one.replace("\u2212", "-")) for one in texts(svg or "") if re.fullmatch(r"[\u2212-]?[\d.]+", one)
+    ]
+    assert min(ticks) == 0
+    assert 100 * share <= 1.05 * max([*ticks, 1.0]) + 20
+
+
+def test_numbers_on_axes_stand_for_themselves() -> None:
+    """No "+1.0296e1" in a corner that must be added to what the ticks say."""
+    rows: list[Any] = [
+        {"step": i, "loss": 10.296 + 1e-6 * i, "grad_norm": 3e6 + i, "entropy": 2e-5 * i} for i in range(1, 9)
+    ]
+    svg = curves("sft", {0: StageCurves(train=rows)})
+    assert svg is not None
+    assert not [one for one in texts(svg) if re.search(r"e[+\u2212-]?\d|×", one)]
+    assert any(one.startswith("10.29") for one in texts(svg))
+    single = curves("sft", {0: StageCurves(train=rows[:1])})
+    assert not [one for one in texts(single or "") if re.fullmatch(r"0\.[89]\d*|1\.[012]\d*", one)]
+
+
+def test_figures_shrink_with_the_page() -> None:
+    css = (Path(report.__file__).parent / "report.css").read_text()
+    rule = re.search(r"figure svg \{([^}]*)\}", css)
+    assert rule is not None
+    assert "min-width" not in rule[1]
+    assert "width: 100%" in rule[1]
+
+
+def test_no_line_closes_a_fence() -> None:
+    for text in ("a", "```", "a: 'x\n\n  ````\n\n  <script>'"):
+        first, *inside, last = fenced(text, "yaml").splitlines()
+        assert first == last + "yaml"
+        assert all(last not in line for line in inside)

@@ -14,6 +14,7 @@ import yaml
 from training.toy import write_model
 from trimtab.data.hashing import hash_source
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.markdown import escape_markdown
 from trimtab.evaluation.results import Results
 from trimtab.export import export_model
 from trimtab.recipe import Recipe, parse
@@ -201,3 +202,53 @@ def test_names_of_the_hub_and_of_this_machine(tmp_path: Path) -> None:
     assert public({"path": "/home/me/rewards.py:f", "n": 3, "t": ("a/b", "~/c/d")}) == {
         "path": "rewards.py:f", "n": 3, "t": ["a/b", "d"],
     }  # fmt: skip
+
+
+def test_a_card_warns_of_its_own_model_only(study: tuple[Path, Recipe, Results]) -> None:
+    """Of a study's warnings those about other methods are left out, by name, label, stage and seed."""
+    lines = {
+        "One training seed.": True,
+        "dpo: no evaluation was better.": True,
+        "DPO: length-controlled win rate from 12 prompts.": True,
+        "dpo, seed 3: no evaluation was better.": True,
+        'DPO amplifies a marker of the data: "SFT:".': True,
+        "MOST SCORES ARE MISSING: DPO has a score for 1 prompt.": True,
+        "MOST SCORES ARE MISSING: SFT has a score for 1 prompt.": False,
+        "sft: no evaluation was better.": False,
+        "SFT + length penalty: ties.": False,
+        "sft_length, seed 0: ties.": False,
+        "online_dpo-2: 3 of 9 prompts gave a pair.": False,
+        "reward: no evaluation was better.": False,
+        "Base: cut at the cap.": False,
+        "dportable: a sentence.": True,
+    }
+    section = results_section(study[2].model_copy(update={"warnings": list(lines)}), "dpo")
+    said = [line.removeprefix("> **Warning:** ") for line in section.splitlines() if "Warning" in line]
+    assert said == [escape_markdown(line) for line, kept in lines.items() if kept]
+
+
+def test_names_in_a_card_are_no_markup(
+    tiny_model_dir: Callable[..., Path], write_jsonl: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of the model's folder, of the data and of the opponent; a setting's text closes no block."""
+    from trimtab.recipe import stage_settings
+
+    hostile = "a|b <img src=x> [l](javascript:x) `c`"
+    pairs = [{"prompt": f"Say {i}", "chosen": "it is", "rejected": "no"} for i in range(6)]
+    rows = write_jsonl(pairs, f"{hostile}.jsonl")
+    settings, data = stage_settings(
+        "sft", str(rows), None, ["batch_size=2", "max_steps=1", "data.validation_rows=2"]
+    )
+    best = run_alone("sft", str(tiny_model_dir(hostile)), settings, data, tmp_path / "stage", None)
+    card = (best / "README.md").read_text()
+    assert "<img" not in card
+    assert "[l](" not in card
+    assert card.count(escape_markdown(hostile)) >= 4
+
+
+def test_an_opponents_name_is_no_markup(study: tuple[Path, Recipe, Results]) -> None:
+    hostile = "x|y <b>z [l](j)"
+    section = results_section(study[2].model_copy(update={"opponent": hostile, "judge": hostile}), "dpo")
+    assert "<b>" not in section
+    assert "[l](" not in section
+    assert f"against {escape_markdown(hostile)}, judged by {escape_markdown(hostile)};" in section

@@ -9,7 +9,8 @@ from trimtab.data.audit import Marker
 from trimtab.data.findings import Findings, SplitFindings
 from trimtab.data.oddities import Found
 from trimtab.errors import TrimtabError
-from trimtab.report.formats import escape_markdown, to_markdown
+from trimtab.evaluation.markdown import escape_markdown
+from trimtab.report.formats import to_markdown
 from trimtab.report.tables import Table, number, p_value
 
 SHOWN = 12

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
-from trimtab.evaluation.results import Results
+from trimtab.evaluation.markdown import escape_markdown
+from trimtab.evaluation.results import METHOD_ORDER, Results, family
 from trimtab.evaluation.verdict import label
-from trimtab.report.formats import escape_markdown, to_markdown
+from trimtab.report.formats import to_markdown
 from trimtab.report.tables import methods_table
 from trimtab.training.card import public_text
 
@@ -21,7 +23,7 @@ def results_section(results: Results, method: str) -> str:
     # The card is for others: no folder of this machine in it.
     rows = [[public_text(row[0]), *row[1:]] for row in rows]
     lines = ["## Results"]
-    for line in results.warnings:
+    for line in (line for line in results.warnings if about(line, results) in (None, family(method))):
         lines += [f"> **Warning:** {escape_markdown(public_text(line))}", ">"]
     lines += ["", to_markdown(replace(table, rows=rows)), _how(results), ""]
     compared = [c for c in results.comparisons if c.metric == "win_rate" and method in (c.a, c.b)]
@@ -35,13 +37,27 @@ def results_section(results: Results, method: str) -> str:
     return "\n".join(lines)
 
 
+HEAD = "MOST SCORES ARE MISSING: "
+
+
+def about(warning: str, results: Results) -> str | None:
+    """The method that a warning begins with, by its name, label or stage; None where it is about the study."""
+    names = {*METHOD_ORDER, "reward", *results.methods, *results.curves}
+    called = {text: family(name) for name in names for text in (name, label(name))}
+    for text in sorted(called, key=len, reverse=True):
+        if re.match(re.escape(text) + r"(-\d+)?(:|, seed | amplifies | has a score )", warning.removeprefix(HEAD)):
+            return called[text]
+    return None
+
+
 def _how(results: Results) -> str:
     """Who judged, with which seeds and decoding."""
     found = []
+    against, judge = (escape_markdown(public_text(text or "")) for text in (results.opponent, results.judge))
     if results.judge:
-        found.append(f"Win rates are against {results.opponent}, judged by {results.judge}; ties count half.")
+        found.append(f"Win rates are against {against}, judged by {judge}; ties count half.")
     seeds = results.provenance.seeds
     pooled = " (pooled; these weights are of one of them)" if len(seeds) > 1 else ""
     found.append(f"Intervals are 95 %. Training seeds: {', '.join(map(str, seeds)) or 'unknown'}{pooled}.")
     found.append(f"Decoding: `{results.provenance.decoding}`.")
-    return public_text(" ".join(found))
+    return " ".join(found)

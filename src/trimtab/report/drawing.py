@@ -1,7 +1,8 @@
 """How every figure of a report is drawn: style, colours, and SVG that is the same for the same results.
 
 Colours are Okabe and Ito's, safe for the colour-blind; every series also differs in marker, position or
-line. Text is drawn as paths, so a figure looks the same everywhere and cannot carry markup.
+line. Text stays text, which can be selected and searched; it is
+escaped, and laid out for DejaVu Sans, which is wide.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ COLOURS = {
 }
 OTHERS = ("#cc79a7", "#b8a800", "#8c564b")
 WIDTH = 7.2  # inches
+FONTS = "'DejaVu Sans', Verdana, system-ui, sans-serif"
 
 _STYLE: Any = {
     "svg.hashsalt": "trimtab",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
@@ -49,6 +51,9 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
+    # Numbers as they are: no +1.03e1 in a corner that has to be added to them, no powers of ten.
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-7, 15),
     "text.color": INK,
     "text.parse_math": False,
     "xtick.color": INK,
@@ -74,7 +79,7 @@ def to_svg(figure: Figure) -> str:
     out = io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(out, format="svg", metadata=nothing)
-    return out.getvalue()
+    return out.getvalue().replace("'DejaVu Sans'", FONTS)
 
 
 def inline(svg: str, title: str) -> str:

@@ -141,7 +141,7 @@ def _draw(axes: Axes, panel: Panel, curves: StageCurves, shade: str, faint: bool
 def _trim(axes: Axes, title: str, below: str = "optimizer step") -> None:
     axes.set_title(title)
     axes.set_xlabel(below)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=below == "optimizer step"))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=below == "optimizer step", min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(axis="y", labelsize=9)
     axes.grid(axis="y")

@@ -191,7 +191,9 @@ def behaviours(results: Results) -> str | None:
         _label_rows(axes, [_plain(k) for k in names])
         for edge in range(1, len(names)):
             axes.axhline(edge - 0.5, color=RULE, linewidth=0.8)
-        axes.set_xlim(left=min(-1.0, axes.get_xlim()[0]))
+        # From 0, which dots may straddle, and wide enough where nothing occurs.
+        top = max([1.0, *(100 * v for _, _, m in entries for v in m.behaviours.values() if v is not None)])
+        axes.set_xlim(-0.015 * top, 1.04 * top)
         axes.set_xlabel("share of completions, %")
         figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2)
         return to_svg(figure)

@@ -5,15 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
+from trimtab.evaluation.markdown import escape_markdown
 from trimtab.report.tables import Table, Value
-
-
-def escape_markdown(text: str) -> str:
-    """Text as it is in a cell of a Markdown table: no markup, no HTML, no new line."""
-    flat = " ".join(text.split())
-    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join("\\" + ch if ch in "\\`*_{}[]#|~$!" else ch for ch in flat)
-
 
 _TEX = {
     "\\": r"\textbackslash{}",

@@ -94,7 +94,7 @@ class ShownSample:
 
 
 def _figure(name: str, svg: str, caption: str) -> Figure:
-    # The SVG is our own: matplotlib draws all text as paths, and `inline` escapes the title.
+    # The SVG is our own: matplotlib escapes its texts, and `inline` the title.
     return Figure(Markup(inline(svg, f"Figure {name}: {caption}")), caption)
 
 

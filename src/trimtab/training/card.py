@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from trimtab.data.conditions import ScoreCondition
+from trimtab.evaluation.markdown import escape_markdown, fenced
 from trimtab.evaluation.results import family
 from trimtab.models.length_encoding import KEY
 
@@ -41,7 +42,7 @@ def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str 
     done = _read(stage / "done.json") if done is None else done
     inputs, data = _read(stage / "stage.json"), _read(stage / "data.json")
     name, origin = str(inputs["stage"]), lineage(str(done["sources"]["model"]))
-    start = public_name(origin[0])
+    start = escape_markdown(public_name(origin[0]))
     title = f"{start}: {' → '.join([*origin[1:], name])}"
     parts = [
         _front_matter(name, origin[0], done["sources"]),
@@ -51,7 +52,7 @@ def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str 
         *_target_length(stage / "best" / "config.json"),
         _data(data, done["sources"]),
         *_asked_for(inputs["settings"]),
-        "## Settings\n```yaml\n" + yaml.safe_dump(public(inputs["settings"]), sort_keys=False).rstrip() + "\n```",
+        "## Settings\n" + fenced(yaml.safe_dump(public(inputs["settings"]), sort_keys=False), "yaml"),
         LIMITS,
         LICENCE,
     ]
@@ -149,7 +150,7 @@ def _title(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def _training(title: str, origin: list[str], done: Mapping[str, Any], validated: bool) -> str:
-    first = public_name(origin[0])
+    first = escape_markdown(public_name(origin[0]))
     start = first if len(origin) == 1 else f"{first} after {', '.join(origin[1:])}"
     ended = "ended early, for want of improvement," if done["stopped_early"] else "ran"
     return "\n".join(
@@ -184,7 +185,7 @@ def _chosen_by(done: Mapping[str, Any], validated: bool) -> str:
     """validated: whether there were validation rows. Without a metric the loop keeps the last weights."""
     if not validated or done["best_metric"].removeprefix("eval_") in ("none", "step"):
         return "which no validation metric chose."
-    metric = f"the validation metric `{done['best_metric']}` was best: {done['best']:.4g}"
+    metric = f"the validation metric {escape_markdown(done['best_metric'])} was best: {done['best']:.4g}"
     return f"where {metric}. It chose the weights, so it flatters them."
 
 
@@ -195,7 +196,8 @@ def _data(data: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
         if not counts["rows"]:
             continue
         own = sources[split]
-        source = public_name(own) if own else f"held out of {public_name(sources['train'])}"
+        named = escape_markdown(public_name(own or sources["train"]))
+        source = named if own else f"held out of {named}"
         dropped = ", ".join(f"{n} × {why}" for why, n in counts["dropped"].items()) or "none"
         lines.append(
             f"- {split}: {counts['used']:,} of {counts['rows']:,} rows, {source}; dropped: {dropped}; "
