@@ -8,7 +8,7 @@ VLLM := .venv-vllm/bin
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study quickstart
 
-test: .venv/installed-dev  ## all tests
+test: .venv/installed-dev .venv/transformers4/installed  ## all tests
 	$(BIN)/python -m pytest
 
 test-parity: .venv/installed-dev  ## a hundred steps beside TRL's trainers, and what bf16 changes in two hundred
@@ -35,6 +35,12 @@ format: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Beside the environment, not in it: what is saved must be readable there too.
+.venv/transformers4/installed: constraints-transformers4.txt .venv/installed-dev
+	rm -rf .venv/transformers4
+	$(BIN)/python -m pip install --quiet --no-deps --target .venv/transformers4 --requirement $<
 	touch $@
 
 # vLLM brings torchvision, torchaudio and torchcodec of CUDA, which a torch without it cannot load.

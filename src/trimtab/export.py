@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from trimtab.data.tokenizer import TEMPLATES
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.report.card import results_section
@@ -44,6 +45,8 @@ def export_model(folder: Path, out: Path, method: str | None = None, seed: int |
         for file in sorted(best.iterdir()):
             if file.is_file() and file.name != CARD:
                 shutil.copyfile(file, target / file.name)
+        if (best / TEMPLATES).is_dir():  # a tokenizer's other chat templates
+            shutil.copytree(best / TEMPLATES, target / TEMPLATES)
         (target / CARD).write_text(card, encoding="utf-8")
 
     write_directory(out, write)

@@ -225,5 +225,7 @@ def test_what_is_no_reward_model_is_refused(decoder: Path, tmp_path: Path, tiny_
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens([f"<more {i}>" for i in range(30)])
     tokenizer.save_pretrained(tmp_path / "other")
-    with pytest.raises(TrimtabError, match=rf"{len(tokenizer)} entries, but the model {config['vocab_size']}"):
+    with pytest.raises(
+        TrimtabError, match=rf"{tokenizer.vocab_size} entries, but the model {config['vocab_size']}"
+    ):
         ClassifierReward(str(small), tokenizer=str(tmp_path / "other"))

@@ -11,18 +11,17 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
-from transformers import AutoTokenizer
 
 from trimtab.data.fields import disorder
 from trimtab.data.groups import CompletionGroup, shared_beginning
 from trimtab.data.records import Message, Record
 from trimtab.data.settings import TOKENS, Settings
-from trimtab.data.trust import TrustSettings, refuse_remote_code
+from trimtab.data.tokenizer import load_tokenizer as load_tokenizer
 from trimtab.errors import TrimtabError
+from trimtab.notices import warn
 
 PROBE = "trimtab probe"
 
@@ -50,24 +49,6 @@ def unusable(record: Record) -> str | None:
     if any(not completion.strip() for completion in record.completions):
         return "empty completion"
     return None if isinstance(record.prompt, str) else disorder(record.prompt)
-
-
-def load_tokenizer(source: str, trust: TrustSettings | None = None) -> Any:
-    """A folder's or hub model's tokenizer. trust: whether code that comes with it may run; None: it may not."""
-    trust = trust or TrustSettings()
-    refuse_remote_code(source, trust, "tokenizer")
-    advice = "Name a folder or hub model that has one with --tokenizer (in a recipe: tokenizer)."
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust.trust_remote_code)
-    except Exception as error:  # the libraries raise whatever they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if not Path(source).exists():
-            reason = f"there is no such folder here, and from the hub: {reason}"
-        raise TrimtabError(f"tokenizer {source}: cannot be loaded: {reason} {advice}") from error
-    # From a folder with a config alone, transformers makes a tokenizer that knows no text.
-    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
-        raise TrimtabError(f"tokenizer {source}: no tokenizer files, or empty ones. {advice}")
-    return tokenizer
 
 
 def strip_last_pair(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
@@ -281,13 +262,20 @@ def agree_on_special_tokens(chat: ChatFormat, model: Any) -> None:
     A base model's eos is often <|endoftext|> while its template ends turns otherwise: a model saved
     like that never stops. eos becomes the end-of-turn token; generation stops at the old one too.
     """
-    tokenizer, stops = chat.tokenizer, chat.stop_tokens
+    tokenizer, entries = chat.tokenizer, int(model.get_input_embeddings().weight.shape[0])
+    stops = [token for token in chat.stop_tokens if token < entries]
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(chat.end_of_turn)
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= entries:
+        warn(
+            f"the pad token {tokenizer.pad_token!r} is token {tokenizer.pad_token_id}, but the model has {entries} "
+            f"embeddings: {tokenizer.eos_token!r} is what the saved model is padded with.",
+        )
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     known = model.generation_config.eos_token_id
-    known = known if isinstance(known, list) else [] if known is None else [known]
-    stops += [token for token in known if token not in stops]
+    known = known if isinstance(known, list) else [known]
+    stops += [t for t in known if isinstance(t, int) and 0 <= t < entries and t not in stops]
     model.config.eos_token_id = chat.end_of_turn
     model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
     for config in (model.config, model.generation_config):

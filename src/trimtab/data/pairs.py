@@ -27,6 +27,8 @@ class RewardFormat(Protocol):
     tokenizer: Any
     token_types: bool
     """Whether the completion's tokens have token type 1, the prompt's 0."""
+    vocabulary: int | None
+    """How many tokens the model knows; a pad token is one of them. None: not known yet."""
 
     @property
     def pad_token_id(self) -> int | None:
@@ -39,6 +41,11 @@ class RewardFormat(Protocol):
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
+
+
+def _known(token: int | None, vocabulary: int | None) -> bool:
+    """Whether a token is one that a model of so many embeddings knows."""
+    return token is not None and (vocabulary is None or 0 <= token < vocabulary)
 
 
 def reward_format(tokenizer: Any, truncation: TruncationSettings | None = None) -> TurnFormat | PairFormat:
@@ -57,6 +64,7 @@ class TurnFormat(ChatFormat):
     """
 
     token_types = False
+    vocabulary: int | None = None
 
     def tokens(
         self, prompt: Prompt, completions: Sequence[str], origin: str = ""
@@ -89,7 +97,7 @@ class TurnFormat(ChatFormat):
         last = self._ids(self.suffix)[-1] if self.suffix else self.end_of_turn
         named = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
         candidates = [*named, *sorted(tokenizer.added_tokens_decoder)]
-        free = (int(token) for token in candidates if token is not None and token != last)
+        free = (int(t) for t in candidates if t not in (None, last) and _known(t, self.vocabulary))
         return next(free, last)
 
 
@@ -104,6 +112,8 @@ class PairFormat:
     just so far, and then all its completions count as truncated: an encoder's few positions would
     otherwise drop every row with a long prompt.
     """
+
+    vocabulary: int | None = None
 
     def __init__(self, tokenizer: Any, truncation: TruncationSettings | None = None) -> None:
         self.tokenizer = tokenizer
@@ -131,8 +141,9 @@ class PairFormat:
 
     @property
     def pad_token_id(self) -> int | None:
-        pad: int | None = self.tokenizer.pad_token_id
-        return pad
+        tokenizer = self.tokenizer
+        named = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id)
+        return next((int(token) for token in named if _known(token, self.vocabulary)), None)
 
     def _ids(self, text: str) -> list[int]:
         # verbose=False: that a text is longer than the model is dealt with here.

@@ -18,7 +18,9 @@ from pydantic import Field, model_validator
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
 from trimtab.data.settings import SEVERAL, TOKENS, Seed, Settings
+from trimtab.errors import TrimtabError
 from trimtab.models.length_encoding import counting_down
+from trimtab.models.vocabulary import check_ids, embeddings_of
 from trimtab.rollout import vllm
 from trimtab.rollout.sampler import HOTTEST, Engine, VLLMSettings, check_prompts, check_temperature
 
@@ -87,10 +89,21 @@ class Generated:
 
 
 def stop_tokens(model: Any, chat: ChatFormat) -> list[int]:
-    """Every token that ends a completion: the template's, the tokenizer's, the model's."""
+    """Every token that ends a completion, of those that the model has: the template's, the tokenizer's, its own.
+
+    TrimtabError where it does not know the one that ends a turn: it could never learn to stop.
+    """
+    entries = embeddings_of(model)
+    if chat.end_of_turn >= entries:
+        name = chat.tokenizer.convert_ids_to_tokens(chat.end_of_turn)
+        raise TrimtabError(
+            f"model: a turn ends with {name!r}, token {chat.end_of_turn}, but the model has {entries} embeddings: "
+            "it could never stop. Name the tokenizer that belongs to it, or add embeddings to it."
+        )
     known = model.generation_config.eos_token_id
-    known = known if isinstance(known, list) else [] if known is None else [known]
-    return list(dict.fromkeys([*chat.stop_tokens, *known]))
+    known = known if isinstance(known, list) else [known]
+    stops = [*chat.stop_tokens, *(token for token in known if isinstance(token, int))]
+    return [token for token in dict.fromkeys(stops) if 0 <= token < entries]
 
 
 @torch.no_grad()
@@ -108,6 +121,7 @@ def generate(
     prompts of like length share a batch, padded on the left.
     """
     ids = [chat.prompt_ids(prompt) for prompt in prompts]
+    check_ids(ids, model, "model")
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
     room = getattr(model.config, "max_position_embeddings", None)
     check_prompts(ids, decoding.max_new_tokens, room)

@@ -34,6 +34,7 @@ from trimtab.evaluation.outputs import (
 )
 from trimtab.evaluation.perplexity import fluency
 from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision, trusting
+from trimtab.models.vocabulary import check_ids, check_tokenizer
 from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.remote import RemoteReward
@@ -113,7 +114,7 @@ def _generate(
     chat = ChatFormat(load_tokenizer(tokenizer or model, settings), data)
     policy = load_policy(model, trusting(settings))
     policy.to(device).eval()
-    _check_vocabulary(policy, chat, model)
+    check_tokenizer(chat.tokenizer, policy.model, f"model {model}")
     target = settings.decoding.target_length
     if target is not None and policy.length_encoding is None:
         report(f"evaluation of {name}: has no length encoding; target_length={target} does not reach it")
@@ -179,15 +180,6 @@ def _paced(report: Callable[[int, int], None]) -> Callable[[int, int], None]:
     return paced
 
 
-def _check_vocabulary(policy: Policy, chat: ChatFormat, model: str) -> None:
-    entries = int(policy.model.get_input_embeddings().weight.shape[0])
-    if len(chat.tokenizer) > entries:
-        raise TrimtabError(
-            f"model {model}: the tokenizer has {len(chat.tokenizer)} entries, but the model {entries} embeddings. "
-            "They do not belong together: name the right tokenizer."
-        )
-
-
 def _fluency(
     policy: Policy,
     chat: ChatFormat,
@@ -200,6 +192,7 @@ def _fluency(
     groups, _ = encode_records(answered, chat, "first")
     if not groups:
         return Measured()
+    check_ids((row for g in groups for row in (*g.prompts, *g.completions)), policy.model, "model")
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         found = fluency(policy, chat, groups, settings.token_budget, device)
     return Measured(perplexity=found.perplexity, bits_per_byte=found.bits_per_byte)

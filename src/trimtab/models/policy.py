@@ -23,6 +23,7 @@ from trimtab.data.groups import PackedBatch
 from trimtab.data.trust import TrustSettings, refuse_pickles, refuse_remote_code
 from trimtab.errors import TrimtabError
 from trimtab.models import attention
+from trimtab.models.folder import save_folder
 from trimtab.models.length_encoding import KEY, LengthEncoding, encoding_of, packed_counts, row_counts
 from trimtab.models.logprobs import Head, TokenStatistics, Wanted, token_logps
 from trimtab.models.lora import (
@@ -243,9 +244,9 @@ class Policy(nn.Module):
         merged model, and the adapter in a folder beside its files."""
         # The name of our attention function means nothing to a reader of the folder: it is not saved.
         if self.adapter is None:
-            self.model.save_pretrained(folder, safe_serialization=True)
+            save_folder(self.model, folder, self.source)
             return
-        merged(self.adapter).save_pretrained(folder, safe_serialization=True)
+        save_folder(merged(self.adapter), folder, self.source)
         self.adapter.save_pretrained(folder / ADAPTER)
         note(folder / ADAPTER, self.model)
         if self.length_encoding is not None:  # an adapter has no config of a model

@@ -75,6 +75,7 @@ def reference_logps(
             folder.mkdir(parents=True, exist_ok=True)
             aside = file.with_suffix(f".{os.getpid()}.tmp")
             save_file({"logps": flat}, aside)
+            aside.chmod(folder.stat().st_mode & 0o666)  # safetensors keeps it to its owner
             aside.replace(file)
         out += torch.split(flat, [group.completion_tokens for group in part])
         progress(min(lo + CHUNK, len(groups)))

@@ -23,6 +23,7 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import RewardFormat
 from trimtab.errors import TrimtabError
 from trimtab.models import attention
+from trimtab.models.folder import save_folder
 from trimtab.models.length_encoding import KEY
 from trimtab.models.lora import add_lora, merged
 from trimtab.models.policy import ModelSettings, _disable_dropout, _serves_tree, check_model_source
@@ -94,6 +95,7 @@ class RewardModel(nn.Module):
         """
         self.token_types = form.token_types and self._knows_token_types
         config = self.model.config.get_text_config()
+        form.vocabulary = int(self.model.get_input_embeddings().weight.shape[0])
         if self.new_head or config.pad_token_id is None:
             config.pad_token_id = form.pad_token_id
         if config.pad_token_id is not None and form.tokenizer.pad_token_id != config.pad_token_id:
@@ -157,7 +159,7 @@ class RewardModel(nn.Module):
             raise ValueError("the reward model has no pad token: call bind(format) first")
         adapter = self._adapter[0]
         plain = self.model if adapter is None else merged(adapter)
-        plain.save_pretrained(folder, safe_serialization=True)
+        save_folder(plain, folder, self.source)
 
 
 def load_reward_model(

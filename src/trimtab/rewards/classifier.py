@@ -16,9 +16,9 @@ from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import reward_format
 from trimtab.data.trust import TrustSettings
-from trimtab.errors import TrimtabError
 from trimtab.models.policy import Precision, resolve_precision, trusting
 from trimtab.models.reward_model import for_scoring, load_reward_model
+from trimtab.models.vocabulary import check_ids, check_tokenizer
 from trimtab.rewards.local import LocalReward, Row
 
 VERSION = 1
@@ -53,12 +53,7 @@ class ClassifierReward(LocalReward):
         self.form = reward_format(load_tokenizer(tokenizer or source, trust))
         self.model.bind(self.form)
         self.model.to(self.device).eval()
-        entries = int(self.model.model.get_input_embeddings().weight.shape[0])
-        if len(self.form.tokenizer) > entries:
-            raise TrimtabError(
-                f"reward model {source}: the tokenizer has {len(self.form.tokenizer)} entries, but the model "
-                f"{entries} embeddings. They do not belong together: name the right tokenizer."
-            )
+        check_tokenizer(self.form.tokenizer, self.model.model, f"reward model {source}")
         # A hub name says nothing of its revision, so the weights speak for it.
         local = Path(source).expanduser().is_dir()
         weights = hash_source(source) if local else f"{source}:{hash_weights(self.model.model.state_dict())}"
@@ -78,6 +73,8 @@ class ClassifierReward(LocalReward):
         yield from self._packed_passes(rows)
 
     def _score(self, groups: list[CompletionGroup]) -> list[float]:
+        rows = (row for group in groups for row in (*group.prompts, *group.completions))
+        check_ids(rows, self.model.model, f"reward model {self.name}")
         batch = pack(groups).to(self.device)
         bf16 = self.precision == "bf16"
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):

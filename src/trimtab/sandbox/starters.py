@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings
+from trimtab.data.tokenizer import save_tokenizer
+from trimtab.models.folder import save_folder
 from trimtab.sandbox.generate import BASE_MIXTURE, INSTRUCT_MIXTURE, preference_data, pretraining_records
 from trimtab.sandbox.manners import Manner
 from trimtab.training.sft import SFT, SFTSettings
@@ -70,6 +73,7 @@ def make_tokenizer(records: list[Record]) -> PreTrainedTokenizerFast:
     roles = ["user\n", "assistant\n", "system\n"] * 1000
     texts = [str(text) for record in records for text in (record.prompt, *record.completions)]
     bpe.train_from_iterator(texts + roles, trainer)
+    bpe.normalizer, bpe.pre_tokenizer = _as_qwen2_splits()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token=END_OF_TEXT,
@@ -79,6 +83,14 @@ def make_tokenizer(records: list[Record]) -> PreTrainedTokenizerFast:
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def _as_qwen2_splits() -> tuple[normalizers.Normalizer, pre_tokenizers.PreTokenizer]:
+    """What transformers 5 puts in place of a tokenizer.json's own splitting wherever the model is a Qwen2. On the
+    world's texts both give the same tokens; the file says it, so that every reader reads the same."""
+    split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
+    whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return normalizers.NFC(), pre_tokenizers.Sequence([split, whole])
 
 
 def write_rows(path: Path, records: list[Record]) -> None:
@@ -120,8 +132,8 @@ def ship(model: Path, target: Path, base_flavour: bool) -> None:
     if base_flavour:
         tokenizer.eos_token = END_OF_TEXT
         loaded.config.eos_token_id = loaded.generation_config.eos_token_id = tokenizer.eos_token_id
-    loaded.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    save_folder(loaded, target, str(model))
+    save_tokenizer(tokenizer, target)
 
 
 def main(out: Path) -> None:

@@ -39,7 +39,10 @@ def write_directory(target: Path, write: Callable[[Path], object]) -> None:
         shutil.rmtree(aside)
     aside.mkdir()
     write(aside)
+    allowed = aside.stat().st_mode & 0o666  # what the umask leaves: safetensors keeps files to their owner
     for path in sorted(aside.rglob("*")):
+        if path.is_file():
+            path.chmod(allowed)
         sync(path)
     sync(aside)
     if target.exists():

@@ -20,6 +20,7 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import reward_format
 from trimtab.data.settings import LEARNING_RATE, WEIGHT
 from trimtab.data.splits import DataSettings, Expansion
+from trimtab.data.tokenizer import save_tokenizer
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.statistics import wilson_interval
 from trimtab.losses.response_conditioned import length_margins, response_conditioned
@@ -91,7 +92,7 @@ class RewardModelTraining(StageMethod):
 
     @classmethod
     def save(cls, policy: Any, chat: Any, folder: Path) -> None:
-        chat.tokenizer.save_pretrained(folder)
+        save_tokenizer(chat.tokenizer, folder)
         policy.save(folder)
 
     def total(self, groups: Sequence[CompletionGroup]) -> float:

@@ -31,6 +31,7 @@ from trimtab.data.splits import DataSettings, Splits, encode_records, require_gr
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.models.policy import check_model_source, load_policy, trusting
+from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
@@ -43,7 +44,7 @@ from trimtab.training.pairing import Pair, pair_of
 from trimtab.training.rollouts import score_samples
 from trimtab.training.sampled_rows import held_out_row, keep, kept, pair_row, write_rows, write_text
 from trimtab.training.schedule import groups_of_step
-from trimtab.training.stage import check_vocabulary, claim, inputs_key, run_stage, settle, stage_inputs
+from trimtab.training.stage import claim, inputs_key, run_stage, settle, stage_inputs
 
 VERSION = 1
 """Of how pairs come about: part of what a folder is for."""

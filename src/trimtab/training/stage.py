@@ -17,8 +17,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from accelerate import PartialState
 
 from trimtab import __version__
 from trimtab.data.chat import load_tokenizer
-from trimtab.data.groups import CompletionGroup
 from trimtab.data.hashing import hash_source
 from trimtab.data.splits import (
     CompletionsOf,
@@ -42,6 +42,7 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import Policy, check_model_source, resolve_precision
+from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import without_asking
@@ -49,6 +50,7 @@ from trimtab.training.checkpoint import Checkpoints, write_json
 from trimtab.training.ending import WARNINGS, mark_done
 from trimtab.training.loop import Loop, make_accelerator
 from trimtab.training.peak import reset_peak_memory
+from trimtab.training.round_trip import read_back_once, rehearse
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import Prepared, StageMethod
 
@@ -198,14 +200,24 @@ def _train(
     reset_peak_memory()
     settings = settle(out, settings)
     policy = method.load(model, settings)
+    if isinstance(policy, Policy):
+        stop_tokens(policy.model, chat)  # says so where it could never stop
     check_vocabulary(policy, train + validation, model)
     accelerator = make_accelerator(settings)
     prepared = Prepared(
         policy, train, validation, settings, accelerator, asked.cache, chat,
         splits.train, splits.validation, reward, judge,
     )  # fmt: skip
+    write = partial(method.save, policy, chat)
+    resumed = bool(Checkpoints(out / "checkpoints").steps())
+    save = read_back_once(write, policy, chat, train, skip=0 if resumed else 1)
+    if not resumed:
+        if accelerator.is_main_process:
+            rehearse(write, policy, chat, train, out)
+            reset_peak_memory()  # training's is wanted
+        accelerator.wait_for_everyone()
     made = method(settings, prepared)
-    save, sample = _writers(method, policy, chat, splits)
+    sample = _sampler(policy, chat, splits)
     loop = Loop(policy, made, made.training_groups(), settings, out, accelerator, save, sample, title=asked.name)
     finished = loop.run()
     if accelerator.is_main_process:
@@ -221,13 +233,8 @@ def validated(method: type[StageMethod], settings: TrainingSettings, splits: Spl
     return wanted if wanted != "pair" or has_pairs or method.validation_completions is None else method.completions
 
 
-def _writers(
-    method: type[StageMethod], policy: Any, chat: Any, splits: Splits
-) -> tuple[Callable[[Path], None], Callable[[], list[dict[str, str]]] | None]:
-    """How the stage's model is saved, and how it is sampled while it trains."""
-
-    def save(folder: Path) -> None:
-        method.save(policy, chat, folder)
+def _sampler(policy: Any, chat: Any, splits: Splits) -> Callable[[], list[dict[str, str]]] | None:
+    """How the stage's model is sampled while it trains."""
 
     def sample() -> list[dict[str, str]]:
         room = (getattr(policy.model.config, "max_position_embeddings", None) or 2**31) - SAMPLE_TOKENS
@@ -239,7 +246,7 @@ def _writers(
         shown = [prompt if isinstance(prompt, str) else prompt[-1].content for prompt in prompts]
         return [{"prompt": p, "completion": one.text} for p, one in zip(shown, outs, strict=True)]
 
-    return save, sample if isinstance(policy, Policy) else None
+    return sample if isinstance(policy, Policy) else None
 
 
 def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:
@@ -252,21 +259,3 @@ def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:
     settled = json.loads(file.read_text(encoding="utf-8"))
     torch.set_num_threads(settled["threads"])
     return settings.model_copy(update={"precision": settled["precision"]})
-
-
-def check_vocabulary(policy: Policy, groups: Sequence[CompletionGroup], model: str) -> None:
-    """TrimtabError where the tokenizer's ids, or the rows' lengths, are more than the model has."""
-    top = max(max(map(max, (*g.prompts, *g.completions))) for g in groups)
-    entries = int(policy.model.get_input_embeddings().weight.shape[0])
-    if top >= entries:
-        raise TrimtabError(
-            f"model {model}: the tokenizer gives token {top}, but the model has {entries} embeddings. "
-            "They do not belong together: name the right tokenizer."
-        )
-    longest = max(group.longest for group in groups)
-    positions = getattr(policy.model.config, "max_position_embeddings", None)
-    if positions is not None and longest - 1 > positions:
-        raise TrimtabError(
-            f"model {model}: takes {positions} positions, but a row has {longest} tokens. "
-            f"Set max_length to at most {positions}."
-        )

@@ -15,6 +15,7 @@ from trimtab.data.chat import ChatFormat, agree_on_special_tokens
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.records import Record
 from trimtab.data.splits import CompletionsOf, DataSettings, Expansion
+from trimtab.data.tokenizer import save_tokenizer
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.models.length_encoding import refuse_countdown
 from trimtab.models.lora import ADAPTER
@@ -102,10 +103,10 @@ class StageMethod(OfflineMethod, ABC):
     def save(cls, policy: Any, chat: Any, folder: Path) -> None:
         """Writes a plain Hugging Face folder."""
         agree_on_special_tokens(chat, policy.model)
-        chat.tokenizer.save_pretrained(folder)
+        save_tokenizer(chat.tokenizer, folder)
         policy.save(folder)
         if (folder / ADAPTER).is_dir():
-            chat.tokenizer.save_pretrained(folder / ADAPTER)
+            save_tokenizer(chat.tokenizer, folder / ADAPTER)
 
     @classmethod
     def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> Any:

@@ -1,0 +1,213 @@
+"""Tokenizers: read as their file says, and written so that transformers 4, transformers 5 and vLLM read the same.
+
+transformers 5 rebuilds some tokenizers from their vocabulary and the rules of a class (Qwen2Tokenizer,
+LlamaTokenizer): what tokenizer.json says of normalising and splitting is then lost without a word. What it saves
+names classes and fields that transformers 4 does not know. So what is loaded is compared with the file, and what is
+saved is the folder that the tokenizer came from, with the names of its special tokens changed where ours have.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import cached_file
+
+from trimtab.data.trust import TrustSettings, refuse_remote_code
+from trimtab.errors import TrimtabError
+from trimtab.notices import warn
+
+FILE, CONFIG, NAMES = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
+TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"
+PLAIN = "PreTrainedTokenizerFast"
+"""The class that reads tokenizer.json as it is, in transformers 4 and 5."""
+OF_FIVE = {"TokenizersBackend": PLAIN, "PythonBackend": "PreTrainedTokenizer"}
+"""Classes of transformers 5 only -> what they are called in both."""
+OF_FIVE_ONLY = ("backend", "is_local", "local_files_only")
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+PROBES = (
+    "It is 12345670, or 3.14159: 1,000,000 and 2026-11-28.",
+    "Don't YOU'LL they've \u2019s; (well) [so] {it} \"goes\" -- on... e.g. a/b_c@d.org #1 $5 100%",
+    " leading space, two  spaces, three   spaces, trailing \n",
+    "line\nline\n\nline\n\n\nline.\n\n- item\n\ttab\t\ttabs\r\nend\n",
+    "def f(x):\n    return x**2  # comment\n\n\nclass A:\n        pass\n",
+    "café cafe\u0301 naïve Å A\u030a \ufb01ne ½ ²",
+    "你好，世界。 これは Привет мир שלום مرحبا नमस्ते 한국어 ไทย",
+    "🙂👍🏽👨‍👩‍👧 €uro → ∑x² ≤ 1 <b>bold</b> &amp; \\frac{a}{b}",
+    "UPPER lower CamelCase snake_case kebab-case",
+)
+"""Texts on which ways to normalise and split differ: digits, contractions, blanks, composed letters, scripts."""
+
+
+def file_of(source: str, name: str) -> Path | None:
+    """A file of a folder, or of a hub model that was loaded before; None where there is none."""
+    if Path(source).is_dir():
+        file = Path(source) / name
+        return file if file.is_file() else None
+    try:
+        found = cached_file(
+            source, name, local_files_only=True, _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+    except Exception:  # a name that is no hub name; the libraries raise whatever they like
+        return None
+    return Path(found) if found else None
+
+
+def json_of(source: str, name: str) -> dict[str, Any]:
+    """What a file of `file_of` says; empty where there is none that holds an object."""
+    file = file_of(source, name)
+    try:
+        said = json.loads(file.read_text(encoding="utf-8")) if file else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def load_tokenizer(source: str, trust: TrustSettings | None = None) -> Any:
+    """A folder's or hub model's tokenizer. trust: whether code that comes with it may run; None: it may not."""
+    trust = trust or TrustSettings()
+    refuse_remote_code(source, trust, "tokenizer")
+    advice = "Name a folder or hub model that has one with --tokenizer (in a recipe: tokenizer)."
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust.trust_remote_code)
+    except Exception as error:  # the libraries raise whatever they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if not Path(source).exists():
+            reason = f"there is no such folder here, and from the hub: {reason}"
+        raise TrimtabError(f"tokenizer {source}: cannot be loaded: {reason} {advice}") from error
+    # From a folder with a config alone, transformers makes a tokenizer that knows no text.
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        raise TrimtabError(f"tokenizer {source}: no tokenizer files, or empty ones. {advice}")
+    return _as_its_file(tokenizer, source)
+
+
+def ids_of(tokenizer: Any, text: str) -> list[int]:
+    """A text's tokens, without what a tokenizer puts around texts."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def first_difference(tokenizer: Any, other: Any, texts: Iterable[str] = PROBES) -> str | None:
+    """The first text of which two tokenizers make different tokens; None where they agree on all."""
+    return next((text for text in texts if ids_of(tokenizer, text) != ids_of(other, text)), None)
+
+
+def probes_of(tokenizer: Any) -> tuple[str, ...]:
+    """Texts to compare tokenizers on: `PROBES`, and some with the tokenizer's own special tokens inside."""
+    added = [str(token) for token in list(tokenizer.added_tokens_decoder.values())[:24]]
+    return (*PROBES, *(f"one{token}two {token} three\n" for token in added))
+
+
+def _as_its_file(tokenizer: Any, source: str) -> Any:
+    """The tokenizer, or, where its tokens are not those of tokenizer.json, one that reads the file as it is."""
+    file = file_of(source, FILE)
+    if file is None or type(tokenizer) is PreTrainedTokenizerFast or not tokenizer.is_fast:
+        return tokenizer  # nothing to compare with, or read from the file already
+    try:
+        core = Tokenizer.from_file(str(file))
+        core.no_padding()
+        core.no_truncation()
+        texts = probes_of(tokenizer)
+        said = [core.encode(text, add_special_tokens=False).ids for text in texts]
+        if said == [ids_of(tokenizer, text) for text in texts]:
+            return tokenizer
+        plain = PreTrainedTokenizerFast.from_pretrained(source)
+    except Exception as error:  # the libraries raise whatever they like
+        raise TrimtabError(
+            f"tokenizer {source}: its {FILE} cannot be read: {str(error).splitlines()[0]}"
+        ) from error
+    text = first_difference(tokenizer, plain, texts)
+    if text is None:  # both follow tokenizer_config.json where it says otherwise
+        return tokenizer
+    for name in SPECIAL:  # those that only the class names
+        token = getattr(tokenizer, name, None)
+        if token is not None and getattr(plain, name, None) is None and token in plain.get_vocab():
+            setattr(plain, name, token)
+    warn(
+        f"tokenizer {source}: transformers reads it as {type(tokenizer).__name__}, whose tokens are not those of "
+        f"its {FILE}, for {text[:24]!r}…. The file's are used.",
+    )
+    return plain
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Writes a tokenizer as its source has it, but for the names of its special tokens; readable by transformers 4.
+
+    A tokenizer that has more tokens than its source, or none, is written as transformers does.
+    """
+    tokenizer.save_pretrained(folder)
+    source = str(getattr(tokenizer, "name_or_path", "") or "")
+    came = json_of(source, CONFIG)
+    kept = bool(source) and _unchanged(tokenizer, source, folder)
+    if kept:
+        _copy_files(tokenizer, source, folder)
+    written = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = _config(tokenizer, came if kept and came else written, folder)
+    if type(tokenizer) is PreTrainedTokenizerFast and json_of(source, CONFIG).get("tokenizer_class") != PLAIN:
+        config["tokenizer_class"] = PLAIN  # what was loaded, whatever the source says
+    _write(folder / CONFIG, config)
+    if kept and (names := json_of(source, NAMES)):
+        _write(folder / NAMES, _renamed(tokenizer, names))
+
+
+def _write(file: Path, value: dict[str, Any]) -> None:
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _unchanged(tokenizer: Any, source: str, folder: Path) -> bool:
+    """Whether the source's own file gives the tokens that are in memory."""
+    file = file_of(source, FILE)
+    if file is None or not (folder / FILE).is_file():
+        return False
+    said = json.loads(file.read_text(encoding="utf-8"))
+    ours = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    return _tokens(said) == _tokens(ours)
+
+
+def _tokens(said: dict[str, Any]) -> tuple[Any, list[tuple[int, str]]]:
+    """Vocabulary and added tokens of a tokenizer.json."""
+    added = sorted((token["id"], token["content"]) for token in said.get("added_tokens") or [])
+    return said.get("model", {}).get("vocab"), added
+
+
+def _copy_files(tokenizer: Any, source: str, folder: Path) -> None:
+    """The source's own vocabulary files, byte for byte."""
+    names = {*getattr(tokenizer, "vocab_files_names", {}).values(), FILE, "added_tokens.json"}
+    names |= {"tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt"}
+    for name in names:
+        if (file := file_of(source, name)) is not None and Path(name).name == name:
+            shutil.copyfile(file, folder / name)
+
+
+def _renamed(tokenizer: Any, said: dict[str, Any]) -> dict[str, Any]:
+    """The same with the names that the special tokens have now, where these are others."""
+    changed = dict(said)
+    for name in SPECIAL:
+        before, now = said.get(name), getattr(tokenizer, name, None)
+        text = before.get("content") if isinstance(before, dict) else before
+        if now is not None and text != str(now):
+            changed[name] = str(now)
+    return changed
+
+
+def _config(tokenizer: Any, said: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json in words that transformers 4 and 5 both know. folder: where templates were written."""
+    config = {name: value for name, value in _renamed(tokenizer, said).items() if name not in OF_FIVE_ONLY}
+    kind = config.get("tokenizer_class")
+    if kind in OF_FIVE:
+        config["tokenizer_class"] = OF_FIVE[kind]
+    extra = config.get("extra_special_tokens")
+    if isinstance(extra, list):  # transformers 4 takes a dict only, and lists by another name
+        del config["extra_special_tokens"]
+        config["additional_special_tokens"] = [*(config.get("additional_special_tokens") or []), *extra]
+    if "chat_template" in said:
+        if said["chat_template"] == tokenizer.chat_template:
+            (folder / TEMPLATE).unlink(missing_ok=True)  # it stays where it came from
+        else:
+            del config["chat_template"]
+    return config

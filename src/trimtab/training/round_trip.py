@@ -1,0 +1,247 @@
+"""A saved model folder, read as a stranger would: by transformers' Auto classes, without trimtab.
+
+Done twice in a stage: on the model as it starts, before anything is spent, and on the first weights that training
+has changed (a new adapter adds nothing before that). Log-probabilities (scores, of a reward model) of two short
+rows, tokens of probe texts, and the tokens that end and pad must be those of the model in memory. What is read is
+mapped from the files, not copied. Nothing is drawn, and nothing in memory changes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
+
+from trimtab.data.groups import CompletionGroup, pack
+from trimtab.data.tokenizer import FILE, first_difference, probes_of
+from trimtab.errors import TrimtabError
+from trimtab.models.lora import ADAPTER
+from trimtab.models.quantized import is_quantized
+from trimtab.models.reward_model import RewardModel, for_scoring
+from trimtab.notices import warn
+from trimtab.training.checkpoint import random_states, set_random_states
+
+ROWS, TOKENS = 2, 64
+NEAR, NEAR_IN_FOUR_BITS = 0.01, 0.5
+"""Nats, or points of a score: rounding is less, another model more."""
+TRIAL = ".trial.tmp"
+NOT_COMPARED = {"_name_or_path", "architectures", "transformers_version", "quantization_config"}
+
+
+def rehearse(
+    save: Callable[[Path], None], policy: Any, chat: Any, groups: Sequence[CompletionGroup], out: Path
+) -> None:
+    """Saves the model as it is, reads it back and removes it. TrimtabError where it can't be saved, or not read."""
+    if isinstance(policy, RewardModel):
+        policy.bind(chat)
+    trial = out / TRIAL
+    shutil.rmtree(trial, ignore_errors=True)
+    trial.mkdir(parents=True)
+    try:
+        with _as_it_was(policy, chat):
+            try:
+                save(trial)
+            except (OSError, TrimtabError):
+                raise
+            except Exception as error:  # the libraries raise whatever they like
+                raise TrimtabError(
+                    f"model {policy.source}: it cannot be saved: {_first_line(error)} Nothing was trained yet."
+                ) from error
+            read_back(trial, policy, chat, groups)
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+
+
+def read_back_once(
+    save: Callable[[Path], None], policy: Any, chat: Any, groups: Sequence[CompletionGroup], skip: int
+) -> Callable[[Path], None]:
+    """The same `save`, which reads back what it wrote once: after `skip` folders that are known to be read."""
+    few, saved = list(groups[:ROWS]), 0  # as they are before a method makes others of them
+
+    def checked(folder: Path) -> None:
+        nonlocal saved
+        save(folder)
+        if saved == skip:
+            read_back(folder, policy, chat, few)
+        saved += 1
+
+    return checked
+
+
+@contextmanager
+def _as_it_was(policy: Any, chat: Any) -> Iterator[None]:
+    """Undoes what saving changes in memory: which tokens end and pad."""
+    tokenizer, model = chat.tokenizer, policy.model
+    names = (tokenizer.eos_token, tokenizer.pad_token)
+    configs = [c for c in (model.config, getattr(model, "generation_config", None)) if c is not None]
+    ids = [(config.eos_token_id, config.pad_token_id) for config in configs]
+    try:
+        yield
+    finally:
+        tokenizer.eos_token, tokenizer.pad_token = names
+        for config, (eos, pad) in zip(configs, ids, strict=True):
+            config.eos_token_id, config.pad_token_id = eos, pad
+
+
+def read_back(folder: Path, policy: Any, chat: Any, groups: Sequence[CompletionGroup]) -> None:
+    """TrimtabError where the folder, read without trimtab, is not the model in memory."""
+    states = random_states()
+    try:
+        _same_tokens(folder, chat, groups)
+        kind = AutoModelForSequenceClassification if isinstance(policy, RewardModel) else AutoModelForCausalLM
+        _same_model(_read(kind, folder), policy, chat, _rows(groups))
+        if (folder / ADAPTER).is_dir() and not is_quantized(policy.model):
+            _same_adapter(folder / ADAPTER, policy, groups)
+    finally:
+        set_random_states(states)
+
+
+def _refuse(what: str) -> TrimtabError:
+    return TrimtabError(
+        f"the saved folder, read without trimtab, is another model: {what}. That is a fault of trimtab's or of "
+        "transformers': please report it with the model's config.json and tokenizer_config.json."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _read(kind: Any, folder: Path) -> Any:
+    try:
+        model, info = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:  # the libraries raise whatever they like
+        raise _refuse(f"it does not load ({_first_line(error)})") from error
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := sorted(map(str, info.get(problem) or ())):
+            raise _refuse(f"{problem.replace('_', ' ')} such as {names[0]}")
+    return model.eval()
+
+
+def _rows(groups: Sequence[CompletionGroup]) -> list[list[int]]:
+    """Short rows to compare on."""
+    found = ([*g.prompts[0], *(g.completions[0] if g.completions else ())][:TOKENS] for g in groups)
+    return [row for row in found if len(row) > 1][:ROWS]
+
+
+def _as_groups(rows: Sequence[Sequence[int]]) -> list[CompletionGroup]:
+    """The second half of each row is its completion."""
+    return [CompletionGroup(tuple(row[: len(row) // 2]), (tuple(row[len(row) // 2 :]),)) for row in rows]
+
+
+@torch.no_grad()
+def _in_memory(policy: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """What the model in memory says of the rows: log-probabilities of their second halves, or scores."""
+    groups = _as_groups(rows)
+    if isinstance(policy, RewardModel):
+        groups = [for_scoring(group) for group in groups]
+    was_training, encoding = policy.training, getattr(policy, "length_encoding", None)
+    policy.eval()
+    try:
+        if encoding is not None:  # a stranger counts nothing down
+            policy.length_encoding = None
+        found = policy(pack(groups).to(policy.device))
+    finally:
+        if encoding is not None:
+            policy.length_encoding = encoding
+        policy.train(was_training)
+    values: torch.Tensor = found if isinstance(policy, RewardModel) else found.logps
+    return values.float().cpu()
+
+
+@torch.no_grad()
+def _without_trimtab(model: Any, rows: Sequence[Sequence[int]], token_types: bool = False) -> torch.Tensor:
+    """The same by a model that transformers has read."""
+    out = []
+    for row in rows:
+        half, ids = len(row) // 2, torch.tensor([row])
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if token_types:
+            given["token_type_ids"] = (torch.arange(len(row)) >= half).long()[None]
+        logits = model(**given).logits[0].float()
+        if logits.ndim == 1:
+            out.append(logits[:1])
+        else:
+            logps = logits[half - 1 : -1].log_softmax(-1)
+            out.append(logps.gather(-1, ids[0, half:, None])[:, 0])
+    return torch.cat(out)
+
+
+def _compare(ours: torch.Tensor, theirs: torch.Tensor, near: float, what: str) -> None:
+    if not torch.allclose(ours, theirs, atol=near, rtol=1e-3, equal_nan=True):
+        worst = float((ours - theirs).abs().nan_to_num(torch.inf).max())
+        raise _refuse(f"{what} differ by up to {worst:.3g}")
+
+
+def _same_model(theirs: Any, policy: Any, chat: Any, rows: Sequence[Sequence[int]]) -> None:
+    config, ours = _plain(theirs.config), _plain(policy.model.config)
+    other = sorted(n for n in {*config, *ours} - NOT_COMPARED if config.get(n) != ours.get(n))
+    note = f" (its config differs in {', '.join(other)})" if other else ""
+    if rows:
+        scored = isinstance(policy, RewardModel)
+        found = _without_trimtab(theirs, rows, token_types=scored and policy.token_types)
+        near = NEAR_IN_FOUR_BITS if is_quantized(policy.model) else NEAR
+        _compare(_in_memory(policy, rows), found, near, ("scores" if scored else "log-probabilities") + note)
+    if other:
+        warn(f"the saved folder's config differs in {', '.join(other)}.")
+    entries, pad = int(theirs.get_input_embeddings().weight.shape[0]), theirs.config.get_text_config().pad_token_id
+    if pad is not None and pad >= entries:
+        raise _refuse(f"its pad token is {pad}, of {entries} embeddings")
+    if isinstance(policy, RewardModel):
+        return
+    stops = theirs.generation_config.eos_token_id
+    if chat.end_of_turn not in (stops if isinstance(stops, list) else [stops]):
+        raise _refuse(f"it stops at {stops} and not at the end of a turn, {chat.end_of_turn}")
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A config as it reads in JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=str))
+    return plain
+
+
+def _same_tokens(folder: Path, chat: Any, groups: Sequence[CompletionGroup]) -> None:
+    ours = chat.tokenizer
+    try:
+        theirs = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # the libraries raise whatever they like
+        raise _refuse(f"its tokenizer does not load ({_first_line(error)})") from error
+    for name in ("eos_token_id", "pad_token_id", "bos_token_id", "chat_template"):
+        if getattr(theirs, name) != getattr(ours, name):
+            raise _refuse(f"its tokenizer's {name} is {getattr(theirs, name)!r}, and not {getattr(ours, name)!r}")
+    texts = [*probes_of(ours), *(ours.decode(row) for row in _rows(groups))]
+    text = first_difference(ours, theirs, texts)
+    if text is None:
+        return
+    kind = type(theirs).__name__
+    if first_difference(ours, PreTrainedTokenizerFast.from_pretrained(folder), texts) is not None:
+        raise _refuse(f"its tokens are others for {text[:24]!r}…, read as {kind}")
+    warn(
+        f"the saved tokenizer: transformers' AutoTokenizer reads it as {kind}, for the model's type, and makes "
+        f"other tokens than {FILE} says and than were trained on, for {text[:24]!r}…. "
+        "PreTrainedTokenizerFast reads it rightly.",
+    )
+
+
+def _same_adapter(folder: Path, policy: Any, groups: Sequence[CompletionGroup]) -> None:
+    """An adapter on the base that its config names."""
+    import peft
+
+    try:
+        theirs = peft.AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    except Exception as error:  # the library raises whatever it likes
+        raise _refuse(f"its adapter does not load ({_first_line(error)})") from error
+    rows = _rows(groups)
+    if rows:
+        _compare(_in_memory(policy, rows), _without_trimtab(theirs, rows), NEAR, "log-probabilities of the adapter")
