@@ -22,7 +22,7 @@ from trimtab.models.policy import check_model_source
 from trimtab.notices import Warnings, collected, say, warn
 from trimtab.recipe import apply_overrides, data_settings, parse, reward_named
 from trimtab.report.render import write_report
-from trimtab.study import check_opponent, make_judge, resolve_model
+from trimtab.study import check_opponent, check_scorers, make_judge, resolve_model
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,12 @@ def _evaluate(
 ) -> Results:
     if (judge is None) != (opponent is None):
         raise TrimtabError("--judge and --opponent go together: a win rate needs both.")
-    named = reward_named(judge) if judge else None
+    named = reward_named(judge) if judge is not None else None
     scorer = make_judge(named, out)
     asked = evaluation_inputs("evaluate", model, data, overrides, part)
     where, settings, rows, records = asked.model, asked.settings, asked.data, asked.records
+    if named is not None:
+        check_scorers([named], records, "--judge")
     if opponent:
         check_opponent(resolve_model(opponent), settings)
 

@@ -197,10 +197,21 @@ def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:
         raise ValueError("a judge has no weight: win rates compare its scores with each other")
 
 
+REWARDS_KNOWN = (
+    "gold, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, yes_no:FOLDER, file.py:function, and a classifier's "
+    "folder or hub name (A/B)"
+)
+
+
 def reward_named(name: str) -> RewardSettings:
     """A reward by its short name: gold, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, yes_no:FOLDER, yes_no
     (the policy itself), file.py:function, or a classifier's folder or hub name."""
+    name = name.strip()
     kind, _, rest = name.partition(":")
+    if not name:
+        raise TrimtabError(f"a reward or judge without a name. Known: {REWARDS_KNOWN}.")
+    if kind in ("nemotron_local", "yes_no") and name != kind and not rest:
+        raise TrimtabError(f"reward {name}: name the model behind the colon, as in {kind}:FOLDER.")
     if name in ("gold", "nemotron", "yes_no"):
         return RewardSettings(kind=cast(Any, name))
     if kind in ("nemotron_local", "yes_no"):
@@ -213,11 +224,7 @@ def reward_named(name: str) -> RewardSettings:
     if ":" in name and not Path(name).is_dir():
         return RewardSettings(kind="function", path=name)
     if "/" not in name and not Path(name).is_dir():
-        raise TrimtabError(
-            f"reward {name!r}: no such folder, nor a name of a reward. Known: gold, nemotron, "
-            "nemotron_local:FOLDER, vllm:MODEL@URL, yes_no:FOLDER, file.py:function, and a classifier's "
-            "folder or hub name (A/B)."
-        )
+        raise TrimtabError(f"reward {name!r}: no such folder, nor a name of a reward. Known: {REWARDS_KNOWN}.")
     return RewardSettings(kind="classifier", model=name)
 
 

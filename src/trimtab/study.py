@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, check_completions, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings, measure
@@ -327,15 +328,32 @@ def known_rewards() -> dict[str, Reward]:
     return {"gold": GoldJudge()}
 
 
+def check_scorers(settings: Sequence[RewardSettings], records: Sequence[Record], option: str) -> None:
+    """TrimtabError for the sandbox's judge on rows that are not the sandbox's."""
+    if not records or all(one.kind != "gold" for one in settings):
+        return
+    prompts = [record.prompt for record in records[:100]]
+    scored = GoldJudge().scored(prompts, [""] * len(prompts))
+    if all(one.score is None for one in scored):
+        raise TrimtabError(
+            f"{option} gold: it knows the sandbox's prompts only, and none of these rows has one. Name a reward "
+            f"for data of your own, such as {option} file.py:function or a reward model's folder."
+        )
+
+
 def run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
     """`trimtab sft | dpo | reward | online-dpo | grpo | ppo`: one method by itself. Returns its model's folder."""
     if isinstance(settings, OnlineDPOSettings):
+        if any(one.kind == "gold" for one in settings.rewards):
+            check_scorers(settings.rewards, split_records(data).train, "--reward")
         start, cache, scores = resolve_model(model), out / "reference", out / SCORES.name
         return run_rounds(settings, data, None, start, out, cache, known_rewards(), scores, tokenizer)
     reward = None
     if isinstance(settings, OnPolicySettings):
+        if any(one.kind == "gold" for one in settings.rewards):
+            check_scorers(settings.rewards, split_records(data).train, "--reward")
         reward = make_reward(settings.rewards, known_rewards(), out / SCORES.name)
     return run_stage(method, METHODS[method], settings, data, resolve_model(model), out, tokenizer, reward=reward)
 

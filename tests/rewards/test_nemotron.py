@@ -90,7 +90,7 @@ def test_anything_else_is_missing_with_a_reason(found: Any) -> None:
     assert scored.reason
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False))
+@given(st.floats(-1e18, 1e18))
 def test_every_finite_number_comes_back_as_it_is(value: float) -> None:
     reward = NemotronReward(base_url=LOCAL)
     assert reward.read(answer(f"reward:{value!r}")).score == value
@@ -183,3 +183,17 @@ def test_the_signature_says_what_scores_and_not_how_it_is_asked() -> None:
     assert len({signature(), *(signature(**other) for other in others)}) == 4
     assert json.dumps(signature())
     assert str(nemotron.VERSION) in signature().split("|")
+
+
+def test_what_a_server_may_name_is_limited() -> None:
+    """In one answer, by length, and over all of them: each name would be a metric of the log."""
+    reward = NemotronReward(base_url=LOCAL, attribute="reward")
+    many = ",".join(f"a{i}:1" for i in range(33))
+    assert reward.read(answer(many)).reason == "33 attributes, or a name longer than 64 characters"
+    assert reward.read(answer(f"reward:1,{'x' * 65}:2")).score is None
+    assert reward.read(answer("reward:1,reward:2")).reason == "an attribute twice in 'reward:1,reward:2'"
+    found = [reward.read(answer(f"reward:{i},other{i}:2")) for i in range(100)]
+    assert [one.score for one in found] == list(range(100))
+    assert len({name for one in found for name in one.breakdown}) == 32
+    assert all("reward" in one.breakdown for one in found)
+    assert reward.read({"choices": answer("reward:1")["choices"] * 2}).score is None

@@ -464,3 +464,30 @@ def test_quiet_wherever_it_stands(
         # The bars are of libraries that were imported before the command could quieten them.
         assert [line for line in err.splitlines() if "it/s" not in line and line.strip()] == []
     assert "--quiet: no results.json" in run("report", "--", "--quiet")[2]
+
+
+@pytest.mark.parametrize("given", ["", "  "])
+def test_a_reward_without_a_name(given: str, dead_end: Callable[..., str]) -> None:
+    for words in (
+        ("grpo", "--model", "m", "--data", "d.jsonl", "--out", "o", "--reward", given),
+        ("evaluate", "--model", "m", "--data", "d.jsonl", "--out", "o", "--opponent", "x", "--judge", given),
+    ):
+        found = dead_end(*words)
+        assert found.startswith("a reward or judge without a name. Known: gold, nemotron, ")
+    found = dead_end("grpo", "--model", "m", "--data", "d.jsonl", "--out", "o", "--reward", "yes_no:")
+    assert found == "reward yes_no:: name the model behind the colon, as in yes_no:FOLDER."
+
+
+def test_gold_on_data_of_ones_own(
+    tiny_model_dir: Callable[..., Path], dead_end: Callable[..., str], write_jsonl: Callable[..., Path]
+) -> None:
+    model, rows = tiny_model_dir(), write_jsonl(PAIRS, "mine.jsonl")
+    common = ("--model", model, "--data", rows, "--out", "o")
+    for words in (
+        ("grpo", *common, "--reward", "gold"),
+        ("online-dpo", *common, "--reward", "gold"),
+        ("evaluate", *common, "--opponent", model, "--judge", "gold"),
+    ):
+        found = dead_end(*words)
+        assert f"{words[-2]} gold: it knows the sandbox's prompts only" in found
+    assert not Path("o").exists()

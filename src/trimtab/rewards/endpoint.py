@@ -6,6 +6,10 @@ What becomes of an answer:
   connection, an answer that is no JSON                 never shorter than Retry-After; at last UnansweredError
   a redirect, 401 to 405, 410                           TrimtabError: no other call would fare better
   any other status                                      RefusedError: it is about this one request
+
+A connection carries one request. Some proxies send an answer twice; on a kept connection the copy would be read
+as the next request's answer, also where it comes after the next request was sent, and no check of the socket sees
+that. Besides, every request carries an id of its own; an answer with the id of another one is not taken.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import os
 import random
 import re
 import time
+import uuid
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -31,6 +36,11 @@ AGAIN = {408, 409, 429}
 STOP = {401, 402, 403, 404, 405, 410}
 SHOWN = 200
 """Characters of a server's own words."""
+LARGEST_ANSWER = 2**22
+"""Bytes, decoded: a score is a few hundred."""
+ID_HEADER = "X-Request-Id"
+"""vLLM makes the id of its answers of it; others echo it, or do nothing."""
+OWN_ID = re.compile(r"trimtab-[0-9a-f]{32}")
 
 
 class RefusedError(Exception):
@@ -79,7 +89,8 @@ class Endpoint:
     def client(self) -> httpx.AsyncClient:
         """Connections of one event loop, to be used as a context."""
         headers = {"Authorization": f"Bearer {self.key.get_secret_value()}"} if self.key else {}
-        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        headers["Connection"] = "close"
+        limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=0)
         return httpx.AsyncClient(headers=headers, limits=limits, timeout=None)  # see _once
 
     async def ask(self, client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
@@ -113,16 +124,22 @@ class Endpoint:
 
     async def _once(self, client: httpx.AsyncClient, url: str, content: bytes) -> Any:
         await self._turn()
+        name = f"trimtab-{uuid.uuid4().hex}"
+        headers = {"Content-Type": "application/json", ID_HEADER: name}
         try:
             async with asyncio.timeout(self.timeout):  # httpx's own would start anew with every byte
-                answer = await client.post(url, content=content, headers={"Content-Type": "application/json"})
+                async with client.stream("POST", url, content=content, headers=headers) as answer:
+                    body = await _read_all(answer)
         except TimeoutError:
             raise UnansweredError(f"no answer within {self.timeout:g} s") from None
         except httpx.TransportError as error:
             raise UnansweredError(self.clean(f"connection: {type(error).__name__}: {error}")) from None
         except httpx.HTTPError as error:  # an answer that can't be decoded
             raise UnansweredError(self.clean(f"{type(error).__name__}: {error}")) from None
-        return self._read(answer)
+        found = self._read(httpx.Response(answer.status_code, headers=_kept(answer), content=body))
+        if strange := foreign_id(found, answer.headers.get(ID_HEADER, ""), name):
+            raise UnansweredError(f"an answer to another request ({strange})")
+        return found
 
     async def _turn(self) -> None:
         """Waits for this request's place in the rate."""
@@ -166,6 +183,28 @@ class Endpoint:
             text = text.replace(self.key.get_secret_value(), "[key]")
         line = " ".join(text.split())
         return line if len(line) <= SHOWN else line[:SHOWN] + "…"
+
+
+async def _read_all(answer: httpx.Response) -> bytes:
+    parts, size = [], 0
+    async for part in answer.aiter_bytes():
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_ANSWER:
+            raise RefusedError(f"an answer of more than {LARGEST_ANSWER} bytes")
+    return b"".join(parts)
+
+
+def _kept(answer: httpx.Response) -> dict[str, str]:
+    """Headers that are read; not those of an encoding that is undone already."""
+    return {n: answer.headers[n] for n in ("content-type", "retry-after") if n in answer.headers}
+
+
+def foreign_id(answer: Any, header: str, ours: str) -> str | None:
+    """The id of another of our requests in an answer, or None. An id of the server's own making says nothing."""
+    said = str(answer.get("id", "")) if isinstance(answer, dict) else ""
+    found = OWN_ID.findall(f"{said} {header}")
+    return None if not found or ours in found else str(found[0])
 
 
 def _number(digits: str) -> int | float:

@@ -13,17 +13,17 @@ of different prompts have no common scale (the model card says so).
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from trimtab.errors import TrimtabError
-from trimtab.rewards.base import Scored
+from trimtab.rewards.base import LARGEST, Scored
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.endpoint import Endpoint, checked_url, key_named
 from trimtab.rewards.remote import RemoteReward
+from trimtab.rewards.values import as_score
 
 VERSION = 1
 """Of what is asked and how it is read: part of the signature."""
@@ -33,6 +33,9 @@ URL_VARIABLE = "NVIDIA_API_BASE_URL"
 KEY_VARIABLE = "NVIDIA_API_KEY"
 ATTRIBUTES = {"reward", "helpfulness", "correctness", "coherence", "complexity", "verbosity"}
 """What NVIDIA's reward models rate."""
+
+MOST, LONGEST = 32, 64
+"""Attributes of a model, and characters of a name."""
 
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 # NaN and infinities are told from text that is no score at all, to be reported as what they are.
@@ -50,6 +53,7 @@ class NemotronReward(RemoteReward):
     """
 
     path = "/chat/completions"
+    _known_parts: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -86,11 +90,20 @@ class NemotronReward(RemoteReward):
                 f"reward {self.name}: {self.model} rates {', '.join(found)}, and not {wanted}. "
                 "Name one of them with the reward's 'attribute'."
             )
-        score = found[wanted]
-        if not math.isfinite(score):
-            return Scored(None, f"{self.name} gave {wanted}:{score}")
-        parts = {name: value for name, value in found.items() if math.isfinite(value)}
-        return Scored(score, breakdown=parts if len(found) > 1 else {})
+        score = as_score(f"{self.name} gave {wanted}:", found[wanted])
+        if score.score is None:
+            return Scored(None, f"{self.name} gave {wanted}:{found[wanted]}")
+        return Scored(score.score, breakdown=self._parts(found) if len(found) > 1 else {})
+
+    def _parts(self, found: Mapping[str, float]) -> dict[str, float]:
+        """The breakdown. Of a server that makes up names as it goes, the first MOST are kept: each is a metric."""
+        room = MOST - len(self._known_parts)
+        self._known_parts |= set([name for name in found if name not in self._known_parts][:room])
+        return {
+            name: value
+            for name, value in found.items()
+            if name in self._known_parts and abs(value) <= LARGEST  # NaN is not
+        }
 
 
 def _is_nvidias(url: str) -> bool:
@@ -103,15 +116,20 @@ def read_attributes(answer: Any, known: set[str]) -> dict[str, float] | str:
     known: names that log-probabilities may be read under; a language model's tokens are not attributes.
     """
     try:
-        choice = answer["choices"][0]
+        (choice,) = answer["choices"]
         content = choice["message"].get("content")
-    except (KeyError, IndexError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError):
         return f"no chat completion: {answer}"
     if isinstance(content, int | float) and not isinstance(content, bool):
         return {"reward": float(content)}
     text = content if isinstance(content, str) else ""
     if PAIRS.fullmatch(text):
         pairs = PAIR.findall(text)
+        names = [name for name, _ in pairs]
+        if len(pairs) > MOST or max(map(len, names)) > LONGEST:
+            return f"{len(pairs)} attributes, or a name longer than {LONGEST} characters"
+        if len(set(names)) < len(names):
+            return f"an attribute twice in {text!r}"
         return {name: float(value) for name, value in pairs}
     if re.fullmatch(rf"\s*{VALUE}\s*", text):
         return {"reward": float(text)}
