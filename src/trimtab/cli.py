@@ -76,6 +76,13 @@ Limit = Annotated[
 ]
 Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Take N rows, not all.", metavar="N")]
 Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out the first N rows.", metavar="N")]
+AcceptChangedReward = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-reward",
+        help="Go on with a reward or judge whose code was changed since the run began; it is recorded.",
+    ),
+]
 Validation = Annotated[str | None, typer.Option("--validation", help="Validation rows, if from elsewhere.")]
 
 
@@ -110,15 +117,18 @@ def study(
         typer.Option("--seeds", metavar="0,1,2", help="Training seeds to pool, added to those that OUT has."),
     ] = None,
     limit: Limit = None,
+    accept_changed_reward: AcceptChangedReward = False,
     settings: Set = None,
 ) -> None:
     """The whole experiment: train every method, compare them, report."""
     from trimtab.recipe import load_recipe, seeds_named
     from trimtab.study import run_study
+    from trimtab.training.changed import accepting_changed_reward
 
     loaded = load_recipe(recipe, [*(settings or ()), *([f"limit={limit}"] if limit else [])])
     folder = out or Path("runs") / loaded.name
-    results = run_study(loaded, folder, seeds_named(seeds) if seeds is not None else None)
+    with accepting_changed_reward(accept_changed_reward):
+        results = run_study(loaded, folder, seeds_named(seeds) if seeds is not None else None)
     print_results(results)
     print(f"Report: {folder / 'report.html'}")
 
@@ -174,10 +184,11 @@ def online_dpo(
     validation: Validation = None,
     tokenizer: Tokenizer = None,
     limit: Limit = None,
+    accept_changed_reward: AcceptChangedReward = False,
     settings: Set = None,
 ) -> None:
     """Rounds of sampling, scoring and preference training; --reward yes_no: the model itself scores."""
-    _train("online_dpo", model, data, out, validation, tokenizer, limit, settings, rewards)
+    _train("online_dpo", model, data, out, validation, tokenizer, limit, settings, rewards, accept_changed_reward)
 
 
 @app.command()
@@ -189,10 +200,11 @@ def grpo(
     validation: Validation = None,
     tokenizer: Tokenizer = None,
     limit: Limit = None,
+    accept_changed_reward: AcceptChangedReward = False,
     settings: Set = None,
 ) -> None:
     """Group policy gradient on a reward, from a model that is also the reference."""
-    _train("grpo", model, data, out, validation, tokenizer, limit, settings, rewards)
+    _train("grpo", model, data, out, validation, tokenizer, limit, settings, rewards, accept_changed_reward)
 
 
 @app.command()
@@ -204,10 +216,11 @@ def ppo(
     validation: Validation = None,
     tokenizer: Tokenizer = None,
     limit: Limit = None,
+    accept_changed_reward: AcceptChangedReward = False,
     settings: Set = None,
 ) -> None:
     """PPO with a value head on a reward, from a model that is also the reference."""
-    _train("ppo", model, data, out, validation, tokenizer, limit, settings, rewards)
+    _train("ppo", model, data, out, validation, tokenizer, limit, settings, rewards, accept_changed_reward)
 
 
 def _train(
@@ -220,13 +233,16 @@ def _train(
     limit: int | None,
     settings: list[str] | None,
     rewards: list[str] | None = None,
+    accept_changed_reward: bool = False,
 ) -> None:
     from trimtab.recipe import stage_settings
     from trimtab.study import run_alone
+    from trimtab.training.changed import accepting_changed_reward
 
     given = [*(settings or ()), *([f"data.limit={limit}"] if limit else [])]
     training, rows = stage_settings(method, data, validation, given, rewards or ())
-    print(f"Model: {run_alone(method, model, training, rows, out, tokenizer)}")
+    with accepting_changed_reward(accept_changed_reward):
+        print(f"Model: {run_alone(method, model, training, rows, out, tokenizer)}")
 
 
 @app.command()

@@ -35,6 +35,7 @@ from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
+from trimtab.training.changed import changes_of
 from trimtab.training.checkpoint import write_json
 from trimtab.training.ending import WARNINGS
 from trimtab.training.loop import make_accelerator
@@ -253,6 +254,7 @@ class Round:
             known = [held_out_row(record, self.settings.reads_win_rates) for record in held_out]
             write_rows(self.folder / "validation.jsonl", known)
         scores = [sample["score"] for sample in every if sample["score"] is not None]
+        changes = changes_of(self.folder)
         counts = {
             "prompts": len(groups),
             "samples": len(every),
@@ -264,6 +266,7 @@ class Round:
             "mean_tokens": sum(len(sample["tokens"]) for sample in every) / len(every),
             "sampling_seconds": sum(chunk["sampling_seconds"] for chunk in found),
             "scoring_seconds": sum(chunk["scoring_seconds"] for chunk in found),
+            **({"reward_changes": changes} if changes else {}),
             "warnings": told.lines,
         }
         write_json(self.folder / "done.json", {"key": inputs_key(inputs), **counts})

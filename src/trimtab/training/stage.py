@@ -46,6 +46,7 @@ from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import without_asking
+from trimtab.training.changed import HINT, accepted, changes_of, only_the_reward
 from trimtab.training.checkpoint import Checkpoints, write_json
 from trimtab.training.ending import WARNINGS, mark_done
 from trimtab.training.loop import Loop, make_accelerator
@@ -91,8 +92,9 @@ def claim(folder: Path, inputs: dict[str, Any], begun: str = "metrics.jsonl") ->
     theirs = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     began = (folder / begun).exists()
     if theirs and began:
-        if theirs["key"] != key:
-            raise TrimtabError(f"{folder}: holds another run ({difference(theirs, inputs)}). {ELSEWHERE}")
+        if theirs["key"] != key and not accepted(folder, theirs, inputs, key, begun):
+            hint = f" {HINT}" if only_the_reward(theirs, inputs) else ""
+            raise TrimtabError(f"{folder}: holds another run ({difference(theirs, inputs)}). {ELSEWHERE}{hint}")
     elif theirs is None and folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
         raise TrimtabError(f"{folder}: is not empty, and not a folder of trimtab's. {ELSEWHERE}")
     else:  # new, or claimed by a run that found a mistake in its inputs before it began
@@ -221,7 +223,9 @@ def _train(
     loop = Loop(policy, made, made.training_groups(), settings, out, accelerator, save, sample, title=asked.name)
     finished = loop.run()
     if accelerator.is_main_process:
-        known = {"best_metric": loop.best_metric, "sources": asked.sources, "warnings": told.lines}
+        changes = changes_of(out)
+        known: dict[str, Any] = {"best_metric": loop.best_metric, "sources": asked.sources, "warnings": told.lines}
+        known |= {"reward_changes": changes} if changes else {}
         mark_done(out, inputs_key(inputs), finished, settings, accelerator, known)
     accelerator.wait_for_everyone()
 
