@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,8 @@ from rewards.asking import conversation, reward, texts
 from servers.nemotron_server import FAULTS, RewardServer, conversation_key, score_of, serving
 from trimtab.errors import TrimtabError
 from trimtab.rewards import endpoint
-from trimtab.rewards.cache import ScoreCache
+from trimtab.rewards.base import Scored
+from trimtab.rewards.cache import LEASE, ScoreCache
 
 ASKING = Path(__file__).with_name("asking.py")
 COUNT = 2000
@@ -109,8 +111,85 @@ def test_two_processes_share_a_cache(tmp_path: Path) -> None:
         assert [[s for s, _ in one] for one in found] == [expected(*texts(300)), expected(*texts(300, 150))]
         assert len(rows(cache)) == 450
         asked = server.asked.total()
+        assert asked == 450, "what one asks for, the other waits for"
         assert reward(server.address + "/v1", cache).score(*texts(450)) == expected(*texts(450))
         assert server.asked.total() == asked
+
+
+def test_a_claim_of_a_process_that_died_or_fell_silent_lapses(tmp_path: Path) -> None:
+    """Alive here: waited for. Gone from this machine, or elsewhere and not renewed: asked for. Without a score the
+    claim goes back, and the other asks by itself."""
+    cache, item = ScoreCache(tmp_path / "s.sqlite"), ("p", "c")
+    other = ScoreCache(cache.path)
+    assert cache.claim("r", item) is True
+    assert cache.claim("r", item) is True, "its own"
+    assert other.claim("r", item) is False
+    cache.release("r", item)
+    assert other.claim("r", item) is True
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = other.owner.rsplit(":", 2)[0]
+    now = time.time()
+    for owner, renewed, free in [
+        (f"{host}:{dead.pid}:x", now, True),
+        (f"{host}:{os.getppid()}:x", now, False),
+        (f"{host}:{os.getppid()}:x", now - LEASE - 1, True),
+        ("elsewhere:1:x", now - 1, False),
+        ("elsewhere:1:x", now + 2 * LEASE, True),
+    ]:
+        with sqlite3.connect(cache.path) as database:
+            database.execute("UPDATE claims SET owner = ?, renewed = ?", (owner, renewed))
+        assert cache.claim("r", item) is free, (owner, renewed - now)
+    cache.put("r", item, Scored(1.5))
+    assert other.claim("r", item) == Scored(1.5)
+    with sqlite3.connect(cache.path) as database:
+        assert database.execute("SELECT count(*) FROM claims").fetchone() == (0,)
+
+
+def test_what_another_process_asks_for_is_waited_for(tmp_path: Path) -> None:
+    """It claimed one of two completions, and gets its score a while later; the server is asked for the other one."""
+    with serving() as server:
+        asking = reward(server.address + "/v1", tmp_path / "s.sqlite")
+        other = ScoreCache(tmp_path / "s.sqlite")
+        assert other.claim(asking.signature, ("p", "theirs")) is True
+
+        def later() -> None:
+            other.renew()
+            other.put(asking.signature, ("p", "theirs"), Scored(42.0))
+            other.close()
+
+        threading.Timer(0.5, later).start()
+        found = asking.score(["p", "p"], ["theirs", "ours"])
+        assert found == [42.0, score_of(conversation("p", "ours"))]
+        assert server.asked.total() == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        ("database or disk is full", "Make room on the disk"),
+        ("attempt to write a readonly database", "Make the file and its folder writable"),
+        ("database is locked", "Another program holds it"),
+        ("file is not a database", "Mend or remove the file"),
+    ],
+)
+def test_a_cache_that_fails_says_what_to_do(
+    error: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the server is asked: a claim is written first."""
+    real = ScoreCache.claim
+
+    def fails(self: ScoreCache, *given: Any) -> Any:
+        with self._database():
+            raise sqlite3.OperationalError(error)
+
+    monkeypatch.setattr(ScoreCache, "claim", fails)
+    with serving() as server:
+        with pytest.raises(TrimtabError, match=f"score cache .*{error}. {advice}"):
+            reward(server.address + "/v1", tmp_path / "s.sqlite").score(*texts(5))
+        assert server.asked.total() == 0
+        monkeypatch.setattr(ScoreCache, "claim", real)
+        assert reward(server.address + "/v1", tmp_path / "s.sqlite").score(*texts(5)) == expected(*texts(5))
 
 
 # ---- what stops at once

@@ -6,9 +6,11 @@ going on without a reward: what was scored is in the cache, and the same command
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from asyncio import TaskGroup
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -16,12 +18,15 @@ import httpx
 from trimtab.errors import TrimtabError
 from trimtab.rewards.awaiting import wait_for
 from trimtab.rewards.base import Prompt, Reward, Scored
-from trimtab.rewards.cache import Item, ScoreCache
+from trimtab.rewards.cache import LEASE, Item, ScoreCache
 from trimtab.rewards.endpoint import Endpoint, RefusedError, UnansweredError
 
 AWAY_AFTER = 16
 """Completions in a row, or twice the concurrency where that is more, that the server left unanswered after all
 tries: then it is away, and what comes next would fare no better."""
+
+LOOKED_AGAIN = 0.1
+"""Seconds between looks for the scores that other processes are asking for."""
 
 
 class RemoteReward(Reward):
@@ -80,14 +85,62 @@ class RemoteReward(Reward):
         left, before = iter(wanted), len(found)
         total = before + len(wanted)
 
+        others: list[Item] = []
+        """Claimed by other processes, which are asking for them."""
+
         async def work(client: httpx.AsyncClient, left: Iterator[Item]) -> None:
             for item in left:  # shared: each worker takes the next one
-                found[item] = await self._ask(client, item)
+                scored = await self._of_us_or_others(client, item)
+                if scored is None:
+                    others.append(item)
+                    continue
+                found[item] = scored
                 self.on_score(len(found), total)
 
-        async with self.endpoint.client() as client, TaskGroup() as workers:
-            for _ in range(min(self.endpoint.concurrency, len(wanted))):
-                workers.create_task(work(client, left))
+        try:
+            async with self.endpoint.client() as client, self._renewing():
+                while True:
+                    async with TaskGroup() as workers:
+                        for _ in range(min(self.endpoint.concurrency, len(wanted))):
+                            workers.create_task(work(client, left))
+                    if not others:
+                        return
+                    await asyncio.sleep(LOOKED_AGAIN)
+                    left, others = iter(others), []
+        finally:
+            if self.cache is not None:
+                with suppress(TrimtabError):  # they lapse by themselves
+                    self.cache.release()
+
+    async def _of_us_or_others(self, client: httpx.AsyncClient, item: Item) -> Scored | None:
+        """Its score, or None where another process is about to have it."""
+        if self.cache is None:
+            return await self._ask(client, item)
+        claimed = self.cache.claim(self.signature, item)
+        if isinstance(claimed, Scored):
+            return claimed
+        if not claimed:
+            return None
+        scored = await self._ask(client, item)
+        if scored.score is None:
+            self.cache.release(self.signature, item)
+        return scored
+
+    @asynccontextmanager
+    async def _renewing(self) -> AsyncIterator[None]:
+        """Keeps this process's claims while it asks."""
+
+        async def renew(cache: ScoreCache) -> None:
+            while True:
+                await asyncio.sleep(LEASE / 4)
+                cache.renew()
+
+        task = asyncio.create_task(renew(self.cache)) if self.cache is not None else None
+        try:
+            yield
+        finally:
+            if task is not None:
+                task.cancel()
 
     async def _ask(self, client: httpx.AsyncClient, item: Item) -> Scored:
         prompt, completion = item
