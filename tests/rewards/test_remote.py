@@ -55,8 +55,9 @@ def test_a_server_that_fails_in_every_way_costs_no_score(tmp_path: Path) -> None
     """30 % of calls fail. A completion is missing only where the server's own answer was reward:nan: 9 tries
     of anything else run out once in 0.27^9, 2,000 times. What is scored is what the server said, 0.0 included."""
     prompts, completions = texts(COUNT)
-    with serving(fault_rate=0.3, hang=2.0) as server:
-        found = reward(server.address + "/v1", tmp_path / "scores.sqlite").scored(prompts, completions)
+    with serving(fault_rate=0.3, hang=6.0) as server:
+        asking = reward(server.address + "/v1", tmp_path / "scores.sqlite", timeout=3.0)
+        found = asking.scored(prompts, completions)
     truth = expected(prompts, completions)
     assert set(server.failed) == set(FAULTS)
     assert [one.score for one in found] == [
@@ -117,8 +118,8 @@ def test_two_processes_share_a_cache(tmp_path: Path) -> None:
 
 
 def test_a_claim_of_a_process_that_died_or_fell_silent_lapses(tmp_path: Path) -> None:
-    """Alive here: waited for. Gone from this machine, or elsewhere and not renewed: asked for. Without a score the
-    claim goes back, and the other asks by itself."""
+    """Alive here: waited for. Gone from this machine, or elsewhere and not renewed: asked for. Without a score
+    the claim goes back, and the other asks by itself."""
     cache, item = ScoreCache(tmp_path / "s.sqlite"), ("p", "c")
     other = ScoreCache(cache.path)
     assert cache.claim("r", item) is True
@@ -147,7 +148,7 @@ def test_a_claim_of_a_process_that_died_or_fell_silent_lapses(tmp_path: Path) ->
 
 
 def test_what_another_process_asks_for_is_waited_for(tmp_path: Path) -> None:
-    """It claimed one of two completions, and gets its score a while later; the server is asked for the other one."""
+    """It claimed one of two completions, and gets its score later; the server is asked for the other one."""
     with serving() as server:
         asking = reward(server.address + "/v1", tmp_path / "s.sqlite")
         other = ScoreCache(tmp_path / "s.sqlite")
