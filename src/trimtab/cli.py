@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from trimtab import __version__
 from trimtab.errors import TrimtabError
-from trimtab.show import hush, print_results, print_table
+from trimtab.show import hush, print_ending, print_results, print_table
 
 SMALLER = (
     "Lower token_budget or data.max_length, or set gradient_checkpointing=true; "
@@ -242,7 +242,9 @@ def _train(
     given = [*(settings or ()), *([f"data.limit={limit}"] if limit else [])]
     training, rows = stage_settings(method, data, validation, given, rewards or ())
     with accepting_changed_reward(accept_changed_reward):
-        print(f"Model: {run_alone(method, model, training, rows, out, tokenizer)}")
+        best = run_alone(method, model, training, rows, out, tokenizer)
+    print_ending(best.parent)
+    print(f"Model: {best}")
 
 
 @app.command()

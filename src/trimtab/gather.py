@@ -247,7 +247,7 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
         for name, value in run.done().items():
             who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
             found += [f"{who}: {line}" for line in value.get("warnings", ())]
-            if value["best_step"] == 0:
+            if value["best_step"] == 0 and "warnings" not in value:  # of a version that kept none
                 found.append(f"{who}: no evaluation was better than the model it started from, which was kept.")
             skipped = len(read_metrics(run.folder / "stages" / name / "skipped.jsonl"))
             if skipped:

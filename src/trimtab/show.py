@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trimtab.notices import be_quiet, console
+from trimtab.notices import be_quiet, console, is_quiet, say
 
 WIDTH_OF_A_FILE = 140
 
@@ -24,6 +26,18 @@ def print_results(results: Any) -> None:
     print_table(filled(methods_table(results)))
     for line in results.verdict:
         print(line)
+
+
+def print_ending(stage: Path) -> None:
+    """Of a command that trained one model: what was kept, what became of the rows, warnings, what comes next."""
+    from trimtab.training.ending import ending
+
+    if is_quiet():
+        return
+    for line in json.loads((stage / "done.json").read_text(encoding="utf-8")).get("warnings", ()):
+        console.print(f"warning: {line}", style="yellow")
+    for line in ending(stage):
+        say(line)
 
 
 def print_table(table: Any, title: str | None = None) -> None:

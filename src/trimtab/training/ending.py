@@ -1,9 +1,12 @@
-"""How a stage ends: what it wrote down of itself, done.json the last."""
+"""How a stage ends: what it wrote down of itself, done.json the last, and what a person must know of it."""
 
 from __future__ import annotations
 
+import json
 import platform
+import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ import transformers
 from accelerate import Accelerator
 
 from trimtab import __version__
+from trimtab.notices import Warnings, warn
 from trimtab.training.card import CARD, stage_card
 from trimtab.training.checkpoint import write_json
-from trimtab.training.loop import Finished
+from trimtab.training.loop import LAST, Finished
+from trimtab.training.metrics import read_metrics
 from trimtab.training.peak import peak_memory
 from trimtab.training.schedule import TrainingSettings
 
@@ -28,12 +33,17 @@ def mark_done(
     finished: Finished,
     settings: TrainingSettings,
     acc: Accelerator,
+    told: Warnings,
     known: dict[str, Any],
 ) -> None:
     """Writes the model's card, then done.json, the last. known: what the run knows beside how it ended."""
+    start = _at_start(out, known["best_metric"])
+    _warn_of_the_end(out, finished, known["best_metric"], start)
     done = {
         "key": key,
         **vars(finished),
+        "start": start,
+        "warnings": told.lines,
         "precision": settings.precision,
         "threads": torch.get_num_threads(),
         "device": str(acc.device),
@@ -47,3 +57,77 @@ def mark_done(
     write_json(out / "done.json", done)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     (out / WARNINGS).unlink(missing_ok=True)  # done.json has them
+
+
+def _at_start(stage: Path, metric: str) -> float | None:
+    """What the metric that chose the weights was before the first step."""
+    name = f"eval_{metric.removeprefix('eval_')}"
+    return next((row[name] for row in read_metrics(stage / "metrics.jsonl") if name in row), None)
+
+
+def _warn_of_the_end(stage: Path, finished: Finished, metric: str, start: float | None) -> None:
+    if finished.best_step == 0 < finished.step:
+        value = "" if start is None else f" ({start:.4g})"
+        warn(
+            f"no evaluation was better than the model it started from by {metric}{value}, which was kept: best/ is "
+            f"that model, and the last weights, of step {finished.step}, are in {LAST}/"
+        )
+    if skipped := len(read_metrics(stage / "skipped.jsonl")):
+        warn(f"{skipped} steps with a broken loss or gradient were not taken (skipped.jsonl).")
+
+
+def ending(stage: Path) -> list[str]:
+    """What a person wants to know of a finished stage: which weights were kept and why, what became of the rows,
+    and what to do next."""
+    done, data, asked = (_read(stage / name) for name in ("done.json", "data.json", "stage.json"))
+    return [_kept(stage, done, data), _rows(data, asked["data"]), f"Next: {next_command(stage, done, asked)}"]
+
+
+def _kept(stage: Path, done: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    step, best_step, metric = done["step"], done["best_step"], done["best_metric"].removeprefix("eval_")
+    early = ", stopped early" if done["stopped_early"] else ""
+    if metric == "step" or not data["validation"]["used"]:
+        why = "best_metric is step" if metric == "step" else "there are no validation rows to choose by"
+        return f"Kept: the last step, {best_step}{early}: {why}."
+    start = "" if done.get("start") is None else f"; {done['start']:.4g} at the start"
+    chosen = f"Kept: step {best_step} of {step}{early}, the best by validation {metric}: {done['best']:.4g}{start}"
+    if best_step == step:
+        return f"{chosen}."
+    if best_step == 0:
+        return f"{chosen}; it is the model that training started from. The last weights are in {stage / LAST}."
+    return f"{chosen}. Without the later weights: --set best_metric=step --set best_is=highest keeps the last."
+
+
+def _rows(data: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    parts = []
+    for split, verb in (("train", "trained on"), ("validation", "validated on")):
+        counts = data[split]
+        if not counts["rows"]:
+            continue
+        lost = [f"{count} dropped: {reason}" for reason, count in counts["dropped"].items()]
+        lost += [f"{counts['truncated']} completions cut at the end"] if counts["truncated"] else []
+        parts.append(f"{verb} {counts['used']} of {counts['rows']} ({'; '.join(lost) or 'none dropped or cut'})")
+    if data["unreadable"]:
+        parts.append(f"{data['unreadable']} could not be read")
+    if settings.get("test_rows") or settings.get("test_share"):
+        parts.append("those held out for a test were not used")
+    return f"Rows: {', '.join(parts)}."
+
+
+def next_command(stage: Path, done: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """What to type next: a reward model is for GRPO; a policy is evaluated, on the rows that were held out."""
+    best, sources, settings = stage / "best", done["sources"], asked["data"]
+    if asked["stage"] == "reward":
+        words = ["trimtab", "grpo", "--model", sources["model"], "--data", sources["train"], "--reward", str(best)]
+        return shlex.join([*words, "--out", str(stage.with_name("grpo"))])
+    kept = stage / LAST if done["best_step"] == 0 < done["step"] else best
+    words = ["trimtab", "evaluate", "--model", str(kept), "--data"]
+    held_out = sources["validation"] or (sources["train"] if settings.get("validation_rows") else "held_out.jsonl")
+    words.append(held_out)
+    if settings.get("validation_rows"):
+        words += ["--rows", str(settings["validation_rows"])]
+    return shlex.join([*words, "--out", str(stage.with_name(f"{stage.name}-evaluation"))])
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

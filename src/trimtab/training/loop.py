@@ -34,6 +34,9 @@ from trimtab.training.optimizer import make_optimizer
 from trimtab.training.progress import StepProgress
 from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
 
+LAST = "last"
+"""The last weights, beside best/, where that holds the model that training started from."""
+
 
 @dataclass
 class Progress:
@@ -323,6 +326,8 @@ class Loop:
                 self.folder / "best",
                 lambda out: shutil.copytree(self._best_path(best_step), out, dirs_exist_ok=True),
             )
+            if best_step == 0 < self.state.step:
+                write_directory(self.folder / LAST, self.save_best)  # or nothing would be left of the training
         self.accelerator.wait_for_everyone()
         state = self.state
         return Finished(

@@ -6,6 +6,7 @@
           warnings.json  while it goes on (see notices.py); then in done.json
           metrics.jsonl  samples.jsonl  checkpoints/
           best/          a plain Hugging Face folder
+          last/          the same of the last weights, where best/ is the model that training started from
           done.json      written last
 
 A stage whose done.json has the same hash is skipped; one that was killed goes on where it was; a folder
@@ -224,9 +225,9 @@ def _train(
     finished = loop.run()
     if accelerator.is_main_process:
         changes = changes_of(out)
-        known: dict[str, Any] = {"best_metric": loop.best_metric, "sources": asked.sources, "warnings": told.lines}
+        known: dict[str, Any] = {"best_metric": loop.best_metric, "sources": asked.sources}
         known |= {"reward_changes": changes} if changes else {}
-        mark_done(out, inputs_key(inputs), finished, settings, accelerator, known)
+        mark_done(out, inputs_key(inputs), finished, settings, accelerator, told, known)
     accelerator.wait_for_everyone()
 
 
