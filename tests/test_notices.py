@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trimtab import notices
-from trimtab.notices import collected, say, warn
+from trimtab.notices import collected, say, speaking_of, warn
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,16 @@ def test_a_message_is_one_line_and_its_own(capsys: pytest.CaptureFixture[str]) -
     say(text)
     warn(text)
     assert capsys.readouterr().err == f"{text}\nwarning: {text}\n"
+
+
+def test_what_lines_are_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said, but not kept: a report names the seed itself."""
+    with collected() as run, speaking_of("seed 1"):
+        say("sft: 3/10")
+        warn("no score")
+    say("done")
+    assert capsys.readouterr().err == "seed 1: sft: 3/10\nwarning: seed 1: no score\ndone\n"
+    assert run.lines == ["no score"]
 
 
 def test_quiet_leaves_warnings(capsys: pytest.CaptureFixture[str]) -> None:

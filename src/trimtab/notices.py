@@ -48,10 +48,27 @@ _collecting: list[Warnings] = [Warnings()]
 """The innermost last."""
 
 
+_about: list[str] = []
+
+
+@contextmanager
+def speaking_of(subject: str) -> Iterator[None]:
+    """Every line that is said inside begins with what it is about, such as a training seed."""
+    _about.append(subject)
+    try:
+        yield
+    finally:
+        _about.pop()
+
+
+def in_context(line: str) -> str:
+    return ": ".join([*_about, line])
+
+
 def say(line: str) -> None:
     """A line of what is going on; --quiet leaves it out."""
     if not _quiet[0]:
-        console.print(line)
+        console.print(in_context(line))
 
 
 _quiet = [False]
@@ -75,7 +92,7 @@ def warn(line: str, about: str = "", aloud: bool = True) -> None:
     run = _collecting[-1]
     if aloud and line not in run.said:
         run.said.add(line)
-        console.print(f"warning: {line}", style="yellow")
+        console.print(f"warning: {in_context(line)}", style="yellow")
     run.add(line, about or line)
 
 

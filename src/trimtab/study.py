@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from trimtab.gather import (
 )
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import check_model_source, positions_of
-from trimtab.notices import Warnings, collected, say
+from trimtab.notices import Warnings, collected, say, speaking_of
 from trimtab.recipe import Recipe, parse
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
@@ -166,7 +167,10 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: War
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
     chat = _check_needs(recipe, data, splits)
     judge = make_judge(recipe.judge, out)
-    runs = [run_seed(recipe_of_seed(recipe, seed), data, splits, out, judge) for seed in wanted]
+    runs = []
+    for seed in wanted:
+        with speaking_of(f"seed {seed}") if len(wanted) > 1 else nullcontext():
+            runs.append(run_seed(recipe_of_seed(recipe, seed), data, splits, out, judge))
 
     def shared(name: str, model: str) -> MethodOutputs:
         places = [out / f"seed-{seed}" for seed in wanted]

@@ -131,7 +131,9 @@ def test_a_superset_of_seeds_reuses_what_is_there(tmp_path: Path, capsys: pytest
         again = run_study(made, out, fewer)
         assert again.provenance.seeds == [0, 1, 2]
         assert again.verdict == found.verdict
-    assert capsys.readouterr().err.count("holds seed 1, 2 too; the results are of all its seeds, 0, 1, 2.") == 1
+    said = capsys.readouterr().err
+    assert "seed 2: sft: 2/2" in said
+    assert said.count("holds seed 1, 2 too; the results are of all its seeds, 0, 1, 2.") == 1
     cards = {path for path in kept if path.name == "README.md"}
     assert {p: t for p, t in files(out / "seed-0").items() if p not in cards} == {
         p: t for p, t in kept.items() if p not in cards

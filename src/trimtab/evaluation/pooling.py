@@ -21,6 +21,7 @@ Dimension suffixes: _P prompts, _S seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,7 @@ from trimtab.evaluation.summary import all_pairs
 from trimtab.evaluation.win_rate import rate_interval
 
 Columns = Mapping[Metric, Floats]
+SHARE = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,12 @@ def pool(
     seeds: Sequence[int],
     *,
     rate: bool = False,
+    bounds: Interval95 | None = None,
     seed: int = 0,
     n_resamples: int = N_RESAMPLES,
 ) -> Pooled | None:
     """Prompts × seeds, NaN where missing; None where nothing is known. rate: outcomes from 0 to 1.
+    bounds: what no mean of these numbers can be beyond; Student's interval of two seeds often is.
 
     A prompt's part is its average over seeds. Where some are missing, it is its share of that mean over
     seeds of means over prompts: mean + Σ_s (x_ps − mean_s) · P / (n_s S), over the seeds it has.
@@ -90,17 +94,35 @@ def pool(
         within = rate_interval(parts_P, seed=seed, n_resamples=n_resamples).pair()
     else:
         within = bootstrap_interval(parts_P, seed=seed, n_resamples=n_resamples).pair()
-    spread = spread_of(dict(zip(seeds, means_S.tolist(), strict=True)), within)
+    bounds = (0.0, 1.0) if rate else bounds
+    spread = spread_of(dict(zip(seeds, means_S.tolist(), strict=True)), within, bounds)
     ci = headline(within, None if spread is None else spread.between_ci95)
-    return Pooled(mean, _clipped(ci) if rate else ci, len(x_PS), parts_P, spread)
+    return Pooled(mean, _clipped(ci, bounds), len(x_PS), parts_P, spread)
 
 
-def spread_of(values: Mapping[int, float], within: Interval95 | None = None) -> SeedSpread | None:
+def bounds_of(metric: Metric, *columns: Floats, difference: bool = False) -> Interval95 | None:
+    """What a mean of the metric, or a difference of two, cannot be beyond; None: nothing. A judge's correctness is
+    a share where all its values are between 0 and 1."""
+    share = metric == "win_rate"
+    if metric == "correctness":
+        share = all(bool(np.nanmin(c) >= 0 and np.nanmax(c) <= 1) for c in columns)
+    if share:
+        return (-1.0, 1.0) if difference else (0.0, 1.0)
+    return (0.0, math.inf) if metric in ("length", "excess_length") and not difference else None
+
+
+def spread_of(
+    values: Mapping[int, float], within: Interval95 | None = None, bounds: Interval95 | None = None
+) -> SeedSpread | None:
     """None for fewer than two seeds: they have no spread."""
     between = t_interval(list(values.values())) if values else None
     if between is None:
         return None
-    return SeedSpread(values=dict(values), between_ci95=between.pair(), within_ci95=within)
+    return SeedSpread(
+        values=dict(values),
+        between_ci95=_clipped(between.pair(), bounds),
+        within_ci95=within and _clipped(within, bounds),
+    )
 
 
 def headline(within: Interval95, between: Interval95 | None) -> Interval95:
@@ -108,8 +130,8 @@ def headline(within: Interval95, between: Interval95 | None) -> Interval95:
     return within if between is None else (min(within[0], between[0]), max(within[1], between[1]))
 
 
-def _clipped(ci: Interval95) -> Interval95:
-    return (max(0.0, ci[0]), min(1.0, ci[1]))
+def _clipped(ci: Interval95, bounds: Interval95 | None) -> Interval95:
+    return ci if bounds is None else (max(bounds[0], ci[0]), min(bounds[1], ci[1]))
 
 
 def _average(values: Sequence[float | None]) -> float | None:
@@ -134,6 +156,7 @@ def pool_method(
             np.stack([columns_of[s][metric] for s in by_seed], axis=1),
             list(by_seed),
             rate=metric == "win_rate",
+            bounds=bounds_of(metric, *(columns_of[s][metric] for s in by_seed)),
             seed=seed,
             n_resamples=n_resamples,
         )
@@ -150,9 +173,10 @@ def pool_method(
     spreads: dict[str, SeedSpread | None] = {metric: p.spread for metric, p in pooled.items() if p is not None}
     spreads["length_controlled_win_rate"] = spread
     for name, values in means.items():
-        spreads[name] = spread_of({s: v for s, v in values.items() if v is not None})
+        bounds = (0.0, 1.0 if name == "terminated" else math.inf)
+        spreads[name] = spread_of({s: v for s, v in values.items() if v is not None}, bounds=bounds)
     return MethodResult(
-        win_rate=_win_rate([m.win_rate for m in rows], pooled.get("win_rate")),
+        win_rate=_win_rate([m.win_rate for m in rows], pooled.get("win_rate"), seed, n_resamples),
         judge_score=_mean_score(pooled.get("judge_score")),
         excess_length=_mean_score(pooled.get("excess_length")),
         correctness=_mean_score(pooled.get("correctness")),
@@ -170,7 +194,7 @@ def pool_method(
     )
 
 
-def _win_rate(rows: Sequence[WinRate | None], pooled: Pooled | None) -> WinRate | None:
+def _win_rate(rows: Sequence[WinRate | None], pooled: Pooled | None, seed: int, n_resamples: int) -> WinRate | None:
     known = [w for w in rows if w is not None]
     if not known:
         return None
@@ -180,6 +204,9 @@ def _win_rate(rows: Sequence[WinRate | None], pooled: Pooled | None) -> WinRate 
         strict=_average([w.strict for w in known]),
         ties_as_wins=_average([w.ties_as_wins for w in known]),
         ci95=None if pooled is None else pooled.ci95,
+        p_value=None
+        if pooled is None
+        else sign_flip_p_value(pooled.parts_P - 0.5, seed=seed, n_resamples=n_resamples),
         n=sum(w.n for w in known),
         ties=sum(w.ties for w in known),
         missing=sum(w.missing for w in known),
@@ -205,9 +232,9 @@ def _controlled(
     within = None
     if intervals:
         half = float(np.sqrt(np.mean([((high - low) / 2) ** 2 for low, high in intervals])))
-        within = (value - half, value + half)
-    spread = spread_of({s: lc.value for s, lc in known.items()}, within)
-    ci = None if within is None else _clipped(headline(within, spread.between_ci95 if spread else None))
+        within = _clipped((value - half, value + half), SHARE)
+    spread = spread_of({s: lc.value for s, lc in known.items()}, within, SHARE)
+    ci = None if within is None else _clipped(headline(within, spread.between_ci95 if spread else None), SHARE)
     found = LengthControlled(
         value=value,
         ci95=ci,
@@ -256,7 +283,10 @@ def compare_seeds(
         difference_PS = mine - theirs
         if all(columns_of[m][s] is columns_of[m][seeds[0]] for m in (a, b) for s in seeds):
             difference_PS = difference_PS[:, :1]  # neither depends on the seed: there is one difference
-        found = pool(difference_PS, seeds[: difference_PS.shape[1]], seed=seed, n_resamples=n_resamples)
+        bounds = bounds_of(metric, mine, theirs, difference=True)
+        found = pool(
+            difference_PS, seeds[: difference_PS.shape[1]], bounds=bounds, seed=seed, n_resamples=n_resamples
+        )
         if found is None:
             return None
         p = sign_flip_p_value(found.parts_P, seed=seed, n_resamples=n_resamples)

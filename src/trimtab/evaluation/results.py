@@ -64,6 +64,10 @@ class WinRate(_Model):
     ties: int
     missing: int
     missing_bounds: Interval95 | None = None
+    p_value: float | None = None
+    """Of "method and opponent are exchangeable", by the test that compares methods; p_holm: corrected, for as many
+    claims as there are pairs of methods, or methods if they are more."""
+    p_holm: float | None = None
 
 
 class MeanScore(_Model):

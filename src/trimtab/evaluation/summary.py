@@ -265,8 +265,21 @@ def summarise(
     return worded(results, warnings)
 
 
+def correct_against_opponent(results: Results) -> None:
+    """Holm's correction of the claims against the opponent, by the standard of those between methods: for as many
+    as there are pairs of methods, or methods where these are more."""
+    rated = [m.win_rate for m in results.methods.values() if m.win_rate is not None]
+    tested = [w for w in rated if w.p_value is not None]
+    pairs = sum(c.metric == "win_rate" for c in results.comparisons)
+    others = [1.0] * max(0, pairs - len(tested))
+    adjusted = holm([*(w.p_value for w in tested if w.p_value is not None), *others])
+    for one, p in zip(tested, adjusted, strict=False):
+        one.p_holm = p
+
+
 def worded(results: Results, warnings: Sequence[str]) -> Results:
     """With its warnings, these first (but for missing scores), and its verdict."""
+    correct_against_opponent(results)
     results.warnings = [*mostly_missing(results), *warnings, *warnings_of(results)]
     results.verdict = verdict(results)
     results.summary = results.verdict[0] if results.verdict else ""

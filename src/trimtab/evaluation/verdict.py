@@ -1,9 +1,9 @@
 """Results in plain sentences: what helped, by how much, what did not, and what to doubt.
 
-"Clear" means that the 95 % interval excludes no difference and, for pairs of methods, that the p-value
-survives Holm's correction over all pairs. With several training seeds the interval is pooling.py's, which
-excludes no difference only where those over prompts and over seeds both do. Every sentence follows from
-numbers in the results.
+"Clear" means that the 95 % interval excludes no difference and that the p-value survives Holm's correction:
+between methods over all pairs, against the opponent over as many claims. With several training seeds the interval
+is pooling.py's, which excludes no difference only where those over prompts and over seeds both do. Every sentence
+follows from numbers in the results.
 """
 
 from __future__ import annotations
@@ -111,13 +111,22 @@ def _against_opponent(results: Results, method: str, w: WinRate) -> str:
     if s:
         counts += f"; {seed_values(s, 100, 1)}"
     what = f"win rate {percent(w.ties_half)} (95 % interval {interval_text(w.ci95)} %, {counts})"
-    if w.ci95[0] > 0.5:
-        verb = "beats"
-    elif w.ci95[1] < 0.5:
-        verb = "loses to"
-    else:
-        verb = "cannot be told apart from"
+    lead, p = _lead(w), w.p_holm
+    if p is not None and lead and not _survives(p):
+        who = f"{label(method)} against {against}"
+        return f"{who}: suggestive only, {what}; {p_text(p)} after Holm's correction, as between methods."
+    verb = {1: "beats", -1: "loses to", 0: "cannot be told apart from"}[lead]
     return f"{label(method)} {verb} {against}: {what}."
+
+
+def _lead(w: WinRate) -> int:
+    """1 or -1 where the interval is above or below a half, else 0."""
+    return 0 if w.ci95 is None else (w.ci95[0] > 0.5) - (w.ci95[1] < 0.5)
+
+
+def _survives(p: float | None) -> bool:
+    """Results of an older version have no p-value against the opponent."""
+    return p is None or p < ALPHA
 
 
 def _against_start(results: Results, method: str, start: str) -> str | None:
@@ -198,7 +207,7 @@ def _length_sentence(method: str, m: MethodResult) -> str | None:
     drop = w.ties_half - lc.value
     ci = f" (95 % interval {interval_text(lc.ci95)} %)" if lc.ci95 else ""
     numbers = f"from {percent(w.ties_half)} to {percent(lc.value)}{ci}"
-    lost_lead = w.ci95[0] > 0.5 and lc.ci95 is not None and lc.ci95[0] <= 0.5
+    lost_lead = _lead(w) > 0 and _survives(w.p_holm) and lc.ci95 is not None and lc.ci95[0] <= 0.5
     if drop > 0 and lost_lead:
         return f"{label(method)}: at equal length its win rate goes {numbers}: its lead may be length."
     if drop >= LENGTH_DROP:
@@ -281,10 +290,10 @@ def mostly_missing(results: Results) -> list[str]:
 
 def _turns(w: WinRate) -> bool:
     """Whether the missing prompts could undo a lead or a deficit that the interval calls real."""
-    if w.ci95 is None or w.missing_bounds is None:
+    if w.missing_bounds is None or not _survives(w.p_holm):
         return False
     low, high = w.missing_bounds
-    return (w.ci95[0] > 0.5 >= low) or (w.ci95[1] < 0.5 <= high)
+    return (_lead(w) > 0 and low <= 0.5) or (_lead(w) < 0 and high >= 0.5)
 
 
 def _marker_warnings(results: Results) -> list[str]:

@@ -19,6 +19,7 @@ from trimtab.evaluation.statistics import (
     Floats,
     Interval,
     bootstrap_interval,
+    sign_flip_p_value,
     wilson_interval,
 )
 
@@ -79,6 +80,7 @@ def win_rate(
         ties_half=won / n,
         strict=float((scored == 1).mean()),
         ties_as_wins=float((scored >= 0.5).mean()),
+        p_value=sign_flip_p_value(scored - 0.5, seed=seed, n_resamples=n_resamples),
         ci95=rate_interval(scored, level=level, seed=seed, n_resamples=n_resamples).pair(),
         n=n,
         ties=int((scored == 0.5).sum()),

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from trimtab.notices import console, is_quiet, say
+from trimtab.notices import console, in_context, is_quiet, say
 
 
 class StepProgress:
@@ -22,7 +22,7 @@ class StepProgress:
             TextColumn("{task.fields[note]}"), console=console,
             disable=is_quiet() or not console.is_terminal,
         )  # fmt: skip
-        self.task = self.bar.add_task(title, total=total, completed=done, note="")
+        self.task = self.bar.add_task(in_context(title), total=total, completed=done, note="")
 
     def __enter__(self) -> StepProgress:
         self.bar.start()
