@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from outputs_of import make
 
+from evaluation.outputs_of import make
 from trimtab.evaluation.pooling import bounds_of, pool, spread_of
 from trimtab.evaluation.seeds import summarise_seeds
 from trimtab.evaluation.summary import summarise

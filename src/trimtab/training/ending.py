@@ -107,7 +107,7 @@ def _rows(data: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         lost = [f"{count} dropped: {reason}" for reason, count in counts["dropped"].items()]
         lost += [f"{counts['truncated']} completions cut at the end"] if counts["truncated"] else []
         parts.append(f"{verb} {counts['used']} of {counts['rows']} ({'; '.join(lost) or 'none dropped or cut'})")
-    if data["unreadable"]:
+    if data.get("unreadable"):
         parts.append(f"{data['unreadable']} could not be read")
     if settings.get("test_rows") or settings.get("test_share"):
         parts.append("those held out for a test were not used")
