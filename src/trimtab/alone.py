@@ -92,7 +92,8 @@ def evaluation_inputs(command: str, model: str, data: str, overrides: Sequence[s
     check_model_source(resolve_model(model), settings)
     splits = split_records(rows)
     if splits.unreadable:
-        warn(f"{len(splits.unreadable)} rows could not be read and were dropped (data.bad_rows)")
+        n = len(splits.unreadable)
+        warn(f"{n} rows could not be used and were left out; the first: {splits.unreadable[0]}", "unreadable rows")
     records = part.of(splits.train, data)
     return Inputs(resolve_model(model), settings, rows, records, part.counts(splits))
 

@@ -5,6 +5,7 @@ Everything that is done is on disk; stopping anywhere and running the same again
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.day import read_day
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, check_completions, split_records
 from trimtab.errors import TrimtabError
@@ -302,7 +304,10 @@ def train_methods(
         tokens: str | None,
         **scored: Any,
     ) -> str:
-        return str(run_stage(name, method, settings, data, model, where / name, tokens, cache, splits, **scored))
+        day = study_day(seed.parent)
+        return str(
+            run_stage(name, method, settings, data, model, where / name, tokens, cache, splits, day=day, **scored)
+        )
 
     wanted = set(recipe.methods)
     if wanted & {"sft", "dpo", *recipe.rewarded}:
@@ -362,6 +367,12 @@ def run_alone(
     return run_stage(method, METHODS[method], settings, data, resolve_model(model), out, tokenizer, reward=reward)
 
 
+def study_day(out: Path) -> datetime.date:
+    """The day that templates which ask for today's are given: that on which the study's first such stage began."""
+    kept = (read_day(file) for file in sorted(out.glob("seed-*/*/*/settled.json")))
+    return next((day for day in kept if day is not None), datetime.date.today())
+
+
 def evaluate_one(
     name: str,
     model: str,
@@ -384,6 +395,7 @@ def evaluate_one(
         seed / "evaluation" / name,
         tokenizer,
         say,
+        study_day(seed.parent),
     )
 
 

@@ -89,7 +89,6 @@ def turn(who: Any, what: Any) -> dict[str, Any]:
 
 
 NOT_TEXT = (None, ..., 7, True, {}, [], [None], ["text"], "\ud800", [[1]])
-NO_SCORE = ("9", True, float("nan"), float("inf"), 10**400, [1])
 NO_TURNS = (None, 7, "text", {}, [], [None], ["text"], [{}])
 BAD_MESSAGES = (
     ("human",),
@@ -113,8 +112,6 @@ def value_cases() -> Iterator[Case]:
     for column in ("prompt", "chosen", "rejected"):
         for value in NOT_TEXT:
             yield value_case("ultrafeedback", column, value)
-    for value in NO_SCORE:
-        yield value_case("ultrafeedback", "metadata.score_chosen", value)
     for value in NO_TURNS:
         yield value_case("sharegpt", "conversations", value)
         yield value_case("kto", "messages", value)
@@ -249,9 +246,14 @@ def file_cases() -> Iterator[Case]:
     yield file_case("a list of lists", "spoilt.json", lambda text, rows: json.dumps([rows]).encode(), 1)
     yield file_case("Latin-1", "spoilt.json", lambda text, rows: b'[{"prompt": "\xe9"}]')
     yield file_case("deep", "spoilt.json", lambda text, rows: b"[" * 100_000)
-    yield file_case("CSV", "spoilt.csv", lambda text, rows: b"prompt,chosen,rejected\na,b,c\n")
+    yield file_case("CSV", "spoilt.csv", lambda text, rows: b"prompt,chosen,rejected\na,b,c\nd,e\n", 2)
+    yield file_case("CSV of a column twice", "spoilt.csv", lambda text, rows: b"prompt,chosen,chosen\na,b,c\n")
+    yield file_case("CSV that is not UTF-8", "spoilt.csv", lambda text, rows: b"prompt,chosen,rejected\na,b,\xff\n")
+    yield file_case("tabs", "spoilt.tsv", lambda text, rows: b"prompt\tchosen\trejected\na\tb\tc\n")
     yield file_case("no suffix", "spoilt", lambda text, rows: text)
-    yield file_case("gzip by its name", "spoilt.jsonl.gz", lambda text, rows: gzip.compress(text))
+    yield file_case("gzip that is cut", "spoilt.jsonl.gz", lambda text, rows: gzip.compress(text)[:-40])
+    yield file_case("gzip by its name alone", "spoilt.jsonl.gz", lambda text, rows: text)
+    yield file_case("zstd by its name alone", "spoilt.jsonl.zst", lambda text, rows: text)
     yield file_case("JSONL called Parquet", "spoilt.parquet", lambda text, rows: text)
     yield file_case("Parquet called JSONL", "spoilt.jsonl", lambda text, rows: parquet(rows))
     yield file_case("Parquet called JSON", "spoilt.json", lambda text, rows: parquet(rows))
@@ -383,7 +385,7 @@ def place_cases() -> Iterator[Case]:
     yield Case("place: absent", "ultrafeedback", lambda rows, folder: folder / "absent.jsonl")
     yield Case("place: a long name", "ultrafeedback", lambda rows, folder: folder / f"{'a' * 300}.jsonl")
     yield Case("place: a device", "ultrafeedback", lambda rows, folder: Path("/dev/null"))
-    yield Case("place: a folder of text", "ultrafeedback", folder_of("a.txt", b"text\n"), 1)
+    yield Case("place: a folder of text", "ultrafeedback", folder_of("a.txt", b"text\n"))
     yield Case("place: a folder of broken JSONL", "ultrafeedback", folder_of("a.jsonl", b'{"prompt": \n'))
     yield Case("place: a folder of a program", "ultrafeedback", folder_of("data.py", b"import os"))
 

@@ -8,15 +8,29 @@ the end of the turn (ChatML's newline) belongs to the next turn and is left out.
 from __future__ import annotations
 
 import copy
+import datetime
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
-from trimtab.data.fields import disorder
+from trimtab.data.beside import (
+    FIXED_DAY,
+    Powers,
+    asks_for_today,
+    lost,
+    on_day,
+    powers_of,
+    turn_of,
+    variables_of,
+    without_end,
+)
+from trimtab.data.fields import BadRowError, disorder, template_values_of
 from trimtab.data.groups import CompletionGroup, shared_beginning
+from trimtab.data.message import Answer, answer_turn, beside, like
 from trimtab.data.records import Message, Record
 from trimtab.data.settings import TOKENS, Settings
 from trimtab.data.tokenizer import load_tokenizer as load_tokenizer
@@ -34,6 +48,26 @@ class TruncationSettings(Settings):
     min_completion_length: int = Field(32, gt=0, le=TOKENS)
     """A prompt that leaves fewer tokens than this (or than the completion has) loses its oldest
     turns, and its row is dropped when none is left to lose."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Values of the chat template's own variables, such as {enable_thinking: false}; a row's column of this name
+    comes before them."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without values for the template what it was before it could have any: folders are claimed by it."""
+        found: dict[str, Any] = dump(self)
+        if not found.get("chat_template_kwargs", True):
+            del found["chat_template_kwargs"]
+        return found
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _own(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            template_values_of(value)
+        except BadRowError as error:
+            raise ValueError(str(error).removeprefix("column ")) from None
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +92,37 @@ def strip_last_pair(messages: tuple[Message, ...]) -> tuple[Message, ...] | None
     # The next user turn is where a shorter conversation can start.
     for i, message in enumerate(rest[1:], start=1):
         if message.role == "user":
-            return system + rest[i:]
+            return like(messages, system + rest[i:])
     return None
 
 
 class ChatFormat:
-    """How a tokenizer renders prompts and completions. values: of the template's own variables."""
+    """How a tokenizer renders prompts and completions. values: of the template's own variables. day: for templates
+    that ask for today's date."""
 
     def __init__(self, tokenizer: Any, truncation: TruncationSettings | None = None) -> None:
         self.tokenizer = tokenizer
         self.truncation = truncation or TruncationSettings()
         self.has_template = bool(tokenizer.chat_template)
-        self.values: dict[str, Any] = {}
+        self.values: dict[str, Any] = dict(self.truncation.chat_template_kwargs)
+        self.day = FIXED_DAY
         # A prompt is rendered once for all its completions.
         self._apply = lru_cache(maxsize=4)(self._render)
         self.suffix = self._turn_suffix() if self.has_template else ""
         self.end_of_turn = self._end_of_turn()
+        self.ends = self._ends()
 
     def under(self, **values: Any) -> ChatFormat:
         """The same format with these values of the template's own variables."""
         other = copy.copy(self)
         other.values = self.values | values
+        other._apply = lru_cache(maxsize=4)(other._render)
+        return other
+
+    def on(self, day: datetime.date) -> Self:
+        """The same format with this date for templates that ask for today's."""
+        other = copy.copy(self)
+        other.day = day
         other._apply = lru_cache(maxsize=4)(other._render)
         return other
 
@@ -100,6 +144,32 @@ class ChatFormat:
             raise TrimtabError("the tokenizer has no eos token, and its template none that ends a turn.")
         return int(self.tokenizer.eos_token_id)
 
+    def _ends(self) -> tuple[str, ...]:
+        """The tokens, as text, that an answer may hold at its end and that are put there anyway."""
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        texts = self.tokenizer.convert_ids_to_tokens([token for token in self.stop_tokens if token in special])
+        return tuple(sorted(set(texts), key=len, reverse=True))
+
+    @cached_property
+    def powers(self) -> Powers:
+        """What the template writes of that which stands beside a text."""
+        return powers_of(self._template_text) if self.has_template else Powers()
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """What the template reads."""
+        return variables_of(self._template(None)) if self.has_template else frozenset()
+
+    @property
+    def unread_values(self) -> list[str]:
+        """Of the settings' chat_template_kwargs what the template does not read."""
+        return sorted(set(self.truncation.chat_template_kwargs) - self.variables)
+
+    @property
+    def asks_for_today(self) -> bool:
+        """Whether what it renders depends on the day."""
+        return self.has_template and asks_for_today(self._template(None))
+
     @property
     def stop_tokens(self) -> list[int]:
         """Generation ends at any of these: end of turn, and eos where it differs."""
@@ -109,18 +179,29 @@ class ChatFormat:
     def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]) if text else []
 
+    def _template(self, tools: Any) -> str:
+        text: str = self.tokenizer.get_chat_template(None, tools)
+        return text
+
+    def _template_text(self, turns: list[dict[str, Any]], tools: Any, answered: bool = True, **values: Any) -> str:
+        template = self._template(tools)
+        # Passed on only where it is another: the tokenizer's own is what is saved.
+        dated = {"chat_template": on_day(template, self.day)} if asks_for_today(template) else {}
+        text: str = self.tokenizer.apply_chat_template(
+            turns, tools=tools, tokenize=False, add_generation_prompt=not answered,
+            **(self.values | values), **dated,
+        )  # fmt: skip
+        return text
+
     def _render(self, messages: tuple[Message, ...], answer: str | None = None) -> str:
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        if answer is not None:
-            turns.append({"role": "assistant", "content": answer})
+        given = messages if answer is None else (*messages, answer_turn(answer))
+        turns = [turn_of(m, self.powers) if m.extra else {"role": m.role, "content": m.content} for m in given]
+        tools, values = (json.loads(text) if text else None for text in beside(messages))
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=answer is None, **self.values
-            )
+            return self._template_text(turns, tools, answer is not None, **(values or {}))
         except Exception as error:  # templates raise whatever they like
             roles = " → ".join(turn["role"] for turn in turns)
             raise TrimtabError(f"the chat template refuses a conversation ({roles}): {error}") from None
-        return text
 
     def messages(self, prompt: str | tuple[Message, ...], origin: str = "") -> tuple[Message, ...] | None:
         """The prompt's turns; None for plain text with a tokenizer that has no template."""
@@ -134,8 +215,19 @@ class ChatFormat:
             )
         return prompt
 
+    def bare(self, prompt: str | tuple[Message, ...]) -> str | tuple[Message, ...]:
+        """Without a template a text stays one, whatever stands beside it."""
+        alone = not self.has_template and len(prompt) == 1 and any(beside(prompt))
+        return prompt[0].content if alone and isinstance(prompt[0], Message) else prompt
+
+    def finished(self, answer: str) -> str:
+        """An answer as it is learned: without an end of turn of its own; without a template its content alone."""
+        answer = without_end(answer, self.ends)
+        return answer.content if isinstance(answer, Answer) and not self.has_template else answer
+
     def prompt_ids(self, prompt: str | tuple[Message, ...], origin: str = "") -> list[int]:
         """A prompt as it stands before the first token of its completion."""
+        prompt = self.bare(prompt)
         messages = self.messages(prompt, origin)
         if messages is None:
             assert isinstance(prompt, str)
@@ -159,6 +251,7 @@ class ChatFormat:
         Tokenized together with its prompt where the prompt's tokens come out as a prefix; else by
         itself, which is what a model that generates from the prompt would have to produce.
         """
+        prompt, completion = self.bare(prompt), self.finished(completion)
         messages = self.messages(prompt)
         if messages is None:
             assert isinstance(prompt, str)
@@ -200,6 +293,8 @@ class ChatFormat:
             return Dropped(problem, record.origin)
         if self.has_template and isinstance(record.prompt, str) and not record.prompt.strip():
             return Dropped("empty prompt", record.origin)
+        if problem := lost(record, self.powers):
+            return Dropped(problem, record.origin)
         prompts = record.prompts or (record.prompt,)
         while True:
             try:

@@ -5,12 +5,14 @@ Errors here name the column; records.py puts file and row before them.
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from trimtab.data.message import CARRIED, Message, Prompt, Turns, as_answer, canonical, without_nulls
 from trimtab.errors import TrimtabError
 
 ROLES = {
@@ -31,17 +33,18 @@ class BadRowError(TrimtabError):
     """A row that cannot be read: its message says which, what is wrong and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
+class UnusableRowError(BadRowError):
+    """A row that is in order, but holds what no text model can be given: it is left out and counted, whatever
+    `bad_rows` says."""
 
 
 TEXT_OR_TURNS = "text or a list of messages"
-Turns = tuple[Message, ...]
-Prompt = str | Turns
+TEXT_PARTS = {"text", "input_text", "output_text", None}
+"""The types of a content's parts that are text."""
+WRITTEN_MESSAGES = re.compile(
+    r"""\s*\[?\s*\{\s*(["'])(?:role|content|from|value|""" + "|".join(CARRIED) + r""")\1\s*:"""
+)
+"""How messages begin that went through CSV, SQL or pandas and came back as text."""
 
 
 def text_of(value: Any, column: str, wanted: str = "text") -> str:
@@ -64,6 +67,16 @@ def number_of(value: Any, column: str) -> float:
     if not math.isfinite(number):
         raise BadRowError(f"column {column!r} must be a finite number, found {number}.")
     return number
+
+
+def score_of(value: Any) -> float | None:
+    """A score, also one that is written as text; None for null and for what is no finite number."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", value, re.ASCII):
+        value = float(value)
+    try:
+        return number_of(value, "score")
+    except BadRowError:
+        return None
 
 
 def label_of(value: Any, column: str = "label") -> bool:
@@ -101,12 +114,141 @@ def _turn(message: Any, column: str) -> Message:
     found = set(message) if isinstance(message, Mapping) else set()
     # Parquet fills the keys that a message lacks with null: {role, content, from: null, value: null}.
     for who, what in (("from", "value"), ("role", "content")):
-        if {who, what} <= found and (who == "role" or message[who] is not None):
+        # A call of tools may stand without a content.
+        complete = {who, what} <= found or (who in found and bool(message.get("tool_calls")))
+        if complete and (who == "role" or message[who] is not None):
             role = text_of(message[who], f"{column}.{who}")
             if role not in ROLES:
                 raise BadRowError(f"column {column!r}: unknown role {role!r}. Known: {', '.join(ROLES)}.")
-            return Message(ROLES[role], text_of(message[what], f"{column}.{what}"))
+            extras = _extras(message, column)
+            content = _content(message.get(what), f"{column}.{what}", empty="tool_calls" in extras)
+            return Message(ROLES[role], content, _json(extras, column) if extras else "")
     raise BadRowError(f"column {column!r}: each message needs 'role' and 'content', or 'from' and 'value'.")
+
+
+def _content(value: Any, column: str, empty: bool) -> str:
+    """Text, or the text of a list of parts. empty: whether it may be null, beside a call of tools."""
+    if value is None and empty:
+        return ""
+    if not isinstance(value, list):
+        return text_of(value, column)
+    texts = []
+    for part in value:
+        if isinstance(part, str):
+            part = {"text": part}
+        if not isinstance(part, Mapping):
+            raise BadRowError(f"column {column!r} must be text or a list of its parts, found {_kind(part)} in it.")
+        kind = part.get("type")
+        if kind not in TEXT_PARTS:
+            raise UnusableRowError(f"column {column!r} holds {str(kind)[:40]!r}, which is no text.")
+        texts.append(text_of(part.get("text"), f"{column}.text"))
+    if not texts:
+        raise BadRowError(f"column {column!r} is a list without parts.")
+    return "".join(texts)
+
+
+def _extras(message: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """What a message says beside its content, for the chat template; empty values say nothing."""
+    found: dict[str, Any] = {}
+    for key in CARRIED:
+        value = without_nulls(message.get(key))
+        if value is None or value in ("", []):
+            continue
+        if key == "tool_calls":
+            value = json_of(value)
+            if not isinstance(value, list) or not all(isinstance(call, Mapping) and call for call in value):
+                raise BadRowError(f"column {column!r}: 'tool_calls' must be a list of calls.")
+        else:
+            text_of(value, f"{column}.{key}")
+        found[key] = value
+    return found
+
+
+def _json(value: Any, column: str) -> str:
+    """canonical(value), or BadRowError for what is no JSON: NaN, a date of Parquet's, half a letter."""
+    try:
+        text = canonical(value)
+        text.encode("utf-8")
+    except (ValueError, TypeError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
+        raise BadRowError(f"column {column!r} cannot be written as JSON ({error}).") from None
+    return text
+
+
+def unread_keys(value: Any) -> set[str]:
+    """The keys of messages that nothing reads."""
+    known = {"role", "content", "from", "value", *CARRIED}
+    messages = value if isinstance(value, list) else [value]
+    found = (message for message in messages if isinstance(message, Mapping))
+    return {str(key) for message in found for key, one in message.items() if key not in known and said(one)}
+
+
+def said(value: Any) -> bool:
+    """Whether a value says anything: null and what is empty do not."""
+    return value is not None and not (isinstance(value, (str, list, dict, tuple)) and not value)
+
+
+def json_of(value: Any) -> Any:
+    """What a text that is a JSON list or object stands for; anything else as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def messages_of(value: Any, column: str) -> Any:
+    """Messages that went through CSV, SQL or pandas and came back as text, JSON or Python's; anything else as it
+    is. BadRowError for a text that begins so and cannot be read."""
+    if not isinstance(value, str) or not WRITTEN_MESSAGES.match(value):
+        return value
+    found = json_of(value)
+    if isinstance(found, str):
+        try:
+            found = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            raise BadRowError(
+                f"column {column!r} is text that looks like a list of messages, and neither JSON nor Python can "
+                "read it. Write the messages as JSON (data.dialogue=text takes the text as it is)."
+            ) from None
+    turns = found if isinstance(found, list) else [found]
+    whole = all(
+        isinstance(turn, Mapping) and any({who, what} <= set(turn) for who, what in _PLACES) for turn in turns
+    )
+    return found if whole else value
+
+
+_PLACES = (("role", "content"), ("from", "value"), ("role", "tool_calls"))
+
+
+def tools_of(value: Any) -> str:
+    """A row's tools, a list or JSON text of one; "" for none."""
+    value = json_of(without_nulls(value))
+    if not said(value):
+        return ""
+    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
+        raise BadRowError(f"column 'tools' must be a list of tools, or JSON text of one, found {_kind(value)}.")
+    return _json(value, "tools")
+
+
+def template_values_of(value: Any) -> str:
+    """A row's values of the chat template's own variables, an object or JSON text of one; "" for none."""
+    value = json_of(without_nulls(value))
+    if not said(value):
+        return ""
+    if not isinstance(value, Mapping):
+        raise BadRowError(f"column 'chat_template_kwargs' must be an object, found {_kind(value)}.")
+    if taken := sorted(RESERVED & set(value)):
+        raise BadRowError(f"column 'chat_template_kwargs' sets {taken[0]!r}, which is not the template's own.")
+    return _json(value, "chat_template_kwargs")
+
+
+RESERVED = {
+    "messages", "conversation", "conversations", "tools", "documents", "chat_template", "add_generation_prompt",
+    "continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+    "return_assistant_tokens_mask", "tokenizer_kwargs", "strftime_now", "target_score",
+}  # fmt: skip
+"""What transformers, or trimtab, gives a template by itself."""
 
 
 def last_answer(turns: Turns, column: str) -> str:
@@ -114,7 +256,7 @@ def last_answer(turns: Turns, column: str) -> str:
     if len(turns) != 1 or turns[0].role != "assistant":
         found = " → ".join(turn.role for turn in turns) or "nothing"
         raise BadRowError(f"column {column!r} must be one assistant turn after the prompt, found {found}.")
-    return turns[0].content
+    return as_answer(turns[0])
 
 
 def dialogue_turns(text: str) -> Prompt:
@@ -150,7 +292,7 @@ def disorder(turns: Sequence[Message]) -> str | None:
     for turn in turns:
         if turn.role not in follows[before]:
             return "turns out of order"
-        if not turn.content.strip() and turn.role != "system":
+        if not turn.text.strip() and turn.role != "system":
             return "empty turn"
         before = turn.role
     return None if before in ("user", "tool") else "turns out of order"

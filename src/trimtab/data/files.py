@@ -6,16 +6,23 @@ what spoils a whole file is raised.
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from trimtab.data.fields import BadRowError
+from trimtab.data.folders import IGNORED, NoSuchSplitError, files_of
 from trimtab.errors import TrimtabError
 
-Rows = Iterator[tuple[int, Any]]
+Rows = Iterator[tuple[int | str, Any]]
+"""Where each row is, its number or "file:number" where a folder has several, and the row."""
 GIVE = "Give a .jsonl, .json or .parquet file, a folder of such files, or the name of a hub data set."
 
 
@@ -30,15 +37,25 @@ def rows_of(source: str, split: str = "train", config: str | None = None) -> tup
         local = path.exists() or path.is_symlink()
     except OSError as error:  # a name too long, a folder that may not be entered
         raise TrimtabError(f"data {source}: cannot be read ({error.strerror}). {GIVE}") from None
-    if local or path.suffix in _READERS or source.startswith((".", "/", "~")):
+    if local or _kind(path.name) in _READERS or source.startswith((".", "/", "~")):
         raise TrimtabError(f"data {source}: no such file. {GIVE}")
     return f"{source}/{split}", _rows_of_hub(source, split, config)
 
 
+def _kind(name: str) -> str:
+    """.jsonl of pairs.jsonl and of pairs.jsonl.gz."""
+    bare = name.lower()
+    for packed in _PACKED:
+        bare = bare.removesuffix(packed)
+    return Path(bare).suffix
+
+
 def _rows_of_file(path: Path) -> Rows:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise TrimtabError(f"data {path}: unknown kind of file. Known: {', '.join(_READERS)}.")
+    reader = _READERS.get(_kind(path.name))
+    packed = next((one for one in _PACKED if path.name.lower().endswith(one)), None)
+    if reader is None or (packed and reader is _read_parquet):
+        known = f"{', '.join(_READERS)}, all but .parquet also with {' or '.join(_PACKED)} behind"
+        raise TrimtabError(f"data {path}: unknown kind of file. Known: {known}.")
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -46,14 +63,39 @@ def _rows_of_file(path: Path) -> Rows:
         raise TrimtabError(f"data {path}: cannot be read ({error.strerror}).") from None
     if not start:
         raise TrimtabError(f"data {path}: the file is empty.")
-    for magic, kind, advice in _OTHERWISE if reader is not _read_parquet else ():
+    for magic, kind, advice in _OTHERWISE if reader is not _read_parquet and not packed else ():
         if start.startswith(magic):
             raise TrimtabError(f"data {path}: this is {kind}. {advice}")
-    return reader(path)
+    return _whole(path, reader)
+
+
+def _whole(path: Path, reader: Callable[[Path], Rows]) -> Rows:
+    """The rows of a file; a damaged archive is one line."""
+    place: int | str = 0
+    try:
+        for place, row in reader(path):
+            yield place, row
+    except (OSError, EOFError, zlib.error) as error:
+        raise TrimtabError(f"data {path}: cannot be read after row {place} ({_line(error)}).") from None
+
+
+_PACKED = (".gz", ".zst")
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file's bytes, unpacked."""
+    if path.suffix.lower() == ".gz":
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    if path.suffix.lower() == ".zst":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.CompressedInputStream(str(path), "zstd"))
+    return path.open("rb")
 
 
 _OTHERWISE = (
-    (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
+    (b"\x1f\x8b", "a gzip archive", "Put .gz behind its name, or unpack it."),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "Put .zst behind its name, or unpack it."),
     (b"PK\x03\x04", "a zip archive", "Unpack it first."),
     (b"PAR1", "a Parquet file", "Call it .parquet."),
     (b"\xff\xfe\0\0", "UTF-32 text", "Save it as UTF-8."),
@@ -77,7 +119,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_jsonl(path: Path) -> Rows:
-    with path.open("rb") as lines:
+    with _opened(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -98,7 +140,8 @@ def _read_jsonl(path: Path) -> Rows:
 
 def _read_json(path: Path) -> Rows:
     try:
-        rows = _loads(path.read_bytes().decode("utf-8-sig"))
+        with _opened(path) as file:
+            rows = _loads(file.read().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BadRowError(f"{path.name}: not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
     except (ValueError, RecursionError) as error:
@@ -108,46 +151,149 @@ def _read_json(path: Path) -> Rows:
     yield from enumerate(rows, start=1)
 
 
+def _read_csv(path: Path) -> Rows:
+    """Every value is the text that stands there, an empty one null; of `label` true and false."""
+    csv.field_size_limit(sys.maxsize)
+    with _opened(path) as file:
+        lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+        number, header = 0, None
+        try:
+            header = next(lines, [])
+            if len(set(header)) < len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                raise BadRowError(f"{path.name}: column {twice!r} twice in the first line.")
+            for number, values in enumerate((line for line in lines if line), start=1):
+                if len(values) != len(header):
+                    yield number, BadRowError(f"{len(values)} values for {len(header)} columns. Mend or remove it.")
+                    continue
+                yield number, dict(zip(header, map(_csv_value, header, values), strict=True))
+        except UnicodeDecodeError as error:
+            raise BadRowError(f"{path.name}: not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
+        except csv.Error as error:
+            raise BadRowError(f"{path.name}: not readable CSV after row {number} ({error}).") from None
+
+
+def _csv_value(name: str, value: str) -> Any:
+    if name == "label" and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    return value or None
+
+
 def _read_parquet(path: Path) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
+        table = pq.read_table(path)
+        rows = table.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text that is not UTF-8, odd dates
         raise BadRowError(f"{path.name}: not a readable Parquet file ({_line(error)}). Write it anew.") from None
-    yield from enumerate(rows, start=1)
+    decoders = {field.name: found for field in table.schema if (found := _decoder(field.type, field))}
+    for number, row in enumerate(rows, start=1):
+        try:
+            yield number, row | {name: decode(row[name]) for name, decode in decoders.items()}
+        except (ValueError, RecursionError) as error:
+            yield number, BadRowError(f"a column of JSON holds what is not valid JSON ({error}).")
+
+
+Decoder = Callable[[Any], Any]
+
+
+def _decoder(kind: Any, field: Any = None) -> Decoder | None:
+    """What makes values of JSON text in a column of the type arrow.json: `datasets` writes mixed content so, text
+    with its quotation marks. None where there is nothing to do."""
+    import pyarrow.types as pt
+
+    metadata = (field.metadata or {}) if field is not None else {}
+    if (
+        getattr(kind, "extension_name", None) == "arrow.json"
+        or metadata.get(b"ARROW:extension:name") == b"arrow.json"
+    ):
+        return lambda value: json.loads(value) if isinstance(value, str) else value
+    if pt.is_struct(kind):
+        inner = {part.name: found for part in kind if (found := _decoder(part.type, part))}
+        if inner:
+            return lambda value: value and value | {name: decode(value[name]) for name, decode in inner.items()}
+    elif pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
+        decode = _decoder(kind.value_type, kind.value_field)
+        if decode:
+            return lambda value: value and [decode(one) for one in value]
+    return None
 
 
 _READERS: dict[str, Callable[[Path], Rows]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".parquet": _read_parquet,
+    ".csv": _read_csv,
 }
 
 
 def _rows_of_folder(path: Path, split: str, config: str | None) -> Rows:
-    """A folder that `save_to_disk` wrote, or one that `load_dataset` reads."""
+    """A folder that `save_to_disk` wrote, or one of files, laid out as on the hub."""
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return _numbered(_saved(path, split), path.name)
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    readable = [name for name in names if _kind(name) in _READERS and Path(name).name not in IGNORED]
+    if not readable and any(name.endswith(".arrow") for name in names):
+        return _numbered(_load(str(path), split, config), path.name)
+    if not readable:
+        raise TrimtabError(f"data {path}: a folder without files that can be read. {GIVE}")
+    card = path / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    try:
+        found = files_of(readable, text, split, config)
+    except NoSuchSplitError as error:
+        raise TrimtabError(f"data {path}: {error}") from None
+    return _rows_of_files([path / name for name in found], found)
+
+
+def _rows_of_files(paths: Sequence[Path], names: Sequence[str]) -> Rows:
+    """One file after the other. With several a row's place is "file:number"."""
+    for path, name in zip(paths, names, strict=True):
+        try:
+            rows = _rows_of_file(path)
+        except TrimtabError:
+            if len(paths) > 1 and path.stat().st_size == 0:  # an empty shard
+                continue
+            raise
+        for number, row in rows:
+            yield number if len(paths) == 1 else f"{name}:{number}", row
+
+
+def _saved(path: Path, split: str) -> Any:
     import datasets
 
-    saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
     try:
-        data = datasets.load_from_disk(str(path)) if saved else None
+        data = datasets.load_from_disk(str(path))
     except Exception as error:  # the library raises many kinds; each means that there is no data
         raise TrimtabError(f"data {path}: not a readable data set of save_to_disk ({_line(error)}).") from None
-    if isinstance(data, dict) and split not in data:
+    if not isinstance(data, dict):
+        return data
+    if split not in data:
         raise TrimtabError(f"data {path}: it has no split {split!r}. It has: {', '.join(data)}.")
-    if data is None:
-        if not any(file.is_file() for file in path.rglob("*.*")):
-            raise TrimtabError(f"data {path}: a folder without files. {GIVE}")
-        data = _load(str(path), split, config)
-    elif isinstance(data, dict):
-        data = data[split]
-    return _numbered(data, path.name)
+    return data[split]
 
 
 def _rows_of_hub(name: str, split: str, config: str | None) -> Rows:
-    return _numbered(_load(name, split, config), name)
+    """The files of the hub's data set by our own readers; by `datasets` where they are not to be had (what it read
+    before, with no network) or of another kind."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    def fetched(file: str) -> Path:
+        return Path(hf_hub_download(name, file, repo_type="dataset"))
+
+    try:
+        names = HfApi().list_repo_files(name, repo_type="dataset")
+        readable = sorted(one for one in names if _kind(one) in _READERS and Path(one).name not in IGNORED)
+        text = fetched("README.md").read_text(encoding="utf-8", errors="replace") if "README.md" in names else ""
+        found = files_of(readable, text, split, config) if readable else []
+        paths = [fetched(file) for file in found]
+    except NoSuchSplitError as error:
+        raise TrimtabError(f"data {name}: {error}") from None
+    except Exception:  # the libraries raise many kinds; `datasets` says it in the end
+        found, paths = [], []
+    return _rows_of_files(paths, found) if paths else _numbered(_load(name, split, config), name)
 
 
 def _load(name: str, split: str, config: str | None) -> Any:

@@ -26,7 +26,7 @@ from trimtab.data.oddities import (
     text_of_prompt,
 )
 from trimtab.data.records import Record
-from trimtab.data.splits import DataSettings, Splits, choose, split_records
+from trimtab.data.splits import DataSettings, Splits, choose, ignored_of, split_records
 from trimtab.data.trust import TrustSettings
 
 Side = Literal["prompt", "chosen", "rejected", "desirable", "undesirable", "completion"]
@@ -65,6 +65,8 @@ class SplitFindings(_Model):
     """Of the pairs whose two completions differ; equal lengths are not longer."""
     conflicts: Found
     odd_characters: dict[str, Found]
+    ignored: dict[str, Found] = Field(default_factory=dict)
+    """What rows hold and nothing reads, "column id"; the rows are kept. Reward functions may read columns."""
     audit: AuditReport
     labels: LabelFindings | None = None
 
@@ -124,9 +126,18 @@ def examine_split(records: Sequence[Record], chat: Measuring | None = None) -> S
         chosen_longer_share=longer,
         conflicts=conflicts(records),
         odd_characters=odd_characters(records),
+        ignored=_ignored(records, chat),
         audit=audit(records, max_pairs=MAX_PAIRS),
         labels=_labels(records),
     )
+
+
+def _ignored(records: Sequence[Record], chat: Measuring | None) -> dict[str, Found]:
+    out: dict[str, Found] = {}
+    for record in records:
+        for name in ignored_of(record, chat) if chat else record.ignored:
+            out.setdefault(name, Found()).add(record.origin)
+    return dict(sorted(out.items()))
 
 
 class Measuring(ChatFormat):

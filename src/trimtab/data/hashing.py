@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trimtab.data.folders import front_matter_configs
+
 
 def hash_source(source: str, nested: bool = False) -> str:
     """A file's or model folder's content; a hub name stands for itself.
@@ -21,6 +23,10 @@ def hash_source(source: str, nested: bool = False) -> str:
     if not path.exists():
         return source
     digest = hashlib.blake2b(digest_size=16)
+    if nested and (path / "README.md").is_file():
+        # Of a data set's card only what says which files are read.
+        card = (path / "README.md").read_text(encoding="utf-8", errors="replace")
+        digest.update(front_matter_configs(card).encode("utf-8", "surrogatepass"))
     inside = path.rglob("*") if nested else path.iterdir() if path.is_dir() else ()
     files = sorted(file for file in inside if file.is_file() and file.name != "README.md")
     for file in [path] if path.is_file() else files:

@@ -13,18 +13,17 @@ from typing import Any, NamedTuple
 from trimtab.data.fields import (
     DIALOGUE,
     BadRowError,
-    Message,
-    Prompt,
-    Turns,
     answer_of,
     dialogue_turns,
     label_of,
     last_answer,
-    number_of,
     prompt_of,
+    said,
+    score_of,
     text_of,
     turns_of,
 )
+from trimtab.data.message import Message, Prompt, Turns
 
 Row = Mapping[str, Any]
 
@@ -36,11 +35,13 @@ class Content(NamedTuple):
     completions: tuple[str, ...]
     scores: tuple[float, ...] | None = None
     labels: tuple[bool, ...] | None = None
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """name: in counts and audits. columns: what a row of this layout has, with spaces between.
+    """name: in counts and audits. columns: what a row of this layout has, with spaces between. also: what it reads
+    besides, where it is there.
 
     unless: columns that must not be there, not even as null: a pair without its answers is a mistake in the
     data, and no prompt for GRPO.
@@ -50,6 +51,11 @@ class Layout:
     columns: str
     read: Callable[[Row], Content]
     unless: str = ""
+    also: str = ""
+
+    @property
+    def reads(self) -> set[str]:
+        return {*self.columns.split(), *self.also.split()}
 
     def suits(self, row: Row) -> bool:
         complete = all(row.get(name) is not None for name in self.columns.split())
@@ -93,22 +99,40 @@ def _scores(row: Row) -> tuple[float, ...] | None:
     chosen, rejected = where.get("score_chosen"), where.get("score_rejected")
     if chosen is None or rejected is None:
         return None
-    return number_of(chosen, "score_chosen"), number_of(rejected, "score_rejected")
+    found = score_of(chosen), score_of(rejected)
+    return None if None in found else found  # type: ignore[return-value]
+
+
+NO_NUMBER = "score that is no number"
+
+
+def _pair_content(prompt: Prompt, answers: tuple[str, str], row: Row) -> Content:
+    """A score that is no number is no score: most methods need none."""
+    metadata = row.get("metadata")
+    places = [row, metadata] if isinstance(metadata, Mapping) else [row]
+    given = [place[name] for place in places for name in SCORES if said(place.get(name))]
+    return Content(
+        prompt, answers, _scores(row), ignored=(NO_NUMBER,) if any(score_of(one) is None for one in given) else ()
+    )
+
+
+SCORES = ("score_chosen", "score_rejected")
 
 
 def _pair(prompt: Prompt, row: Row) -> Content:
     """A prompt of its own, and answers that may repeat its turns."""
     chosen, rejected = row["chosen"], row["rejected"]
     if not isinstance(chosen, list) or not isinstance(rejected, list):
-        return Content(prompt, (answer_of(chosen, "chosen"), answer_of(rejected, "rejected")), _scores(row))
+        return _pair_content(prompt, (answer_of(chosen, "chosen"), answer_of(rejected, "rejected")), row)
     left, right = turns_of(chosen, "chosen"), turns_of(rejected, "rejected")
     if isinstance(prompt, tuple):
         left, right = _without(prompt, left), _without(prompt, right)
     else:
         # A prompt that is text repeats the first user turn, or stands for conversations that lack one.
         shared, left, right = _split_shared(left, right)
+        _check_agreement(prompt, shared, "'chosen' and 'rejected'")
         prompt = shared or prompt
-    return Content(prompt, (last_answer(left, "chosen"), last_answer(right, "rejected")), _scores(row))
+    return _pair_content(prompt, (last_answer(left, "chosen"), last_answer(right, "rejected")), row)
 
 
 def _prompted_pair(row: Row) -> Content:
@@ -136,14 +160,14 @@ def _implicit_pair(row: Row) -> Content:
         shared, left, right = _split_shared(turns_of(chosen, "chosen"), turns_of(rejected, "rejected"))
         if not shared:
             raise BadRowError(f"column 'prompt' is missing and nothing is shared. {columns_found(row)}")
-        return Content(shared, (last_answer(left, "chosen"), last_answer(right, "rejected")), _scores(row))
+        return _pair_content(shared, (last_answer(left, "chosen"), last_answer(right, "rejected")), row)
     if isinstance(chosen, Mapping) or isinstance(rejected, Mapping):  # ShareGPT's answers
         raise BadRowError(f"column 'conversations' or 'prompt' is missing or null. {columns_found(row)}")
     before, better = _split_dialogue(text_of(chosen, "chosen"), "chosen")
     also_before, worse = _split_dialogue(text_of(rejected, "rejected"), "rejected")
     if before != also_before:
         raise BadRowError("'chosen' and 'rejected' do not share the text before their last 'Assistant:'.")
-    return Content(dialogue_turns(before), (better, worse), _scores(row))
+    return _pair_content(dialogue_turns(before), (better, worse), row)
 
 
 def _split_dialogue(text: str, column: str) -> tuple[str, str]:
@@ -156,6 +180,25 @@ def _split_dialogue(text: str, column: str) -> tuple[str, str]:
             "that would show where the answer begins. Give the prompt in a column of its own."
         )
     return before, answer.strip()
+
+
+def _check_agreement(prompt: Any, turns: Turns, where: str) -> None:
+    """BadRowError where a column 'prompt' says something else than the turns before the answer: one of the two is
+    wrong. It may be a part of a turn, or hold one; white space is no difference."""
+    if not turns or not said(prompt):
+        return
+    if isinstance(prompt, list):
+        agrees = turns_of(prompt, "prompt") == turns[: len(prompt)] or turns_of(prompt, "prompt")[-1] in turns
+    elif isinstance(prompt, str):
+        asked = " ".join(prompt.split())
+        contents = [" ".join(turn.content.split()) for turn in turns]
+        agrees = any(asked in text or (text and text in asked) for text in contents)
+    else:
+        agrees = False
+    if not agrees:
+        raise BadRowError(
+            f"column 'prompt' contradicts the turns of {where}: it is none of them. Remove the wrong one."
+        )
 
 
 def _without(prompt: Turns, turns: Turns) -> Turns:
@@ -183,6 +226,7 @@ def _conversation(column: str) -> Callable[[Row], Content]:
         turns = turns_of(row[column], column)
         if len(turns) < 2:
             raise BadRowError(f"column {column!r} needs a turn before the assistant's last, found none.")
+        _check_agreement(row.get("prompt"), turns[:-1], repr(column))
         return Content(turns[:-1], (last_answer(turns[-1:], column),))
 
     return read
@@ -227,33 +271,44 @@ def _ultrafeedback(row: Row) -> Content:
     for item in row["completions"]:
         if not isinstance(item, Mapping) or not isinstance(item.get("response"), str):
             raise BadRowError("each of 'completions' needs a text 'response'.")
-        score = next((item[k] for k in ("overall_score", "fine-grained_score") if item.get(k) is not None), None)
-        answers.append((number_of(score, "overall_score"), text_of(item["response"], "response")))
+        given = next((item[k] for k in ("overall_score", "fine-grained_score") if item.get(k) is not None), None)
+        text, score = text_of(item["response"], "response"), score_of(given)
+        if score is not None:
+            answers.append((score, text))
+    if not answers:
+        raise BadRowError("none of 'completions' has an 'overall_score' that is a number, so none is the best.")
     answers.sort(key=lambda answer: -answer[0])
+    left = ("completion without a score",) * (len(row["completions"]) > len(answers))
     prompt = prompt_of(row["instruction"], "instruction")
-    return Content(prompt, tuple(text for _, text in answers), tuple(score for score, _ in answers))
+    scores = tuple(score for score, _ in answers)
+    return Content(prompt, tuple(text for _, text in answers), scores, ignored=left)
 
 
 def _prompt_alone(row: Row) -> Content:
     return Content(prompt_of(row["prompt"], "prompt"), ())
 
 
+SCORED, ASKED = "score_chosen score_rejected metadata", "input history"
 LAYOUTS = (
-    Layout("pairs", "prompt chosen rejected", _prompted_pair),
-    Layout("ShareGPT pairs", "conversations chosen rejected", _sharegpt_pair),
-    Layout("Alpaca pairs", "instruction chosen rejected", _instructed_pair),
-    Layout("question pairs", "question chosen rejected", _asked_pair),
-    Layout("pairs with an implicit prompt", "chosen rejected", _implicit_pair),
+    Layout("pairs", "prompt chosen rejected", _prompted_pair, also=SCORED),
+    Layout("ShareGPT pairs", "conversations chosen rejected", _sharegpt_pair, also=SCORED),
+    Layout("Alpaca pairs", "instruction chosen rejected", _instructed_pair, also=f"{ASKED} {SCORED}"),
+    Layout("question pairs", "question chosen rejected", _asked_pair, also=f"{ASKED} {SCORED}"),
+    Layout("pairs with an implicit prompt", "chosen rejected", _implicit_pair, also=SCORED),
     Layout("labelled completions (KTO)", "prompt completion label", _labelled(_completion)),
-    Layout("labelled conversations (KTO)", "messages label", _labelled(_conversation("messages"))),
-    Layout("labelled ShareGPT (KTO)", "conversations label", _labelled(_conversation("conversations"))),
-    Layout("labelled Alpaca (KTO)", "instruction output label", _labelled(_answered("instruction"))),
+    Layout("labelled conversations (KTO)", "messages label", _labelled(_conversation("messages")), also="prompt"),
+    Layout(
+        "labelled ShareGPT (KTO)", "conversations label", _labelled(_conversation("conversations")), also="prompt"
+    ),
+    Layout("labelled Alpaca (KTO)", "instruction output label", _labelled(_answered("instruction")), also=ASKED),
     Layout("prompt and completion", "prompt completion", _completion, unless="label"),
     Layout("UltraFeedback", "instruction completions", _ultrafeedback),
-    Layout("Alpaca", "instruction output", _answered("instruction"), unless="label"),
-    Layout("questions with answers", "question output", _answered("question")),
-    Layout("conversations", "messages", _conversation("messages"), unless="chosen rejected label"),
-    Layout("ShareGPT", "conversations", _conversation("conversations"), unless="chosen rejected label"),
+    Layout("Alpaca", "instruction output", _answered("instruction"), unless="label", also=ASKED),
+    Layout("questions with answers", "question output", _answered("question"), also=ASKED),
+    Layout("conversations", "messages", _conversation("messages"), unless="chosen rejected label", also="prompt"),
+    Layout(
+        "ShareGPT", "conversations", _conversation("conversations"), unless="chosen rejected label", also="prompt"
+    ),
     Layout("prompts alone (GRPO, PPO)", "prompt", _prompt_alone, unless="chosen rejected completion"),
 )
 """The first that suits a row reads it."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from trimtab.data.message import beside
 from trimtab.data.records import Record
 
 ODD_CHARACTERS = {
@@ -59,7 +60,8 @@ def text_of_prompt(record: Record) -> str:
     """All turns of a prompt as one text."""
     if isinstance(record.prompt, str):
         return record.prompt
-    return "\n".join(f"{message.role}: {message.content}" for message in record.prompt)
+    turns = "\n".join(f"{message.role}: {message.text}" for message in record.prompt)
+    return "\n".join(part for part in (*beside(record.prompt), turns) if part)
 
 
 def odd_characters(records: Sequence[Record]) -> dict[str, Found]:
@@ -93,7 +95,8 @@ def alike_key(record: Record) -> str:
     """A prompt without case, punctuation and white space."""
     prompt = record.prompt
     # A conversation of one turn asks what the same text alone does.
-    text = prompt[0].content if not isinstance(prompt, str) and len(prompt) == 1 else text_of_prompt(record)
+    one = not isinstance(prompt, str) and len(prompt) == 1 and not any(beside(prompt))
+    text = prompt[0].text if one and not isinstance(prompt, str) else text_of_prompt(record)
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 

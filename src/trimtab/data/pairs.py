@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from trimtab.data.beside import Powers
 from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, make_group, tokens_of, unusable
 from trimtab.data.groups import CompletionGroup, shared_beginning
+from trimtab.data.message import CARRIED
 from trimtab.data.records import Message, Record
 from trimtab.errors import TrimtabError
 
@@ -25,10 +27,20 @@ class RewardFormat(Protocol):
     """What a reward model needs to know of how its rows are written."""
 
     tokenizer: Any
+    ends: tuple[str, ...]
+    """What an answer may hold at its end that is put there anyway."""
     token_types: bool
     """Whether the completion's tokens have token type 1, the prompt's 0."""
     vocabulary: int | None
     """How many tokens the model knows; a pad token is one of them. None: not known yet."""
+
+    @property
+    def powers(self) -> Powers:
+        """What it writes of that which stands beside a text."""
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Those of its template that it reads."""
 
     @property
     def pad_token_id(self) -> int | None:
@@ -69,6 +81,8 @@ class TurnFormat(ChatFormat):
     def tokens(
         self, prompt: Prompt, completions: Sequence[str], origin: str = ""
     ) -> tuple[list[int], list[list[int]]]:
+        prompt = self.bare(prompt)
+        completions = [self.finished(completion) for completion in completions]
         messages = self.messages(prompt, origin)
         if not prompt and messages is None:
             return super().tokens(prompt, completions, origin)
@@ -118,6 +132,9 @@ class PairFormat:
     def __init__(self, tokenizer: Any, truncation: TruncationSettings | None = None) -> None:
         self.tokenizer = tokenizer
         self.truncation = truncation or TruncationSettings()
+        self.powers = Powers(frozenset(CARRIED))  # see Message.text
+        self.variables: frozenset[str] = frozenset()
+        self.ends: tuple[str, ...] = ()
         self.max_length = min(self.truncation.max_length, tokenizer.model_max_length)
         """Tokens of a row: the setting, or fewer where the tokenizer knows of fewer."""
         self._probe()
@@ -155,8 +172,8 @@ class PairFormat:
         if isinstance(prompt, str):
             return prompt
         if len(prompt) == 1 and prompt[0].role == "user":
-            return prompt[0].content
-        return "\n".join(f"{message.role}: {message.content}" for message in prompt)
+            return prompt[0].text
+        return "\n".join(f"{message.role}: {message.text}" for message in prompt)
 
     def tokens(
         self, prompt: Prompt, completions: Sequence[str], origin: str = ""

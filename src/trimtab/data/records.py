@@ -12,9 +12,21 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trimtab.data.fields import BadRowError, Message, Prompt, dialogue_turns, text_of
+from trimtab.data.fields import (
+    BadRowError,
+    UnusableRowError,
+    dialogue_turns,
+    json_of,
+    messages_of,
+    said,
+    template_values_of,
+    text_of,
+    tools_of,
+    unread_keys,
+)
 from trimtab.data.files import rows_of
-from trimtab.data.layouts import columns_found, layout_of
+from trimtab.data.layouts import Layout, columns_found, layout_of
+from trimtab.data.message import Message, Prompt, Turns, conversation
 from trimtab.data.settings import Settings
 from trimtab.errors import TrimtabError
 
@@ -30,7 +42,8 @@ class ReadingSettings(Settings):
     columns: dict[str, str] = Field(default_factory=dict)
     """What the columns are called in the data, by trimtab's names: {prompt: question, chosen: response_a}."""
     dialogue: Literal["turns", "text"] = "turns"
-    """Prompts written as "Human: … Assistant: …": made into turns, or left as the text that they are."""
+    """Texts written as "Human: … Assistant: …", or as messages in JSON: made into turns, or left as the text that
+    they are."""
     bad_rows: Literal["stop", "drop"] = "stop"
     """A row that cannot be read ends the run, or is dropped and counted."""
 
@@ -48,6 +61,7 @@ class Record:
     layout: the name of the layout that the row had.
     prompts: one for each completion, where they differ (data/conditions.py).
     condition: the score that the completions are asked for, which the chat template writes into the prompt.
+    ignored: what the row holds and nothing reads: "column id", "key weight of messages", …
     """
 
     prompt: Prompt
@@ -59,6 +73,7 @@ class Record:
     layout: str = field(default="", compare=False, repr=False)
     prompts: tuple[Prompt, ...] | None = None
     condition: float | None = None
+    ignored: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) != len(self.completions):
@@ -94,8 +109,8 @@ def read_records(
 ) -> list[Record]:
     """All rows of a file, a folder or a hub data set, as Records.
 
-    bad: takes what is wrong with each row that cannot be read, "train.jsonl:17: …"; without it, and where the
-    settings do not say to drop such rows, the first is raised.
+    bad: takes what is wrong with each row that is left out, "train.jsonl:17: …". Where the settings do not say to
+    drop rows that cannot be read, the first is raised.
     """
     settings = settings or ReadingSettings()
     name, rows = rows_of(source, split, config)
@@ -104,7 +119,7 @@ def read_records(
         try:
             record = to_record(row, f"{name}:{number}", settings)
         except BadRowError as error:
-            if bad is None and settings.bad_rows == "stop":
+            if settings.bad_rows == "stop" and not isinstance(error, UnusableRowError):
                 raise
             reasons.append(str(error))
             continue
@@ -127,14 +142,55 @@ def to_record(row: Any, origin: str, settings: ReadingSettings | None = None) ->
             raise row
         if not isinstance(row, Mapping):
             raise BadRowError(f"expected an object with named columns, found {type(row).__name__}.")
-        row = _renamed(row, settings.columns)
+        row = _decoded(_renamed(row, settings.columns), settings.dialogue == "turns")
         layout = layout_of(row)
         content = layout.read(row)
         prompt = _finished_prompt(content.prompt, row.get("system"), settings.dialogue == "turns")
+        prompt = _with_what_stands_beside(prompt, row)
     except BadRowError as error:
-        raise BadRowError(f"{origin}: {error}") from None
+        raise type(error)(f"{origin}: {error}") from None
     others = {key: value for key, value in row.items() if key not in OWN_COLUMNS}
-    return Record(prompt, content.completions, content.scores, origin, others, content.labels, layout.name)
+    ignored = (*content.ignored, *_unread(row, layout))
+    return Record(
+        prompt, content.completions, content.scores, origin, others, content.labels, layout.name, ignored=ignored
+    )
+
+
+MESSAGES = ("prompt", "chosen", "rejected", "completion", "messages", "conversations")
+"""Columns that may hold messages."""
+LISTS = ("messages", "conversations", "completions", "history", "metadata")
+"""Columns whose text can only be JSON."""
+
+
+def _decoded(row: Mapping[str, Any], dialogue: bool) -> Mapping[str, Any]:
+    """The row with messages, lists and objects that came as text."""
+    found = {name: json_of(row[name]) for name in LISTS if isinstance(row.get(name), str)}
+    for name in MESSAGES if dialogue else ("messages", "conversations"):
+        if isinstance(row.get(name), str):
+            found[name] = messages_of(row[name], name)
+    return row if all(value is row[name] for name, value in found.items()) else {**row, **found}
+
+
+def _unread(row: Mapping[str, Any], layout: Layout) -> list[str]:
+    """What the row holds that nothing reads: columns, and keys of messages."""
+    read = layout.reads | {"system", "tools", "chat_template_kwargs"}
+    columns = sorted(f"column {_shown(name)}" for name, value in row.items() if name not in read and said(value))
+    keys = set().union(*(unread_keys(row[name]) for name in MESSAGES if name in read and name in row))
+    return columns + [f"key {_shown(name)} of messages" for name in sorted(keys)]
+
+
+def _shown(name: Any) -> str:
+    """A name from the data in a message of one line."""
+    return " ".join(str(name).encode("utf-8", "replace").decode().split())[:60]
+
+
+def _with_what_stands_beside(prompt: Prompt, row: Mapping[str, Any]) -> Prompt:
+    """The prompt with the row's tools and its values of the template's variables."""
+    tools, values = tools_of(row.get("tools")), template_values_of(row.get("chat_template_kwargs"))
+    if not tools and not values:
+        return prompt
+    turns: Turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    return conversation(turns, tools, values)
 
 
 def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[str, Any]:

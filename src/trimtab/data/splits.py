@@ -10,8 +10,10 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, Field, model_validator
 
+from trimtab.data.beside import Powers, not_rendered, without_end
 from trimtab.data.chat import Dropped, TruncationSettings
 from trimtab.data.groups import CompletionGroup
+from trimtab.data.message import Answer, beside
 from trimtab.data.records import ReadingSettings, Record, read_records
 from trimtab.data.settings import ROWS
 from trimtab.errors import TrimtabError
@@ -72,7 +74,8 @@ class Splits:
     shared_prompts: int = 0
     """Training rows whose prompt is also in validation or test: each makes the comparison too kind."""
     unreadable: list[str] = field(default_factory=list)
-    """Rows that could not be read, "file:row: reason", where data.bad_rows is drop."""
+    """Rows that were left out, "file:row: reason": those that could not be read where data.bad_rows is drop, and
+    those of what is no text."""
     unpaired: int = 0
     """Labelled completions that pair_labels found no partner for."""
 
@@ -95,8 +98,7 @@ def split_records(settings: DataSettings) -> Splits:
 
     def read(source: str, split: str) -> list[Record]:
         nonlocal unpaired, labelled
-        bad = unreadable if settings.bad_rows == "drop" else None
-        records = read_records(source, split, settings.config, settings, bad)
+        records = read_records(source, split, settings.config, settings, unreadable)
         labelled = labelled or any(record.labels is not None for record in records)
         if settings.pair_labels:
             records, left = pair_by_label(records, source)
@@ -221,10 +223,38 @@ class SplitCounts(BaseModel):
     """Rows equal to an earlier one; kept."""
     equal_scores: int = 0
     """Pairs whose scores tie; kept."""
+    ignored: dict[str, int] = Field(default_factory=dict)
+    """What rows hold and nothing reads, "column id", with the number of rows; the rows are kept."""
+
+    def but_for(self, read: Callable[[str], bool]) -> SplitCounts:
+        """The same without the columns that are read after all, by a method or a reward function."""
+        kept = {name: n for name, n in self.ignored.items() if not read(name.removeprefix(COLUMN))}
+        return self.model_copy(update={"ignored": kept})
+
+    @property
+    def summary(self) -> str:
+        """One line: how many rows were used, what was dropped and what was not used; "" where it was all."""
+        lost = [f"{n} × {reason}" for reason, n in self.dropped.items()]
+        beside = [f"{name} ({n} rows)" for name, n in self.ignored.items()]
+        parts = [f"{self.used} of {self.rows} rows used"]
+        parts += [f"dropped: {', '.join(lost)}"] if lost else []
+        parts += [f"not used: {', '.join(beside)}"] if beside else []
+        return "; ".join(parts) if len(parts) > 1 else ""
+
+
+COLUMN, END_OF_TURN = "column ", "end of turn in an answer, taken off"
 
 
 class Encoder(Protocol):
     """data/chat.py's ChatFormat, or a reward model's format."""
+
+    ends: tuple[str, ...]
+
+    @property
+    def powers(self) -> Powers: ...
+
+    @property
+    def variables(self) -> frozenset[str]: ...
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped: ...
 
@@ -261,6 +291,8 @@ def encode_records(
         seen.add(identity)
         if row.scores is not None and len(row.scores) > 1 and row.scores[0] == row.scores[-1]:
             counts.equal_scores += 1
+        for name in ignored_of(row, chat):
+            counts.ignored[name] = counts.ignored.get(name, 0) + 1
         made = _encoded(row, index, chat, expand)
         if isinstance(made, Dropped):
             _drop(counts, made)
@@ -269,7 +301,26 @@ def encode_records(
         counts.used += 1
         groups += made
     counts.dropped = dict(sorted(counts.dropped.items()))
+    counts.ignored = dict(sorted(counts.ignored.items()))
     return groups, counts
+
+
+def ignored_of(record: Record, chat: Encoder) -> list[str]:
+    """What a row holds that neither trimtab nor the chat template uses, each named once."""
+    ended = any(without_end(answer, chat.ends) != answer for answer in record.completions)
+    lost = not_rendered(record, chat.powers, chat.variables) if _has_more(record) else []
+    return list(dict.fromkeys([*record.ignored, *lost, *([END_OF_TURN] if ended else [])]))
+
+
+def _has_more(record: Record) -> bool:
+    """Whether it is more than texts: only then is the template asked what it makes of that."""
+    prompts = record.prompts or (record.prompt,)
+    turns = (turn for prompt in prompts if not isinstance(prompt, str) for turn in prompt)
+    return (
+        any(any(beside(prompt)) for prompt in prompts)
+        or any(turn.extra for turn in turns)
+        or any(isinstance(answer, Answer) for answer in record.completions)
+    )
 
 
 def _encoded(row: Record, index: int, chat: Encoder, expand: Expansion | None) -> list[CompletionGroup] | Dropped:

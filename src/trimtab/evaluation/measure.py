@@ -5,6 +5,7 @@ Everything lands in a folder of its own, and what is there already for the same 
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import time
@@ -17,10 +18,11 @@ import torch
 from pydantic import BaseModel, Field
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.day import day_for, day_of_model, keep_day, values_of_model
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record, columns_of
 from trimtab.data.settings import BUDGET
-from trimtab.data.splits import DataSettings, encode_records
+from trimtab.data.splits import DataSettings, encode_records, ignored_of
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
@@ -70,6 +72,7 @@ def measure(
     folder: Path,
     tokenizer: str | None = None,
     report: Callable[[str], None] = lambda line: None,
+    day: datetime.date | None = None,
 ) -> MethodOutputs:
     """Generates, scores and measures, or reads what an earlier run left.
 
@@ -89,7 +92,7 @@ def measure(
         (folder / "inputs.json").unlink(missing_ok=True)
         if not _vouched(folder / "generated.json", generated):
             (folder / "generated.json").unlink(missing_ok=True)
-            _generate(name, model, test, validation, settings, data, folder, tokenizer, report)
+            _generate(name, model, test, validation, settings, data, folder, tokenizer, report, day)
             _vouch(folder / "generated.json", generated)
     if judge is not None:
         _judge(name, judge, test, folder, report)
@@ -107,11 +110,16 @@ def _generate(
     folder: Path,
     tokenizer: str | None,
     report: Callable[[str], None],
+    day: datetime.date | None,
 ) -> None:
     """Writes generations.jsonl and measures.json."""
     started = time.monotonic()
     device = _device()
     chat = ChatFormat(load_tokenizer(tokenizer or model, settings), data)
+    if chat.asks_for_today:
+        chat = chat.on(day_for(folder, day_of_model(model), day))
+        keep_day(folder, chat.day)
+    _say_what_is_left(name, model, test, chat, data, report)
     policy = load_policy(model, trusting(settings))
     policy.to(device).eval()
     check_tokenizer(chat.tokenizer, policy.model, f"model {model}")
@@ -139,6 +147,30 @@ def _generate(
     write_rows(folder / "generations.jsonl", generations)
     measured.seconds = time.monotonic() - started
     _write_measured(folder, measured)
+
+
+def _say_what_is_left(
+    name: str,
+    model: str,
+    test: Sequence[Record],
+    chat: ChatFormat,
+    data: DataSettings,
+    report: Callable[[str], None],
+) -> None:
+    """What rows hold that is not used, and values for the template that are not those of the model's training."""
+    lost = Counter(item for record in test for item in ignored_of(record, chat))
+    if lost:
+        named = ", ".join(f"{item} ({count} rows)" for item, count in sorted(lost.items()))
+        report(f"evaluation of {name}: not used: {named}")
+    if unread := chat.unread_values:
+        report(f"warning: evaluation of {name}: its chat template does not read {', '.join(unread)}")
+    trained = values_of_model(model)
+    if trained != data.chat_template_kwargs and trained:
+        given = data.chat_template_kwargs or "none"
+        report(
+            f"warning: evaluation of {name}: trained with chat_template_kwargs {trained}, evaluated with {given}; "
+            "set data.chat_template_kwargs to the same"
+        )
 
 
 def _judge(name: str, judge: Reward, test: Sequence[Record], folder: Path, report: Callable[[str], None]) -> None:
@@ -240,6 +272,7 @@ def _inputs(
         "tokenizer": hash_source(tokenizer),
         "truncation": [data.max_length, data.min_completion_length],
         "judge": _judged_by(judge, test) if judge else None,
+        **({"chat_template_kwargs": data.chat_template_kwargs} if data.chat_template_kwargs else {}),
     }
 
 

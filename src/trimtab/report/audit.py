@@ -71,6 +71,7 @@ def _reasons(found: Findings) -> Table:
     rows = list(lines("cannot be read", found.unreadable))
     for name, split in found.splits.items():
         rows += lines(f"dropped from {name}", split.dropped)
+        rows += lines(f"not used in {name}", split.ignored)
         if split.conflicts.count:
             rows += lines(f"kept in {name}", {"preferred both ways": split.conflicts})
     limit = f"Counted for max_length {found.max_length}." if found.max_length else ""

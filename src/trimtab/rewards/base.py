@@ -52,6 +52,10 @@ class Reward(ABC):
         """The scores alone."""
         return [one.score for one in self.scored(prompts, completions)]
 
+    def reads(self, column: str) -> bool:
+        """Whether its scores may depend on a column of the data."""
+        return False
+
     def take_metrics(self) -> dict[str, float]:
         """Numbers of the reward's own for the log, since the last call."""
         return {}

@@ -21,7 +21,9 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from trimtab.data.message import Answer, answer_turn, beside
 from trimtab.errors import TrimtabError
 from trimtab.rewards.base import Prompt, Scored
 
@@ -215,5 +217,10 @@ def _advice(error: str) -> str:
 
 def digest(text: Prompt) -> bytes:
     """16 bytes that stand for a text or a conversation; a text and its one-turn conversation differ."""
-    value = text if isinstance(text, str) else [[m.role, m.content] for m in text]
+    if isinstance(text, Answer):
+        text = (answer_turn(text),)
+    turns = [] if isinstance(text, str) else [[m.role, m.content, *filter(None, [m.extra])] for m in text]
+    value: Any = text if isinstance(text, str) else turns
+    if any(beside(text)):
+        value = [value, *beside(text)]
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).digest()

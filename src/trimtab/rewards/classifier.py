@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from trimtab.data.chat import load_tokenizer
+from trimtab.data.chat import TruncationSettings, load_tokenizer
+from trimtab.data.day import day_of_model, values_of_model
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.hashing import hash_source, hash_weights
-from trimtab.data.pairs import reward_format
+from trimtab.data.pairs import TurnFormat, reward_format
 from trimtab.data.trust import TrustSettings
 from trimtab.models.policy import Precision, resolve_precision, trusting
 from trimtab.models.reward_model import for_scoring, load_reward_model
@@ -50,7 +51,12 @@ class ClassifierReward(LocalReward):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = resolve_precision(precision, self.device)
         self.model = load_reward_model(source, trusting(trust), new_head=False)
-        self.form = reward_format(load_tokenizer(tokenizer or source, trust))
+        values = values_of_model(source)
+        self.form = reward_format(
+            load_tokenizer(tokenizer or source, trust), TruncationSettings(chat_template_kwargs=values)
+        )
+        if isinstance(self.form, TurnFormat) and (day := day_of_model(source)):
+            self.form = self.form.on(day)
         self.model.bind(self.form)
         self.model.to(self.device).eval()
         check_tokenizer(self.form.tokenizer, self.model.model, f"reward model {source}")
@@ -58,7 +64,8 @@ class ClassifierReward(LocalReward):
         local = Path(source).expanduser().is_dir()
         weights = hash_source(source) if local else f"{source}:{hash_weights(self.model.model.state_dict())}"
         reads = "" if tokenizer is None else f"|{hash_source(tokenizer)}"
-        self.signature = f"classifier|{VERSION}|{weights}{reads}|{self.precision}"
+        as_trained = f"|{values}" * bool(values)
+        self.signature = f"classifier|{VERSION}|{weights}{reads}|{self.precision}{as_trained}"
 
     @property
     def limit(self) -> int | None:

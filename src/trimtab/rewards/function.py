@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from trimtab.data.message import prompt_as_json
 from trimtab.errors import TrimtabError
 from trimtab.notices import warn
 from trimtab.rewards.apart import mentioned_when_slow, undisturbed
@@ -56,6 +57,9 @@ class FunctionReward(Reward):
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._takes = {p.name for p in named}
         self._needs = [p.name for p in named if p.default is p.empty]
+
+    def reads(self, column: str) -> bool:
+        return self._takes_all or column in self._takes
 
     def take_metrics(self) -> dict[str, float]:
         """The mean of what the function gave to log_metric since the last call."""
@@ -160,8 +164,7 @@ class FunctionReward(Reward):
         return scored(self.name, value, breakdown)
 
 
-def _as_trl(prompt: Prompt) -> str | list[dict[str, str]]:
-    return prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt]
+_as_trl = prompt_as_json
 
 
 OWN_MODULE = "trimtab_reward_"

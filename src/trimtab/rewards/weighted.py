@@ -50,6 +50,9 @@ class WeightedReward(Reward):
                 )
         return [self._sum(row) for row in zip(*found, strict=True)]
 
+    def reads(self, column: str) -> bool:
+        return any(reward.reads(column) for reward, _ in self.parts)
+
     def take_metrics(self) -> dict[str, float]:
         """Of all parts; where two use one name, the later part's."""
         return {name: value for reward, _ in self.parts for name, value in reward.take_metrics().items()}

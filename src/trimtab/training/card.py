@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from trimtab.data.conditions import ScoreCondition
+from trimtab.data.day import SETTLED, read_day
 from trimtab.evaluation.markdown import escape_markdown, fenced
 from trimtab.evaluation.results import family
 from trimtab.models.length_encoding import KEY
@@ -52,6 +53,7 @@ def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str 
         *_target_length(stage / "best" / "config.json"),
         _data(data, done["sources"]),
         *_asked_for(inputs["settings"]),
+        *_template(inputs["data"].get("chat_template_kwargs"), read_day(stage / SETTLED)),
         "## Settings\n" + fenced(yaml.safe_dump(public(inputs["settings"]), sort_keys=False), "yaml"),
         LIMITS,
         LICENCE,
@@ -134,6 +136,23 @@ def _asked_for(settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _template(values: Mapping[str, Any] | None, day: Any) -> list[str]:
+    """What its prompts were rendered with that the chat template's own defaults do not say."""
+    lines = []
+    if values:
+        shown = json.dumps(values, ensure_ascii=False).replace("`", "'")
+        lines.append(
+            f"Its rows were rendered with `chat_template_kwargs={shown}`. The saved template does not do so by "
+            "itself: give the same to `apply_chat_template`, or to the server."
+        )
+    if day:
+        lines.append(
+            f"Its chat template asks for today's date; the rows were rendered with that of {day.isoformat()}, "
+            "and trimtab evaluates it with the same."
+        )
+    return ["## Chat template\n" + "\n".join(lines)] if lines else []
+
+
 def _title(name: str, settings: Mapping[str, Any]) -> str:
     loss = settings.get("loss", "dpo")
     method = family(name)
@@ -203,6 +222,9 @@ def _data(data: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
             f"- {split}: {counts['used']:,} of {counts['rows']:,} rows, {source}; dropped: {dropped}; "
             f"completions cut at the end: {counts['truncated']:,}."
         )
+        if beside := counts.get("ignored"):
+            named = (f"`{name.replace('`', chr(39))}` ({n:,} rows)" for name, n in beside.items())
+            lines.append(f"- not used of {split}: {', '.join(named)}.")
     if data["shared_prompts"]:
         lines.append(f"- {data['shared_prompts']:,} training rows share their prompt with a held-out one.")
     return "\n".join(lines)

@@ -70,6 +70,7 @@ class OnlineDPO(DPO):
     """One round's stage: DPO on pairs that were sampled, token by token as they were drawn."""
 
     version = 1
+    reads = frozenset({"sampled", "rewards", "win_rates"})
 
     @classmethod
     def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> SampledFormat:

@@ -26,6 +26,7 @@ import torch
 from accelerate import Accelerator, PartialState
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.day import day_for, day_of_model, keep_day
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
@@ -80,9 +81,18 @@ def run_rounds(
         name = f"{NAME}-{number}"
         one = Round(number, settings, data, splits, model, where / f"{name}{PAIRS}", reward_of(model), tokenizer)
         rows = one.pairs()
-        model = str(
-            run_stage(name, OnlineDPO, settings.of_a_round, rows, model, where / name, tokenizer, cache=cache)
+        best = run_stage(
+            name,
+            OnlineDPO,
+            settings.of_a_round,
+            rows,
+            model,
+            where / name,
+            tokenizer,
+            cache,
+            day=day_for(one.folder),
         )
+        model = str(best)
         tokenizer = None  # the round's own model has it
     return Path(model)
 
@@ -121,6 +131,7 @@ class Round:
     def pairs(self) -> DataSettings:
         """Draws, scores and pairs what is missing. Returns the settings that read the round's rows."""
         chat = ChatFormat(load_tokenizer(self.tokens_from, self.settings), self.data)
+        chat = chat.on(day_for(self.folder, day_of_model(self.model)))
         groups = self._prompts(chat)
         inputs = self._inputs(len(groups))
         with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
@@ -129,6 +140,8 @@ class Round:
             self.settings = self.settings.model_copy(
                 update={"precision": settle(self.folder, self.settings).precision}
             )
+            if chat.asks_for_today:
+                keep_day(self.folder, chat.day)
             accelerator = make_accelerator(self.settings)
             chunks = [groups[lo : lo + CHUNK] for lo in range(0, len(groups), CHUNK)]
             mine = range(accelerator.process_index, len(chunks), accelerator.num_processes)
@@ -146,6 +159,7 @@ class Round:
             train=str(self.folder / "pairs.jsonl"),
             validation=str(validation) if validation.is_file() else None,
             dialogue="text",
+            chat_template_kwargs=self.data.chat_template_kwargs,
             max_length=self.data.max_length,
             min_completion_length=self.data.min_completion_length,
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 from trimtab.data.chat import ChatFormat, Dropped, make_group
 from trimtab.data.groups import CompletionGroup
+from trimtab.data.message import answer_as_json, prompt_as_json, row_beside
 from trimtab.data.records import Record
 from trimtab.rewards.base import Prompt
 from trimtab.rollout.sampler import Sample
@@ -53,7 +54,8 @@ def pair_row(
     rewards = tuple(one["score"] for one in both)
     scores = pair.win_rates if win_rates else rewards
     return {
-        "prompt": _as_json(prompt),
+        "prompt": prompt_as_json(prompt),
+        **row_beside(prompt),
         "chosen": both[0]["text"],
         "rejected": both[1]["text"],
         "score_chosen": scores[0],
@@ -71,12 +73,9 @@ def pair_row(
 
 def held_out_row(record: Record, win_rates: bool) -> dict[str, Any]:
     """A pair of the data's own. Who won is known there: win rates are 1 and 0."""
-    row = {"prompt": _as_json(record.prompt), "chosen": record.completions[0], "rejected": record.completions[-1]}
+    best, worst = answer_as_json(record.completions[0]), answer_as_json(record.completions[-1])
+    row = {"prompt": prompt_as_json(record.prompt), "chosen": best, "rejected": worst, **row_beside(record.prompt)}
     return row | ({"score_chosen": 1.0, "score_rejected": 0.0} if win_rates else {})
-
-
-def _as_json(prompt: Prompt) -> Any:
-    return prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt]
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

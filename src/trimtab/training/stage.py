@@ -15,6 +15,7 @@ of other inputs is refused.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import shutil
@@ -30,10 +31,12 @@ from accelerate import PartialState
 
 from trimtab import __version__
 from trimtab.data.chat import load_tokenizer
+from trimtab.data.day import SETTLED, day_for, day_of_model, keep_day
 from trimtab.data.hashing import hash_source
 from trimtab.data.splits import (
     CompletionsOf,
     DataSettings,
+    SplitCounts,
     Splits,
     encode_records,
     require_groups,
@@ -44,7 +47,7 @@ from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import Policy, check_model_source, resolve_precision
 from trimtab.models.vocabulary import check_vocabulary
-from trimtab.notices import Warnings, collected, say
+from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import without_asking
 from trimtab.training.changed import HINT, accepted, changes_of, only_the_reward
@@ -116,7 +119,7 @@ def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     for part, value in ours.items():
         other = theirs.get(part)
         if isinstance(value, dict) and isinstance(other, dict):
-            names += [f"{part}.{k}" for k in value if value[k] != other.get(k)]
+            names += [f"{part}.{k}" for k in {**other, **value} if value.get(k) != other.get(k)]
         elif value != other:
             names.append(part)
     return "its " + ", ".join(names) + " differ" if names else "its inputs differ"
@@ -134,10 +137,12 @@ def run_stage(
     splits: Splits | None = None,
     reward: Reward | None = None,
     judge: Reward | None = None,
+    day: datetime.date | None = None,
 ) -> Path:
     """Trains, or finishes training, and returns the folder of the best model.
 
-    reward: what GRPO or PPO optimises. judge: what it is watched with; it chooses nothing.
+    reward: what GRPO or PPO optimises. judge: what it is watched with; it chooses nothing. day: for a template that
+    asks for today's date, where neither the folder nor the model keeps one; None: today.
     """
     check_model_source(model, settings)
     inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
@@ -153,7 +158,7 @@ def run_stage(
         return out / "best"
     # Warnings of a run that goes on are its own; one without a checkpoint starts from nothing.
     with collected(out / WARNINGS, resumed=Checkpoints(out / "checkpoints").state() is not None) as told:
-        asked = Asked(name, method, settings, data, model, tokenizer or model, out, cache or out / "reference")
+        asked = Asked(name, method, settings, data, model, tokenizer or model, out, cache or out / "reference", day)
         _train(asked, splits or split_records(data), inputs, told, reward, judge)
     return out / "best"
 
@@ -170,6 +175,7 @@ class Asked:
     tokenizer: str
     out: Path
     cache: Path
+    day: datetime.date | None = None
 
     @property
     def sources(self) -> dict[str, str | None]:
@@ -190,7 +196,7 @@ def _train(
     """From the rows to done.json."""
     method, data, model, out = asked.method, asked.data, asked.model, asked.out
     settings = asked.settings
-    chat = method.text_format(load_tokenizer(asked.tokenizer, settings), data, settings)
+    chat = dated(method.text_format(load_tokenizer(asked.tokenizer, settings), data, settings), out, asked)
     expand = method.expansion(settings)
     train, train_counts = encode_records(splits.train, chat, method.completions_of(settings), expand)
     require_groups(train, train_counts, "training", data.train)
@@ -198,8 +204,10 @@ def _train(
     validation, validation_counts = encode_records(splits.validation, chat, wanted, expand)
     if splits.validation:
         require_groups(validation, validation_counts, "validation", data.validation or data.train)
-    counts = {"train": train_counts.model_dump(), "validation": validation_counts.model_dump()}
-    write_json(out / "data.json", {**counts, **splits.notes()})
+    unread = without_read(method, reward, judge)
+    counts = {"train": unread(train_counts), "validation": unread(validation_counts)}
+    _say_what_was_left(asked.name, counts, splits, chat)
+    write_json(out / "data.json", {**{part: one.model_dump() for part, one in counts.items()}, **splits.notes()})
     reset_peak_memory()
     settings = settle(out, settings)
     policy = method.load(model, settings)
@@ -231,6 +239,38 @@ def _train(
     accelerator.wait_for_everyone()
 
 
+def dated(chat: Any, folder: Path, asked: Asked) -> Any:
+    """The format with the day on which the stage began, or the model that it starts from was trained, where its
+    template asks for today's."""
+    if not getattr(chat, "asks_for_today", False):
+        return chat
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        day = day_for(folder, day_of_model(asked.model), asked.day)
+        keep_day(folder, day)
+    return chat.on(day)
+
+
+def without_read(method: type[StageMethod], *rewards: Reward | None) -> Callable[[SplitCounts], SplitCounts]:
+    """Takes away what is read after all: by the method, or by a reward function."""
+
+    def read(column: str) -> bool:
+        return column in method.reads or any(one.reads(column) for one in rewards if one is not None)
+
+    return lambda counts: counts.but_for(read)
+
+
+def _say_what_was_left(name: str, counts: dict[str, SplitCounts], splits: Splits, chat: Any) -> None:
+    """One line for each split of which something was dropped or not used."""
+    for part, found in counts.items():
+        if found.summary:
+            say(f"{name}: {part}: {found.summary}")
+    if splits.unreadable:
+        n = len(splits.unreadable)
+        warn(f"{n} rows could not be used and were left out; the first: {splits.unreadable[0]}", "unreadable rows")
+    if unread := getattr(chat, "unread_values", []):
+        warn(f"data.chat_template_kwargs: the chat template does not read {', '.join(unread)}", "template values")
+
+
 def validated(method: type[StageMethod], settings: TrainingSettings, splits: Splits) -> CompletionsOf:
     """Which of a validation record's completions a method looks at."""
     wanted = method.validation_completions or method.completions_of(settings)
@@ -256,11 +296,12 @@ def _sampler(policy: Any, chat: Any, splits: Splits) -> Callable[[], list[dict[s
 
 def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:
     """Settings with every `auto` decided; the decision is kept in settled.json, so that a resumed run keeps it."""
-    file = folder / "settled.json"
-    if not file.is_file():
+    file = folder / SETTLED
+    settled = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if "precision" not in settled:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = resolve_precision(settings.precision, device)
-        write_json(file, {"precision": precision, "threads": torch.get_num_threads()})
-    settled = json.loads(file.read_text(encoding="utf-8"))
+        settled |= {"precision": precision, "threads": torch.get_num_threads()}
+        write_json(file, settled)
     torch.set_num_threads(settled["threads"])
     return settings.model_copy(update={"precision": settled["precision"]})

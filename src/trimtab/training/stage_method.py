@@ -79,6 +79,8 @@ class StageMethod(OfflineMethod, ABC):
     """Which of a record's completions it trains on."""
     validation_completions: ClassVar[CompletionsOf | None] = None
     """Which it is validated on, where the data has them; None: the same."""
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """Columns that it reads itself."""
     version: ClassVar[int]
     """Raised when a change of code changes results: stages done by the old one are done again."""
     best_metric: str

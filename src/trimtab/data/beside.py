@@ -1,0 +1,167 @@
+"""What a chat template does with that which stands beside a text: thoughts, tool calls, tools, its own variables.
+
+A template says it itself: each is shown to it once, in a conversation of its own, and its text comes out or not.
+What comes out is what is learned; what does not is counted, and a row of which nothing sensible would be left is
+dropped.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from trimtab.data.message import REASONING, Answer, Message, Prompt, answer_turn, beside
+from trimtab.data.records import Record
+
+WORD = "trimtab01"
+"""What is looked for: a name that also suits as a call's id where a template wants nine letters and digits."""
+NOT_RENDERED = "tool calls that the chat template does not render"
+NOW = "strftime_now"
+"""What a template asks for today's date with."""
+FIXED_DAY = datetime.date(2024, 7, 26)
+"""The date for those who keep none, such as reward models: the one that Llama's templates fall back on."""
+Render = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Powers:
+    """rendered: the keys of messages that come out, and "tools". objects: whether a call's arguments may be an
+    object (else they stay the text that they are). null: whether content is null beside tool calls."""
+
+    rendered: frozenset[str] = frozenset()
+    objects: bool = False
+    null: bool = False
+
+
+def powers_of(render: Render) -> Powers:
+    """Read off what a template writes."""
+
+    def shows(*turns: dict[str, Any], tools: list[dict[str, Any]] | None = None) -> bool:
+        try:
+            return WORD in render([{"role": "user", "content": "?"}, *turns], tools)
+        except Exception:  # templates raise whatever they like; what they refuse they do not render
+            return False
+
+    def call(name: str = "look", arguments: Any = None) -> dict[str, Any]:
+        return {"id": "a00000001", "type": "function", "function": {"name": name, "arguments": arguments or {}}}
+
+    def called(content: str | None, one: dict[str, Any]) -> dict[str, Any]:
+        return {"role": "assistant", "content": content, "tool_calls": [one]}
+
+    def said(**more: Any) -> dict[str, Any]:
+        return {"role": "assistant", "content": "!", **more}
+
+    tool = {"type": "function", "function": {"name": WORD, "description": "", "parameters": {}}}
+    answer = {"role": "tool", "content": "!", "tool_call_id": WORD}
+    asked, as_text = call(name=WORD), call(name=WORD)
+    as_text["function"]["arguments"] = "{}"
+    calls = any(shows(called(content, one)) for content in ("", None) for one in (asked, as_text))
+    found = {key for key in REASONING if shows(said(**{key: WORD}))}
+    found |= {"tool_calls"} if calls else set()
+    found |= {"tool_call_id"} if shows(called("", call()), answer) else set()
+    named = {"role": "user", "content": "!", "name": WORD}
+    found |= (
+        {"name"}
+        if shows(said(), named) or shows(called("", call()), answer | {"tool_call_id": "a00000001", "name": WORD})
+        else set()
+    )
+    found |= {"tools"} if shows(tools=[tool]) else set()
+    null = calls and not any(shows(called("", one)) for one in (asked, as_text))
+    objects = shows(called(None if null else "", call(arguments={WORD: 1})))
+    return Powers(frozenset(found), objects, null)
+
+
+def turn_of(message: Message, powers: Powers) -> dict[str, Any]:
+    """A message as the template gets it."""
+    turn = message.as_json()
+    if "tool_calls" not in turn:
+        return turn
+    if powers.null and not message.content:
+        turn["content"] = None
+    if powers.objects:  # as text they would be quoted once more
+        turn["tool_calls"] = [_with_objects(call) for call in turn["tool_calls"]]
+    return turn
+
+
+def _with_objects(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    if isinstance(function, dict):
+        return call | {"function": _with_objects(function)}
+    arguments = call.get("arguments")
+    if not isinstance(arguments, str):
+        return call
+    try:
+        found = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return call
+    return call | {"arguments": found} if isinstance(found, dict) else call
+
+
+def lost(record: Record, powers: Powers) -> str | None:
+    """Why a record can't be used: its tool calls do not come out. None where nothing that matters is lost."""
+    calls = any("tool_calls" in message.extras for message in _messages(record) if message.extra)
+    return NOT_RENDERED if calls and "tool_calls" not in powers.rendered else None
+
+
+def not_rendered(record: Record, powers: Powers, variables: Iterable[str]) -> list[str]:
+    """What a record holds for the template and the template does not write. variables: those that it reads."""
+    prompts = record.prompts or (record.prompt,)
+    keys = {key for message in _messages(record) if message.extra for key in message.extras}
+    keys |= {"tools"} if any(beside(prompt)[0] for prompt in prompts) else set()
+    values = {name for prompt in prompts if beside(prompt)[1] for name in json.loads(beside(prompt)[1])}
+    lost = [f"{key}, which the chat template does not render" for key in sorted(keys - powers.rendered)]
+    return lost + [f"{name}, which the chat template does not read" for name in sorted(values - set(variables))]
+
+
+def _messages(record: Record) -> list[Message]:
+    prompts: Sequence[Prompt] = record.prompts or (record.prompt,)
+    turns = [message for prompt in prompts if not isinstance(prompt, str) for message in prompt]
+    return turns + [answer_turn(answer) for answer in record.completions]
+
+
+def without_end(answer: str, ends: Sequence[str]) -> str:
+    """An answer without the ends of turn that it holds at its end: they are put there anyway, and would be learned
+    twice. ends: the texts of the tokens that end a turn."""
+    text = answer.content if isinstance(answer, Answer) else answer
+    while True:
+        bare = text.rstrip()
+        end = next((end for end in ends if end and bare.endswith(end)), None)
+        if end is None:
+            break
+        text = bare.removesuffix(end)
+    if isinstance(answer, Answer):
+        return answer if text == answer.content else Answer(text, answer.extra)
+    return text
+
+
+def variables_of(template: str) -> frozenset[str]:
+    """The variables that a template reads and does not set; none where it cannot be parsed."""
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    # A block of transformers' own, which says nothing about variables.
+    plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
+    try:
+        found = meta.find_undeclared_variables(environment.parse(plain))
+    except TemplateError:
+        return frozenset()
+    # `set x = x or …` reads it as well, and counts as set.
+    return frozenset(found | set(re.findall(r"\b([A-Za-z_]\w*)\s+is\s+(?:not\s+)?(?:un)?defined", plain)))
+
+
+def asks_for_today(template: str) -> bool:
+    return NOW in template
+
+
+def on_day(template: str, day: datetime.date) -> str:
+    """A template that asks for today's date, with this one in its place: the same text today and tomorrow."""
+    return re.sub(
+        NOW + r"""\s*\(\s*(?:format\s*=\s*)?("[^"\\]*"|'[^'\\]*')\s*\)""",
+        lambda found: json.dumps(day.strftime(found[1][1:-1]), ensure_ascii=False),
+        template,
+    )

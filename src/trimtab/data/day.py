@@ -1,0 +1,59 @@
+"""The day that a template which asks for today's date is given: that on which a run began, kept in settled.json.
+
+A run that goes on tomorrow, and an evaluation of what it trained, then render the same text.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+SETTLED = "settled.json"
+
+
+def day_for(folder: Path, *known: datetime.date | None) -> datetime.date:
+    """The day that a folder keeps; else the first that is known; else today."""
+    kept = read_day(folder / SETTLED)
+    return next((day for day in (kept, *known) if day is not None), None) or datetime.date.today()
+
+
+def day_of_model(model: str) -> datetime.date | None:
+    """The day of the stage that a model is the best of."""
+    path = Path(model).expanduser()
+    return read_day(path.parent / SETTLED) if path.name == "best" else None
+
+
+def values_of_model(model: str) -> dict[str, Any]:
+    """The chat_template_kwargs of the stage that a model is the best of."""
+    path = Path(model).expanduser()
+    data = _read(path.parent / "stage.json").get("data") if path.name == "best" else None
+    found = data.get("chat_template_kwargs") if isinstance(data, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def read_day(file: Path) -> datetime.date | None:
+    try:
+        return datetime.date.fromisoformat(_read(file)["day"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def keep_day(folder: Path, day: datetime.date) -> None:
+    """Writes the day down, beside what else is settled."""
+    file = folder / SETTLED
+    if read_day(file) == day:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{SETTLED}.tmp")
+    aside.write_text(json.dumps(_read(file) | {"day": day.isoformat()}, indent=2) + "\n", encoding="utf-8")
+    aside.replace(file)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
