@@ -291,6 +291,8 @@ class ChatFormat:
             return self.under(target_score=record.condition).encode(replace(record, condition=None), index)
         if problem := unusable(record):
             return Dropped(problem, record.origin)
+        if any(not self.finished(completion).strip() for completion in record.completions):
+            return Dropped("empty completion", record.origin)
         if self.has_template and isinstance(record.prompt, str) and not record.prompt.strip():
             return Dropped("empty prompt", record.origin)
         if problem := lost(record, self.powers):

@@ -139,7 +139,7 @@ def _content(value: Any, column: str, empty: bool) -> str:
         if not isinstance(part, Mapping):
             raise BadRowError(f"column {column!r} must be text or a list of its parts, found {_kind(part)} in it.")
         kind = part.get("type")
-        if kind not in TEXT_PARTS:
+        if not isinstance(kind, str | None) or kind not in TEXT_PARTS:
             raise UnusableRowError(f"column {column!r} holds {str(kind)[:40]!r}, which is no text.")
         texts.append(text_of(part.get("text"), f"{column}.text"))
     if not texts:
