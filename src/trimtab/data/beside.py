@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -124,6 +124,40 @@ def _messages(record: Record) -> list[Message]:
     prompts: Sequence[Prompt] = record.prompts or (record.prompt,)
     turns = [message for prompt in prompts if not isinstance(prompt, str) for message in prompt]
     return turns + [answer_turn(answer) for answer in record.completions]
+
+
+class Rendering(Protocol):
+    """What is to be known of how rows are written: what an answer may hold at its end that is put there anyway, and
+    what is made of that which stands beside texts."""
+
+    ends: tuple[str, ...]
+
+    @property
+    def powers(self) -> Powers: ...
+
+    @property
+    def variables(self) -> frozenset[str]: ...
+
+
+END_OF_TURN = "end of turn in an answer, taken off"
+
+
+def ignored_of(record: Record, chat: Rendering) -> list[str]:
+    """What a row holds that neither trimtab nor the chat template uses, each named once."""
+    ended = any(without_end(answer, chat.ends) != answer for answer in record.completions)
+    lost = not_rendered(record, chat.powers, chat.variables) if _has_more(record) else []
+    return list(dict.fromkeys([*record.ignored, *lost, *([END_OF_TURN] if ended else [])]))
+
+
+def _has_more(record: Record) -> bool:
+    """Whether it is more than texts: only then is the template asked what it makes of that."""
+    prompts = record.prompts or (record.prompt,)
+    turns = (turn for prompt in prompts if not isinstance(prompt, str) for turn in prompt)
+    return (
+        any(any(beside(prompt)) for prompt in prompts)
+        or any(turn.extra for turn in turns)
+        or any(isinstance(answer, Answer) for answer in record.completions)
+    )
 
 
 def without_end(answer: str, ends: Sequence[str]) -> str:

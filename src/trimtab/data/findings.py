@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtab.data.audit import AuditReport, LengthQuantiles, Marker, audit, find_markers, quantiles
+from trimtab.data.beside import ignored_of
 from trimtab.data.chat import ChatFormat, Dropped, load_tokenizer, unusable
 from trimtab.data.oddities import (
     Found,
@@ -26,7 +27,7 @@ from trimtab.data.oddities import (
     text_of_prompt,
 )
 from trimtab.data.records import Record
-from trimtab.data.splits import DataSettings, Splits, choose, ignored_of, split_records
+from trimtab.data.splits import DataSettings, Splits, choose, split_records
 from trimtab.data.trust import TrustSettings
 
 Side = Literal["prompt", "chosen", "rejected", "desirable", "undesirable", "completion"]

@@ -10,10 +10,9 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, Field, model_validator
 
-from trimtab.data.beside import Powers, not_rendered, without_end
+from trimtab.data.beside import Rendering, ignored_of
 from trimtab.data.chat import Dropped, TruncationSettings
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.message import Answer, beside
 from trimtab.data.records import ReadingSettings, Record, read_records
 from trimtab.data.settings import ROWS
 from trimtab.errors import TrimtabError
@@ -242,19 +241,11 @@ class SplitCounts(BaseModel):
         return "; ".join(parts) if len(parts) > 1 else ""
 
 
-COLUMN, END_OF_TURN = "column ", "end of turn in an answer, taken off"
+COLUMN = "column "
 
 
-class Encoder(Protocol):
+class Encoder(Rendering, Protocol):
     """data/chat.py's ChatFormat, or a reward model's format."""
-
-    ends: tuple[str, ...]
-
-    @property
-    def powers(self) -> Powers: ...
-
-    @property
-    def variables(self) -> frozenset[str]: ...
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped: ...
 
@@ -303,24 +294,6 @@ def encode_records(
     counts.dropped = dict(sorted(counts.dropped.items()))
     counts.ignored = dict(sorted(counts.ignored.items()))
     return groups, counts
-
-
-def ignored_of(record: Record, chat: Encoder) -> list[str]:
-    """What a row holds that neither trimtab nor the chat template uses, each named once."""
-    ended = any(without_end(answer, chat.ends) != answer for answer in record.completions)
-    lost = not_rendered(record, chat.powers, chat.variables) if _has_more(record) else []
-    return list(dict.fromkeys([*record.ignored, *lost, *([END_OF_TURN] if ended else [])]))
-
-
-def _has_more(record: Record) -> bool:
-    """Whether it is more than texts: only then is the template asked what it makes of that."""
-    prompts = record.prompts or (record.prompt,)
-    turns = (turn for prompt in prompts if not isinstance(prompt, str) for turn in prompt)
-    return (
-        any(any(beside(prompt)) for prompt in prompts)
-        or any(turn.extra for turn in turns)
-        or any(isinstance(answer, Answer) for answer in record.completions)
-    )
 
 
 def _encoded(row: Record, index: int, chat: Encoder, expand: Expansion | None) -> list[CompletionGroup] | Dropped:

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field
 
+from trimtab.data.beside import ignored_of
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import day_for, day_of_model, keep_day, values_of_model
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record, columns_of
 from trimtab.data.settings import BUDGET
-from trimtab.data.splits import DataSettings, encode_records, ignored_of
+from trimtab.data.splits import DataSettings, encode_records
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
