@@ -223,8 +223,8 @@ def _data(data: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
             f"completions cut at the end: {counts['truncated']:,}."
         )
         if beside := counts.get("ignored"):
-            named = (f"`{name.replace('`', chr(39))}` ({n:,} rows)" for name, n in beside.items())
-            lines.append(f"- not used of {split}: {', '.join(named)}.")
+            unread = (f"`{name.replace('`', chr(39))}` ({n:,} rows)" for name, n in beside.items())
+            lines.append(f"- not used of {split}: {', '.join(unread)}.")
     if data["shared_prompts"]:
         lines.append(f"- {data['shared_prompts']:,} training rows share their prompt with a held-out one.")
     return "\n".join(lines)
