@@ -5,7 +5,6 @@ Everything that is done is on disk; stopping anywhere and running the same again
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
-from trimtab.data.day import read_day
+from trimtab.data.day import day_of_runs
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, check_completions, split_records
 from trimtab.errors import TrimtabError
@@ -304,7 +303,7 @@ def train_methods(
         tokens: str | None,
         **scored: Any,
     ) -> str:
-        day = study_day(seed.parent)
+        day = day_of_runs(seed.parent)
         return str(
             run_stage(name, method, settings, data, model, where / name, tokens, cache, splits, day=day, **scored)
         )
@@ -367,12 +366,6 @@ def run_alone(
     return run_stage(method, METHODS[method], settings, data, resolve_model(model), out, tokenizer, reward=reward)
 
 
-def study_day(out: Path) -> datetime.date:
-    """The day that templates which ask for today's are given: that on which the study's first such stage began."""
-    kept = (read_day(file) for file in sorted(out.glob("seed-*/*/*/settled.json")))
-    return next((day for day in kept if day is not None), datetime.date.today())
-
-
 def evaluate_one(
     name: str,
     model: str,
@@ -384,19 +377,9 @@ def evaluate_one(
 ) -> MethodOutputs:
     tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer and name == "base" else None
     return measure(
-        name,
-        model,
-        hash_model(model),
-        splits.test,
-        splits.validation,
-        recipe.evaluation,
-        data,
-        judge,
-        seed / "evaluation" / name,
-        tokenizer,
-        say,
-        study_day(seed.parent),
-    )
+        name, model, hash_model(model), splits.test, splits.validation, recipe.evaluation, data, judge,
+        seed / "evaluation" / name, tokenizer, say, day_of_runs(seed.parent),
+    )  # fmt: skip
 
 
 def report_only(folder: Path) -> Path:

@@ -25,6 +25,12 @@ def day_of_model(model: str) -> datetime.date | None:
     return read_day(path.parent / SETTLED) if path.name == "best" else None
 
 
+def day_of_runs(study: Path) -> datetime.date:
+    """Of a study: that on which its first stage whose template asks for today's date began; else today."""
+    kept = (read_day(file) for file in sorted(study.glob(f"seed-*/*/*/{SETTLED}")))
+    return next((day for day in kept if day is not None), datetime.date.today())
+
+
 def values_of_model(model: str) -> dict[str, Any]:
     """The chat_template_kwargs of the stage that a model is the best of."""
     path = Path(model).expanduser()
