@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, Field, model_validator
@@ -161,7 +161,7 @@ def _check_source_settings(settings: DataSettings) -> None:
         source, split = getattr(settings, name), getattr(settings, f"{name}_split")
         if source is None:
             continue
-        files.append(Path(source).expanduser().is_file())
+        files.append(os.path.isfile(os.path.expanduser(source)))  # False for a name too long, too
         if files[-1] and split != fields[f"{name}_split"].default:
             raise TrimtabError(
                 f"data {source}: a file has no splits, so {name}_split={split!r} means nothing. Leave it out, or "
