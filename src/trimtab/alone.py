@@ -17,8 +17,8 @@ from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
 from trimtab.evaluation.summary import summarise
 from trimtab.gather import chosen_lengths, chosen_texts, environment, judge_warnings, opponent_name
+from trimtab.models.kinds import check_model_source
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import check_model_source
 from trimtab.notices import Warnings, collected, say, warn
 from trimtab.recipe import apply_overrides, data_settings, parse, reward_named
 from trimtab.report.render import write_report
@@ -89,7 +89,7 @@ def evaluation_inputs(command: str, model: str, data: str, overrides: Sequence[s
     rows = data_settings(data, None, given)
     _refuse_ignored(command, given)
     settings = parse(EvaluationSettings, value, "--set (evaluation)")
-    check_model_source(resolve_model(model), settings)
+    check_model_source(resolve_model(model), settings, "policy")
     splits = split_records(rows)
     if splits.unreadable:
         n = len(splits.unreadable)

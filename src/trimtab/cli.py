@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from trimtab import __version__
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, first_line, is_out_of_memory
 from trimtab.show import hush, print_ending, print_results, print_table
 
 SMALLER = (
@@ -65,7 +65,14 @@ Set = Annotated[
 ]
 Model = Annotated[str, typer.Option("--model", help="Hugging Face folder or hub name.")]
 Data = Annotated[str, typer.Option("--data", help=".jsonl, .json or .parquet file, folder, or hub name.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+
+
+def _path(text: str) -> Path:
+    """~ is read by the shell in `--out ~/x`, and not in `--out=~/x`."""
+    return Path(text).expanduser()
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.", parser=_path, metavar="PATH")]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the tokenizer is, if elsewhere.")]
 Rewards = Annotated[
     list[str] | None,
@@ -111,7 +118,9 @@ def main_options(
 @app.command()
 def study(
     recipe: Annotated[Path, typer.Argument(help="A recipe: a file, or quickstart.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder; runs/NAME without it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; runs/NAME without it.", parser=_path, metavar="PATH")
+    ] = None,
     seeds: Annotated[
         str | None,
         typer.Option("--seeds", metavar="0,1,2", help="Training seeds to pool, added to those that OUT has."),
@@ -288,7 +297,9 @@ def evaluate(
 @app.command()
 def audit(
     data: Annotated[str, typer.Argument(help="File, folder or hub name.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for audit.json and audit.md.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for audit.json and audit.md.", parser=_path, metavar="PATH")
+    ] = None,
     validation: Validation = None,
     model: Annotated[str | None, typer.Option("--model", help="Whose tokenizer lengths are counted with.")] = None,
     tokenizer: Tokenizer = None,
@@ -385,10 +396,12 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except RuntimeError as error:  # torch.OutOfMemoryError, without importing torch to say so
-        if type(error).__name__ != "OutOfMemoryError" or os.environ.get("TRIMTAB_DEBUG"):
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError, without importing torch to say so
+        on_device = type(error).__name__ == "OutOfMemoryError"
+        if (not on_device and not is_out_of_memory(error)) or os.environ.get("TRIMTAB_DEBUG"):
             raise
-        print(f"error: out of memory on the device. {SMALLER} ({str(error).splitlines()[0]})", file=sys.stderr)
+        where = " on the device" if on_device else ""
+        print(f"error: out of memory{where}. {SMALLER} ({first_line(error)})", file=sys.stderr)
         sys.exit(1)
 
 

@@ -20,7 +20,7 @@ from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.data.trust import TrustSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
-from trimtab.models.policy import positions_of
+from trimtab.models.kinds import positions_of
 from trimtab.recipe import Recipe, parse
 from trimtab.study import resolve_model
 

@@ -221,9 +221,9 @@ def reward_named(name: str) -> RewardSettings:
         if not model or not url:
             raise TrimtabError("reward vllm:…: write it as vllm:MODEL@http://HOST:PORT.")
         return parse(RewardSettings, {"kind": kind, "model": model, "base_url": url}, "reward vllm:…")
-    if ":" in name and not Path(name).is_dir():
+    if ":" in name and not Path(name).expanduser().is_dir():
         return RewardSettings(kind="function", path=name)
-    if "/" not in name and not Path(name).is_dir():
+    if "/" not in name and not Path(name).expanduser().is_dir():
         raise TrimtabError(f"reward {name!r}: no such folder, nor a name of a reward. Known: {REWARDS_KNOWN}.")
     return RewardSettings(kind="classifier", model=name)
 
@@ -270,7 +270,7 @@ def recipe_file(path: Path) -> Path:
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    path = recipe_file(path)
+    path = recipe_file(path.expanduser())
     try:
         value = read_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from trimtab.data.adapters import home
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import day_of_runs
 from trimtab.data.records import Record
@@ -30,8 +31,8 @@ from trimtab.gather import (
     gather,
     opponent_name,
 )
+from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import check_model_source, positions_of
 from trimtab.notices import Warnings, collected, say, speaking_of
 from trimtab.recipe import Recipe, parse
 from trimtab.report.render import write_report
@@ -70,9 +71,10 @@ METHODS: dict[str, type[StageMethod]] = {
 
 
 def resolve_model(name: str) -> str:
-    """sandbox:base and sandbox:instruct are folders of the package; other names stand for themselves."""
+    """sandbox:base and sandbox:instruct are folders of the package; other names stand for themselves, ~ for
+    the user's folder."""
     if not name.startswith("sandbox:"):
-        return name
+        return home(name)
     folder = starter(name.removeprefix("sandbox:"))
     if not folder.is_dir():
         raise TrimtabError(f"model {name}: the sandbox has sandbox:base and sandbox:instruct.")
@@ -85,7 +87,7 @@ def make_judge(settings: RewardSettings | None, out: Path) -> Reward | None:
 
 def check_opponent(source: str, settings: EvaluationSettings) -> None:
     """TrimtabError where the opponent is not there: it comes last, and is asked for before all training."""
-    check_model_source(source, settings)
+    check_model_source(source, settings, "policy")
     load_tokenizer(source, settings)
 
 
@@ -196,8 +198,7 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
     hours of training, not after. Returns the format that evaluation counts lengths with."""
     if recipe.opponent:
         check_opponent(resolve_model(recipe.opponent), recipe.evaluation)
-    if "base" in recipe.methods:
-        check_model_source(resolve_model(recipe.model), recipe.evaluation)
+    check_model_source(resolve_model(recipe.model), recipe.evaluation, "policy")
     wanted: list[tuple[type[StageMethod], TrainingSettings]] = []
     if "dpo" in recipe.methods:
         wanted.append((DPO, recipe.dpo))
@@ -211,7 +212,7 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
         check_rewards(rewarded.rewards)
         engines.add(rewarded.sampling.engine)
     if recipe.trains_reward and recipe.reward_model:
-        check_model_source(resolve_model(recipe.reward_model), recipe.reward)
+        check_model_source(resolve_model(recipe.reward_model), recipe.reward, "start of a reward model")
     if "vllm" in engines:
         vllm.check_installed()
     model = resolve_model(recipe.model)
@@ -353,6 +354,7 @@ def run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
     """`trimtab sft | dpo | reward | online-dpo | grpo | ppo`: one method by itself. Returns its model's folder."""
+    tokenizer = resolve_model(tokenizer) if tokenizer else None
     if isinstance(settings, OnlineDPOSettings):
         if any(one.kind == "gold" for one in settings.rewards):
             check_scorers(settings.rewards, split_records(data).train, "--reward")

@@ -61,10 +61,12 @@ OTHERS: dict[str, Any] = {
 """Not in every test: windows in the upper layers only, and a model with a state in place of attention."""
 
 
-def make(family: str, seed: int = 0) -> Any:
-    """A model with weights large enough that soft caps and windows matter."""
+def make(family: str, seed: int = 0, **settings: Any) -> Any:
+    """A model with weights large enough that soft caps and windows matter. settings: of its config."""
     torch.manual_seed(seed)
     config = copy.deepcopy((FAMILIES | OTHERS)[family])
+    for name, value in settings.items():
+        setattr(config, name, value)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     for weight in model.parameters():
         if weight.ndim > 1:

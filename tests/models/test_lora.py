@@ -16,9 +16,9 @@ from models.families import VOCABULARY, batches, make, single_logps
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.errors import TrimtabError
-from trimtab.models.lora import LoraSettings, frozen_copy, hash_model, merged, plain_state
+from trimtab.models.lora import LoraSettings, frozen_copy, hash_model, merged, plain_state, shares_ends
 from trimtab.models.policy import ModelSettings, Policy, load_policy
-from trimtab.models.reward_model import load_reward_model
+from trimtab.models.reward_model import for_scoring, load_reward_model
 
 GROUP = CompletionGroup((3, 4, 5), ((6, 7, 8), (9, 10)))
 WITH_LORA = ModelSettings(lora=LoraSettings(rank=4))
@@ -100,6 +100,63 @@ def test_saved_merged_and_as_an_adapter(tmp_path: Path) -> None:
     torch.testing.assert_close(plain(ids[:, :1]).logits, ours, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(plain(ids).logits, by_peft(ids).logits, rtol=1e-4, atol=1e-5)
     assert (plain(ids).logits - start(ids).logits).abs().max() > 0.01
+
+
+ENDS: dict[str, tuple[str, ...] | str] = {
+    "head": ("q_proj", "lm_head"),
+    "embeddings": ("q_proj", "embed_tokens"),
+    "both": ("lm_head", "embed_tokens"),
+    "neither": "all-linear",
+}
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("kind", ["lora", "dora", "rslora", "nf4"])
+def test_tied_ends_are_saved_as_they_were_trained(kind: str, ends: str, tmp_path: Path) -> None:
+    """peft merges into the weights that both ends share. best/ has two where an adapter was on one of them, and
+    says so in its config; read as a stranger would, and from its adapter, it is the function that was trained."""
+    if kind == "nf4":
+        pytest.importorskip("bitsandbytes", reason="four bits need bitsandbytes: pip install bitsandbytes")
+    tied = make("qwen2", tie_word_embeddings=True)
+    tied.save_pretrained(tmp_path / "base")
+    chosen = {kind: True} if kind in ("dora", "rslora") else {"quantize": "nf4"} if kind == "nf4" else {}
+    lora = LoraSettings(rank=4, targets=ENDS[ends], **chosen)
+    policy = disturb(load_policy(str(tmp_path / "base"), ModelSettings(lora=lora), seed=0)).eval()
+    assert shares_ends(policy.model)
+    with torch.no_grad():
+        expected = policy(pack([GROUP])).logps
+        policy.save(tmp_path / "best")
+        assert torch.equal(policy(pack([GROUP])).logps, expected)
+        for folder in (tmp_path / "best", tmp_path / "best" / "adapter"):
+            read = load_policy(str(folder)).eval()
+            torch.testing.assert_close(read(pack([GROUP])).logps, expected, rtol=0, atol=1e-4)
+        plain = AutoModelForCausalLM.from_pretrained(tmp_path / "best", attn_implementation="eager")
+        torch.testing.assert_close(single_logps(plain, [GROUP]), expected, rtol=0, atol=1e-4)
+    assert plain.config.tie_word_embeddings is shares_ends(plain) is (ends == "neither")
+    assert torch.equal(policy.model.get_input_embeddings().weight, tied.get_input_embeddings().weight)
+
+
+def test_a_scoring_head_takes_no_adapter(tmp_path: Path) -> None:
+    """It is trained itself; wrapped by one it would be taken for an encoder's."""
+    source = save("qwen2", tmp_path)
+    with pytest.raises(TrimtabError, match="the scoring head takes no adapter"):
+        load_reward_model(source, ModelSettings(lora=LoraSettings(targets=("q_proj", "score"))))
+    model = disturb_all(load_reward_model(source, ModelSettings(lora=LoraSettings(targets=("embed_tokens",)))))
+    model.model.config.pad_token_id = 0
+    model.save(tmp_path / "best")
+    groups = pack([for_scoring(GROUP)])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            load_reward_model(str(tmp_path / "best"))(groups), model(groups), rtol=0, atol=1e-4
+        )
+
+
+def disturb_all(model: Any) -> Any:
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight += 0.1
+    return model.eval()
 
 
 def test_an_adapter_is_trained_further_from_where_it_was(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_a_saved_model_scores_the_same_in_transformers_alone(tmp_path: Path, fam
 
 def test_what_would_be_random_is_an_error(tmp_path: Path) -> None:
     write_causal(tmp_path / "base")
-    with pytest.raises(TrimtabError, match="Qwen2ForCausalLM, whose scoring head would be random"):
+    with pytest.raises(TrimtabError, match=r"model \(Qwen2ForCausalLM\)\. Its scoring head would be random"):
         load_reward_model(str(tmp_path / "base"), new_head=False)
 
     def without(source: str, target: str, part: str) -> str:

@@ -193,15 +193,20 @@ def test_a_decoder_without_a_template_reads_joined_text_with_eos(tmp_path: Path)
 
 
 def test_a_score_that_is_not_finite_is_missing(decoder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "nan"
+    folder = tmp_path / "huge"
     folder.mkdir()
     for file in decoder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     weights = load_file(folder / "model.safetensors")
-    weights["score.weight"] = torch.full_like(weights["score.weight"], math.nan)
+    weights["score.weight"] = torch.full_like(weights["score.weight"], 3e38) * weights["score.weight"].sign()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     found = ClassifierReward(str(folder), device="cpu").scored(["the cat"], ["sat"])
-    assert (found[0].score, found[0].reason) == (None, "nan gave nan")
+    assert found[0].score is None
+    assert found[0].reason in ("huge gave inf", "huge gave -inf", "huge gave nan")
+    weights["score.weight"][0, 0] = math.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrimtabError, match=r"model.safetensors: tensor score.weight has 1 of"):
+        ClassifierReward(str(folder), device="cpu")
 
 
 def test_the_signature_follows_weights_and_template(decoder: Path, tmp_path: Path) -> None:

@@ -71,6 +71,26 @@ def test_rewards_are_made_and_weighed(tmp_path: Path) -> None:
     assert found.breakdown == {"letters": 3.0, "classifier": score, "gold": 5.0}
 
 
+def test_rewards_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    """Of trimtab's own every one is called best. A name that only one has stays what it was; the same twice, and
+    names that were given, are still refused."""
+    folders = [write(tmp_path / f"{name}/best", qwen(), byte_tokenizer()) for name in ("r1", "r2", "x/r3", "y/r3")]
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.py").write_text("def best(completions):\n    return [0.0 for _ in completions]\n")
+    asked = [RewardSettings(kind="classifier", model=str(folder)) for folder in folders]
+    functions = [RewardSettings(kind="function", path=f"{tmp_path}/{name}.py:best") for name in ("a", "b")]
+    for order in (1, -1):
+        made = make_reward([*asked, *functions][::order], {})
+        assert isinstance(made, WeightedReward)
+        names = ["r1/best", "r2/best", "x/r3/best", "y/r3/best", "a/best", "b/best"]
+        assert [reward.name for reward, _ in made.parts] == names[::order]
+    assert make_reward(asked[:1], {}).name == "best"
+    with pytest.raises(TrimtabError, match="a name of its own"):
+        make_reward([asked[0], asked[0]], {})
+    with pytest.raises(TrimtabError, match="a name of its own"):
+        make_reward([one.model_copy(update={"name": "same"}) for one in asked[:2]], {})
+
+
 def test_remote_rewards_take_their_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run's cache where they name none, their own where they do; two of them are told apart by name."""
     monkeypatch.setenv("MY_KEY", "k-1")

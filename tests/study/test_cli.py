@@ -158,6 +158,59 @@ def test_model_folders(
     assert "the sandbox has sandbox:base and sandbox:instruct" in found(Path("sandbox:best"))
 
 
+def test_a_reward_model_is_no_policy_in_any_command(
+    tiny_model_dir: Callable[..., Path],
+    dead_end: Callable[..., str],
+    write_jsonl: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """Also where its embeddings are tied, so that no tensor is missing. A policy is no reward, and no judge."""
+    data, policy, reward = write_jsonl(PAIRS), tiny_model_dir(), tiny_model_dir("reward")
+    config = json.loads((reward / "config.json").read_text())
+    (reward / "config.json").write_text(
+        json.dumps(config | {"architectures": ["Qwen2ForSequenceClassification"], "id2label": {"0": "0"}})
+    )
+    for command in ("sft", "dpo", "grpo", "ppo", "online-dpo", "evaluate", "generate"):
+        scored = ["--reward", f"{tmp_path}/r.py:f"] if command in ("grpo", "ppo", "online-dpo") else []
+        (tmp_path / "r.py").write_text("def f(completions):\n    return [0.0] * len(completions)\n")
+        said = dead_end(command, "--model", reward, "--data", data, "--out", f"out-{command}", *scored)
+        assert f"model {reward}: no language model to train or to sample from but a sequence classifier" in said
+    judged = ["--data", data, "--out", "out", "--judge", f"{tmp_path}/r.py:f"]
+    assert "but a sequence classifier" in dead_end("evaluate", "--model", policy, "--opponent", reward, *judged)
+    said = dead_end("grpo", "--model", policy, "--data", data, "--out", "out", "--reward", policy)
+    assert "no reward model but a causal language model" in said
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        yaml.safe_dump({"name": "a", "model": str(reward), "data": {"train": str(data), "test_rows": 1}})
+    )
+    for command in (["study", recipe], ["plan", recipe]):
+        assert "but a sequence classifier" in dead_end(*command)
+
+
+def test_the_home_folder_in_every_path(
+    tiny_model_dir: Callable[..., Path],
+    run: Callable[..., tuple[int, str, str]],
+    write_jsonl: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """As no shell reads it: --model=~/x, and in a recipe."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny_model_dir("model")
+    write_jsonl(PAIRS)
+    common = ["--model=~/model", "--tokenizer=~/model", "--data=~/rows.jsonl", "--validation=~/rows.jsonl"]
+    code, out, _ = run("sft", *common, "--out=~/out", *FAST)
+    assert code == 0
+    assert out.strip().endswith(f"Model: {tmp_path}/out/best")
+    code, _, _ = run(
+        "evaluate", "--model=~/out/best", "--data=~/rows.jsonl", "--out=~/judged", "--opponent=~/model",
+        "--judge=yes_no:~/model", "--set", "decoding.max_new_tokens=2",
+    )  # fmt: skip
+    assert code == 0
+    assert (tmp_path / "judged" / "report.html").is_file()
+    assert not (tmp_path / "~").exists()
+
+
 # ---- settings
 
 
@@ -302,6 +355,17 @@ def test_out_of_memory_is_one_message(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("thrown", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: …")])
+def test_too_little_memory_without_a_device(
+    thrown: Exception, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimtab.study.report_only", mock.Mock(side_effect=thrown))
+    code, _, err = run("report", "folder")
+    assert code == 1
+    assert err.startswith("error: out of memory. Lower token_budget")
+    assert err.count("\n") == 1
+
+
 def test_seeds_are_whole_numbers(dead_end: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({"name": "r", "model": "m", "data": {"train": "a.jsonl"}}))
     for bad in ("0,x", "", "-1", "0,,1"):
@@ -406,16 +470,16 @@ def test_audit(
 def test_a_model_that_is_neither_here_nor_on_the_hub(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, write_jsonl: Callable[..., Path]
 ) -> None:
-    """A misspelt folder is taken for a hub name; the message says both."""
-    from transformers import AutoTokenizer
+    """A misspelt folder is taken for a hub name; the message says both, and that it is the model's."""
+    from transformers import AutoConfig
 
     def absent(*_: object, **__: object) -> None:
         raise OSError("no such repository\nmore")
 
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", absent)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", absent)
     code, _, err = run("sft", "--model", "modle", "--data", write_jsonl(PAIRS), "--out", "out")
     assert code == 1
-    assert "tokenizer modle: cannot be loaded: there is no such folder here, and from the hub: no such repo" in err
+    assert "model modle: there is no such folder here, and from the hub: no such repository" in err
 
 
 # ---- what every command takes

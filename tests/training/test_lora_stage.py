@@ -19,6 +19,7 @@ from trimtab.data.splits import DataSettings
 from trimtab.models.lora import LoraSettings
 from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.metrics import read_metrics
+from trimtab.training.reward import RewardModelSettings, RewardModelTraining
 from trimtab.training.sft import SFT, SFTSettings
 from trimtab.training.stage import run_stage
 
@@ -91,6 +92,21 @@ def test_grpo_begins_at_its_reference(start: str, tmp_path: Path, sft: Path, toy
     assert ran.evaluations[0]["eval_kl"] == pytest.approx(0, abs=1e-4)
     assert ran.rows[0]["kl"] == pytest.approx(0, abs=1e-4)
     assert abs(ran.evaluations[-1]["eval_kl"]) > 1e-3  # k1 of few samples may be negative
+
+
+def test_an_adapter_without_a_tokenizer_starts_every_stage(tmp_path: Path, sft: Path, toy_pairs: Path) -> None:
+    """As peft alone saves it: the base's tokenizer is used, and saved. A reward model starts from it merged."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (bare / name).write_bytes((sft / "adapter" / name).read_bytes())
+    out = dpo(bare, toy_pairs, tmp_path / "dpo", None)
+    assert (out / "tokenizer.json").read_bytes() == (sft / "tokenizer.json").read_bytes()
+    settings = RewardModelSettings(**SHORT)
+    for model, name in ((bare, "bare"), (sft, "merged")):
+        run_stage("reward", RewardModelTraining, settings, data(toy_pairs), str(model), tmp_path / name)
+    bare_rows, rows = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("bare", "merged"))
+    assert [row["loss"] for row in bare_rows[1:-1]] == pytest.approx([row["loss"] for row in rows[1:-1]], abs=1e-5)
 
 
 def test_what_is_saved(sft: Path, toy_model: Path) -> None:

@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
+from trimtab.data.adapters import home, tokenizer_source
 from trimtab.data.trust import TrustSettings, refuse_remote_code
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, reason_of
 from trimtab.notices import warn
 
 FILE, CONFIG, NAMES = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
@@ -71,13 +72,13 @@ def json_of(source: str, name: str) -> dict[str, Any]:
 
 def load_tokenizer(source: str, trust: TrustSettings | None = None) -> Any:
     """A folder's or hub model's tokenizer. trust: whether code that comes with it may run; None: it may not."""
-    trust = trust or TrustSettings()
+    trust, source = trust or TrustSettings(), tokenizer_source(home(source))
     refuse_remote_code(source, trust, "tokenizer")
     advice = "Name a folder or hub model that has one with --tokenizer (in a recipe: tokenizer)."
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust.trust_remote_code)
     except Exception as error:  # the libraries raise whatever they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = reason_of(error)
         if not Path(source).exists():
             reason = f"there is no such folder here, and from the hub: {reason}"
         raise TrimtabError(f"tokenizer {source}: cannot be loaded: {reason} {advice}") from error

@@ -13,8 +13,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from trimtab.data.adapters import bases_of
 from trimtab.data.tokenizer import json_of
-from trimtab.models.lora import base_of, is_adapter
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 NOT_KEPT = {"_name_or_path", "auto_map", "quantization_config", "transformers_version", "torch_dtype", "dtype"}
@@ -24,7 +24,7 @@ BEGIN_AND_END = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 def save_folder(model: Any, folder: Path, source: str) -> None:
     """Writes a transformers model: weights, config and generation config. source: where it was loaded from."""
-    source = base_of(source) if is_adapter(source) else source
+    source = [source, *bases_of(source)][-1]
     generation = getattr(model, "generation_config", None)
     try:
         if generation is not None:  # transformers refuses to write some that it reads

@@ -9,17 +9,19 @@ reward model only the merged one: its head is trained too).
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import nn
 
+from trimtab.data.adapters import CONFIG, base_of, bases_of
 from trimtab.data.hashing import hash_source
 from trimtab.data.settings import Settings, distinct
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.quantized import Quantization, is_quantized, merge_unpacked
+from trimtab.models.weights import check_finite
 
 ADAPTER = "adapter"
 """The folder, inside a stage's best/, that holds the adapter as peft saves it."""
@@ -47,29 +49,9 @@ class LoraSettings(Settings):
         return value if isinstance(value, str) else distinct(value)
 
 
-def is_adapter(source: str) -> bool:
-    """Whether a folder holds an adapter, and no model."""
-    folder = Path(source).expanduser()
-    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
-
-
-def base_of(source: str) -> str:
-    """The model that an adapter's folder was trained on, as its config names it."""
-    import peft
-
-    try:
-        base = peft.PeftConfig.from_pretrained(source).base_model_name_or_path
-    except Exception as error:  # the library raises whatever it likes
-        raise TrimtabError(f"adapter {source}: its adapter_config.json cannot be read: {error}") from error
-    if not base:
-        raise TrimtabError(f"adapter {source}: its config names no base model (base_model_name_or_path).")
-    return str(base)
-
-
 def hash_model(source: str) -> str:
     """What a model folder holds; of an adapter's, what its base holds too."""
-    own = hash_source(source)
-    return f"{own}+{hash_source(base_of(source))}" if is_adapter(source) else own
+    return "+".join(hash_source(place) for place in [source, *bases_of(source)])
 
 
 def add_lora(model: Any, settings: LoraSettings, seed: int, source: str, head: nn.Module | None = None) -> Any:
@@ -98,20 +80,83 @@ def add_lora(model: Any, settings: LoraSettings, seed: int, source: str, head: n
             handle = peft.LoraModel(model, config, "default")
     except ValueError as error:
         hint = " Name the layers instead, such as [in_proj]." if "Mamba" in str(error) else ""
-        raise TrimtabError(f"lora.targets: {str(error).splitlines()[0]}{hint}") from error
+        raise TrimtabError(f"lora.targets: {reason_of(error)}{hint}") from error
+    if not any(module is head for module in model.children()):  # peft has wrapped it
+        raise TrimtabError("lora.targets: the scoring head takes no adapter: it is trained itself. Leave it out.")
     head.requires_grad_(True)
     return handle
 
 
 def load_adapter(model: Any, source: str) -> Any:
-    """Puts a saved adapter into its base model, to be trained on. Returns peft's handle."""
+    """Puts a saved adapter into its base model, to be trained on. Returns peft's handle. TrimtabError where the
+    two do not belong together: nothing of the adapter is left out, and nothing of it made up."""
     import peft
 
     try:
-        return peft.PeftModel.from_pretrained(model, source, is_trainable=True)
+        weights = peft.utils.load_peft_weights(source, device="cpu")
+        check_finite(source, "adapter", weights.items())
+        _resize(model, weights, source)
+        handle = peft.PeftModel.from_pretrained(model, source, is_trainable=True)
+        found = handle.load_adapter(source, "default", is_trainable=True)  # once more, to be told what did not fit
+    except TrimtabError:
+        raise
+    except Exception as error:  # the library raises whatever it likes
+        raise TrimtabError(f"adapter {source}: cannot be put into {base_of(source)}: {reason_of(error)}") from error
+    wrong = [("lacks", found.missing_keys), ("has a layer for which there is no place,", found.unexpected_keys)]
+    for what, names in wrong:
+        if names:
+            raise TrimtabError(
+                f"adapter {source}: {what} {names[0]} ({len(names)} such tensors): it is not whole, or was not "
+                f"trained on {base_of(source)}. Put the right model into base_model_name_or_path of its {CONFIG}."
+            )
+    return handle
+
+
+def adapter_shapes(source: str) -> dict[str, torch.Size]:
+    """Of the tensors that an adapter's folder holds."""
+    import peft
+
+    try:
+        return {name: one.shape for name, one in peft.utils.load_peft_weights(source, device="cpu").items()}
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrimtabError(f"adapter {source}: cannot be put into {base_of(source)}: {reason}") from error
+        raise TrimtabError(f"adapter {source}: its weights cannot be read: {reason_of(error)}") from error
+
+
+def _resize(model: Any, weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """Gives the model as many embeddings as the adapter brings along, where its vocabulary was resized."""
+    ends = {id(model.get_input_embeddings()): "embeddings"}
+    if (head := model.get_output_embeddings()) is not None and not shares_ends(model):
+        ends[id(head)] = "head"
+    brought = {}
+    for name, module in model.named_modules():
+        if id(module) in ends:
+            keys = [f"base_model.model.{name}{part}.weight" for part in ("", ".base_layer", ".modules_to_save")]
+            rows = [weights[key].shape[0] for key in keys if key in weights]
+            brought[ends[id(module)]] = rows[0] if rows else None
+    entries, wanted = int(model.get_input_embeddings().weight.shape[0]), brought.get("embeddings")
+    if wanted is None or wanted == entries:
+        return
+    if any(rows != wanted for rows in brought.values()):
+        raise TrimtabError(
+            f"adapter {source}: brings {wanted} embeddings for a vocabulary of {entries}, but no head of that "
+            "size: the new entries' logits would be random. Name the merged model."
+        )
+    model.resize_token_embeddings(wanted, mean_resizing=False)  # peft writes what it brings over the new ones
+
+
+def shares_ends(model: Any) -> bool:
+    """Whether the head's weights are the embeddings', whatever the config says."""
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    first, last = (getattr(end, "base_layer", end) for end in ends)
+    return last is not None and first.weight is last.weight
+
+
+def say_untied(model: Any) -> Any:
+    """The model; where its head has weights of its own its config says so, or a reader would tie the two again."""
+    for config in (model.config, model.config.get_text_config()):
+        if getattr(config, "tie_word_embeddings", False) and model.get_output_embeddings() is not None:
+            config.tie_word_embeddings = shares_ends(model)
+    return model
 
 
 def plain_state(model: Any) -> dict[str, torch.Tensor]:
@@ -123,7 +168,20 @@ def plain_state(model: Any) -> dict[str, torch.Tensor]:
 def merged(handle: Any) -> Any:
     """A plain float32 model of the same function, with the adapter in its weights; the handle stays as it is."""
     copied = copy.deepcopy(handle)
-    return merge_unpacked(copied) if is_quantized(copied) else copied.merge_and_unload()
+    _part_ends(copied)
+    return say_untied(merge_unpacked(copied) if is_quantized(copied) else copied.merge_and_unload())
+
+
+def _part_ends(handle: Any) -> None:
+    """Where an adapter is on a head or on embeddings that share their weights, the head gets a copy: merging adds
+    to the weights in place, and so would change the other end, which was trained without it."""
+    model = handle.get_base_model() if hasattr(handle, "get_base_model") else handle.model
+    head = model.get_output_embeddings()
+    ends = [model.get_input_embeddings(), head]
+    if head is None or not shares_ends(model) or not any(hasattr(end, "base_layer") for end in ends):
+        return
+    layer = getattr(head, "base_layer", head)
+    layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
 
 
 def frozen_copy(policy: nn.Module) -> nn.Module:

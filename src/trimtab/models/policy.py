@@ -17,26 +17,20 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
+from trimtab.data.adapters import base_of, home, is_adapter
 from trimtab.data.groups import PackedBatch
-from trimtab.data.trust import TrustSettings, refuse_pickles, refuse_remote_code
-from trimtab.errors import TrimtabError
+from trimtab.data.trust import TrustSettings
+from trimtab.errors import TrimtabError, reason_of
 from trimtab.models import attention
 from trimtab.models.folder import save_folder
+from trimtab.models.kinds import check_model_source
 from trimtab.models.length_encoding import KEY, LengthEncoding, encoding_of, packed_counts, row_counts
 from trimtab.models.logprobs import Head, TokenStatistics, Wanted, token_logps
-from trimtab.models.lora import (
-    ADAPTER,
-    LoraSettings,
-    add_lora,
-    base_of,
-    is_adapter,
-    load_adapter,
-    merged,
-    plain_state,
-)
+from trimtab.models.lora import ADAPTER, LoraSettings, add_lora, load_adapter, merged, plain_state, say_untied
 from trimtab.models.quantized import FourBit, hold_still, load_arguments, note, noted
+from trimtab.models.weights import HOW, check_finite, refuse_unfit, say_unused
 
 TREE_FAMILIES = {"qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3_text"}
 # Rotary scalings whose angles depend on the longest position in the batch: rows of a packed batch
@@ -274,73 +268,50 @@ def _disable_dropout(model: Any) -> None:
             module.attention_dropout = 0.0
 
 
-def check_model_source(source: str, trust: TrustSettings | None = None) -> None:
-    """Says early what is wrong with a local folder. A name that is no folder is left to the hub.
-
-    trust: what the folder may do; None: neither unpickle nor run code.
-    """
-    trust = trust or TrustSettings()
-    if is_adapter(source):
-        refuse_pickles(source, trust)
-        source = base_of(source)
-    folder = Path(source)
-    if not folder.is_dir():
-        if folder.exists() or source.startswith((".", "/", "~")):
-            raise TrimtabError(f"model {source}: no such folder. Give a Hugging Face folder or a hub name.")
-        return
-    if not (folder / "config.json").is_file():
-        best = folder / "best"
-        hint = f" Its model is {best}." if (best / "config.json").is_file() else ""
-        raise TrimtabError(f"model {source}: no config.json in it, so it is no Hugging Face model folder.{hint}")
-    refuse_remote_code(source, trust)
-    refuse_pickles(source, trust)
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        raise TrimtabError(
-            f"model {source}: it has a config but no weights (model.safetensors). "
-            "Copy the weights there, or name the folder that has them."
-        )
-
-
-def positions_of(source: str, trust: TrustSettings) -> int | None:
-    """How many tokens a model takes, by its config; None where that says nothing of it."""
-    check_model_source(source, trust)
-    try:
-        config = AutoConfig.from_pretrained(
-            base_of(source) if is_adapter(source) else source, trust_remote_code=trust.trust_remote_code
-        )
-    except Exception as error:  # the libraries raise whatever they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrimtabError(f"model {source}: its config cannot be read: {reason}") from error
-    return getattr(config, "max_position_embeddings", None)
-
-
 def load_policy(source: str, settings: ModelSettings | None = None, seed: int | None = None) -> Policy:
     """Loads a causal model in float32 from a folder or a hub name.
 
     seed: given where it is to be trained: then a new adapter is drawn from it, and an adapter's folder is
     loaded to be trained further. Without it that adapter is merged with its base.
     """
-    settings = settings or ModelSettings()
-    check_model_source(source, settings)
-    held = _held(source, settings, trained=seed is not None)
-    model = _load_causal(base_of(source) if is_adapter(source) else source, settings, held)
-    kept = Path(source).expanduser() / f"{KEY}.json"
-    if is_adapter(source) and kept.is_file():
-        setattr(model.config, KEY, json.loads(kept.read_text(encoding="utf-8")))
-    _disable_dropout(model)
-    adapter = None
-    if is_adapter(source):
-        if settings.lora is not None:
-            raise TrimtabError(f"model {source}: an adapter, which keeps its own shape: leave 'lora' out.")
-        adapter = load_adapter(model, source)
-        if seed is None:
-            model, adapter = merged(adapter), None
-    elif settings.lora is not None:
+    settings, source = settings or ModelSettings(), home(source)
+    check_model_source(source, settings, "policy")
+    adapted = is_adapter(source)
+    if adapted and settings.lora is not None:
+        raise TrimtabError(f"model {source}: an adapter, which keeps its own shape: leave 'lora' out.")
+    model, adapter = _load(source, settings, trained=seed is not None)
+    if adapter is None and settings.lora is not None:
         adapter = add_lora(model, settings.lora, seed or 0, source)
     policy = Policy(model, source, adapter)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy
+
+
+def _load(source: str, settings: ModelSettings, trained: bool) -> tuple[Any, Any]:
+    """The model, and peft's handle on the adapter in it where that is to be trained further. What an adapter stands
+    on may be an adapter, which is merged."""
+    held = _held(source, settings, trained)
+    if not is_adapter(source):
+        model = _load_causal(source, settings, held)
+        _disable_dropout(model)
+        return model, None
+    base = base_of(source)
+    if is_adapter(base):
+        if held is not None:
+            raise TrimtabError(
+                f"model {source}: an adapter over four bits whose base is an adapter too, which trimtab cannot "
+                f"hold in four bits. Merge {base} first."
+            )
+        model, _ = _load(base, settings.model_copy(update={"lora": None}), trained=False)
+    else:
+        model = _load_causal(base, settings, held)
+        _disable_dropout(model)
+    kept = Path(source) / f"{KEY}.json"
+    if kept.is_file():
+        setattr(model.config, KEY, json.loads(kept.read_text(encoding="utf-8")))
+    adapter = load_adapter(model, source)
+    return (model, adapter) if trained else (merged(adapter), None)
 
 
 def _held(source: str, settings: ModelSettings, trained: bool) -> FourBit | None:
@@ -360,23 +331,23 @@ def _held(source: str, settings: ModelSettings, trained: bool) -> FourBit | None
 
 
 def _load_causal(source: str, settings: ModelSettings, held: FourBit | None) -> Any:
-    arguments = settings.loading | load_arguments(held)
     try:
-        # Compared with what the weights ask for, so that a reward model is not read as a policy.
-        AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True, **arguments
+            source, dtype=torch.float32, **HOW, **settings.loading, **load_arguments(held)
         )
+    except TrimtabError:
+        raise
     except Exception as error:  # the libraries raise whatever they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrimtabError(f"model {source}: cannot be loaded as a causal language model: {reason}") from error
-    if missing := sorted(info.get("missing_keys", [])):
         raise TrimtabError(
-            f"model {source}: the weights lack {len(missing)} tensors ({missing[0]}, …), which would be random. "
-            "The folder is incomplete, or holds another kind of model."
-        )
+            f"model {source}: cannot be loaded as a causal language model: {reason_of(error)}"
+        ) from error
+    refuse_unfit(source, model, info)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise TrimtabError(f"model {source}: an adapter on the hub. Download it into a folder, and name that.")
+    check_finite(source, "model", model.state_dict().items())
+    say_unused(source, tuple(sorted(info.get("unexpected_keys", []))))
     hold_still(model)
-    return model
+    return say_untied(model)
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bf16"]:

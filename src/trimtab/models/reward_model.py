@@ -10,6 +10,8 @@ Dimension suffixes: _C completions, _N packed tokens, _L row length, _D hidden.
 
 from __future__ import annotations
 
+import copy
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +19,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 
+from trimtab.data.adapters import base_of, home, is_adapter
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import RewardFormat
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, reason_of
 from trimtab.models import attention
 from trimtab.models.folder import save_folder
+from trimtab.models.kinds import check_model_source, kind_of
 from trimtab.models.length_encoding import KEY
-from trimtab.models.lora import add_lora, merged
-from trimtab.models.policy import ModelSettings, _disable_dropout, _serves_tree, check_model_source
+from trimtab.models.lora import adapter_shapes, add_lora, load_adapter, merged
+from trimtab.models.policy import ModelSettings, _disable_dropout, _serves_tree, load_policy
+from trimtab.models.weights import HOW, check_finite, refuse_unfit
 
 HEAD_STD = 0.02
 """Of a new head's weights: scores start near 0, and the Bradley-Terry loss near ln 2."""
@@ -166,34 +171,14 @@ def load_reward_model(
     source: str, settings: ModelSettings | None = None, *, seed: int = 0, new_head: bool = True
 ) -> RewardModel:
     """Loads a reward model in float32: a sequence classifier with one label as it is; the backbone of any
-    other folder (causal language model, encoder) gets a new head drawn from `seed`.
+    other folder (causal language model, encoder) gets a new head drawn from `seed`. An adapter is merged.
 
     new_head=False: only a trained head will do. TrimtabError for weights that lack what would be random.
     """
-    settings = settings or ModelSettings()
-    check_model_source(source, settings)
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
-    except Exception as error:  # the libraries raise whatever they like
-        raise TrimtabError(f"model {source}: its config cannot be read: {_first_line(error)}") from error
-    trained = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
-    _check_config(source, config, trained, new_head)
-    try:
-        with torch.random.fork_rng(devices=[]):  # transformers draws the missing weights
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True, num_labels=1, **settings.loading
-            )
-    except Exception as error:
-        reason = _first_line(error)
-        raise TrimtabError(f"model {source}: cannot be loaded as a sequence classifier: {reason}") from error
-    missing = sorted(info.get("missing_keys", []))
-    random = [name for name in missing if trained or not _may_be_new(name, model)]
-    if random:
-        raise TrimtabError(
-            f"model {source}: the weights lack {len(random)} tensors ({random[0]}, …), which would be random. "
-            "The folder is incomplete, or holds another kind of model."
-        )
-    _draw(model, missing, seed)
+    settings, source = settings or ModelSettings(), home(source)
+    check_model_source(source, settings, "start of a reward model" if new_head else "reward model")
+    trained = kind_of(source, settings).name == "classifier"
+    model = _load_classifier(source, settings, seed, trained)
     if hasattr(model.config, KEY):  # a reward model reads what is written: there is nothing to count down to
         delattr(model.config, KEY)
     if settings.gradient_checkpointing:
@@ -205,33 +190,77 @@ def load_reward_model(
     return RewardModel(model, source, new_head=not trained, adapter=adapter)
 
 
+def _load_classifier(source: str, settings: ModelSettings, seed: int, trained: bool) -> Any:
+    """trained: whether the head has to be there."""
+    if not is_adapter(source):
+        return _read(source, settings, seed, trained)
+    if not trained:  # of a language model: read merged, its head left behind
+        return _with_new_head(load_policy(source, settings.model_copy(update={"lora": None})).model, seed)
+    base = base_of(source)
+    of_classifier = kind_of(base, settings).name == "classifier"
+    _check_head(source, there_already=of_classifier)
+    return merged(load_adapter(_load_classifier(base, settings, seed, of_classifier), source))
+
+
+def _check_head(source: str, there_already: bool) -> None:
+    """TrimtabError where an adapter of a classifier brings none, or one of several labels."""
+    brought = [
+        shape for name, shape in adapter_shapes(source).items() if re.search(r"\.(score|classifier)\.", name)
+    ]
+    if not brought and not there_already:
+        raise TrimtabError(
+            f"adapter {source}: of a sequence classifier, but without its head, which would be random: it was to "
+            "be among peft's modules_to_save. Name the merged model."
+        )
+    labels = [shape[0] for shape in brought if len(shape) == 2]
+    if any(count != 1 for count in labels[-1:]):
+        raise TrimtabError(
+            f"adapter {source}: of a classifier with {labels[-1]} labels; a reward model has one (num_labels=1)."
+        )
+
+
+def _read(source: str, settings: ModelSettings, seed: int, trained: bool) -> Any:
+    """transformers' sequence classifier of a model's folder or hub name."""
+    try:
+        with torch.random.fork_rng(devices=[]):  # transformers draws the missing weights
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                source, dtype=torch.float32, num_labels=1, **HOW, **settings.loading
+            )
+    except Exception as error:  # the libraries raise whatever they like
+        raise TrimtabError(
+            f"model {source}: cannot be loaded as a sequence classifier: {reason_of(error)}"
+        ) from error
+    refuse_unfit(source, model, info, lambda name: not trained and _may_be_new(name, model))
+    missing = sorted(info.get("missing_keys", []))
+    _draw(model, missing, seed)
+    check_finite(source, "model", model.state_dict().items())
+    return model
+
+
+def _with_new_head(causal: Any, seed: int) -> Any:
+    """A sequence classifier on a language model's backbone, which it takes."""
+    config = copy.deepcopy(causal.config)
+    config.num_labels = 1
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    if model.base_model_prefix != causal.base_model_prefix:
+        raise TrimtabError(f"model {causal.name_or_path}: its family's classifier has another backbone.")
+    setattr(model, model.base_model_prefix, getattr(causal, causal.base_model_prefix))
+    head = [name for name, weight in model.named_parameters() if weight.is_meta]
+    for name in head:
+        place, _, last = name.rpartition(".")
+        module = model.get_submodule(place)
+        setattr(module, last, nn.Parameter(torch.empty(module.get_parameter(last).shape)))
+    _draw(model, head, seed)
+    return model.eval()
+
+
 def _head(source: str, model: Any) -> nn.Module:
     """The part of a sequence classifier that scores."""
     for name in ("score", "classifier"):
         if isinstance(head := getattr(model, name, None), nn.Module):
             return head
     raise TrimtabError(f"model {source}: no known scoring head, which LoRA would have to leave alone.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _check_config(source: str, config: Any, trained: bool, new_head: bool) -> None:
-    if getattr(config, "is_encoder_decoder", False):
-        raise TrimtabError(
-            f"model {source}: an encoder-decoder can't be a reward model here; name a decoder or an encoder."
-        )
-    if trained and config.num_labels != 1:
-        raise TrimtabError(
-            f"model {source}: a classifier with {config.num_labels} labels; a reward model has one (num_labels=1)."
-        )
-    if not trained and not new_head:
-        kind = ", ".join(config.architectures or ()) or config.model_type
-        raise TrimtabError(
-            f"model {source}: no sequence classifier but {kind}, whose scoring head would be random. "
-            "Name a trained reward model. (Nemotron's -HF ones are language models: reward kind nemotron_local.)"
-        )
 
 
 def _may_be_new(name: str, model: Any) -> bool:

@@ -94,7 +94,7 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
 def _config_of(work: StageWork, recipe: Recipe, config: Any) -> Any:
     """The config of the model that a stage trains; config: the study's own."""
     if work.method == "reward" and recipe.reward_model:
-        return load_config(resolve_model(recipe.reward_model))
+        return load_config(resolve_model(recipe.reward_model), "start of a reward model")
     return config
 
 
@@ -104,7 +104,10 @@ def _local_models(work: StageWork, recipe: Recipe, model: str) -> int:
     rewards = recipe.rewarded[work.method].rewards if work.method in recipe.rewarded else ()
     found = sum(_scorer_bytes(one, model) for one in [*scoring, *rewards] if one.model or one.asks_policy)
     if any(one.kind == "trained" for one in rewards):
-        found += FLOAT * count_parameters(resolve_model(recipe.reward_model or model)).total
+        found += (
+            FLOAT
+            * count_parameters(resolve_model(recipe.reward_model or model), role="start of a reward model").total
+        )
     return found
 
 

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
 from trimtab.data.groups import PackedBatch, pack
-from trimtab.errors import TrimtabError
 from trimtab.models.attention import buckets
-from trimtab.models.lora import LoraSettings, add_lora, base_of, is_adapter
+from trimtab.models.kinds import Role, check_role, kind_of
+from trimtab.models.lora import LoraSettings, add_lora
 from trimtab.models.policy import Policy
 from trimtab.models.quantized import BYTES
 from trimtab.models.reward_model import RewardModel
@@ -58,16 +58,12 @@ class Parameters:
     embeddings: int
 
 
-def load_config(source: str) -> Any:
+def load_config(source: str, role: Role = "policy") -> Any:
     """A model's config, of a folder or a hub name; of an adapter's folder its base's. No weights are looked for,
-    and no code that comes with it runs."""
-    try:
-        return AutoConfig.from_pretrained(
-            base_of(source) if is_adapter(source) else source, trust_remote_code=False
-        )
-    except Exception as error:  # the libraries raise whatever they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrimtabError(f"model {source}: its config cannot be read: {reason}") from error
+    and no code that comes with it runs. TrimtabError for a model of a kind that does not serve."""
+    kind = kind_of(source)
+    check_role(kind, source, role)
+    return kind.config
 
 
 def build(config: Any, lora: LoraSettings | None, gradient_checkpointing: bool, reward: bool = False) -> Any:
@@ -111,8 +107,8 @@ def make_fake(policy: nn.Module) -> None:
     del kept
 
 
-def count_parameters(source: str, lora: LoraSettings | None = None) -> Parameters:
-    return parameters_of(without_data(load_config(source), lora, False))
+def count_parameters(source: str, lora: LoraSettings | None = None, role: Role = "policy") -> Parameters:
+    return parameters_of(without_data(load_config(source, role), lora, False))
 
 
 def parameters_of(policy: Any) -> Parameters:
@@ -271,7 +267,7 @@ def resident() -> int:
 
 def module_bytes(source: str) -> int:
     """Float32 bytes of a local classifier's weights, by its config."""
-    config = load_config(source)
+    config = load_config(source, "reward model")
     with torch.device("meta"):
         model: nn.Module = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     return FLOAT * sum(p.numel() for p in model.parameters())

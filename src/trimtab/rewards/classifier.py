@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
+from trimtab.data.adapters import home, tokenizer_source
 from trimtab.data.chat import TruncationSettings, load_tokenizer
 from trimtab.data.day import day_of_model, values_of_model
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import TurnFormat, reward_format
 from trimtab.data.trust import TrustSettings
+from trimtab.models.lora import hash_model
 from trimtab.models.policy import Precision, resolve_precision, trusting
 from trimtab.models.reward_model import for_scoring, load_reward_model
 from trimtab.models.vocabulary import check_ids, check_tokenizer
@@ -46,6 +48,7 @@ class ClassifierReward(LocalReward):
         precision: Precision = "float32",
         trust: TrustSettings | None = None,
     ) -> None:
+        source = home(source)
         self.name = name or Path(source).name
         self.token_budget = token_budget
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -62,8 +65,8 @@ class ClassifierReward(LocalReward):
         check_tokenizer(self.form.tokenizer, self.model.model, f"reward model {source}")
         # A hub name says nothing of its revision, so the weights speak for it.
         local = Path(source).expanduser().is_dir()
-        weights = hash_source(source) if local else f"{source}:{hash_weights(self.model.model.state_dict())}"
-        reads = "" if tokenizer is None else f"|{hash_source(tokenizer)}"
+        weights = hash_model(source) if local else f"{source}:{hash_weights(self.model.model.state_dict())}"
+        reads = "" if tokenizer is None else f"|{hash_source(tokenizer_source(tokenizer))}"
         as_trained = f"|{values}" * bool(values)
         self.signature = f"classifier|{VERSION}|{weights}{reads}|{self.precision}{as_trained}"
 

@@ -18,13 +18,16 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from trimtab.data.adapters import home, is_adapter
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import TurnFormat
 from trimtab.data.trust import TrustSettings
-from trimtab.errors import TrimtabError
-from trimtab.models.policy import Precision, check_model_source, resolve_precision
+from trimtab.errors import TrimtabError, reason_of
+from trimtab.models.kinds import check_model_source
+from trimtab.models.policy import Precision, resolve_precision
+from trimtab.models.weights import HOW, check_finite, refuse_unfit
 from trimtab.rewards.local import LocalReward
 
 VERSION = 1
@@ -50,6 +53,7 @@ class NemotronLocalReward(LocalReward):
         precision: Precision = "float32",
         trust: TrustSettings | None = None,
     ) -> None:
+        source = home(source)
         self.name = name or Path(source).name
         self.token_budget = token_budget
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -96,6 +100,8 @@ class NemotronLocalReward(LocalReward):
 
 def _load(source: str, dtype: torch.dtype, device: torch.device, trust: TrustSettings) -> Any:
     check_model_source(source, trust)
+    if is_adapter(source):
+        raise TrimtabError(f"reward model {source}: an adapter, which this kind of reward does not read. Merge it.")
     try:
         kinds = AutoConfig.from_pretrained(source, trust_remote_code=trust.trust_remote_code).architectures or ()
         if not any(kind.endswith("ForCausalLM") for kind in kinds):
@@ -105,17 +111,13 @@ def _load(source: str, dtype: torch.dtype, device: torch.device, trust: TrustSet
                 "A sequence classifier is a reward of kind classifier."
             )
         where = {"device_map": "auto"} if device.type == "cuda" else {}
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, **where, **trust.loading
-        )
+        model, info = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **HOW, **where, **trust.loading)
     except TrimtabError:
         raise
     except Exception as error:  # the libraries raise whatever they like
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrimtabError(f"reward model {source}: cannot be loaded as a language model: {reason}") from error
-    if missing := sorted(info.get("missing_keys", [])):
         raise TrimtabError(
-            f"reward model {source}: the weights lack {len(missing)} tensors ({missing[0]}, …), "
-            "which would be random. The folder is incomplete, or holds another kind of model."
-        )
+            f"reward model {source}: cannot be loaded as a language model: {reason_of(error)}"
+        ) from error
+    refuse_unfit(source, model, info)
+    check_finite(source, "reward model", model.state_dict().items())
     return model.eval()

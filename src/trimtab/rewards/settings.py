@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from trimtab.data.settings import BUDGET, SECONDS, WEIGHT
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
-from trimtab.models.policy import Precision, check_model_source
+from trimtab.models.kinds import Role, check_model_source
+from trimtab.models.policy import Precision
 from trimtab.rewards.base import Reward
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.classifier import ClassifierReward
@@ -44,6 +46,7 @@ NEEDED = {
     "nemotron_local": ("model",),
     "vllm": ("base_url", "model"),
 }
+ROLES: dict[str, Role] = {"classifier": "reward model", "yes_no": "policy"}
 NO_MATTER = {"cache", "api_key_variable", *_ASKING}
 """How a server is asked: no score depends on it, so a run may go on with other values."""
 
@@ -195,7 +198,31 @@ def make_reward(
             "function, classifier, nemotron, nemotron_local, vllm, yes_no, gold or trained."
         )
     parts = [(_make(one, known, cache, policy), one.weight) for one in settings]
+    _tell_apart([reward for reward, _ in parts], settings)
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1.0 else WeightedReward(parts)
+
+
+def _tell_apart(rewards: Sequence[Reward], settings: Sequence[RewardSettings]) -> None:
+    """Gives rewards that share a name, and were given none, as much of their path as tells them apart: two folders
+    called best become a/best and b/best. Names stay as they are where they are no other's."""
+    taken = Counter(reward.name for reward in rewards)
+    paths = {i: _path(reward, one) for i, (reward, one) in enumerate(zip(rewards, settings, strict=True))}
+    for name in [name for name, count in taken.items() if count > 1]:
+        same = {i: path for i, path in paths.items() if path and rewards[i].name == name and not settings[i].name}
+        for i, path in same.items():
+            ends = range(2, len(path) + 1)
+            rewards[i].name = next(
+                ("/".join(path[-n:]) for n in ends if sum(p[-n:] == path[-n:] for p in same.values()) == 1), name
+            )
+
+
+def _path(reward: Reward, settings: RewardSettings) -> tuple[str, ...]:
+    """Where a local reward is, its name last."""
+    if settings.kind == "function":
+        where = (settings.path or "").rpartition(":")[0]
+        parts = Path(where).with_suffix("").parts if where.endswith(".py") else tuple(where.split("."))
+        return (*parts, reward.name)
+    return () if settings.is_remote else Path(settings.model or "").parts
 
 
 def _make(settings: RewardSettings, known: Mapping[str, Reward], cache: Path | None, policy: str | None) -> Reward:
@@ -247,7 +274,7 @@ def check_rewards(settings: Sequence[RewardSettings]) -> None:
         elif one.kind == "function":
             load_function(one.path or "")
         elif one.model:
-            check_model_source(one.model, one)
+            check_model_source(one.model, one, ROLES.get(one.kind))
 
 
 def _make_remote(settings: RewardSettings, cache: Path | None) -> RemoteReward:

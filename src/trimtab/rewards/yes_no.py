@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from trimtab.data.adapters import home
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup, pack, shared_beginning
 from trimtab.data.hashing import hash_weights
@@ -117,6 +118,7 @@ class YesNoReward(LocalReward):
         precision: Precision = "float32",
         trust: TrustSettings | None = None,
     ) -> None:
+        source = home(source)
         self.source, self.trust = source, trust
         self.name = name or Path(source).name
         self.token_budget = token_budget

@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.length_encoding import KEY
-from trimtab.models.lora import merged
+from trimtab.models.lora import merged, shares_ends
 from trimtab.models.policy import Policy
 from trimtab.rollout.logps import evaluating, logps_of
 from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, VLLMSettings, broken, check_prompts
@@ -229,9 +229,8 @@ class _Ends:
 
 
 def _cannot(what: str, error: Exception) -> TrimtabError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return TrimtabError(
-        f"engine vllm: it cannot {what}: {reason}. See docs/vllm.md, or choose engine transformers."
+        f"engine vllm: it cannot {what}: {reason_of(error)}. See docs/vllm.md, or choose engine transformers."
     )
 
 
@@ -315,7 +314,13 @@ class VLLMSampler(Sampler):
         engine, cap = self.engine, sampling.max_new_tokens
         check_prompts(prompts, cap, engine.room, "the engine's")
         adapter = self.policy.adapter
-        engine.push(self.policy.model if adapter is None else merged(adapter))
+        plain = self.policy.model if adapter is None else merged(adapter)
+        if adapter is not None and shares_ends(self.policy.model) and not shares_ends(plain):
+            raise TrimtabError(
+                "engine vllm: an adapter is on the head or the embeddings of a model that ties the two, as the "
+                "engine does: choose other lora.targets, or engine transformers."
+            )
+        engine.push(plain)
         warm = [sampling.temperatures[i % len(sampling.temperatures)] for i in range(k)]
         drawn = engine.draw(
             [prompt for prompt in prompts for _ in range(k)],

@@ -58,6 +58,7 @@ class RewardModelTraining(StageMethod):
     best_metric = "accuracy"
     best_is: Literal["highest", "lowest"] = "highest"
     completions = "pair"
+    role = "start of a reward model"
     version = 1
     settings: RewardModelSettings
 

@@ -31,7 +31,8 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
-from trimtab.models.policy import check_model_source, load_policy, trusting
+from trimtab.models.kinds import check_model_source
+from trimtab.models.policy import load_policy, trusting
 from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say
 from trimtab.rewards.base import Reward
@@ -77,7 +78,7 @@ def run_rounds(
     splits = splits or split_records(data)
     reward_of = _rewards(settings, known, scores)
     for number in range(1, settings.rounds + 1):
-        check_model_source(model, settings)
+        check_model_source(model, settings, "policy")
         name = f"{NAME}-{number}"
         one = Round(number, settings, data, splits, model, where / f"{name}{PAIRS}", reward_of(model), tokenizer)
         rows = one.pairs()

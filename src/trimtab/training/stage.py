@@ -30,6 +30,7 @@ import torch
 from accelerate import PartialState
 
 from trimtab import __version__
+from trimtab.data.adapters import tokenizer_source
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.day import SETTLED, day_for, day_of_model, keep_day
 from trimtab.data.hashing import hash_source
@@ -44,8 +45,9 @@ from trimtab.data.splits import (
 )
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
+from trimtab.models.kinds import check_model_source
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import Policy, check_model_source, resolve_precision
+from trimtab.models.policy import Policy, resolve_precision
 from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.base import Reward
@@ -77,7 +79,7 @@ def stage_inputs(
         "data": training,
         "data_hashes": [hash_source(source, nested=True) for source in sources],
         "model": hash_model(model),
-        "tokenizer": hash_source(tokenizer),
+        "tokenizer": hash_source(tokenizer_source(tokenizer)),
     }
 
 
@@ -144,7 +146,7 @@ def run_stage(
     reward: what GRPO or PPO optimises. judge: what it is watched with; it chooses nothing. day: for a template that
     asks for today's date, where neither the folder nor the model keeps one; None: today.
     """
-    check_model_source(model, settings)
+    check_model_source(model, settings, method.role)
     inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
     scored_by = {"reward": reward, "judge": judge}
     inputs |= {part: one.signature for part, one in scored_by.items() if one is not None}

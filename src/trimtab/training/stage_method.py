@@ -17,6 +17,7 @@ from trimtab.data.records import Record
 from trimtab.data.splits import CompletionsOf, DataSettings, Expansion
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.evaluation.generate import stop_tokens
+from trimtab.models.kinds import Role
 from trimtab.models.length_encoding import refuse_countdown
 from trimtab.models.lora import ADAPTER
 from trimtab.models.policy import load_policy
@@ -81,6 +82,8 @@ class StageMethod(OfflineMethod, ABC):
     """Which it is validated on, where the data has them; None: the same."""
     reads: ClassVar[frozenset[str]] = frozenset()
     """Columns that it reads itself."""
+    role: ClassVar[Role] = "policy"
+    """What its model must be to begin with."""
     version: ClassVar[int]
     """Raised when a change of code changes results: stages done by the old one are done again."""
     best_metric: str
