@@ -219,7 +219,7 @@ def test_the_signature_follows_weights_and_template(decoder: Path, tmp_path: Pat
 
 
 def test_what_is_no_reward_model_is_refused(decoder: Path, tmp_path: Path, tiny_model_dir: Any) -> None:
-    with pytest.raises(TrimtabError, match="Qwen2ForCausalLM, whose scoring head would be random"):
+    with pytest.raises(TrimtabError, match=r"model \(Qwen2ForCausalLM\)\. Its scoring head would be random"):
         ClassifierReward(str(tiny_model_dir()))
     with pytest.raises(TrimtabError, match="classifier with 3 labels"):
         ClassifierReward(str(write(tmp_path / "three", qwen(), byte_tokenizer(), labels=3)))

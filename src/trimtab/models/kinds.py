@@ -53,7 +53,7 @@ ADVICE: dict[tuple[Role, KindName], str] = {
     ),
     ("reward model", "causal"): (
         "Its scoring head would be random: name a trained reward model. (Nemotron's -HF ones are language models: "
-        "nemotron_local:FOLDER; one that is asked yes or no: yes_no:FOLDER.)"
+        "reward kind nemotron_local; one that is asked yes or no: reward kind yes_no.)"
     ),
 }
 TASKS: dict[str, KindName] = {
