@@ -5,11 +5,15 @@ adapter's by its task type too. Asked before weights are read, by every command,
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+from huggingface_hub import constants, try_to_load_from_cache
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -96,6 +100,8 @@ def read_config(source: str, trust: TrustSettings | None = None) -> Any:
     refuse_remote_code(place, trust)
     file = Path(place) / "config.json"
     try:
+        if not Path(place).exists():
+            _reach_hub(place)
         if file.is_file() and not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
             raise ValueError("config.json holds no settings")
         return AutoConfig.from_pretrained(place, trust_remote_code=trust.trust_remote_code)
@@ -106,6 +112,18 @@ def read_config(source: str, trust: TrustSettings | None = None) -> Any:
             raise TrimtabError(f"model {_named(source, place)}: {reason}") from error
         which = "config.json" if file.exists() else "config"
         raise TrimtabError(f"model {_named(source, place)}: its {which} cannot be read: {reason}") from error
+
+
+def _reach_hub(name: str) -> None:
+    """OSError where a name is not in the cache and the hub's host is not to be found: its library would try for
+    more than a minute."""
+    if constants.is_offline_mode() or getproxies() or isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    host = urlsplit(constants.ENDPOINT).hostname or ""
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        raise OSError(f"{host} cannot be found: no network") from None
 
 
 def _named(source: str, place: str) -> str:
