@@ -179,6 +179,7 @@ def load_reward_model(
     check_model_source(source, settings, "start of a reward model" if new_head else "reward model")
     trained = kind_of(source, settings).name == "classifier"
     model = _load_classifier(source, settings, seed, trained)
+    model.requires_grad_(True)  # peft froze what an adapter stood on
     if hasattr(model.config, KEY):  # a reward model reads what is written: there is nothing to count down to
         delattr(model.config, KEY)
     if settings.gradient_checkpointing:
