@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,8 @@ class _Commands(TyperGroup):
     """Says how a stopped run goes on; typer would leave without a word."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # A shell reads ~ in `--out ~/x`, and not in `--out=~/x`.
+        args = [re.sub(r"^(--[a-z-]+=)?~(?=/)", rf"\g<1>{Path.home()}", word) for word in args]
         own = args[: args.index("--")] if "--" in args else args
         ours = [word for word in own if word in EVERYWHERE]
         others = [word for word in own if word not in EVERYWHERE]
@@ -65,14 +68,7 @@ Set = Annotated[
 ]
 Model = Annotated[str, typer.Option("--model", help="Hugging Face folder or hub name.")]
 Data = Annotated[str, typer.Option("--data", help=".jsonl, .json or .parquet file, folder, or hub name.")]
-
-
-def _path(text: str) -> Path:
-    """~ is read by the shell in `--out ~/x`, and not in `--out=~/x`."""
-    return Path(text).expanduser()
-
-
-Out = Annotated[Path, typer.Option("--out", help="Folder to write to.", parser=_path, metavar="PATH")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the tokenizer is, if elsewhere.")]
 Rewards = Annotated[
     list[str] | None,
@@ -118,9 +114,7 @@ def main_options(
 @app.command()
 def study(
     recipe: Annotated[Path, typer.Argument(help="A recipe: a file, or quickstart.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; runs/NAME without it.", parser=_path, metavar="PATH")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; runs/NAME without it.")] = None,
     seeds: Annotated[
         str | None,
         typer.Option("--seeds", metavar="0,1,2", help="Training seeds to pool, added to those that OUT has."),
@@ -297,9 +291,7 @@ def evaluate(
 @app.command()
 def audit(
     data: Annotated[str, typer.Argument(help="File, folder or hub name.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for audit.json and audit.md.", parser=_path, metavar="PATH")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for audit.json and audit.md.")] = None,
     validation: Validation = None,
     model: Annotated[str | None, typer.Option("--model", help="Whose tokenizer lengths are counted with.")] = None,
     tokenizer: Tokenizer = None,
@@ -400,8 +392,9 @@ def main() -> None:
         on_device = type(error).__name__ == "OutOfMemoryError"
         if (not on_device and not is_out_of_memory(error)) or os.environ.get("TRIMTAB_DEBUG"):
             raise
-        where = " on the device" if on_device else ""
-        print(f"error: out of memory{where}. {SMALLER} ({first_line(error)})", file=sys.stderr)
+        print(
+            f"error: out of memory{' on the device' * on_device}. {SMALLER} ({first_line(error)})", file=sys.stderr
+        )
         sys.exit(1)
 
 

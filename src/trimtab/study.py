@@ -71,8 +71,7 @@ METHODS: dict[str, type[StageMethod]] = {
 
 
 def resolve_model(name: str) -> str:
-    """sandbox:base and sandbox:instruct are folders of the package; other names stand for themselves, ~ for
-    the user's folder."""
+    """sandbox:base and sandbox:instruct are folders of the package, ~ the user's; others stand for themselves."""
     if not name.startswith("sandbox:"):
         return home(name)
     folder = starter(name.removeprefix("sandbox:"))
@@ -354,7 +353,6 @@ def run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
     """`trimtab sft | dpo | reward | online-dpo | grpo | ppo`: one method by itself. Returns its model's folder."""
-    tokenizer = resolve_model(tokenizer) if tokenizer else None
     if isinstance(settings, OnlineDPOSettings):
         if any(one.kind == "gold" for one in settings.rewards):
             check_scorers(settings.rewards, split_records(data).train, "--reward")
