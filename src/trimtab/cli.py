@@ -378,12 +378,7 @@ def main() -> None:
     """Exit code 0 only for done; a dead end is one message without a traceback."""
     try:
         app(standalone_mode=True, prog_name="trimtab")
-    except TrimtabError as error:
-        if os.environ.get("TRIMTAB_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except (OSError, json.JSONDecodeError) as error:
+    except (TrimtabError, OSError, json.JSONDecodeError) as error:
         if os.environ.get("TRIMTAB_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)
