@@ -12,6 +12,10 @@ import trimtab
 SOURCE = Path(trimtab.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 FLOW = (
+    "stopping",
+    "files",
+    "folder_lock",
+    "dead_ends",
     "data",
     "models",
     "losses",
@@ -26,6 +30,7 @@ FLOW = (
     "asked",
     "gather",
     "export",
+    "study_folder",
     "study",
     "alone",
     "init",

@@ -16,6 +16,7 @@ from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
 from trimtab.evaluation.summary import summarise
+from trimtab.folder_lock import holding
 from trimtab.gather import chosen_lengths, chosen_texts, environment, judge_warnings, opponent_name
 from trimtab.models.kinds import check_model_source
 from trimtab.models.lora import hash_model
@@ -121,7 +122,7 @@ def evaluate_only(
     part: Part = Part(),
 ) -> Results:
     """`trimtab evaluate`: one model on the rows of a data set, against an opponent where one is named."""
-    with collected() as told:
+    with holding(out), collected() as told:
         return _evaluate(model, data, out, opponent, judge, tokenizer, overrides, part, told)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -13,15 +12,12 @@ import typer
 from typer.core import TyperGroup
 
 from trimtab import __version__
-from trimtab.errors import TrimtabError, first_line, is_out_of_memory
+from trimtab.dead_ends import flush, in_words
 from trimtab.show import hush, print_ending, print_results, print_table
+from trimtab.stopping import SENTENCE, Stopped, is_first_process, listening
 
-SMALLER = (
-    "Lower token_budget or data.max_length, or set gradient_checkpointing=true; "
-    "the same command goes on from the last checkpoint."
-)
-
-
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, as of any command whose reader has gone."""
 SCORERS = (
     "file.py:function, a classifier's folder, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, "
     "yes_no:FOLDER, or gold (the sandbox's)"
@@ -46,9 +42,10 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stop:
+            if is_first_process():
+                print(SENTENCE, file=sys.stderr)
+            raise typer.Exit(stop.exit_code if isinstance(stop, Stopped) else 130) from None
 
 
 app = typer.Typer(
@@ -376,21 +373,23 @@ def version() -> None:
 
 def main() -> None:
     """Exit code 0 only for done; a dead end is one message without a traceback."""
-    try:
-        app(standalone_mode=True, prog_name="trimtab")
-    except (TrimtabError, OSError, json.JSONDecodeError) as error:
-        if os.environ.get("TRIMTAB_DEBUG"):
+    with listening():
+        try:
+            app(standalone_mode=True, prog_name="trimtab")
+        except SystemExit:
+            flush()
             raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError, without importing torch to say so
-        on_device = type(error).__name__ == "OutOfMemoryError"
-        if (not on_device and not is_out_of_memory(error)) or os.environ.get("TRIMTAB_DEBUG"):
-            raise
-        print(
-            f"error: out of memory{' on the device' * on_device}. {SMALLER} ({first_line(error)})", file=sys.stderr
-        )
-        sys.exit(1)
+        except BrokenPipeError:
+            flush()
+            sys.exit(BROKEN_PIPE)
+        except KeyboardInterrupt as stop:  # before a command began, or while one ended
+            sys.exit(stop.exit_code if isinstance(stop, Stopped) else 130)
+        except Exception as error:
+            said = in_words(error)
+            if said is None or os.environ.get("TRIMTAB_DEBUG"):
+                raise
+            print(f"error: {said}", file=sys.stderr)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

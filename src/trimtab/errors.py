@@ -2,6 +2,8 @@
 
 MOST = 400
 """Characters of a library's message that are shown."""
+NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "bad_alloc")
+"""What torch says on a CPU, and CUDA's libraries."""
 
 
 class TrimtabError(Exception):
@@ -32,4 +34,4 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     said = str(error).lower()
-    return isinstance(error, (RuntimeError, OSError)) and "allocate memory" in said
+    return isinstance(error, (RuntimeError, OSError)) and any(words in said for words in NO_MEMORY)

@@ -12,9 +12,11 @@ from pathlib import Path
 from trimtab.data.tokenizer import TEMPLATES
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
+from trimtab.files import write_directory, write_text
+from trimtab.folder_lock import holding
 from trimtab.report.card import results_section
 from trimtab.training.card import CARD, stage_card
-from trimtab.training.checkpoint import write_directory
+from trimtab.training.folder import changed_model
 from trimtab.training.online_dpo import NAME, round_folders
 from trimtab.training.rounds import PAIRS
 
@@ -37,6 +39,8 @@ def export_model(folder: Path, out: Path, method: str | None = None, seed: int |
         missing.append("*.safetensors")
     if missing:
         raise TrimtabError(f"{best}: lacks {', '.join(missing)}; it is no whole model. Train the stage again.")
+    if wrong := changed_model(str(best)):
+        raise TrimtabError(f"{wrong}: it is not the model that was trained. Put it back, or train the stage again.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrimtabError(f"{out}: is not empty. Choose another --out.")
     card = stage_card(stage, results=_results(study, _method_of(stage)) if study else "")
@@ -49,7 +53,8 @@ def export_model(folder: Path, out: Path, method: str | None = None, seed: int |
             shutil.copytree(best / TEMPLATES, target / TEMPLATES)
         (target / CARD).write_text(card, encoding="utf-8")
 
-    write_directory(out, write)
+    with holding(out, beside=True):
+        write_directory(out, write)
     return out
 
 
@@ -60,9 +65,7 @@ def write_cards(results: Results, stages: Mapping[str, Path]) -> None:
             section, file = results_section(results, _method_of(stage)), stage / "best" / CARD
             card = stage_card(stage, results=section)
             if not file.is_file() or file.read_text(encoding="utf-8") != card:
-                aside = file.with_name(f".{CARD}.part")
-                aside.write_text(card, encoding="utf-8")
-                aside.replace(file)
+                write_text(file, card)
 
 
 def _results(study: Path, method: str) -> str:

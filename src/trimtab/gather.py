@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from trimtab.data.audit import audit
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
-from trimtab.evaluation.measure import Measured
+from trimtab.evaluation.measure import read_measured
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import METHOD_ORDER, Provenance, Results, SplitCounts, StageCurves, family
 from trimtab.evaluation.seeds import summarise_seeds
 from trimtab.evaluation.verdict import label
+from trimtab.files import read_json
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings import RewardSettings
@@ -175,7 +175,7 @@ def _provenance(
             key, spent = f"samples of {name}", drawn["sampling_seconds"] + drawn["scoring_seconds"]
             seconds[key] = (seconds.get(key) or 0.0) + spent
         for file in sorted((run.folder / "evaluation").glob("*/measures.json")):
-            measured = Measured.model_validate_json(file.read_text(encoding="utf-8"))
+            measured = read_measured(file.parent)
             key = f"evaluation of {file.parent.name}"
             evaluated[key] = evaluated.get(key, 0.0) + measured.seconds
     return Provenance(
@@ -275,5 +275,5 @@ def _curves(folder: Path) -> StageCurves:
     )
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read_json(path: Path) -> dict[str, Any]:
+    return read_json(path, f"Put it back, or remove {path.parent}, and the same command makes it anew.")

@@ -20,6 +20,7 @@ from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.data.trust import TrustSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
+from trimtab.files import make_folder, write_text
 from trimtab.models.kinds import positions_of
 from trimtab.recipe import Recipe, parse
 from trimtab.study import resolve_model
@@ -66,8 +67,8 @@ def write_recipe(model: str, data: str, out: Path, tokenizer: str | None = None)
         template=chat.has_template, seen=seen, **_chosen(seen, settings, model, places),
     )  # fmt: skip
     made = parse(Recipe, read_yaml(text), str(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text.rstrip() + "\n", encoding="utf-8")
+    make_folder(out.parent)
+    write_text(out, text.rstrip() + "\n")
     return [*_found(seen, data), f"Methods: {', '.join(made.methods)}."]
 
 

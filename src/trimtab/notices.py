@@ -29,7 +29,7 @@ class Warnings:
         self.file = file
         self.by_subject: dict[str, str] = {}
         if resumed and file is not None and file.is_file():
-            self.by_subject = json.loads(file.read_text(encoding="utf-8"))
+            self.by_subject = _read(file)
         self.said: set[str] = set()
 
     @property
@@ -40,8 +40,20 @@ class Warnings:
         self.by_subject[about] = line
         if self.file is not None and FIRST_PROCESS:
             aside = self.file.with_name(f".{self.file.name}.tmp")
-            aside.write_text(json.dumps(self.by_subject, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-            aside.replace(self.file)
+            try:
+                aside.write_text(json.dumps(self.by_subject, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+                aside.replace(self.file)
+            except OSError as error:  # a failed write does not say of which file
+                raise OSError(error.errno, error.strerror, str(self.file)) from error
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {str(about): str(line) for about, line in found.items()}
+    except (OSError, ValueError, AttributeError):
+        console.print(f"warning: {file}: is damaged; earlier warnings of this run are lost", style="yellow")
+        return {}
 
 
 _collecting: list[Warnings] = [Warnings()]

@@ -5,14 +5,10 @@ Everything that is done is on disk; stopping anywhere and running the same again
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-
-import yaml
-from pydantic import ValidationError
 
 from trimtab.data.adapters import home
 from trimtab.data.chat import ChatFormat, load_tokenizer
@@ -24,10 +20,11 @@ from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Results
 from trimtab.export import write_cards
+from trimtab.files import make_folder, read_json, write_file
+from trimtab.folder_lock import holding
 from trimtab.gather import (
     STAGE_ORDER,
     SeedRun,
-    environment,
     gather,
     opponent_name,
 )
@@ -38,14 +35,14 @@ from trimtab.recipe import Recipe, parse
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
-from trimtab.rewards.settings import RewardSettings, check_rewards, make_reward, without_asking
+from trimtab.rewards.settings import RewardSettings, check_rewards, make_reward
 from trimtab.rollout import vllm
 from trimtab.rollout.sampler import check_prompts
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.starters import starter
-from trimtab.training.checkpoint import write_json
+from trimtab.study_folder import claim_study
 from trimtab.training.dpo import DPO
 from trimtab.training.grpo import GRPO
 from trimtab.training.on_policy import OnPolicySettings
@@ -55,7 +52,7 @@ from trimtab.training.reward import RewardModelTraining
 from trimtab.training.rounds import run_rounds
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.sft import SFT
-from trimtab.training.stage import difference, run_stage
+from trimtab.training.stage import run_stage
 from trimtab.training.stage_method import StageMethod
 
 SCORES = Path("cache") / "scores.sqlite"
@@ -90,41 +87,6 @@ def check_opponent(source: str, settings: EvaluationSettings) -> None:
     load_tokenizer(source, settings)
 
 
-def claim_study(recipe: Recipe, out: Path, seeds: Sequence[int] = ()) -> None:
-    """Takes the folder for this recipe, or refuses another study's. Seeds are no part of what a study is: each
-    has a folder of its own, and environment.json says which the last command was for."""
-    file, text = out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
-    if file.is_file() and (out / "environment.json").is_file():
-        theirs = without_asking(_with_defaults(yaml.safe_load(file.read_text(encoding="utf-8"))))
-        ours = without_asking(yaml.safe_load(text))
-        differ = any(ours[key] != theirs.get(key) for key in ours)
-        began = any(p.name in ("metrics.jsonl", "done.json") for p in out.glob("seed-*/*/*/*"))
-        if differ and not began:
-            # It never began: another study may have the folder. The sandbox's rows were made for the other one.
-            for split in ("train", "validation", "test") if theirs.get("sandbox") else ():
-                (out / "data" / f"{split}.jsonl").unlink(missing_ok=True)
-        elif differ:
-            raise TrimtabError(
-                f"{out}: holds another study ({difference(theirs, ours)}). Choose another --out, or remove this "
-                "folder."
-            )
-    elif out.exists() and any(p.name[0] != "." and p.name != "environment.json" for p in out.iterdir()):
-        raise TrimtabError(f"{out}: is not empty, and not a study of trimtab's. Choose another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "environment.json", environment(recipe.seed, seeds))
-    aside = out / ".recipe.tmp"
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(file)
-
-
-def _with_defaults(value: Any) -> Any:
-    """A recipe as it was written down, with the settings that an older version did not have yet."""
-    try:
-        return Recipe.model_validate(value).model_dump()
-    except ValidationError:
-        return value
-
-
 def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
     """Writes the sandbox's rows, and returns the settings that read them back."""
     settings = recipe.sandbox
@@ -137,10 +99,9 @@ def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
     for split, rows in sizes.items():
         path = out / "data" / f"{split}.jsonl"
         if not path.is_file():
-            path.parent.mkdir(exist_ok=True)
-            aside = path.with_suffix(".tmp")
-            write_preferences(preference_data(split, rows, settings.seed, with_gold=settings.scores), aside)
-            aside.replace(path)
+            make_folder(path.parent)
+            made = preference_data(split, rows, settings.seed, with_gold=settings.scores)
+            write_file(path, lambda aside, made=made: write_preferences(made, aside))  # type: ignore[misc]
     train, validation, test = (str(out / "data" / f"{split}.jsonl") for split in sizes)
     return DataSettings(train=train, validation=validation, test=test, max_length=settings.max_length)
 
@@ -152,7 +113,7 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
     the recipe's. Seeds belong to the folder: those that it has stay in its results, new ones are added. Data,
     decoding, base and opponent are the same for all.
     """
-    with collected() as told:
+    with holding(out), collected() as told:
         return _run_study(recipe, out, seeds, told)
 
 
@@ -257,7 +218,7 @@ def seeds_of(out: Path, own: int, seeds: Sequence[int] | None) -> list[int]:
     if not begun:
         return [own] if seeds is None else list(dict.fromkeys(seeds))
     file = out / "environment.json"
-    last = json.loads(file.read_text(encoding="utf-8")).get("seeds", []) if file.is_file() else []
+    last = read_json(file, f"Remove {file}.").get("seeds", []) if file.is_file() else []
     # Of a seed that has not begun nothing is lost: another --seeds may leave it out.
     kept = [seed for seed in last if seeds is None or seed in begun]
     kept += sorted(begun - set(kept))
@@ -353,6 +314,13 @@ def run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
     """`trimtab sft | dpo | reward | online-dpo | grpo | ppo`: one method by itself. Returns its model's folder."""
+    with holding(out):
+        return _run_alone(method, model, settings, data, out, tokenizer)
+
+
+def _run_alone(
+    method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
+) -> Path:
     if isinstance(settings, OnlineDPOSettings):
         if any(one.kind == "gold" for one in settings.rewards):
             check_scorers(settings.rewards, split_records(data).train, "--reward")
@@ -391,5 +359,6 @@ def report_only(folder: Path) -> Path:
         results = Results.read(file)
     except ValueError as error:
         raise TrimtabError(f"{file}: not results that this version can read: {error}") from None
-    write_report(results, folder)
+    with holding(folder):
+        write_report(results, folder)
     return folder / "report.html"

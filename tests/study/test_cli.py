@@ -301,7 +301,7 @@ def test_a_study_that_never_began_keeps_no_folder(dead_end: Callable[..., str], 
 
 def test_a_study_refuses_the_folder_of_another(dead_end: Callable[..., str], tmp_path: Path) -> None:
     from trimtab.recipe import load_recipe
-    from trimtab.study import claim_study
+    from trimtab.study_folder import claim_study
 
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump({"name": "r", "model": "m", "data": {"train": "absent.jsonl"}}))
@@ -321,7 +321,7 @@ def test_a_study_refuses_the_folder_of_another(dead_end: Callable[..., str], tmp
 def test_a_study_that_never_began_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     """A user's recipe.yaml and data beside it are nobody's study; only the sandbox's rows are remade."""
     from trimtab.recipe import load_recipe
-    from trimtab.study import claim_study
+    from trimtab.study_folder import claim_study
 
     mine = tmp_path / "mine"
     (mine / "data").mkdir(parents=True)
@@ -427,7 +427,7 @@ def test_as_a_process_of_its_own(debug: bool, write_jsonl: Callable[..., Path], 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In this process: the error itself comes through."""
     monkeypatch.setattr(sys, "argv", ["trimtab", "--debug", "report", str(tmp_path)])
-    with mock.patch.dict(os.environ), pytest.raises(cli.TrimtabError, match=r"no results\.json"):
+    with mock.patch.dict(os.environ), pytest.raises(TrimtabError, match=r"no results\.json"):
         cli.main()
 
 

@@ -7,7 +7,7 @@ MOMENT: step (before the COUNT-th optimizer step begins), update (with its gradi
 change), sampling (before the COUNT-th token of a batch is drawn), scoring (a reward function was called, and
 the COUNT-th score is about to be read), checkpoint (the COUNT-th checkpoint is written, but not renamed),
 best (likewise for the best weights), reference (after COUNT passes of the reference), done (all trained,
-done.json not written), none.
+done.json not written), none; SIGTERM, SIGHUP (that signal instead, in the middle of the COUNT-th step).
 
 turns: one process after the other, each a fork of this one, which has only imported. Prints their exit codes.
 """
@@ -23,21 +23,21 @@ from typing import Any
 
 import torch
 
-from trimtab import cli, study  # noqa: F401
+from trimtab import cli, files, study  # noqa: F401
 from trimtab.models import reference
 from trimtab.rewards import function
 from trimtab.rollout import transformers as sampler
-from trimtab.training import checkpoint, loop, stage
+from trimtab.training import loop, stage
 
 
 def arm(moment: str, count: int) -> None:
-    left = count
+    left, number = count, signal.SIGKILL
 
     def hit(_: Any = None) -> None:
         nonlocal left
         left -= 1
         if left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     def before(owner: Any, name: str, when: Any = lambda *a, **k: True) -> None:
         original = getattr(owner, name)
@@ -49,7 +49,9 @@ def arm(moment: str, count: int) -> None:
 
         setattr(owner, name, wrapped)
 
-    if moment == "step":
+    if moment in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, moment)
+    if moment in ("step", "SIGTERM", "SIGHUP"):
         before(loop.Loop, "train_step")
     elif moment == "update":
         before(torch.optim.AdamW, "step")
@@ -60,7 +62,7 @@ def arm(moment: str, count: int) -> None:
     elif moment in ("checkpoint", "best"):
         prefix = {"checkpoint": ".step-", "best": ".best"}[moment]
         # The directory aside is synced last, right before it is renamed.
-        before(checkpoint, "sync", lambda path: path.name.startswith(prefix) and path.is_dir())
+        before(files, "sync", lambda path: path.name.startswith(prefix) and path.is_dir())
     elif moment == "reference":
         before(reference, "pack")
     elif moment == "done":

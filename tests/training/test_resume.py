@@ -86,6 +86,19 @@ def test_killed_and_started_again(
     assert not (out / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(("signal", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_asked_to_stop_it_keeps_the_step(
+    signal: str, code: int, whole: dict[str, Path], toy_model: Path, toy_pairs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert trimtab("sft", toy_model, toy_pairs, out, signal, 6) == code
+    assert [p.name for p in (out / "checkpoints").glob("step-*")] == ["step-00000006"], "every fourth is its own"
+    assert not (out / ".trimtab.lock").exists()
+    assert trimtab("sft", toy_model, toy_pairs, out, "none", 1) == 0
+    assert digest(out) == digest(whole["sft"])
+    assert rows(out) == rows(whole["sft"])
+
+
 def test_done_is_not_done_again(whole: dict[str, Path], toy_model: Path, toy_pairs: Path) -> None:
     before = (whole["sft"] / "best" / "model.safetensors").stat().st_mtime_ns
     assert trimtab("sft", toy_model, toy_pairs, whole["sft"], "step", 1) == 0, "no step is taken"

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trimtab.files import make_folder, read_json, write_json
+
 SETTLED = "settled.json"
 
 
@@ -51,10 +53,9 @@ def keep_day(folder: Path, day: datetime.date) -> None:
     file = folder / SETTLED
     if read_day(file) == day:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{SETTLED}.tmp")
-    aside.write_text(json.dumps(_read(file) | {"day": day.isoformat()}, indent=2) + "\n", encoding="utf-8")
-    aside.replace(file)
+    make_folder(folder)
+    kept = read_json(file, f"Put it back, or remove {folder}.") if file.is_file() else {}
+    write_json(file, kept | {"day": day.isoformat()})
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from trimtab.data.beside import ignored_of
 from trimtab.data.chat import ChatFormat, load_tokenizer
@@ -36,13 +36,17 @@ from trimtab.evaluation.outputs import (
     write_rows,
 )
 from trimtab.evaluation.perplexity import fluency
+from trimtab.files import clear_leftovers, damage, read_json, sums_of, write_json
+from trimtab.folder_lock import holding
 from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision, trusting
 from trimtab.models.vocabulary import check_ids, check_tokenizer
+from trimtab.notices import warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.remote import RemoteReward
 
 VERSION = 3
+AGAIN = "Remove {}, and the same command makes it anew."
 SCORES_SAID_EVERY = 10.0
 """Seconds between lines on how far a remote judge is."""
 
@@ -80,24 +84,47 @@ def measure(
     Completions have a voucher of their own, so a run that was stopped while a slow judge scored, or that has
     another judge, does not generate them again. Scores that a server failed to give are asked for anew.
     """
+    with holding(folder):
+        return _measure_held(
+            name, model, model_hash, test, validation, settings, data, judge, folder, tokenizer, report, day
+        )
+
+
+def _measure_held(
+    name: str,
+    model: str,
+    model_hash: str,
+    test: Sequence[Record],
+    validation: Sequence[Record],
+    settings: EvaluationSettings,
+    data: DataSettings,
+    judge: Reward | None,
+    folder: Path,
+    tokenizer: str | None,
+    report: Callable[[str], None],
+    day: datetime.date | None,
+) -> MethodOutputs:
     inputs = _inputs(model_hash, tokenizer or model, test, validation, settings, data, judge, _device())
+    if (folder / "generations.jsonl").exists():  # a folder of ours
+        clear_leftovers(folder)
     finished = _vouched(folder / "inputs.json", inputs)
     missing = sum(s.score is None for s in _read(name, folder, judge).scores) if finished else 0
     if finished and not (missing and isinstance(judge, RemoteReward)):
         report(f"evaluation of {name}: already done")
         return _read(name, folder, judge)
-    folder.mkdir(parents=True, exist_ok=True)
     generated = {key: value for key, value in inputs.items() if key != "judge"}
     if not finished:
         # What they vouched for is about to be replaced.
         (folder / "inputs.json").unlink(missing_ok=True)
-        if not _vouched(folder / "generated.json", generated):
+        if not (_vouched(folder / "generated.json", generated) and _has_measures(folder)):
             (folder / "generated.json").unlink(missing_ok=True)
             _generate(name, model, test, validation, settings, data, folder, tokenizer, report, day)
-            _vouch(folder / "generated.json", generated)
+            _vouch(folder / "generated.json", generated, ["generations.jsonl"])
+    made = ["generations.jsonl", "measures.json"]
     if judge is not None:
         _judge(name, judge, test, folder, report)
-    _vouch(folder / "inputs.json", inputs)
+        made.append("scores.jsonl")
+    _vouch(folder / "inputs.json", inputs, made)
     return _read(name, folder, judge)
 
 
@@ -195,7 +222,7 @@ def _judge(name: str, judge: Reward, test: Sequence[Record], folder: Path, repor
             f"warning: evaluation of {name}: {reasons.total()} of {len(scores)} completions have no score "
             f"({count} × {reason}{more})"
         )
-    measured = _read_measured(folder)
+    measured = read_measured(folder)
     measured.seconds += time.monotonic() - started
     _write_measured(folder, measured)
 
@@ -289,30 +316,69 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+FILES = "files"
+"""In a voucher: the sums of what it vouches for."""
+
+
 def _vouched(file: Path, inputs: dict[str, Any]) -> bool:
-    return file.is_file() and json.loads(file.read_text(encoding="utf-8")) == inputs
+    """Whether what lies there is of these inputs, and as it was written. What was damaged is made anew: that gives
+    the same, and is said."""
+    if not file.is_file():
+        return False
+    try:
+        kept = read_json(file, "It is made anew.")
+        sums = kept.pop(FILES, None)
+        if kept != json.loads(json.dumps(inputs)):
+            return False
+        wrong = damage(file.parent, sums) if sums is not None else _unreadable(file.parent)
+        if wrong is None:
+            return True
+        told = f"{wrong}. It is made anew."
+    except (TrimtabError, ValueError, TypeError) as error:
+        told = str(error)
+    warn(told)
+    return False
 
 
-def _vouch(file: Path, inputs: dict[str, Any]) -> None:
-    _write_aside(file, json.dumps(inputs, indent=2) + "\n")
+def _unreadable(folder: Path) -> str | None:
+    """What is wrong with files of an earlier version, which wrote no sums."""
+    try:
+        read_measured(folder)
+        read_generations(folder / "generations.jsonl")
+        if (folder / "scores.jsonl").is_file():
+            read_scores(folder / "scores.jsonl")
+    except (TrimtabError, OSError) as error:
+        return str(error).rstrip(" .")
+    return None
 
 
-def _read_measured(folder: Path) -> Measured:
-    return Measured.model_validate_json((folder / "measures.json").read_text(encoding="utf-8"))
+def _has_measures(folder: Path) -> bool:
+    try:
+        read_measured(folder)
+    except TrimtabError as error:
+        warn(str(error))
+        return False
+    return True
+
+
+def _vouch(file: Path, inputs: dict[str, Any], names: Sequence[str]) -> None:
+    write_json(file, inputs | {FILES: sums_of(file.parent, names)})
+
+
+def read_measured(folder: Path) -> Measured:
+    file = folder / "measures.json"
+    try:
+        return Measured.model_validate(read_json(file, AGAIN.format(folder)))
+    except ValidationError as error:
+        raise TrimtabError(f"{file}: is damaged: {error.errors()[0]['msg']}. {AGAIN.format(folder)}") from None
 
 
 def _write_measured(folder: Path, measured: Measured) -> None:
-    _write_aside(folder / "measures.json", measured.model_dump_json(indent=2) + "\n")
-
-
-def _write_aside(file: Path, text: str) -> None:
-    aside = file.with_name(file.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(file)
+    write_json(folder / "measures.json", measured.model_dump())
 
 
 def _read(name: str, folder: Path, judge: Reward | None) -> MethodOutputs:
-    measured = _read_measured(folder)
+    measured = read_measured(folder)
     return MethodOutputs(
         name,
         read_generations(folder / "generations.jsonl"),

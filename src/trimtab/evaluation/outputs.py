@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trimtab.errors import TrimtabError
+from trimtab.files import write_text
 
 
 class _Row(BaseModel):
@@ -55,9 +56,7 @@ def write_rows(path: Path, rows: Iterable[Generation | Score]) -> None:
     rows = list(rows)
     check_unique([row.id for row in rows], str(path))
     lines = [row.model_dump_json() + "\n" for row in rows]
-    aside = path.with_name(path.name + ".part")
-    aside.write_text("".join(lines), encoding="utf-8")
-    aside.replace(path)
+    write_text(path, "".join(lines))
 
 
 def _read(path: Path, model: type[RowT]) -> list[RowT]:

@@ -8,13 +8,13 @@ training curves, where they happen and become null.
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from trimtab.data.audit import AuditReport
+from trimtab.files import write_text
 
 SCHEMA_VERSION = 1
 METHOD_ORDER = ("base", "sft", "sft_length", "dpo", "online_dpo", "grpo", "ppo")
@@ -232,9 +232,7 @@ class Results(_Model):
 
     def write(self, path: Path) -> None:
         """Write aside, then rename: a reader never sees half a file."""
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(self.to_json(), encoding="utf-8")
-        os.replace(aside, path)
+        write_text(path, self.to_json())
 
     @classmethod
     def read(cls, path: Path) -> Results:

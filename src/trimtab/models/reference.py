@@ -7,18 +7,20 @@ template, truncation and data), and the precision. A hit is reused over epochs, 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+import xxhash
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, cut_places, pack
 from trimtab.data.hashing import hash_weights
+from trimtab.files import CHECKSUM, make_folder, write_file
 from trimtab.models.policy import PolicyOutput
 
 ReferenceLogps = dict[int, Tensor]
@@ -58,6 +60,7 @@ def reference_logps(
     token_budget: int,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> list[Tensor]:
     """The reference's log-probabilities of each group's completion tokens, in the group's order.
 
@@ -68,18 +71,41 @@ def reference_logps(
     for lo in range(0, len(groups), CHUNK):
         part = groups[lo : lo + CHUNK]
         file = folder / f"{key}-{hash_groups(part)}.safetensors"
-        if file.is_file():
-            flat = load_file(file)["logps"]
-        else:
+        sizes = [group.completion_tokens for group in part]
+        flat, wrong = _kept(file, sum(sizes)) if file.is_file() else (None, None)
+        if wrong:
+            report(f"reference: {file} {wrong}: it is computed anew")
+        if flat is None:
             flat = _compute(forward, part, token_budget, device)
-            folder.mkdir(parents=True, exist_ok=True)
-            aside = file.with_suffix(f".{os.getpid()}.tmp")
-            save_file({"logps": flat}, aside)
-            aside.chmod(folder.stat().st_mode & 0o666)  # safetensors keeps it to its owner
-            aside.replace(file)
-        out += torch.split(flat, [group.completion_tokens for group in part])
+            make_folder(folder)
+            _keep(file, flat)
+        out += torch.split(flat, sizes)
         progress(min(lo + CHUNK, len(groups)))
     return out
+
+
+def _keep(file: Path, flat: Tensor) -> None:
+    def write(aside: Path) -> None:
+        save_file({"logps": flat}, aside, metadata={CHECKSUM: _sum(flat)})
+        aside.chmod(file.parent.stat().st_mode & 0o666)  # safetensors keeps it to its owner
+
+    write_file(file, write)
+
+
+def _kept(file: Path, size: int) -> tuple[Tensor | None, str | None]:
+    """What a file holds, or what is wrong with it, in words. One of an earlier version has no checksum."""
+    try:
+        with safe_open(file, "pt") as stored:
+            known, flat = (stored.metadata() or {}).get(CHECKSUM), stored.get_tensor("logps")
+    except Exception as error:  # the library raises whatever it likes
+        return None, f"cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]})"
+    if flat.shape != (size,) or flat.dtype != torch.float32 or (known is not None and known != _sum(flat)):
+        return None, "is not what was written"
+    return flat, None
+
+
+def _sum(flat: Tensor) -> str:
+    return xxhash.xxh3_128_hexdigest(flat.contiguous().numpy().data)
 
 
 @torch.no_grad()

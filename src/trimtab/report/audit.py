@@ -8,8 +8,9 @@ from pathlib import Path
 from trimtab.data.audit import Marker
 from trimtab.data.findings import Findings, SplitFindings
 from trimtab.data.oddities import Found
-from trimtab.errors import TrimtabError
 from trimtab.evaluation.markdown import escape_markdown
+from trimtab.files import write_text
+from trimtab.folder_lock import holding
 from trimtab.report.formats import to_markdown
 from trimtab.report.tables import Table, number, p_value
 
@@ -154,13 +155,15 @@ def _shared(found: Findings) -> Table:
 
 def write_audit(found: Findings, out: Path) -> Path:
     """OUT/audit.json and OUT/audit.md; returns the latter."""
-    if out.exists() and not out.is_dir():
-        raise TrimtabError(f"{out}: is a file. Name a folder for --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "audit.json").write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with holding(out):
+        return _write_held(found, out)
+
+
+def _write_held(found: Findings, out: Path) -> Path:
+    write_text(out / "audit.json", found.model_dump_json(indent=2) + "\n")
     parts = [f"# Audit of {escape_markdown(found.source)}\n"]
     for table in audit_tables(found):
         parts.append(f"## {escape_markdown(table.caption)}\n\n{to_markdown(table)}")
     page = out / "audit.md"
-    page.write_text("\n".join(parts), encoding="utf-8")
+    write_text(page, "\n".join(parts))
     return page

@@ -6,7 +6,6 @@ forbids any other load. Every text of a model, a data set or a recipe is escaped
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from markupsafe import Markup
 from trimtab.evaluation.behaviours import DEFINITIONS
 from trimtab.evaluation.results import Results, Sample, family, ordered_methods
 from trimtab.evaluation.verdict import label
+from trimtab.files import make_folder, write_text
 from trimtab.report import figures as fig
 from trimtab.report.drawing import inline
 from trimtab.report.dynamics import curve_names
@@ -187,9 +187,7 @@ def render_html(results: Results, svgs: dict[str, str] | None = None) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(aside, path)
+    write_text(path, text)
 
 
 def _remove_old(folder: Path, keep: set[str]) -> None:
@@ -209,7 +207,7 @@ def write_report(results: Results, out: Path) -> Path:
         texts[f"{name}.csv"] = to_csv(table)
         texts[f"{name}.tex"] = to_tex(table)
     for folder, contents in ((out / "figures", files), (out / "tables", texts)):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _remove_old(folder, set(contents))
         for filename, text in contents.items():
             _write(folder / filename, text)

@@ -26,7 +26,7 @@ def wait_for(awaitable: Awaitable[Any]) -> Any:
         except BaseException as error:
             outcome.extend((None, error))
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join()
     value, error = outcome

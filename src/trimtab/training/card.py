@@ -18,6 +18,7 @@ from trimtab.data.conditions import ScoreCondition
 from trimtab.data.day import SETTLED, read_day
 from trimtab.evaluation.markdown import escape_markdown, fenced
 from trimtab.evaluation.results import family
+from trimtab.files import read_json
 from trimtab.models.length_encoding import KEY
 
 CARD = "README.md"
@@ -187,7 +188,7 @@ def _training(title: str, origin: list[str], done: Mapping[str, Any], validated:
 
 def _target_length(config: Path) -> list[str]:
     """A section on the length encoding, where the model has one."""
-    encoding = _read(config).get(KEY) if config.is_file() else None
+    encoding = json.loads(config.read_text(encoding="utf-8")).get(KEY) if config.is_file() else None
     if encoding is None:
         return []
     ends = "at that length or before" if encoding["slack"] else "at that length"
@@ -230,5 +231,5 @@ def _data(data: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, f"Put it back, or train the stage of {path.parent} again.")

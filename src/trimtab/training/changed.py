@@ -5,15 +5,16 @@ What changed, and when, is kept in stage.json and done.json under `reward_change
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from trimtab.errors import TrimtabError
+from trimtab.files import read_json, write_json
 from trimtab.notices import say, warn
-from trimtab.training.checkpoint import Checkpoints, write_json
+from trimtab.training.checkpoint import Checkpoints
 
 PARTS = ("reward", "judge")
 """Of a stage's inputs: the signatures that may change."""
@@ -39,10 +40,10 @@ def only_the_reward(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
 
 def accepted(folder: Path, theirs: dict[str, Any], ours: dict[str, Any], key: str, begun: str) -> bool:
     """Whether the folder is taken for the changed reward: then what it is for is written anew, done.json first."""
-    if not (_accepting.get() and only_the_reward(theirs, ours)):
+    if not _accepting.get():
         return False
     file = folder / "done.json"
-    done = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    done = read_json(file, f"Put it back, or remove {folder}.") if file.is_file() else None
     step = _reached(folder, begun) if done is None else done.get("step", done.get("prompts", 0))
     found = [
         {"what": part, "step": step, "from": theirs[part], "to": ours[part]}
@@ -62,9 +63,14 @@ def accepted(folder: Path, theirs: dict[str, Any], ours: dict[str, Any], key: st
 def _reached(folder: Path, begun: str) -> int:
     """The step that the run goes on from; of pairs, the chunks that were scored."""
     if begun == "samples":
-        files = (folder / begun).glob("*.json")
-        return sum("scoring_seconds" in json.loads(file.read_text(encoding="utf-8")) for file in files)
+        return sum(_is_scored(file) for file in (folder / begun).glob("*.json"))
     return max(Checkpoints(folder / "checkpoints").steps(), default=0)
+
+
+def _is_scored(chunk: Path) -> bool:
+    with suppress(TrimtabError):  # a damaged one is drawn again
+        return "scoring_seconds" in read_json(chunk, "")
+    return False
 
 
 def words(change: Mapping[str, Any], finished: bool = False) -> str:
@@ -80,9 +86,8 @@ def words(change: Mapping[str, Any], finished: bool = False) -> str:
 
 def changes_of(folder: Path) -> list[dict[str, Any]]:
     """Those that a stage's folder has recorded, warned of."""
-    found: list[dict[str, Any]] = json.loads((folder / "stage.json").read_text(encoding="utf-8")).get(
-        "reward_changes", []
-    )
+    kept = read_json(folder / "stage.json", f"Put it back, or remove {folder}.")
+    found: list[dict[str, Any]] = kept.get("reward_changes", [])
     for one in found:
         warn(words(one), aloud=False)
     return found

@@ -7,8 +7,6 @@ final name is whole: what a kill leaves behind has another name, and is removed.
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -20,44 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from trimtab.errors import TrimtabError
-
-
-def sync(path: Path) -> None:
-    """Flushes a file or directory to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_directory(target: Path, write: Callable[[Path], object]) -> None:
-    """Has `write` fill a directory aside, syncs it, and renames it to `target`."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.tmp")
-    if aside.exists():
-        shutil.rmtree(aside)
-    aside.mkdir()
-    write(aside)
-    allowed = aside.stat().st_mode & 0o666  # what the umask leaves: safetensors keeps files to their owner
-    for path in sorted(aside.rglob("*")):
-        if path.is_file():
-            path.chmod(allowed)
-        sync(path)
-    sync(aside)
-    if target.exists():
-        # Another kill between these two lines leaves no target: the caller's inputs are still there.
-        shutil.rmtree(target)
-    aside.rename(target)
-    sync(target.parent)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Atomically."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    sync(aside)
-    aside.replace(path)
+from trimtab.files import SUMS, read_json, write_directory, write_json, written_damage
 
 
 def random_states() -> dict[str, Any]:
@@ -93,12 +54,17 @@ def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return found | {name: b for name, b in model.named_buffers() if name in kept}
 
 
+SUMMED = "summed"
+"""In a checkpoint's state: it was written with checksums."""
+
+
 class Checkpoints:
     """The checkpoints of one stage, newest kept."""
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
         self.folder = folder
         self.keep = keep
+        self.again = f"Put it back, or remove {folder}, and the same command starts again from the first step."
 
     def steps(self) -> list[int]:
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
@@ -106,35 +72,85 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
+    def best_path(self, step: int) -> Path:
+        """Of the best weights, which lie beside the checkpoints until the end."""
+        return self.folder / f"best-{step:08d}"
+
+    def best_damage(self, saved: dict[str, Any]) -> str | None:
+        """What is wrong with the weights that a checkpoint calls the best so far."""
+        if saved.get("best_step") is None:
+            return None
+        best = self.best_path(saved["best_step"])
+        lacking = "logs" in saved and not (best / SUMS).is_file()  # earlier versions wrote neither
+        return written_damage(best) or (f"{best / SUMS} is gone" if lacking else None)
+
+    def copy_best(self, step: int, out: Path) -> None:
+        """TrimtabError where they are not what was written."""
+        if wrong := written_damage(self.best_path(step)):
+            raise TrimtabError(f"{wrong}. {self.again}")
+        shutil.copytree(self.best_path(step), out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SUMS))
+
     def save(self, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
         def write(folder: Path) -> None:
             save_file(trained_state(model), folder / "model.safetensors")
             torch.save({"optimizer": optimizer.state_dict(), "random": random_states()}, folder / "optimizer.pt")
-            (folder / "state.json").write_text(json.dumps({"step": step, **state}, indent=2), encoding="utf-8")
+            write_json(folder / "state.json", {"step": step, **state, SUMMED: True})
 
-        write_directory(self.path(step), write)
+        write_directory(self.path(step), write, sums=True)
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.path(old))
 
-    def state(self) -> dict[str, Any] | None:
-        """The newest checkpoint's state; None when there is none."""
-        for leftover in self.folder.glob(".step-*.tmp"):
-            shutil.rmtree(leftover)
-        steps = self.steps()
-        if not steps:
-            return None
-        loaded: dict[str, Any] = json.loads((self.path(steps[-1]) / "state.json").read_text(encoding="utf-8"))
-        return loaded
+    def newest(
+        self,
+        needs: Callable[[dict[str, Any]], str | None] = lambda state: None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> dict[str, Any] | None:
+        """The newest whole checkpoint's state; None when there is none. Damaged ones are passed over, with a word,
+        and removed; TrimtabError where none is whole.
+
+        needs: what is wrong, in words, with what else a checkpoint needs.
+        """
+        bad: list[tuple[int, str]] = []
+        for step in reversed(self.steps()):
+            state, wrong = self._read(step)
+            wrong = wrong or needs(state)
+            if wrong is None:
+                for other, reason in bad:
+                    say(f"{reason}: going on from the checkpoint before it, of step {step}")
+                    shutil.rmtree(self.path(other))
+                return state
+            bad.append((step, wrong))
+        if bad:
+            raise TrimtabError(f"{bad[0][1]}. No earlier checkpoint is whole. {self.again}")
+        return None
+
+    def _read(self, step: int) -> tuple[dict[str, Any], str | None]:
+        """A checkpoint's state, and what is wrong with it."""
+        folder = self.path(step)
+        if wrong := written_damage(folder):
+            return {}, wrong
+        try:
+            state = read_json(folder / "state.json", "")
+        except TrimtabError as error:
+            return {}, str(error).strip(" .")
+        # Those of earlier versions have no checksums.
+        lacking = state.pop(SUMMED, False) and not (folder / SUMS).is_file()
+        return state, f"{folder / SUMS} is gone" if lacking else None
 
     def load(self, step: int, model: torch.nn.Module, optimizer: Any) -> None:
         folder = self.path(step)
-        saved_weights, ours = load_file(folder / "model.safetensors"), trained_state(model)
+        try:
+            saved_weights = load_file(folder / "model.safetensors")
+            with torch.serialization.safe_globals([]):
+                saved = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+        except Exception as error:  # the libraries raise whatever they like
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TrimtabError(f"{folder}: cannot be read: {reason}. {self.again}") from error
+        ours = trained_state(model)
         if saved_weights.keys() != ours.keys():
             raise TrimtabError(f"{folder}: holds other weights than this model trains. Remove the stage's folder.")
         with torch.no_grad():
             for name, weight in ours.items():
                 weight.copy_(saved_weights[name])
-        with torch.serialization.safe_globals([]):
-            saved = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
         optimizer.load_state_dict(saved["optimizer"])
         set_random_states(saved["random"])

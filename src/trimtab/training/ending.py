@@ -15,9 +15,10 @@ import transformers
 from accelerate import Accelerator
 
 from trimtab import __version__
+from trimtab.files import write_json, write_text
 from trimtab.notices import Warnings, warn
 from trimtab.training.card import CARD, stage_card
-from trimtab.training.checkpoint import write_json
+from trimtab.training.folder import changed_settings, written_files
 from trimtab.training.loop import LAST, Finished
 from trimtab.training.metrics import read_metrics
 from trimtab.training.peak import peak_memory
@@ -51,9 +52,11 @@ def mark_done(
         "peak_memory_bytes": peak_memory(acc.device),
         "python": platform.python_version(),
         "versions": {"trimtab": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        "changed_settings": changed_settings(out),
         **known,
+        **written_files(out),
     }
-    (out / "best" / CARD).write_text(stage_card(out, done), encoding="utf-8")
+    write_text(out / "best" / CARD, stage_card(out, done))
     write_json(out / "done.json", done)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     (out / WARNINGS).unlink(missing_ok=True)  # done.json has them

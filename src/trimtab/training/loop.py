@@ -24,9 +24,11 @@ from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, pack
 from trimtab.errors import TrimtabError
+from trimtab.files import write_directory
 from trimtab.models.policy import Policy
-from trimtab.notices import say
-from trimtab.training.checkpoint import Checkpoints, write_directory
+from trimtab.notices import say, warn
+from trimtab.stopping import Stopped, asked, patiently
+from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.guard import Guard, skipped_row
 from trimtab.training.method import ExtraLoss, Method, Sums
 from trimtab.training.metrics import Means, MetricsLog
@@ -52,6 +54,8 @@ class Progress:
     method: dict[str, Any] = field(default_factory=dict)
     """The method's own state."""
     guard: dict[str, Any] = field(default_factory=dict)
+    logs: dict[str, list[Any]] = field(default_factory=dict)
+    """File -> its bytes and their checksum."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,9 @@ class Loop:
         self.best_metric = settings.best_metric or method.best_metric
         self.best_is = settings.best_is or method.best_is
         self.skipped = MetricsLog(folder / "skipped.jsonl")
+        self.logs = {log.path.name: log for log in (self.log, self.samples, self.completions, self.skipped)}
+        self.saved_best: int | None = None
+        """The best step that the newest checkpoint would resume with."""
         self.guard = Guard(settings.explosion)
         self.optimizer = make_optimizer(policy, settings, method.rates)
         self.state = Progress()
@@ -207,15 +214,17 @@ class Loop:
     def run(self) -> Finished:
         self._resume()
         if self.accelerator.is_main_process:
-            for log in (self.log, self.samples, self.completions, self.skipped):
+            for name, log in self.logs.items():
                 # A run without a checkpoint starts from nothing: its evaluation at step 0 is done again.
-                log.rewind(self.state.step if self.state.step else -1)
+                lost = log.rewind(self.state.step if self.state.step else -1, self.state.logs.get(name))
+                if lost:
+                    warn(f"{self.title}: {lost}")
         if self.state.step == 0:
             self._evaluate(0)
         started, before = time.monotonic(), self.state.seconds
         stopped = self._out_of_patience()
         window = Means.merge([self.state.window])
-        with StepProgress(self.title, self.steps, self.state.step) as bar:
+        with patiently(), StepProgress(self.title, self.steps, self.state.step) as bar:
             while self.state.step < self.steps and not stopped:
                 metrics, tokens = self.train_step(self.state.step)
                 self.state.step += 1
@@ -236,9 +245,18 @@ class Loop:
                     self.policy.eval()
                     for row in self.sample():
                         self.samples.write({"step": step, **row})
-                if step % self.checkpoint_interval == 0 and step < self.steps and not stopped:
+                signal = self._asked_to_stop()
+                if signal or (step % self.checkpoint_interval == 0 and step < self.steps and not stopped):
                     self._checkpoint()
+                if signal:
+                    raise Stopped(signal)
         return self._finish(stopped)
+
+    def _asked_to_stop(self) -> int | None:
+        """The signal, of any process: they stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return asked()
+        return next(filter(None, gather_object([asked()])), None)
 
     def _log_step(self, step: int, means: Mapping[str, float]) -> None:
         row = {
@@ -279,18 +297,14 @@ class Loop:
         if math.isfinite(value) and (self.state.best is None or sign * value > sign * self.state.best):
             self.state.best, self.state.best_step = value, step
             if self.accelerator.is_main_process:
-                write_directory(self._best_path(step), self.save_best)
+                write_directory(self.checkpoints.best_path(step), self.save_best, sums=True)
                 self._drop_old_best()
             self.accelerator.wait_for_everyone()
 
-    def _best_path(self, step: int) -> Path:
-        return self.folder / "checkpoints" / f"best-{step:08d}"
-
     def _drop_old_best(self) -> None:
         """Keeps the newest best, and the one that the newest checkpoint would resume with."""
-        saved = self.checkpoints.state() or {}
-        keep = {self._best_path(s) for s in (self.state.best_step, saved.get("best_step")) if s is not None}
-        for path in (self.folder / "checkpoints").glob("best-*"):
+        keep = {self.checkpoints.best_path(s) for s in (self.state.best_step, self.saved_best) if s is not None}
+        for path in self.checkpoints.folder.glob("best-*"):
             if path not in keep:
                 shutil.rmtree(path)
 
@@ -302,16 +316,22 @@ class Loop:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self.state.method, self.state.guard = dict(self.method.state()), self.guard.state()
+            self.state.logs = {name: log.mark() for name, log in self.logs.items()}
             state = {k: v for k, v in vars(self.state).items() if k != "step"}
             self.checkpoints.save(self.state.step, self.policy, self.optimizer, state)
+            self.saved_best = self.state.best_step
             self._drop_old_best()
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        saved = self.checkpoints.state()
+        with self.accelerator.main_process_first():  # which removes a damaged one
+            saved = self.checkpoints.newest(
+                self.checkpoints.best_damage, lambda line: warn(f"{self.title}: {line}")
+            )
         if saved is None:
             return
         self.state = Progress(**saved)
+        self.saved_best = self.state.best_step
         self.method.load_state(self.state.method)
         self.guard.load_state(self.state.guard)
         self.checkpoints.load(self.state.step, self.policy, self.optimizer)
@@ -322,10 +342,7 @@ class Loop:
         if best is None or best_step is None:
             raise TrimtabError(f"{self.title}: no evaluation gave a finite {self.best_metric}; nothing to keep.")
         if self.accelerator.is_main_process:
-            write_directory(
-                self.folder / "best",
-                lambda out: shutil.copytree(self._best_path(best_step), out, dirs_exist_ok=True),
-            )
+            write_directory(self.folder / "best", lambda out: self.checkpoints.copy_best(best_step, out))
             if best_step == 0 < self.state.step:
                 write_directory(self.folder / LAST, self.save_best)  # or nothing would be left of the training
         self.accelerator.wait_for_everyone()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import xxhash
+
+from trimtab.files import append_text, checksum, write_text, writing
 
 
 class MetricsLog:
@@ -15,19 +20,44 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._digest: Any = None
+        self._bytes = 0
 
-    def rewind(self, step: int) -> None:
-        """Keeps rows up to `step` (and no half-written line)."""
+    def mark(self) -> list[Any]:
+        """What a checkpoint keeps of the file: its bytes and their checksum."""
+        self._read_once()
+        return [self._bytes, self._digest.hexdigest()]
+
+    def rewind(self, step: int, mark: Sequence[Any] | None = None) -> str | None:
+        """Keeps rows up to `step`, and no half-written line: by the checkpoint's mark the very bytes.
+
+        Returns what became of the file in the meantime, in words, where a part is lost.
+        """
+        self._digest = None
         if not self.path.exists():
-            return
-        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text("".join(_line(row) for row in rows), encoding="utf-8")
-        aside.replace(self.path)
+            return f"{self.path}: is gone, and its rows up to step {step} with it" if mark and mark[0] else None
+        if mark and self.path.stat().st_size >= mark[0] and checksum(self.path, mark[0]) == mark[1]:
+            with writing(self.path):
+                os.truncate(self.path, mark[0])
+            return None
+        rows, broken = _parse(self.path)
+        write_text(self.path, "".join(_line(row) for row in rows if row["step"] <= step))
+        if broken:
+            lines = ", ".join(map(str, broken[:5])) + (", …" if len(broken) > 5 else "")
+            return f"{self.path}: line {lines} cannot be read and is lost; the others are kept"
+        return f"{self.path}: was changed since the checkpoint; it is kept as it is" if mark else None
 
     def write(self, row: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(_line(row))
+        self._read_once()
+        line = _line(row)
+        append_text(self.path, line)
+        self._digest.update(line.encode())
+        self._bytes += len(line.encode())
+
+    def _read_once(self) -> None:
+        if self._digest is None:
+            self._digest = xxhash.xxh3_128(self.path.read_bytes() if self.path.exists() else b"")
+            self._bytes = self.path.stat().st_size if self.path.exists() else 0
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -37,15 +67,25 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """Its rows; a line that is broken is left out."""
+    return _parse(path)[0] if path.is_file() else []
+
+
+def _parse(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Rows, and the numbers of lines that are none. Half a line at the end is no fault: there the process was
+    killed while it wrote."""
+    rows, broken = [], []
+    *lines, last = path.read_bytes().split(b"\n")
+    for number, line in enumerate([*lines, last], start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break  # half a line: the process was killed while it wrote
-    return rows
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        elif number <= len(lines):
+            broken.append(number)
+    return rows, broken
 
 
 class Means:

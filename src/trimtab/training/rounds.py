@@ -31,23 +31,25 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
+from trimtab.files import damage, make_folder, read_json, sums_of, write_json
+from trimtab.folder_lock import holding
 from trimtab.models.kinds import check_model_source
 from trimtab.models.policy import load_policy, trusting
 from trimtab.models.vocabulary import check_vocabulary
-from trimtab.notices import Warnings, collected, say
+from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
 from trimtab.training.changed import changes_of
-from trimtab.training.checkpoint import write_json
 from trimtab.training.ending import WARNINGS
+from trimtab.training.folder import claim, inputs_key, settle
 from trimtab.training.loop import make_accelerator
 from trimtab.training.on_policy import make_sampler
 from trimtab.training.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
 from trimtab.training.pairing import Pair, pair_of
 from trimtab.training.rollouts import score_samples
-from trimtab.training.sampled_rows import held_out_row, keep, kept, pair_row, write_rows, write_text
+from trimtab.training.sampled_rows import held_out_row, keep, kept, pair_row, write_rows
 from trimtab.training.schedule import groups_of_step
-from trimtab.training.stage import claim, inputs_key, run_stage, settle, stage_inputs
+from trimtab.training.stage import run_stage, stage_inputs
 
 VERSION = 1
 """Of how pairs come about: part of what a folder is for."""
@@ -131,12 +133,17 @@ class Round:
 
     def pairs(self) -> DataSettings:
         """Draws, scores and pairs what is missing. Returns the settings that read the round's rows."""
+        with holding(self.folder):
+            return self._pairs()
+
+    def _pairs(self) -> DataSettings:
         chat = ChatFormat(load_tokenizer(self.tokens_from, self.settings), self.data)
         chat = chat.on(day_for(self.folder, day_of_model(self.model)))
         groups = self._prompts(chat)
         inputs = self._inputs(len(groups))
         with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
-            done = claim(self.folder, inputs, "samples")
+            done = claim(self.folder, inputs, "samples", self.model)
+            done = done and self._whole()
         if not done:
             self.settings = self.settings.model_copy(
                 update={"precision": settle(self.folder, self.settings).precision}
@@ -186,6 +193,27 @@ class Round:
 
     # ---- chunks
 
+    def _whole(self) -> bool:
+        """Whether the finished round's rows are what was written. If not they are made anew from the samples, which
+        gives the same, and is said."""
+        again = f"Put it back, or remove {self.folder}, and the same command makes it anew."
+        done = read_json(self.folder / "done.json", again)
+        wrong = damage(self.folder, done.get("files", {}))
+        if wrong:
+            warn(f"{self.folder.name}: {wrong}. It is made anew.")
+        return wrong is None
+
+    def _kept(self, chunk: int) -> dict[str, Any] | None:
+        """A chunk as it was written; None where there is none, or a damaged one: it is drawn again."""
+        file = self._file(chunk)
+        if not file.is_file():
+            return None
+        try:
+            return read_json(file, "It is drawn and scored again.")
+        except TrimtabError as error:
+            warn(str(error))
+            return None
+
     def _file(self, chunk: int) -> Path:
         return self.folder / "samples" / f"{chunk:05d}.json"
 
@@ -193,7 +221,7 @@ class Round:
         self, chat: ChatFormat, chunks: Sequence[list[CompletionGroup]], mine: range, accelerator: Accelerator
     ) -> None:
         """The samples of this process's chunks that are not on disk."""
-        missing = [chunk for chunk in mine if not self._file(chunk).is_file()]
+        missing = [chunk for chunk in mine if self._kept(chunk) is None]
         if not missing:
             return
         settings = self.settings
@@ -204,7 +232,7 @@ class Round:
         policy.to(accelerator.device).eval()
         sampler = make_sampler(policy, settings, accelerator.num_processes, NAME)
         stops = stop_tokens(policy.model, chat)
-        self._file(0).parent.mkdir(exist_ok=True)
+        make_folder(self._file(0).parent)
         for chunk in missing:
             started = time.monotonic()
             seeds = np.random.SeedSequence([settings.seed, self.number, chunk, DRAWS])
@@ -219,7 +247,7 @@ class Round:
     def _score(self, chat: ChatFormat, chunks: Sequence[list[CompletionGroup]], mine: range) -> None:
         """Adds texts and scores to this process's chunks that have none."""
         for chunk in mine:
-            found = json.loads(self._file(chunk).read_text(encoding="utf-8"))
+            found = self._read(chunk)
             if "scoring_seconds" in found:
                 continue
             started = time.monotonic()
@@ -233,7 +261,10 @@ class Round:
             self._write(chunk, found | {"scoring_seconds": time.monotonic() - started})
 
     def _write(self, chunk: int, value: Mapping[str, Any]) -> None:
-        write_text(self._file(chunk), json.dumps(value, ensure_ascii=False, default=str))
+        write_json(self._file(chunk), json.loads(json.dumps(value, ensure_ascii=False, default=str)))
+
+    def _read(self, chunk: int) -> dict[str, Any]:
+        return read_json(self._file(chunk), "Run the command again: it is drawn anew.")
 
     # ---- pairs
 
@@ -241,7 +272,7 @@ class Round:
         self, groups: Sequence[CompletionGroup], chunks: int, inputs: dict[str, Any], told: Warnings, main: bool
     ) -> None:
         """Writes the rows and done.json. TrimtabError where no prompt gives a pair."""
-        found = [json.loads(self._file(chunk).read_text(encoding="utf-8")) for chunk in range(chunks)]
+        found = [self._read(chunk) for chunk in range(chunks)]
         several = [one for chunk in found for one in chunk["prompts"]]
         unpaired: Counter[str] = Counter()
         rows = []
@@ -284,7 +315,9 @@ class Round:
             **({"reward_changes": changes} if changes else {}),
             "warnings": told.lines,
         }
-        write_json(self.folder / "done.json", {"key": inputs_key(inputs), **counts})
+        written = [name for name in ("pairs.jsonl", "validation.jsonl") if (self.folder / name).is_file()]
+        files = {"files": sums_of(self.folder, written)}
+        write_json(self.folder / "done.json", {"key": inputs_key(inputs), **counts, **files})
         (self.folder / WARNINGS).unlink(missing_ok=True)
         say(
             f"{self.folder.name}: {len(rows)} pairs of {len(groups)} prompts, mean reward "

@@ -17,9 +17,9 @@ from trimtab.data.chat import ChatFormat, Dropped, make_group
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.message import answer_as_json, prompt_as_json, row_beside
 from trimtab.data.records import Record
+from trimtab.files import write_text
 from trimtab.rewards.base import Prompt
 from trimtab.rollout.sampler import Sample
-from trimtab.training.checkpoint import sync
 from trimtab.training.pairing import Pair
 
 
@@ -80,11 +80,3 @@ def held_out_row(record: Record, win_rates: bool) -> dict[str, Any]:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Atomically: under its own name a file is whole."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    sync(aside)
-    aside.replace(path)

@@ -16,8 +16,6 @@ of other inputs is refused.
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,10 +27,9 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from trimtab import __version__
 from trimtab.data.adapters import tokenizer_source
 from trimtab.data.chat import load_tokenizer
-from trimtab.data.day import SETTLED, day_for, day_of_model, keep_day
+from trimtab.data.day import day_for, day_of_model, keep_day
 from trimtab.data.hashing import hash_source
 from trimtab.data.splits import (
     CompletionsOf,
@@ -43,18 +40,20 @@ from trimtab.data.splits import (
     require_groups,
     split_records,
 )
-from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
+from trimtab.files import write_json
+from trimtab.folder_lock import holding
 from trimtab.models.kinds import check_model_source
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import Policy, resolve_precision
+from trimtab.models.policy import Policy
 from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import without_asking
-from trimtab.training.changed import HINT, accepted, changes_of, only_the_reward
-from trimtab.training.checkpoint import Checkpoints, write_json
+from trimtab.training.changed import changes_of
+from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.ending import WARNINGS, mark_done
+from trimtab.training.folder import changed_model, check_finished, claim, inputs_key, settle
 from trimtab.training.loop import Loop, make_accelerator
 from trimtab.training.peak import reset_peak_memory
 from trimtab.training.round_trip import read_back_once, rehearse
@@ -83,50 +82,6 @@ def stage_inputs(
     }
 
 
-def inputs_key(inputs: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def claim(folder: Path, inputs: dict[str, Any], begun: str = "metrics.jsonl") -> bool:
-    """Takes the folder for these inputs. True when the stage is already done; an error for others'.
-
-    begun: what is in the folder once something was done for its inputs.
-    """
-    inputs = json.loads(json.dumps(inputs))  # as they read back: lists for tuples
-    key = inputs_key(inputs)
-    file = folder / "stage.json"
-    theirs = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    began = (folder / begun).exists()
-    if theirs and began:
-        if theirs["key"] != key and not accepted(folder, theirs, inputs, key, begun):
-            hint = f" {HINT}" if only_the_reward(theirs, inputs) else ""
-            raise TrimtabError(f"{folder}: holds another run ({difference(theirs, inputs)}). {ELSEWHERE}{hint}")
-    elif theirs is None and folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
-        raise TrimtabError(f"{folder}: is not empty, and not a folder of trimtab's. {ELSEWHERE}")
-    else:  # new, or claimed by a run that found a mistake in its inputs before it began
-        folder.mkdir(parents=True, exist_ok=True)
-        if theirs and theirs["key"] != key:
-            (folder / "settled.json").unlink(missing_ok=True)
-        write_json(file, {"key": key, "trimtab": __version__, **inputs})
-    done = folder / "done.json"
-    return done.is_file() and json.loads(done.read_text(encoding="utf-8"))["key"] == key
-
-
-ELSEWHERE = "Choose another output folder, or remove this one."
-
-
-def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """Names what differs, down to the setting."""
-    names = []
-    for part, value in ours.items():
-        other = theirs.get(part)
-        if isinstance(value, dict) and isinstance(other, dict):
-            names += [f"{part}.{k}" for k in {**other, **value} if value.get(k) != other.get(k)]
-        elif value != other:
-            names.append(part)
-    return "its " + ", ".join(names) + " differ" if names else "its inputs differ"
-
-
 def run_stage(
     name: str,
     method: type[StageMethod],
@@ -147,22 +102,32 @@ def run_stage(
     asks for today's date, where neither the folder nor the model keeps one; None: today.
     """
     check_model_source(model, settings, method.role)
-    inputs = stage_inputs(name, method, settings, data, model, tokenizer or model)
+    asked = Asked(name, method, settings, data, model, tokenizer or model, out, cache or out / "reference", day)
+    with holding(out):
+        _run_held(asked, splits, reward, judge)
+    return out / "best"
+
+
+def _run_held(asked: Asked, splits: Splits | None, reward: Reward | None, judge: Reward | None) -> None:
+    """In a folder that is ours."""
+    name, data, model, out = asked.name, asked.data, asked.model, asked.out
+    inputs = stage_inputs(name, asked.method, asked.settings, data, model, asked.tokenizer)
     scored_by = {"reward": reward, "judge": judge}
     inputs |= {part: one.signature for part, one in scored_by.items() if one is not None}
     # One process after the other, so that none finds a folder half claimed.
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
-        done = claim(out, inputs)
+        done = claim(out, inputs, model=model)
     if done:
+        check_finished(out, name)
         say(f"{name}: already done")
         shutil.rmtree(out / "checkpoints", ignore_errors=True)  # a kill may have come right before this
         (out / WARNINGS).unlink(missing_ok=True)
-        return out / "best"
+        return
     # Warnings of a run that goes on are its own; one without a checkpoint starts from nothing.
-    with collected(out / WARNINGS, resumed=Checkpoints(out / "checkpoints").state() is not None) as told:
-        asked = Asked(name, method, settings, data, model, tokenizer or model, out, cache or out / "reference", day)
+    with collected(out / WARNINGS, resumed=bool(Checkpoints(out / "checkpoints").steps())) as told:
+        if changed := changed_model(model):
+            warn(f"{name}: it starts from a model that was changed after its own stage: {changed}")
         _train(asked, splits or split_records(data), inputs, told, reward, judge)
-    return out / "best"
 
 
 @dataclass(frozen=True)
@@ -294,16 +259,3 @@ def _sampler(policy: Any, chat: Any, splits: Splits) -> Callable[[], list[dict[s
         return [{"prompt": p, "completion": one.text} for p, one in zip(shown, outs, strict=True)]
 
     return sample if isinstance(policy, Policy) else None
-
-
-def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:
-    """Settings with every `auto` decided; the decision is kept in settled.json, so that a resumed run keeps it."""
-    file = folder / SETTLED
-    settled = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if "precision" not in settled:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        precision = resolve_precision(settings.precision, device)
-        settled |= {"precision": precision, "threads": torch.get_num_threads()}
-        write_json(file, settled)
-    torch.set_num_threads(settled["threads"])
-    return settings.model_copy(update={"precision": settled["precision"]})

@@ -22,7 +22,7 @@ from trimtab.models.length_encoding import refuse_countdown
 from trimtab.models.lora import ADAPTER
 from trimtab.models.policy import load_policy
 from trimtab.models.reference import ReferenceLogps, reference_key, reference_logps
-from trimtab.notices import say
+from trimtab.notices import say, warn
 from trimtab.rewards.base import Reward
 from trimtab.training.loop import EvaluateGroups, evaluate_groups
 from trimtab.training.method import OfflineMethod, Sums
@@ -68,8 +68,9 @@ class Prepared:
         # The main process computes and stores; the others read.
         with self.accelerator.autocast(), self.accelerator.main_process_first():
             found = reference_logps(
-                self.policy, groups, self.cache, key, self.settings.token_budget, self.accelerator.device
-            )
+                self.policy, groups, self.cache, key, self.settings.token_budget, self.accelerator.device,
+                report=warn,
+            )  # fmt: skip
         return {id(group): logps for group, logps in zip(groups, found, strict=True)}
 
 

@@ -1,0 +1,37 @@
+"""What ended a command, in one message, where it is no fault of trimtab's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from trimtab.errors import TrimtabError, first_line, is_out_of_memory
+from trimtab.files import refusal
+
+SMALLER = (
+    "Lower token_budget or set gradient_checkpointing=true: neither changes what is trained, and the same command "
+    "with it goes on from the last checkpoint. (A lower data.max_length is another run.)"
+)
+
+
+def in_words(error: BaseException) -> str | None:
+    """What a dead end is; None for anything else."""
+    if isinstance(error, TrimtabError):
+        return str(error)
+    if reason := refusal(error):
+        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        return f"{where}cannot be written: {reason}. Mend that; the same command goes on."
+    on_device = type(error).__name__ == "OutOfMemoryError"  # torch's, without importing torch to say so
+    if on_device or is_out_of_memory(error):
+        return f"out of memory{' on the device' * on_device}. {SMALLER} ({first_line(error)})"
+    return str(error) if isinstance(error, OSError | json.JSONDecodeError) else None
+
+
+def flush() -> None:
+    """Whoever read our output may have gone, as `head` does: then the interpreter has nothing to complain of."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,53 @@
+"""Settings that change memory, speed or what is written down, but never the result beyond rounding.
+
+They are no part of what a folder is for: a run may go on with others. What was changed is noted in the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab.rewards.settings import without_asking
+
+OF_TRAINING = {
+    "token_budget",
+    "gradient_checkpointing",
+    "logging_interval",
+    "checkpoint_interval",
+    "sample_interval",
+}
+OF_SAMPLING = {"batch_size", "vllm"}
+"""How many are drawn together, and what the engine takes of the machine."""
+
+
+def _dropped(value: Mapping[str, Any]) -> set[str]:
+    """Which of these settings are operational; whose they are is seen by what they hold."""
+    if "learning_rate" in value:
+        return OF_TRAINING
+    if "temperatures" in value and "max_new_tokens" in value:
+        return OF_SAMPLING
+    if "strategy" in value and "max_new_tokens" in value:
+        return {"vllm"}  # of an evaluation the batch decides what is drawn
+    if ("kind" in value and "weight" in value) or "decoding" in value:
+        return {"token_budget"}
+    return set()
+
+
+def without_operational(value: Any) -> Any:
+    """Dumped settings, or a dumped recipe, with what no result depends on left out."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            dropped = _dropped(value)
+            return {k: strip(v) for k, v in value.items() if k not in dropped}
+        return [strip(v) for v in value] if isinstance(value, list | tuple) else value
+
+    return strip(without_asking(value))
+
+
+def operational(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage's own, by name: to see what was changed."""
+    found = {name: settings[name] for name in sorted(OF_TRAINING) if name in settings}
+    sampling = settings.get("sampling") or {}
+    return found | {f"sampling.{name}": sampling[name] for name in sorted(OF_SAMPLING) if name in sampling}
