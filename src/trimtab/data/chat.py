@@ -11,11 +11,9 @@ import copy
 import datetime
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, Self
-
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from trimtab.data.beside import (
     FIXED_DAY,
@@ -28,61 +26,22 @@ from trimtab.data.beside import (
     variables_of,
     without_end,
 )
-from trimtab.data.fields import BadRowError, disorder, template_values_of
-from trimtab.data.groups import CompletionGroup, shared_beginning
+from trimtab.data.encoding import ALTERED, CONTROL, HOLDS_CONTROL, OPENING, RefusedRowError, TextEncoding
+from trimtab.data.groups import CompletionGroup
 from trimtab.data.message import Answer, answer_turn, beside, like
-from trimtab.data.records import Message, Record
-from trimtab.data.settings import TOKENS, Settings
+from trimtab.data.records import Message, ReadingSettings, Record
+from trimtab.data.rows import Dropped as Dropped
+from trimtab.data.rows import TruncationSettings as TruncationSettings
+from trimtab.data.rows import make_group as make_group
+from trimtab.data.rows import tokens_of as tokens_of
+from trimtab.data.rows import unusable as unusable
+from trimtab.data.templates import PROBE, checked, render, with_generation_prompt
 from trimtab.data.tokenizer import load_tokenizer as load_tokenizer
 from trimtab.errors import TrimtabError
 from trimtab.notices import warn
 
-PROBE = "trimtab probe"
-
-
-class TruncationSettings(Settings):
-    """Truncation keeps the instruction: completions are cut at the end, prompts never."""
-
-    max_length: int = Field(1024, gt=1, le=TOKENS)
-    """Tokens of a prompt with one completion."""
-    min_completion_length: int = Field(32, gt=0, le=TOKENS)
-    """A prompt that leaves fewer tokens than this (or than the completion has) loses its oldest
-    turns, and its row is dropped when none is left to lose."""
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Values of the chat template's own variables, such as {enable_thinking: false}; a row's column of this name
-    comes before them."""
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without values for the template what it was before it could have any: folders are claimed by it."""
-        found: dict[str, Any] = dump(self)
-        if not found.get("chat_template_kwargs", True):
-            del found["chat_template_kwargs"]
-        return found
-
-    @field_validator("chat_template_kwargs")
-    @classmethod
-    def _own(cls, value: dict[str, Any]) -> dict[str, Any]:
-        try:
-            template_values_of(value)
-        except BadRowError as error:
-            raise ValueError(str(error).removeprefix("column ")) from None
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A row that was not used, and why."""
-
-    reason: str
-    origin: str
-
-
-def unusable(record: Record) -> str | None:
-    """Why a record can't be used whatever the tokenizer; None where it can."""
-    if any(not completion.strip() for completion in record.completions):
-        return "empty completion"
-    return None if isinstance(record.prompt, str) else disorder(record.prompt)
+PLACEHOLDER = "."
+"""Stands where a group must have a completion and the method samples its own."""
 
 
 def strip_last_pair(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
@@ -98,32 +57,42 @@ def strip_last_pair(messages: tuple[Message, ...]) -> tuple[Message, ...] | None
 
 class ChatFormat:
     """How a tokenizer renders prompts and completions. values: of the template's own variables. day: for templates
-    that ask for today's date."""
+    that ask for today's date. remarks: what was found in the record that was encoded last, by name; encode_records
+    counts them."""
 
     def __init__(self, tokenizer: Any, truncation: TruncationSettings | None = None) -> None:
-        self.tokenizer = tokenizer
         self.truncation = truncation or TruncationSettings()
+        self.drops_refused = isinstance(truncation, ReadingSettings) and truncation.bad_rows == "drop"
+        self.tokenizer = with_generation_prompt(checked(tokenizer))
         self.has_template = bool(tokenizer.chat_template)
         self.values: dict[str, Any] = dict(self.truncation.chat_template_kwargs)
         self.day = FIXED_DAY
+        self.remarks: set[str] = set()
+        self.opening = ""
+        self.content = TextEncoding(self.tokenizer, self.truncation.control_tokens)
         # A prompt is rendered once for all its completions.
-        self._apply = lru_cache(maxsize=4)(self._render)
+        self._apply = lru_cache(maxsize=8)(self._render)
         self.suffix = self._turn_suffix() if self.has_template else ""
         self.end_of_turn = self._end_of_turn()
+        if self.has_template:
+            self.opening = self._opening((Message("user", PROBE),))
+            self.content = TextEncoding(
+                self.tokenizer, self.truncation.control_tokens, self._turn_tokens(), self.opening
+            )
         self.ends = self._ends()
 
     def under(self, **values: Any) -> ChatFormat:
         """The same format with these values of the template's own variables."""
         other = copy.copy(self)
         other.values = self.values | values
-        other._apply = lru_cache(maxsize=4)(other._render)
+        other._apply = lru_cache(maxsize=8)(other._render)
         return other
 
     def on(self, day: datetime.date) -> Self:
         """The same format with this date for templates that ask for today's."""
         other = copy.copy(self)
         other.day = day
-        other._apply = lru_cache(maxsize=4)(other._render)
+        other._apply = lru_cache(maxsize=8)(other._render)
         return other
 
     def _turn_suffix(self) -> str:
@@ -136,7 +105,8 @@ class ChatFormat:
 
     def _end_of_turn(self) -> int:
         """The token that ends an assistant's turn: the first special one of the suffix, else eos."""
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        added = self.tokenizer.added_tokens_decoder
+        special = set(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.content.strip()}
         for token in self._ids(self.suffix):
             if token in special:
                 return int(token)
@@ -170,6 +140,17 @@ class ChatFormat:
         """Whether what it renders depends on the day."""
         return self.has_template and asks_for_today(self._template(None))
 
+    def _turn_tokens(self) -> list[int]:
+        """Of turns that say nothing: the tokens that mark turns are among them."""
+        user, answer = {"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}
+        # The last answer is left out: what a template writes into it need not mark a turn (Qwen3's "<think>").
+        for turns in ([user, answer, user], [user]):
+            try:
+                return [*self._ids(self._template_text(turns, None)), self.end_of_turn]
+            except RefusedRowError:
+                continue
+        return [self.end_of_turn]
+
     @property
     def stop_tokens(self) -> list[int]:
         """Generation ends at any of these: end of turn, and eos where it differs."""
@@ -177,7 +158,8 @@ class ChatFormat:
         return [self.end_of_turn] if eos in (None, self.end_of_turn) else [self.end_of_turn, int(eos)]
 
     def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]) if text else []
+        """Of a rendered text, or of a template's own; people's text must be marked before."""
+        return self.content.ids(text, add_special_tokens) if text else []
 
     def _template(self, tools: Any) -> str:
         text: str = self.tokenizer.get_chat_template(None, tools)
@@ -187,21 +169,15 @@ class ChatFormat:
         template = self._template(tools)
         # Passed on only where it is another: the tokenizer's own is what is saved.
         dated = {"chat_template": on_day(template, self.day)} if asks_for_today(template) else {}
-        text: str = self.tokenizer.apply_chat_template(
-            turns, tools=tools, tokenize=False, add_generation_prompt=not answered,
-            **(self.values | values), **dated,
-        )  # fmt: skip
-        return text
+        return render(self.tokenizer, turns, prompt=not answered, tools=tools, **(self.values | values), **dated)
 
     def _render(self, messages: tuple[Message, ...], answer: str | None = None) -> str:
         given = messages if answer is None else (*messages, answer_turn(answer))
         turns = [turn_of(m, self.powers) if m.extra else {"role": m.role, "content": m.content} for m in given]
+        turns = [{"role": turn["role"], **self.content.marked_within(_said(turn))} for turn in turns]
         tools, values = (json.loads(text) if text else None for text in beside(messages))
-        try:
-            return self._template_text(turns, tools, answer is not None, **(values or {}))
-        except Exception as error:  # templates raise whatever they like
-            roles = " → ".join(turn["role"] for turn in turns)
-            raise TrimtabError(f"the chat template refuses a conversation ({roles}): {error}") from None
+        tools, values = self.content.marked_within(tools), self.content.marked_within(values or {})
+        return self._template_text(turns, tools, answer is not None, **values)
 
     def messages(self, prompt: str | tuple[Message, ...], origin: str = "") -> tuple[Message, ...] | None:
         """The prompt's turns; None for plain text with a tokenizer that has no template."""
@@ -226,12 +202,12 @@ class ChatFormat:
         return answer.content if isinstance(answer, Answer) and not self.has_template else answer
 
     def prompt_ids(self, prompt: str | tuple[Message, ...], origin: str = "") -> list[int]:
-        """A prompt as it stands before the first token of its completion."""
+        """A prompt as it stands before the first token of its completion, when one is asked for."""
         prompt = self.bare(prompt)
         messages = self.messages(prompt, origin)
         if messages is None:
             assert isinstance(prompt, str)
-            ids = self._ids(prompt, add_special_tokens=True)
+            ids = self._ids(self.content.marked(prompt), add_special_tokens=True)
             # Tokenizers that close a text with eos would have the completion follow an end.
             while ids and ids[-1] == self.tokenizer.eos_token_id:
                 ids.pop()
@@ -253,42 +229,105 @@ class ChatFormat:
         """
         prompt, completion = self.bare(prompt), self.finished(completion)
         messages = self.messages(prompt)
-        if messages is None:
-            assert isinstance(prompt, str)
-            whole, alone = prompt + completion, completion
-            ids = self._ids(whole, add_special_tokens=True) if prompt else self._ids(alone)
-        else:
-            start, whole = self._apply(messages), self._apply(messages, completion)
-            if not whole.startswith(start):
-                raise TrimtabError("the chat template renders a prompt otherwise once its answer is there.")
-            whole = whole.removesuffix(self.suffix)
-            alone = whole[len(start) :]
-            ids = self._ids(whole)
-        while ids and messages is None and ids[-1] == self.tokenizer.eos_token_id:
+        if messages is not None:
+            return self._answer_ids(*self._parted(messages, completion), prompt_ids)
+        assert isinstance(prompt, str)
+        # Together: a token may begin in the one and end in the other.
+        whole, alone = self.content.marked(prompt + completion), self.content.marked(completion)
+        ids = self._ids(whole, add_special_tokens=True) if prompt else self._ids(alone)
+        while ids and ids[-1] == self.tokenizer.eos_token_id:
             ids.pop()
-        n = len(prompt_ids)
-        if not prompt and messages is None:
-            tail = ids
-        else:
-            tail = ids[n:] if ids[:n] == prompt_ids else self._continuation(alone)
+        n = len(prompt_ids) if prompt else 0
+        tail = ids[n:] if not prompt or ids[:n] == prompt_ids else self._continuation(alone)
         return [*tail, self.end_of_turn]
+
+    def _answer_ids(self, start: str, alone: str, prompt_ids: list[int]) -> list[int]:
+        ids, n = self._ids(start + alone), len(prompt_ids)
+        return [*(ids[n:] if ids[:n] == prompt_ids else self._continuation(alone)), self.end_of_turn]
 
     def _continuation(self, text: str) -> list[int]:
         """A text's tokens where it goes on from another: sentencepiece puts a space before the first only."""
         before, both = self._ids("\n"), self._ids("\n" + text)
         return both[len(before) :] if both[: len(before)] == before else self._ids(text)
 
+    # ---- where a prompt ends
+
+    def _parted(self, messages: tuple[Message, ...], completion: str) -> tuple[str, str]:
+        """The text before a completion and the completion's, as the template has them with the answer there."""
+        start, whole = self._apply(messages), self._apply(messages, completion)
+        if not whole.startswith(start):
+            return self._parted_otherwise(messages, completion, start, whole.removesuffix(self.suffix))
+        whole = whole.removesuffix(self.suffix)
+        # The answer's beginning may be the prompt's end, where the template opens answers.
+        self._compare(completion, whole[max(0, len(start) - len(completion)) :])
+        return start, whole[len(start) :]
+
+    def _parted_otherwise(
+        self, messages: tuple[Message, ...], completion: str, start: str, whole: str
+    ) -> tuple[str, str]:
+        """The same for a template that renders a prompt otherwise once its answer is there.
+
+        Its generation prompt may open the answer ("<think>"). An answer that begins like that goes on from there;
+        the prompt of another ends before the opening, as the template has it. Or an answer changes what stands
+        further ahead (Mistral's system text is in the last user's turn, if that comes last): then the prompt is the
+        one that is asked with.
+        """
+        head, opening = self._head(messages), self._opening(messages)
+        bare, said = opening.strip(), completion.lstrip()
+        if bare and said.startswith(bare) and not isinstance(completion, Answer):
+            exact, rest = opening.lstrip(), said.removeprefix(bare)
+            blanks = opening[-1].isspace() and not said.startswith(exact)
+            return start, self.content.marked(rest.lstrip() if blanks else said.removeprefix(exact))
+        if bare and whole.startswith(head):
+            self.remarks.add(f"{OPENING} {bare!r}")
+            self._compare(completion, whole[len(head) :])
+            return head, whole[len(head) :]
+        asked = self.content.marked(messages[-1].content.strip())
+        ends = [text.rpartition(asked)[2] if asked in text else None for text in (start, head)]
+        if whole.startswith(head) and ends[0] is not None and ends[1] is not None and ends[1].startswith(ends[0]):
+            tail = whole[len(head) - len(ends[1]) + len(ends[0]) :]
+            self._compare(completion, tail)
+            return start, tail
+        raise RefusedRowError("the chat template renders a prompt otherwise once its answer is there.")
+
+    def _head(self, messages: tuple[Message, ...]) -> str:
+        """What stands before an answer's own text."""
+        return self._apply(messages, PROBE).rpartition(PROBE)[0]
+
+    def _opening(self, messages: tuple[Message, ...]) -> str:
+        """What a generation prompt writes of the answer itself."""
+        start, head = self._apply(messages), self._head(messages)
+        return start[len(head) :] if start.startswith(head) else ""
+
+    def _compare(self, completion: str, shown: str) -> None:
+        """Notes an answer that the template does not show as it is written, but for white space."""
+        # Of a message with thoughts or calls: what becomes of those is for beside.py to say.
+        written = self.content.marked(completion.content if isinstance(completion, Answer) else completion)
+        if written not in shown and "".join(written.split()) not in "".join(shown.split()):
+            self.remarks.add(ALTERED)
+
     def tokens(
         self, prompt: str | tuple[Message, ...], completions: Sequence[str], origin: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """A prompt's tokens and those of each completion after it, nothing truncated."""
-        prompt_ids = self.prompt_ids(prompt, origin)
-        return prompt_ids, [self.completion_ids(prompt, c, prompt_ids) for c in completions]
+        prompt = self.bare(prompt)
+        completions = [self.finished(completion) for completion in completions]
+        prompt_ids, messages = self.prompt_ids(prompt, origin), self.messages(prompt)
+        if messages is None:
+            return prompt_ids, [self.completion_ids(prompt, c, prompt_ids) for c in completions]
+        parted = [self._parted(messages, completion) for completion in completions]
+        # One prompt for all: the shorter, where it opens an answer that some of them do not have.
+        shortest = min((start for start, _ in parted), key=len, default=None)
+        if shortest is not None and shortest != self._apply(messages):
+            prompt_ids = self._ids(shortest)
+            parted = [(shortest, (start + text).removeprefix(shortest)) for start, text in parted]
+        return prompt_ids, [self._answer_ids(start, text, prompt_ids) for start, text in parted]
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
         if record.condition is not None:
             return self.under(target_score=record.condition).encode(replace(record, condition=None), index)
+        self.remarks.clear()
         if problem := unusable(record):
             return Dropped(problem, record.origin)
         if any(not self.finished(completion).strip() for completion in record.completions):
@@ -298,11 +337,20 @@ class ChatFormat:
         if problem := lost(record, self.powers):
             return Dropped(problem, record.origin)
         prompts = record.prompts or (record.prompt,)
+        self.remarks |= self.content.remarks(prompts, [self.finished(answer) for answer in record.completions])
+        if self.truncation.control_tokens == "drop" and self.remarks & {*CONTROL.values()}:
+            return Dropped(HOLDS_CONTROL, record.origin)
         while True:
             try:
                 before, completions = tokens_of(self, record, prompts)
-            except TrimtabError as error:  # the template's refusal knows no row
+            except RefusedRowError as error:
+                if self.drops_refused:
+                    return Dropped(str(error), record.origin)
+                advice = "data.bad_rows=drop leaves such rows out."
+                raise RefusedRowError(f"{record.origin}: {str(error).rstrip('.')}. {advice}") from None
+            except TrimtabError as error:  # a template's limits know no row
                 raise TrimtabError(f"{record.origin}: {str(error).removeprefix(f'{record.origin}: ')}") from None
+            completions = completions or [[*self._continuation(PLACEHOLDER), self.end_of_turn]]
             room = self.truncation.max_length - max(map(len, before))
             if room >= min(self.truncation.min_completion_length, max(map(len, completions))):
                 break
@@ -314,43 +362,9 @@ class ChatFormat:
         return make_group(record, index, before, cut, [len(c) > room for c in completions])
 
 
-def tokens_of(
-    form: Any, record: Record, prompts: Sequence[str | tuple[Message, ...]]
-) -> tuple[list[list[int]], list[list[int]]]:
-    """A record's prompts, one or one for each completion, and its completions as tokens, nothing truncated."""
-    if len(prompts) == 1:
-        prompt, completions = form.tokens(prompts[0], record.completions, record.origin)
-        return [prompt], completions
-    pairs = zip(prompts, record.completions, strict=True)
-    each = [form.tokens(prompt, [completion], record.origin) for prompt, completion in pairs]
-    return [prompt for prompt, _ in each], [completion for _, [completion] in each]
-
-
-def make_group(
-    record: Record,
-    index: int,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[int]],
-    truncated: Sequence[bool],
-) -> CompletionGroup | Dropped:
-    """A record's tokens as a group; dropped where all its completions have come out the same.
-
-    prompts: one, or one for each completion; what these have in common is computed once for all.
-    """
-    rows = tuple(tuple(c) for c in completions)
-    if len(rows) >= 2 and len(set(rows)) == 1:
-        cause = "after truncation" if any(truncated) else "as tokens"
-        reason = "completions" if len(set(record.completions)) == 1 else cause
-        return Dropped(f"identical {reason}", record.origin)
-    given: tuple[tuple[int, ...], ...] = ()
-    shared = len(prompts[0])
-    if len(prompts) > 1:
-        if any(truncated):  # what is left neither keeps to a length nor fails to
-            return Dropped("cut completion under a length instruction", record.origin)
-        shared = shared_beginning(prompts)
-        given = tuple(tuple(prompt[shared:]) for prompt in prompts)
-    prompt = tuple(prompts[0][:shared])
-    return CompletionGroup(prompt, rows, index, tuple(truncated), record.scores, record.labels, given)
+def _said(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn but for its role, which is no people's text."""
+    return {key: value for key, value in turn.items() if key != "role"}
 
 
 def agree_on_special_tokens(chat: ChatFormat, model: Any) -> None:

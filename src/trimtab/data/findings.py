@@ -70,6 +70,9 @@ class SplitFindings(_Model):
     """What rows hold and nothing reads, "column id"; the rows are kept. Reward functions may read columns."""
     audit: AuditReport
     labels: LabelFindings | None = None
+    remarks: dict[str, Found] = Field(default_factory=dict)
+    """Rows that are used and hold control tokens or other added tokens, or that the template shows otherwise; none
+    without a tokenizer."""
 
 
 class Findings(_Model):
@@ -89,8 +92,9 @@ class Findings(_Model):
 
 def examine(settings: DataSettings, tokenizer: str | None = None, trust: TrustSettings | None = None) -> Findings:
     """Reads what the settings name, and says what is in it. Rows that cannot be read are counted, not raised."""
-    splits = split_records(settings.model_copy(update={"bad_rows": "drop"}))
-    chat = Measuring(load_tokenizer(tokenizer, trust), settings) if tokenizer else None
+    counting = settings.model_copy(update={"bad_rows": "drop"})
+    splits = split_records(counting)
+    chat = Measuring(load_tokenizer(tokenizer, trust), counting) if tokenizer else None
     parts = {name: records for name in ("train", "validation", "test") if (records := getattr(splits, name))}
     layouts = Counter(record.layout for records in parts.values() for record in records)
     return Findings(
@@ -114,7 +118,8 @@ def _by_reason(splits: Splits) -> dict[str, Found]:
 
 
 def examine_split(records: Sequence[Record], chat: Measuring | None = None) -> SplitFindings:
-    measured, dropped, truncated = _measured(records, chat)
+    remarks: dict[str, Found] = {}
+    measured, dropped, truncated = _measured(records, chat, remarks)
     lengths, longer = _lengths(measured)
     prompts = [record.prompt for record in records if isinstance(record.prompt, tuple)]
     return SplitFindings(
@@ -130,6 +135,7 @@ def examine_split(records: Sequence[Record], chat: Measuring | None = None) -> S
         ignored=_ignored(records, chat),
         audit=audit(records, max_pairs=MAX_PAIRS),
         labels=_labels(records),
+        remarks=dict(sorted(remarks.items())),
     )
 
 
@@ -159,8 +165,12 @@ Measured = tuple[Record, int, list[int]]
 """A record with the lengths of its prompt and of its completions."""
 
 
-def _measured(records: Sequence[Record], chat: Measuring | None) -> tuple[list[Measured], dict[str, Found], int]:
-    """Rows with their lengths, which of them training would drop and why, and how many completions it would cut."""
+def _measured(
+    records: Sequence[Record], chat: Measuring | None, remarks: dict[str, Found]
+) -> tuple[list[Measured], dict[str, Found], int]:
+    """Rows with their lengths, which of them training would drop and why, and how many completions it would cut.
+
+    remarks: takes what there is to remark on rows that are used."""
     measured: list[Measured] = []
     dropped: dict[str, Found] = {}
     truncated = 0
@@ -170,11 +180,11 @@ def _measured(records: Sequence[Record], chat: Measuring | None) -> tuple[list[M
             reason = unusable(row) or ("identical completions" if row.is_pair and _same(row) else None)
             lengths = len(text_of_prompt(row)), [len(completion) for completion in row.completions]
         else:
-            # Prompts alone have no completion to measure; a group must have one.
-            filled = row if row.completions else choose(row, "none")
             chat.noted = None
-            found = chat.encode(replace(filled, labels=None))
+            found = chat.encode(replace(row, labels=None))
             reason = found.reason if isinstance(found, Dropped) else None
+            for remark in () if reason else chat.remarks:
+                remarks.setdefault(remark, Found()).add(record.origin)
             truncated += 0 if isinstance(found, Dropped) or not row.completions else sum(found.truncated)
             lengths = chat.noted or (0, [])
         if reason:

@@ -25,7 +25,8 @@ ODD_CHARACTERS = {
     "private-use characters": re.compile("[\ue000-\uf8ff]"),
     "tokens of a chat template": re.compile(r"<\|[a-zA-Z_]+\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>"),
 }
-"""Template tokens in a text are read as the real ones: the turn would end where the text says so."""
+"""Tokens of a chat template in a text are read as text (data.control_tokens). Other programs read them as the real
+ones: the turn would end where the text says so."""
 EXAMPLES = 5
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from trimtab.data.beside import Powers
 from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, make_group, tokens_of, unusable
+from trimtab.data.encoding import CONTROL, HOLDS_CONTROL, TextEncoding
 from trimtab.data.groups import CompletionGroup, shared_beginning
 from trimtab.data.message import CARRIED
 from trimtab.data.records import Message, Record
@@ -98,7 +99,7 @@ class TurnFormat(ChatFormat):
         if messages is not None:
             return self._ids(self._apply(messages, completion))
         assert isinstance(prompt, str)
-        ids = self._ids(prompt + completion, add_special_tokens=True)
+        ids = self._ids(self.content.marked(prompt + completion), add_special_tokens=True)
         while ids and ids[-1] == self.tokenizer.eos_token_id:
             ids.pop()
         return [*ids, self.end_of_turn]
@@ -135,6 +136,8 @@ class PairFormat:
         self.powers = Powers(frozenset(CARRIED))  # see Message.text
         self.variables: frozenset[str] = frozenset()
         self.ends: tuple[str, ...] = ()
+        self.content = TextEncoding(tokenizer, self.truncation.control_tokens)
+        self.remarks: set[str] = set()
         self.max_length = min(self.truncation.max_length, tokenizer.model_max_length)
         """Tokens of a row: the setting, or fewer where the tokenizer knows of fewer."""
         self._probe()
@@ -163,8 +166,7 @@ class PairFormat:
         return next((int(token) for token in named if _known(token, self.vocabulary)), None)
 
     def _ids(self, text: str) -> list[int]:
-        # verbose=False: that a text is longer than the model is dealt with here.
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return self.content.ids(self.content.marked(text))
 
     @staticmethod
     def text(prompt: Prompt) -> str:
@@ -183,9 +185,13 @@ class PairFormat:
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
-        prompts, completions = tokens_of(self, record, record.prompts or (record.prompt,))
+        asked = record.prompts or (record.prompt,)
+        self.remarks = self.content.remarks(asked, record.completions)
         if problem := unusable(record):
             return Dropped(problem, record.origin)
+        if self.truncation.control_tokens == "drop" and self.remarks & {*CONTROL.values()}:
+            return Dropped(HOLDS_CONTROL, record.origin)
+        prompts, completions = tokens_of(self, record, asked)
         # Some letters are no token at all for some tokenizers.
         if min(map(len, completions)) == len(self.closing):
             return Dropped("empty completion", record.origin)

@@ -224,6 +224,9 @@ class SplitCounts(BaseModel):
     """Pairs whose scores tie; kept."""
     ignored: dict[str, int] = Field(default_factory=dict)
     """What rows hold and nothing reads, "column id", with the number of rows; the rows are kept."""
+    remarks: dict[str, int] = Field(default_factory=dict)
+    """What else was found in rows that are used, and in how many: control tokens in people's text, answers that the
+    template shows otherwise."""
 
     def but_for(self, read: Callable[[str], bool]) -> SplitCounts:
         """The same without the columns that are read after all, by a method or a reward function."""
@@ -245,7 +248,9 @@ COLUMN = "column "
 
 
 class Encoder(Rendering, Protocol):
-    """data/chat.py's ChatFormat, or a reward model's format."""
+    """data/chat.py's ChatFormat, or a reward model's format. remarks: of the record that was encoded last."""
+
+    remarks: set[str]
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped: ...
 
@@ -255,8 +260,6 @@ Expansion = Callable[[Record], list[Record] | Dropped]
 CompletionsOf = Literal["first", "pair", "all", "labelled", "none"]
 """The best completion (SFT), best and worst (DPO), all that are ranked, all with a label each (KTO), or none
 but the prompt (GRPO)."""
-PLACEHOLDER = "."
-"""Stands where a group must have a completion and the method samples its own."""
 
 
 def encode_records(
@@ -284,30 +287,37 @@ def encode_records(
             counts.equal_scores += 1
         for name in ignored_of(row, chat):
             counts.ignored[name] = counts.ignored.get(name, 0) + 1
-        made = _encoded(row, index, chat, expand)
+        made, remarks = _encoded(row, index, chat, expand)
         if isinstance(made, Dropped):
             _drop(counts, made)
             continue
+        for remark in remarks:
+            counts.remarks[remark] = counts.remarks.get(remark, 0) + 1
         counts.truncated += sum(made[0].truncated)  # an expanded row says the same completions again
         counts.used += 1
         groups += made
     counts.dropped = dict(sorted(counts.dropped.items()))
     counts.ignored = dict(sorted(counts.ignored.items()))
+    counts.remarks = dict(sorted(counts.remarks.items()))
     return groups, counts
 
 
-def _encoded(row: Record, index: int, chat: Encoder, expand: Expansion | None) -> list[CompletionGroup] | Dropped:
-    """All groups of a row, or why it can't be used."""
+def _encoded(
+    row: Record, index: int, chat: Encoder, expand: Expansion | None
+) -> tuple[list[CompletionGroup] | Dropped, set[str]]:
+    """All groups of a row, or why it can't be used; and what is to be remarked on."""
     rows = [row] if expand is None else expand(row)
+    remarks: set[str] = set()
     if isinstance(rows, Dropped):
-        return rows
+        return rows, remarks
     groups: list[CompletionGroup] = []
     for one in rows:
         encoded = chat.encode(one, index)
+        remarks |= chat.remarks
         if isinstance(encoded, Dropped):
-            return encoded
+            return encoded, remarks
         groups.append(encoded)
-    return groups
+    return groups, remarks
 
 
 UNDESIRABLE = "labelled undesirable: nothing to imitate"
@@ -342,7 +352,7 @@ def _refuse_labels(records: Sequence[Record]) -> None:
 def choose(record: Record, completions: CompletionsOf) -> Record:
     """The record with the completions that a method trains on."""
     if completions == "none":
-        return replace(record, completions=(PLACEHOLDER,), scores=None, labels=None)
+        return replace(record, completions=(), scores=None, labels=None)
     if not record.completions:
         raise TrimtabError(f"{record.origin}: a prompt without a completion; only GRPO and PPO can train on that.")
     if completions == "labelled":

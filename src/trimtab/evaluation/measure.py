@@ -300,6 +300,7 @@ def _inputs(
         "tokenizer": hash_source(tokenizer),
         "truncation": [data.max_length, data.min_completion_length],
         "judge": _judged_by(judge, test) if judge else None,
+        **({"control_tokens": data.control_tokens} if data.control_tokens != "text" else {}),
         **({"chat_template_kwargs": data.chat_template_kwargs} if data.chat_template_kwargs else {}),
     }
 

@@ -133,9 +133,9 @@ def _characters(found: Findings) -> Table:
     rows = [
         [f"{name}: {kind}", str(one.count), ", ".join(one.examples)]
         for name, split in found.splits.items()
-        for kind, one in split.odd_characters.items()
+        for kind, one in (split.odd_characters | split.remarks).items()
     ]
-    return _table("characters", "Odd characters", "|rows|the first", rows)
+    return _table("characters", "Odd characters and tokens in texts", "|rows|the first", rows)
 
 
 def _shared(found: Findings) -> Table:

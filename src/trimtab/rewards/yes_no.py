@@ -23,6 +23,7 @@ import torch
 
 from trimtab.data.adapters import home
 from trimtab.data.chat import load_tokenizer
+from trimtab.data.encoding import Marked
 from trimtab.data.groups import CompletionGroup, pack, shared_beginning
 from trimtab.data.hashing import hash_weights
 from trimtab.data.pairs import PairFormat, TurnFormat
@@ -86,9 +87,10 @@ class QuestionFormat(TurnFormat):
         self.question = question
 
     def asked(self, prompt: Prompt, completion: str) -> str:
-        """What the user's turn says. Braces in either text stand for themselves."""
+        """What the user's turn says. Braces and control tokens in either text stand for themselves."""
         said = {"prompt": PairFormat.text(prompt), "completion": completion}
-        return PLACES.sub(lambda place: said[place[1]], self.question)
+        marked = {name: self.content.marked(text) for name, text in said.items()}
+        return Marked(PLACES.sub(lambda place: marked[place[1]], self.question))
 
     def tokens(
         self, prompt: Prompt, completions: Sequence[str], origin: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any, ClassVar, Literal, Self
 
@@ -276,7 +277,7 @@ class OnPolicyMethod(StageMethod):
     def _evaluate_samples(self) -> dict[str, float]:
         """One sample at temperature 1 of each held-out prompt, the same uniforms at every evaluation."""
         prepared, acc = self.prepared, self.prepared.accelerator
-        groups = prepared.validation[: self.settings.validation_prompts]
+        groups = [self._asked(group) for group in prepared.validation[: self.settings.validation_prompts]]
         if not groups:
             return {}
         sampling = self.settings.sampling.model_copy(update={"temperatures": (1.0,)})
@@ -315,6 +316,15 @@ class OnPolicyMethod(StageMethod):
         if by is self.reward and self.best_metric == "reward" and not self.watch.seen["batches"]:
             raise TrimtabError(f"{self.name}: reward {line}. Mend it: it chooses the best weights.")
         warn(f"{line}.", about=f"validation without a score by {by.name}")
+
+    def _asked(self, group: CompletionGroup) -> CompletionGroup:
+        """A held-out group under the prompt that is asked with: where the template opens answers, written ones that
+        are not opened have another."""
+        chat = self.prepared.chat
+        if not getattr(chat, "opening", ""):
+            return group
+        asked = chat.encode(replace(self.prepared.validation_records[group.index], completions=(), labels=None))
+        return replace(group, prompt=asked.prompt) if isinstance(asked, CompletionGroup) else group
 
     def _of_all(self, places: range, scorings: list[Scoring]) -> list[Scoring]:
         """Every process's, in the prompts' order: each prompt is sampled, and its score paid for, once."""

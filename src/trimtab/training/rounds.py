@@ -170,6 +170,7 @@ class Round:
             chat_template_kwargs=self.data.chat_template_kwargs,
             max_length=self.data.max_length,
             min_completion_length=self.data.min_completion_length,
+            control_tokens=self.data.control_tokens,
         )
 
     def _prompts(self, chat: ChatFormat) -> list[CompletionGroup]:

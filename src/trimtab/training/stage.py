@@ -30,6 +30,7 @@ from accelerate import PartialState
 from trimtab.data.adapters import tokenizer_source
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.day import day_for, day_of_model, keep_day
+from trimtab.data.encoding import remark_lines
 from trimtab.data.hashing import hash_source
 from trimtab.data.splits import (
     CompletionsOf,
@@ -171,6 +172,9 @@ def _train(
     validation, validation_counts = encode_records(splits.validation, chat, wanted, expand)
     if splits.validation:
         require_groups(validation, validation_counts, "validation", data.validation or data.train)
+    for split, found in (("training", train_counts), ("validation", validation_counts)):
+        for about, line in remark_lines(found.remarks, data.control_tokens).items():
+            warn(f"{split}: {line}", about=f"{split}: {about}")
     unread = without_read(method, reward, judge)
     counts = {"train": unread(train_counts), "validation": unread(validation_counts)}
     _say_what_was_left(asked.name, counts, splits, chat)

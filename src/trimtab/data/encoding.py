@@ -1,0 +1,265 @@
+"""People's text -> token ids: what looks like a control token in it stays text.
+
+A tokenizer reads "<|im_end|>" as the end of a turn wherever it stands, also where someone asks what it means. So
+texts are marked before a template renders them, and a rendered text that holds marks is read by a copy of the
+tokenizer in which control tokens have other names: there, only what the template wrote is a control token. The copy
+splits all else as the tokenizer does. Texts without a control token are never marked, and never read by the copy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from tokenizers import Tokenizer
+
+from trimtab.data.message import Prompt, beside
+from trimtab.errors import TrimtabError
+
+ControlTokens = Literal["text", "token", "drop"] | tuple[str, ...]
+"""What becomes of control tokens in people's text: see TruncationSettings.control_tokens."""
+START, END, ESCAPE = "\U00010a50", "\U00010a51", "\U00010a52"
+"""Marks: signs of Kharoshthi, dead for 1,700 years. Printable, since templates show lists as Python does."""
+MARKS = re.compile(f"[{START}-{ESCAPE}]")
+BASES = (0xF0000, 0xF8000, 0x100000, 0x108000)
+"""Where the private names of control tokens may begin: a text that uses one block gets another."""
+
+
+CONTROL = {side: f"control tokens in {side}" for side in ("prompts", "answers")}
+OTHER = {side: f"other added tokens in {side}" for side in ("prompts", "answers")}
+"""What is counted: rows whose texts hold such tokens."""
+HOLDS_CONTROL = "control tokens in the text"
+"""Why data.control_tokens=drop drops a row."""
+OPENING = "answers without the template's opening"
+ALTERED = "answers that the template does not show as they are written"
+
+
+class RefusedRowError(TrimtabError):
+    """A row that cannot be made token ids, where others can: data.bad_rows=drop leaves it out."""
+
+
+class Marked(str):
+    """A text whose marks are there already."""
+
+    __slots__ = ()
+
+
+class TextEncoding:
+    """A tokenizer's way from text to ids, and what it takes for a control token in people's text.
+
+    Control tokens are the tokenizer's special tokens, and other added tokens that mark turns: `turns`, a rendered
+    conversation, shows them. Not those that open an answer (`opening`, a template's forced "<think>"), nor those
+    that the setting lists. Other added tokens ("<tool_call>", "<think>") are what models are taught to write: they
+    stay tokens, and are counted.
+    """
+
+    def __init__(
+        self, tokenizer: Any, setting: ControlTokens = "text", turns: Iterable[int] = (), opening: str = ""
+    ) -> None:
+        self.tokenizer, self.setting = tokenizer, setting
+        added = {token.content: (int(i), token) for i, token in tokenizer.added_tokens_decoder.items()}
+        meant = set(setting) if isinstance(setting, tuple) else set()
+        if unknown := sorted(meant - added.keys()):
+            raise TrimtabError(f"data.control_tokens: {unknown[0]!r} is no added token of this tokenizer.")
+        if opening.strip():
+            opened = {text for text in added if text in opening}
+            meant |= opened | {f"</{text[1:]}" for text in opened}
+        special, written = set(tokenizer.all_special_tokens), set(turns)
+        control: dict[str, Any] = {}
+        other: dict[str, Any] = {}
+        for text, (i, token) in added.items():
+            marks_turns = i in written and not text.isalnum()
+            if text.isspace() or not text:
+                continue  # Gemma's "\n\n" is a token, and no sign of anything
+            is_control = (token.special or text in special or marks_turns) and text not in meant
+            (control if is_control else other)[text] = token
+        self.ids_of = {text: added[text][0] for text in control}
+        # Some tokenizers look for their tokens in what their normalizer has made of the text.
+        backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer.is_fast else None
+        seen_late = any(token.normalized for token in control.values())
+        self._normalizer = backend.normalizer if backend is not None and seen_late else None
+        self._folded = {text.casefold(): text for text in control}
+        flags = re.IGNORECASE if self._normalizer is not None else 0
+        self._control, self._other = _pattern(control, flags), _pattern(other)
+        self._marks = re.compile(f"{START}({self._control.pattern}){END}|{ESCAPE}([012])|[{START}{END}]", flags)
+        self._copies: dict[int, Tokenizer] = {}
+
+    # ---- what is found
+
+    def has_control(self, text: str) -> bool:
+        return self._control.search(self._seen(text)) is not None
+
+    def has_other(self, text: str) -> bool:
+        """Whether an added token that is no control token stands in a text; it is read as the token."""
+        return self._other.search(text) is not None
+
+    def remarks(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> set[str]:
+        """What a record's texts hold, by the names under which it is counted."""
+        asked = [text for prompt in prompts for text in texts_of(prompt)]
+        found = set()
+        for side, texts in (("prompts", asked), ("answers", answers)):
+            found |= {CONTROL[side]} if any(map(self.has_control, texts)) else set()
+            found |= {OTHER[side]} if any(map(self.has_other, texts)) else set()
+        return found
+
+    def _seen(self, text: str) -> str:
+        """The text as the tokenizer looks for tokens in it."""
+        if self._normalizer is None or self._control.search(text):
+            return text
+        seen = str(self._normalizer.normalize_str(text))
+        return seen if self._control.search(seen) else text
+
+    # ---- marking
+
+    def marked(self, text: str) -> str:
+        """A text of people's, to be rendered: its control tokens between marks."""
+        if self.setting in ("token", "drop") or isinstance(text, Marked):
+            return text
+        if MARKS.search(text):
+            text = MARKS.sub(lambda found: f"{ESCAPE}{ord(found[0]) - ord(START)}", text)
+        return self._control.sub(lambda found: f"{START}{found[0]}{END}", self._seen(text))
+
+    def marked_within(self, value: Any) -> Any:
+        """The same of all texts in a message or a tool, however deep; keys stay."""
+        if isinstance(value, str):
+            return self.marked(value)
+        if isinstance(value, Mapping):
+            return {key: self.marked_within(one) for key, one in value.items()}
+        return [self.marked_within(one) for one in value] if isinstance(value, list | tuple) else value
+
+    # ---- ids
+
+    def ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """TrimtabError (a RefusedRowError) where the tokenizer cannot read a marked token as text."""
+        if self.setting in ("token", "drop") or not MARKS.search(text):
+            # verbose=False: that a text is longer than the model is dealt with elsewhere.
+            found = self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)
+            return list(found["input_ids"])
+        pieces, written = self._pieces(text)
+        copy, names = self._copy_for("".join(piece for piece, token in pieces if not token))
+        if copy is None:
+            ids = self._ids_of_pieces(pieces, add_special_tokens)
+        else:
+            renamed = "".join(names[piece] if token else piece for piece, token in pieces)
+            ids = list(copy.encode(renamed, add_special_tokens=add_special_tokens).ids)
+        around = self.tokenizer("", verbose=False)["input_ids"] if add_special_tokens else []
+        self._check(ids, [*written, *around])
+        return ids
+
+    def _pieces(self, text: str) -> tuple[list[tuple[str, bool]], list[int]]:
+        """A marked text in pieces: the template's control tokens (True), and text without its marks; the ids of the
+        former. A mark whose other half the template cut off parts the text like any."""
+        out: list[tuple[str, bool]] = []
+        written: list[int] = []
+
+        def add(plain: str) -> None:
+            place = 0
+            for found in self._control.finditer(plain):
+                token = self._folded[found[0].casefold()] if found[0] not in self.ids_of else found[0]
+                out.extend(((plain[place : found.start()], False), (token, True)))
+                written.append(self.ids_of[token])
+                place = found.end()
+            out.append((plain[place:], False))
+
+        place = 0
+        for found in self._marks.finditer(text):
+            add(text[place : found.start()])
+            escaped = chr(ord(START) + int(found[2])) if found[2] else ""
+            out.append((found[1] or escaped, False))
+            place = found.end()
+        add(text[place:])
+        return [(piece, token) for piece, token in out if piece], written
+
+    def _copy_for(self, text: str) -> tuple[Tokenizer | None, dict[str, str]]:
+        """The copy with other names for control tokens, none of which the text holds, and the names."""
+        tokens = list(self.ids_of)
+        free = (base for base in BASES if not re.search(f"[{chr(base)}-{chr(base + len(tokens))}]", text))
+        base = next(free, None)
+        if base is None or not self.tokenizer.is_fast:
+            return None, {}
+        names = {token: chr(base + place) for place, token in enumerate(tokens)}
+        if base not in self._copies:
+            self._copies[base] = _renamed(self.tokenizer.backend_tokenizer, names)
+        return self._copies[base], names
+
+    def _ids_of_pieces(self, pieces: Sequence[tuple[str, bool]], add_special_tokens: bool) -> list[int]:
+        """Of a tokenizer that cannot be copied: piece by piece."""
+        ids: list[int] = []
+        joined: list[tuple[str, bool]] = []
+        for piece, token in pieces:
+            if joined and not token and not joined[-1][1]:
+                joined[-1] = (joined[-1][0] + piece, False)
+            else:
+                joined.append((piece, token))
+        for piece, token in joined:
+            split = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+            ids += [self.ids_of[piece]] if token else self.tokenizer(piece, **split)["input_ids"]
+        return list(self.tokenizer.build_inputs_with_special_tokens(ids)) if add_special_tokens else ids
+
+    @cached_property
+    def _telling(self) -> set[int]:
+        """Ids that only a control token has: a text's unknown letters may be <unk> too."""
+        return set(self.ids_of.values()) - {self.tokenizer.unk_token_id}
+
+    def _check(self, ids: Sequence[int], written: Sequence[int]) -> None:
+        if sorted(i for i in ids if i in self._telling) != sorted(i for i in written if i in self._telling):
+            raise RefusedRowError(
+                "the tokenizer cannot read a control token in a text as text. data.control_tokens=drop leaves such "
+                "rows out, token reads it as the token."
+            )
+
+
+def texts_of(prompt: Prompt) -> list[str]:
+    """What is said in a prompt, and what stands beside it."""
+    if isinstance(prompt, str):
+        return [prompt]
+    return [*(text for message in prompt for text in (message.content, message.extra)), *beside(prompt)]
+
+
+def _pattern(tokens: Mapping[str, Any], flags: int = 0) -> re.Pattern[str]:
+    """Any of the tokens, the longest first, as tokenizers take them."""
+    longest_first = sorted(tokens, key=len, reverse=True)
+    bounded = {t: rf"(?<!\w){re.escape(t)}(?!\w)" if tokens[t].single_word else re.escape(t) for t in tokens}
+    return re.compile("|".join(bounded[t] for t in longest_first) or "(?!)", flags)
+
+
+def _renamed(backend: Tokenizer, names: Mapping[str, str]) -> Tokenizer:
+    """The same tokenizer with other names for some of its tokens; ids stay."""
+    made = json.loads(backend.to_str())
+    for token in made["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    made["truncation"] = made["padding"] = None
+    model = made["model"]
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, dict):
+        model["vocab"] = {names.get(text, text): i for text, i in vocabulary.items()}
+    else:  # unigram's pieces with their scores
+        model["vocab"] = [[names.get(text, text), *rest] for text, *rest in vocabulary]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        model["merges"] = [pair for pair in model["merges"] if not _makes(pair, names)]
+    return Tokenizer.from_str(json.dumps(made))
+
+
+def _makes(pair: str | Sequence[str], names: Mapping[str, str]) -> bool:
+    left, right = pair.split(" ") if isinstance(pair, str) else pair
+    return left in names or right in names or left + right in names
+
+
+def remark_lines(remarks: Mapping[str, int], control_tokens: ControlTokens) -> dict[str, str]:
+    """What a run should say of a split's remarks, by subject."""
+    lines = {}
+    control = {name: count for name, count in remarks.items() if name in CONTROL.values()}
+    if control:
+        found = ", ".join(f"{count} rows with {name}" for name, count in control.items())
+        read = "read as tokens" if control_tokens == "token" else "read as the text that they are"
+        lines["control tokens"] = f"{found}: {read} (data.control_tokens)."
+    for name, count in remarks.items():
+        if name.startswith("answers"):
+            opening = ": they are trained on without it, and generation begins with it" if OPENING in name else ""
+            lines[name] = f"{count} rows with {name}{opening}."
+    return lines

@@ -1,0 +1,205 @@
+"""Chat templates as what they are, programs of other people's: rendered within limits of time, memory and size; the
+header of an assistant's turn, where a template does not write it when it should.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import json
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from jinja2 import TemplateSyntaxError
+
+from trimtab.data.encoding import RefusedRowError
+from trimtab.errors import TrimtabError
+
+PROBE = "trimtab probe"
+SECONDS = 10.0
+"""A conversation takes a template well under a hundredth of one."""
+CHARACTERS = 1_000_000
+"""What a template may write beyond ten times what its conversation says."""
+MEMORY = 4 << 30
+"""Bytes by which the process may grow while a template renders one conversation."""
+POLL = 0.1
+Made = TypeVar("Made")
+
+
+def render(tokenizer: Any, turns: Sequence[Mapping[str, Any]], *, prompt: bool, **values: Any) -> str:
+    """A conversation in the tokenizer's template. prompt: with the header of the assistant's turn at the end.
+
+    RefusedRowError where the template does not take this conversation, TrimtabError where it takes none.
+    """
+
+    def apply() -> str:
+        found: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **values)
+        return found
+
+    try:
+        text = limited(apply)
+    except TrimtabError:
+        raise
+    except TemplateSyntaxError as error:
+        raise TrimtabError(f"the chat template cannot be read: line {error.lineno}: {_line(error)}") from None
+    except Exception as error:  # templates raise whatever they like
+        roles = " → ".join(str(turn["role"]) for turn in turns)
+        raise RefusedRowError(f"the chat template refuses a conversation ({roles}): {_line(error)}") from None
+    if len(text) > CHARACTERS and len(text) > CHARACTERS + 10 * len(str(turns)) + 10 * len(str(values)):
+        raise TrimtabError(f"the chat template writes {len(text):,} characters around one conversation: mend it.")
+    return text
+
+
+def checked(tokenizer: Any) -> Any:
+    """The tokenizer; TrimtabError where it has several templates and nobody could say which."""
+    template = tokenizer.chat_template
+    if isinstance(template, Mapping) and "default" not in template:
+        named = ", ".join(template)
+        raise TrimtabError(f"the tokenizer has several chat templates ({named}), and none that is called default.")
+    return tokenizer
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+# ---- limits
+
+
+class _InterruptedError(Exception):
+    pass
+
+
+class _Watch:
+    """A thread that interrupts others: a template may hold any thread up, and signals reach the first one only."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.since: dict[int, list[float]] = {}
+        self.why: dict[int, str] = {}
+        self.thread: threading.Thread | None = None
+
+    def begin(self, thread: int) -> None:
+        with self.lock:
+            self.since[thread] = [0.0, _memory()]
+            if self.thread is None or not self.thread.is_alive():
+                self.thread = threading.Thread(target=self._watch, name="trimtab template watch", daemon=True)
+                self.thread.start()
+
+    def end(self, thread: int) -> str:
+        """Nobody is interrupted from now on. Why it was, or nothing."""
+        with self.lock:
+            self.since.pop(thread, None)
+            _raise_in(thread, None)
+            return self.why.pop(thread, "")
+
+    def _watch(self) -> None:
+        idle = 0.0
+        while idle < SECONDS:
+            time.sleep(POLL)
+            with self.lock:
+                idle = 0.0 if self.since else idle + POLL
+                for thread, state in self.since.items():
+                    # Time in steps of its own: a machine that slept in between did not spend it.
+                    state[0] += POLL
+                    if state[0] > SECONDS:
+                        self.why[thread] = f"takes more than {SECONDS:g} s for one conversation: an endless loop?"
+                    elif _memory() - state[1] > MEMORY:
+                        self.why[thread] = f"takes more than {MEMORY >> 30} GiB of memory for one conversation."
+                    if thread in self.why:
+                        _raise_in(thread, _InterruptedError)
+
+
+_watching = _Watch()
+
+
+def limited(work: Callable[[], Made]) -> Made:
+    """What `work` returns; TrimtabError where it takes too long, or too much memory."""
+    thread, why = threading.get_ident(), ""
+    try:
+        _watching.begin(thread)
+        try:
+            return work()
+        finally:
+            why = _watching.end(thread)
+    except _InterruptedError:
+        why = _watching.end(thread) or why
+        raise TrimtabError(f"the chat template {why} Mend it, or name another tokenizer.") from None
+
+
+def _raise_in(thread: int, error: type[Exception] | None) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error) if error else None)
+
+
+def _memory() -> float:
+    """The most that this process has held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else peak * 1024)
+
+
+# ---- the header of an assistant's turn
+
+
+def with_generation_prompt(tokenizer: Any) -> Any:
+    """The tokenizer, or a copy whose template writes the assistant's header when asked for a generation prompt.
+
+    A template that knows no `add_generation_prompt` writes the header with an answer only: it would be learned as
+    the answer's beginning. Its own header is put behind it, and whoever loads what is saved gets the same prompt.
+    """
+    template = tokenizer.chat_template
+    if not template:
+        return tokenizer
+    named = dict(template) if isinstance(template, Mapping) else {"default": template}
+    written = {name: _completed(tokenizer, one) for name, one in named.items()}
+    if written == named:
+        return tokenizer
+    made = copy.deepcopy(tokenizer)
+    made.chat_template = written if isinstance(template, Mapping) else written["default"]
+    return made
+
+
+def _completed(tokenizer: Any, template: str) -> str:
+    """The template, with a generation prompt where it had none."""
+    user, answer = {"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}
+
+    def header(*turns: dict[str, str]) -> str | None:
+        """What stands before an answer to these turns and is not in their prompt."""
+        before, prompted = (render(one, turns, prompt=asked) for asked in (False, True))
+        answered = render(one, [*turns, answer], prompt=False)
+        known = before != prompted or not answered.startswith(before)
+        return None if known else answered[len(before) :].rpartition(PROBE)[0]
+
+    one = _Rendering(tokenizer, template)
+    try:
+        found = header(user)
+    except RefusedRowError:  # the format's own probes say so, where it matters
+        return template
+    # A blank alone is the answer's own: Llama 2 writes " answer" behind "[/INST]".
+    if not found or not found.strip():
+        return template
+    try:
+        same = header(user, answer, user) == found
+    except RefusedRowError:  # takes one turn only
+        same = True
+    if not same:
+        raise TrimtabError(
+            "the chat template writes no generation prompt, and not the same header before every answer: mend it "
+            "(add_generation_prompt)."
+        )
+    # jinja leaves out a template's last line break: it must not come back before what is added.
+    literal = json.dumps(found, ensure_ascii=False)
+    return template.removesuffix("\n") + "{%+ if add_generation_prompt %}{{ " + literal + " }}{% endif %}"
+
+
+class _Rendering:
+    """A tokenizer seen with one of its templates."""
+
+    def __init__(self, tokenizer: Any, template: str) -> None:
+        self.tokenizer, self.chat_template = tokenizer, template
+
+    def apply_chat_template(self, turns: Any, **arguments: Any) -> Any:
+        return self.tokenizer.apply_chat_template(turns, chat_template=self.chat_template, **arguments)
