@@ -237,13 +237,16 @@ class ChatFormat:
         ids = self._ids(whole, add_special_tokens=True) if prompt else self._ids(alone)
         while ids and ids[-1] == self.tokenizer.eos_token_id:
             ids.pop()
-        n = len(prompt_ids) if prompt else 0
-        tail = ids[n:] if not prompt or ids[:n] == prompt_ids else self._continuation(alone)
-        return [*tail, self.end_of_turn]
+        return self._behind(prompt_ids if prompt else [], ids, alone)
 
     def _answer_ids(self, start: str, alone: str, prompt_ids: list[int]) -> list[int]:
-        ids, n = self._ids(start + alone), len(prompt_ids)
-        return [*(ids[n:] if ids[:n] == prompt_ids else self._continuation(alone)), self.end_of_turn]
+        return self._behind(prompt_ids, self._ids(start + alone), alone)
+
+    def _behind(self, prompt_ids: list[int], ids: list[int], alone: str) -> list[int]:
+        """What follows a prompt among the tokens of the whole; the text's own where the whole begins otherwise."""
+        n = len(prompt_ids)
+        tail = ids[n:] if ids[:n] == prompt_ids else self._continuation(alone)
+        return [*tail, self.end_of_turn]
 
     def _continuation(self, text: str) -> list[int]:
         """A text's tokens where it goes on from another: sentencepiece puts a space before the first only."""
