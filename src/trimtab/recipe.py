@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from trimtab.data.settings import SEVERAL, TOKENS, Seed, Settings
+from trimtab.data.settings import ROWS, SEVERAL, TOKENS, Seed, Settings
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
 from trimtab.data.yaml_text import read_yaml
@@ -58,7 +58,7 @@ class Recipe(Settings):
     judge: RewardSettings | None = None
     """Who scores completions for win rates: gold (the sandbox's own), or any other reward, by its short name
     or with its settings. None: no win rates."""
-    limit: int | None = Field(None, gt=0)
+    limit: int | None = Field(None, gt=0, le=ROWS)
     """A quick try: at most so many rows of each split, the first, whatever the data; None: all."""
     methods: list[MethodName] = USUAL
     data: DataSettings | None = None

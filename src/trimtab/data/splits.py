@@ -42,7 +42,7 @@ class DataSettings(TruncationSettings, ReadingSettings):
     test_split: str = "test"
     test_rows: int | None = Field(None, gt=0, le=ROWS)
     test_share: float | None = Field(None, gt=0, lt=1)
-    limit: int | None = Field(None, gt=0)
+    limit: int | None = Field(None, gt=0, le=ROWS)
     """A quick try: at most so many rows of each split, the first."""
     pair_labels: bool = False
     """KTO's labels: whether a desirable and an undesirable completion of the same prompt are made a pair."""
