@@ -132,7 +132,7 @@ def read_attributes(answer: Any, known: set[str]) -> dict[str, float] | str:
             return f"an attribute twice in {text!r}"
         return {name: float(value) for name, value in pairs}
     if re.fullmatch(rf"\s*{VALUE}\s*", text):
-        return {"reward": float(text)}
+        return {"reward": float(text.strip())}  # \s holds separators that float() refuses
     return _from_logprobs(choice, known) or f"no score in {content!r}"
 
 
