@@ -155,7 +155,7 @@ def step_of(folder: Path, penalty: dict[str, Any] | None, groups: Any = GROUPS, 
         } | penalty,
         **{"max_grad_norm": 1e9} | given,
     )  # fmt: skip
-    policy, chat = Policy(model), SimpleNamespace(stop_tokens=[2])
+    policy, chat = Policy(model), SimpleNamespace(stop_tokens=[2], end_of_turn=2)
     prepared = Prepared(policy, list(groups), [], settings, Accelerator(cpu=True), folder, chat)
     method = SFT(settings, prepared)
     loop = Loop(policy, method, groups, settings, folder, prepared.accelerator, lambda path: None)
