@@ -414,7 +414,7 @@ def test_as_a_process_of_its_own(debug: bool, write_jsonl: Callable[..., Path], 
     words = ["sft", "--model", "./m", "--data", str(write_jsonl(PAIRS)), "--out", "out"]
     env = {name: value for name, value in os.environ.items() if name != "TRIMTAB_DEBUG"}
     done = subprocess.run([*command, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-    message = "model ./m: no config.json in it, so it is no Hugging Face model folder."
+    message = "model ./m: no config.json in it, so it is no Hugging Face model folder. It is empty."
     assert done.returncode != 0
     assert done.stdout == ""
     if debug:
