@@ -24,7 +24,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, get_linear_schedule_with_warmup
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+    get_linear_schedule_with_warmup,
+)
 
 from training.real_runs import CLIP, SAMPLES, UPDATES, Curve, Given, Plan, Weights, World, weights_of
 from trimtab.data.chat import ChatFormat
@@ -96,7 +101,7 @@ def train(trainer: Any, plan: Plan) -> Curve:
 
 def tokenizer_of(world: World) -> Any:
     """With the end of turn as eos, as trimtab leaves it when it saves a model."""
-    tokenizer = AutoTokenizer.from_pretrained(world.model)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(world.model)  # as its file has it, whatever the config says
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ChatFormat(tokenizer).end_of_turn)
     return tokenizer
 
