@@ -56,8 +56,12 @@ def test_nobody_waits_longer_than_the_grace(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_ctrl_c_stays_what_it_is() -> None:
-    with listening(), patiently(), pytest.raises(KeyboardInterrupt) as stop:
-        send(signal.SIGINT, wait=1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+    try:
+        with listening(), patiently(), pytest.raises(KeyboardInterrupt) as stop:
+            send(signal.SIGINT, wait=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert isinstance(stop.value, Stopped)
     assert stop.value.exit_code == 130
 

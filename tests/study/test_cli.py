@@ -495,7 +495,9 @@ def test_version_help_and_completion(
         code, out, err = run(*words)
         assert (code, err) == (0, "")
         assert out.lstrip().startswith("Usage: trimtab")
-    assert "_trimtab_completion" in run("--show-completion", "bash")[1]
+    with monkeypatch.context() as asking:
+        asking.setenv("_TRIMTAB_COMPLETE", "source_bash")
+        assert "_trimtab_completion" in run()[1]
     for line, place, word in (("trimtab st", 1, "study"), ("trimtab dpo --va", 2, "--validation")):
         monkeypatch.setenv("_TRIMTAB_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", line)

@@ -20,7 +20,6 @@ from data.malformed import CASES, SOURCES, real_rows, write_lines
 FORKED = Path(__file__).with_name("forked.py")
 SAMPLE = (
     "ultrafeedback: chosen = 7",
-    "ultrafeedback: metadata.score_chosen = inf",
     "sharegpt: conversations = []",
     "kto: label = 1",
     "line: opened only",
@@ -140,8 +139,9 @@ def test_real_pairs_of_every_layout_train(
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["step"] == 10
     assert refused.code == 1
-    assert refused.stderr.startswith("error: kto.jsonl:1: a completion with a label (KTO; ")
-    assert refused.stderr.count("\n") == 1
+    *_, told = refused.stderr.splitlines()  # a warning about the tokenizer comes before
+    assert told.startswith("error: kto.jsonl:1: a completion with a label (KTO; ")
+    assert refused.stderr.count("error: ") == 1
     assert paired.code == 0
     counts = json.loads((tmp_path / "labelled" / "data.json").read_text())
     assert (counts["train"]["used"], counts["unpaired_labels"]) == (3, 1)
