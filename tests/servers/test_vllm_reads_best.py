@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 
+from servers.vllm_reads import read_by_vllm
 from training.layouts4 import LAYOUTS, train_to_stop, write_layout
-from training.stranger import ROW, TEXTS, read
-from trimtab.rollout.vllm import _apart, load_vllm
+from training.stranger import ROW, read
 
 pytestmark = pytest.mark.vllm
 
@@ -19,21 +20,10 @@ def test_vllm_reads_what_was_saved(layout: str, tmp_path: Path) -> None:
     start = write_layout(tmp_path / "start", layout)
     best = train_to_stop(start, tmp_path / "sft")
     ours = read(str(best))
-    vllm = load_vllm()
-    with _apart():
-        llm = vllm.LLM(
-            str(best), dtype="float32", max_model_len=128, enforce_eager=True, kv_cache_memory_bytes=2**28,
-            distributed_executor_backend="uni",
-        )  # fmt: skip
-        assert [llm.get_tokenizer()(text)["input_ids"] for text in TEXTS] == ours["ids"]
-        [of_row] = llm.generate(
-            [{"prompt_token_ids": ROW}], vllm.SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False
-        )
-        [said] = llm.chat([[{"role": "user", "content": "What about red?"}]], use_tqdm=False)
-    found = torch.tensor([of[token].logprob for of, token in zip(of_row.prompt_logprobs[1:], ROW[1:], strict=True)])
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        theirs = pool.apply(read_by_vllm, (str(best),))
+    assert theirs["ids"] == ours["ids"]
     logps = ours["logits"].float().log_softmax(-1)[torch.arange(len(ROW) - 1), torch.tensor(ROW[1:])]
-    print(layout, float((found - logps).abs().max()))
-    assert float((found - logps).abs().max()) <= 1e-4
-    out = said.outputs[0]
-    assert out.finish_reason == "stop", "by itself, with its defaults"
-    assert list(out.token_ids) == ours["said"]
+    assert float((torch.tensor(theirs["logps"]) - logps).abs().max()) <= 1e-4
+    assert theirs["finish_reason"] == "stop", "by itself, with its defaults"
+    assert theirs["said"] == ours["said"]
