@@ -1,4 +1,4 @@
-"""What vLLM makes of a model folder, for a process of its own: an engine that goes takes the process's groups along."""
+"""What vLLM makes of a model folder, for a process of its own: an engine that goes takes its groups along."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trimtab.rollout.vllm import _apart, load_vllm
 
 
 def read_by_vllm(folder: str) -> dict[str, Any]:
-    """Token ids of TEXTS, log-probabilities of ROW behind its first token, and an answer by the folder's defaults."""
+    """Token ids of TEXTS, log-probabilities of ROW but its first token, and an answer by the folder's defaults."""
     vllm = load_vllm()
     with _apart():
         llm = vllm.LLM(
