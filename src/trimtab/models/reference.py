@@ -20,6 +20,7 @@ from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, cut_places, pack
 from trimtab.data.hashing import hash_weights
+from trimtab.errors import first_line
 from trimtab.files import CHECKSUM, make_folder, write_file
 from trimtab.models.policy import PolicyOutput
 
@@ -98,7 +99,7 @@ def _kept(file: Path, size: int) -> tuple[Tensor | None, str | None]:
         with safe_open(file, "pt") as stored:
             known, flat = (stored.metadata() or {}).get(CHECKSUM), stored.get_tensor("logps")
     except Exception as error:  # the library raises whatever it likes
-        return None, f"cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]})"
+        return None, f"cannot be read ({first_line(error)})"
     if flat.shape != (size,) or flat.dtype != torch.float32 or (known is not None and known != _sum(flat)):
         return None, "is not what was written"
     return flat, None

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, first_line
 from trimtab.files import SUMS, read_json, write_directory, write_json, written_damage
 
 
@@ -144,8 +144,7 @@ class Checkpoints:
             with torch.serialization.safe_globals([]):
                 saved = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
         except Exception as error:  # the libraries raise whatever they like
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise TrimtabError(f"{folder}: cannot be read: {reason}. {self.again}") from error
+            raise TrimtabError(f"{folder}: cannot be read: {first_line(error)}. {self.again}") from error
         ours = trained_state(model)
         if saved_weights.keys() != ours.keys():
             raise TrimtabError(f"{folder}: holds other weights than this model trains. Remove the stage's folder.")

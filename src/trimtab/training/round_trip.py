@@ -25,7 +25,7 @@ from transformers import (
 
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.tokenizer import FILE, first_difference, probes_of
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, first_line
 from trimtab.models.lora import ADAPTER
 from trimtab.models.quantized import is_quantized
 from trimtab.models.reward_model import RewardModel, for_scoring
@@ -56,7 +56,7 @@ def rehearse(
                 raise
             except Exception as error:  # the libraries raise whatever they like
                 raise TrimtabError(
-                    f"model {policy.source}: it cannot be saved: {_first_line(error)} Nothing was trained yet."
+                    f"model {policy.source}: it cannot be saved: {first_line(error)} Nothing was trained yet."
                 ) from error
             read_back(trial, policy, chat, groups)
     finally:
@@ -114,15 +114,11 @@ def _refuse(what: str) -> TrimtabError:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _read(kind: Any, folder: Path) -> Any:
     try:
         model, info = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # the libraries raise whatever they like
-        raise _refuse(f"it does not load ({_first_line(error)})") from error
+        raise _refuse(f"it does not load ({first_line(error)})") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(map(str, info.get(problem) or ())):
             raise _refuse(f"{problem.replace('_', ' ')} such as {names[0]}")
@@ -216,7 +212,7 @@ def _same_tokens(folder: Path, chat: Any, groups: Sequence[CompletionGroup]) -> 
     try:
         theirs = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # the libraries raise whatever they like
-        raise _refuse(f"its tokenizer does not load ({_first_line(error)})") from error
+        raise _refuse(f"its tokenizer does not load ({first_line(error)})") from error
     for name in ("eos_token_id", "pad_token_id", "bos_token_id", "chat_template"):
         if getattr(theirs, name) != getattr(ours, name):
             raise _refuse(f"its tokenizer's {name} is {getattr(theirs, name)!r}, and not {getattr(ours, name)!r}")
@@ -241,7 +237,7 @@ def _same_adapter(folder: Path, policy: Any, groups: Sequence[CompletionGroup]) 
     try:
         theirs = peft.AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     except Exception as error:  # the library raises whatever it likes
-        raise _refuse(f"its adapter does not load ({_first_line(error)})") from error
+        raise _refuse(f"its adapter does not load ({first_line(error)})") from error
     rows = _rows(groups)
     if rows:
         _compare(_in_memory(policy, rows), _without_trimtab(theirs, rows), NEAR, "log-probabilities of the adapter")
