@@ -8,8 +8,8 @@ VLLM := .venv-vllm/bin
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study quickstart
 
-test: .venv/installed-dev .venv/transformers4/installed  ## all tests
-	$(BIN)/python -m pytest
+test: .venv/installed-dev .venv/transformers4/installed  ## all tests, in two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-parity: .venv/installed-dev  ## a hundred steps beside TRL's trainers, and what bf16 changes in two hundred
 	$(BIN)/python -m pytest -m parity tests/training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ CHATML = (
 )
 CHATML_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
 """Of tokenizers made here: ids 0, 1 and 2."""
+
+
+def pytest_configure() -> None:
+    """Signals as in a terminal: under nohup, or behind a shell's &, some are ignored, and tests send them."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
