@@ -35,18 +35,24 @@ class SandboxSettings(Settings):
     """The embedded world in place of data files: rows that are made, the same for the same seed."""
 
     train_rows: int = Field(3000, gt=0, le=SEVERAL)
+    """Pairs to train on."""
     validation_rows: int = Field(300, gt=0, le=SEVERAL)
+    """Pairs that choose which weights are kept."""
     test_rows: int = Field(400, gt=0, le=SEVERAL)
+    """Prompts that the methods are compared on."""
     max_length: int = Field(384, gt=1, le=TOKENS)
+    """Tokens of a prompt with one completion."""
     scores: bool = False
     """Whether pairs have the annotator's gold scores, from −10 to 10.2."""
     seed: Seed = 0
+    """Of the rows; training has seeds of its own."""
 
 
 class Recipe(Settings):
     """A study."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The study's name, and its folder's: runs/NAME."""
     seed: Seed = 0
     """For stages that set none of their own."""
     model: str
@@ -61,20 +67,29 @@ class Recipe(Settings):
     limit: int | None = Field(None, gt=0, le=ROWS)
     """A quick try: at most so many rows of each split, the first, whatever the data; None: all."""
     methods: list[MethodName] = USUAL
+    """What is trained and compared. base is the model as it is; every other method but sft_length starts from sft."""
     data: DataSettings | None = None
+    """Your own rows; this or sandbox."""
     sandbox: SandboxSettings | None = None
+    """Rows of trimtab's sandbox; this or data."""
     sft: SFTSettings = SFTSettings()
+    """Supervised fine-tuning on the chosen completions."""
     sft_length: SFTSettings | None = None
     """None: sft's settings, with the length penalty's defaults."""
     dpo: DPOSettings = DPOSettings()
+    """Direct preference optimization, and seventeen other losses."""
     reward: RewardModelSettings = RewardModelSettings()
     """Of the reward model that the study trains for a reward of kind 'trained', once for all methods."""
     reward_model: str | None = None
     """What that reward model starts from; None: the SFT model."""
     online_dpo: OnlineDPOSettings = OnlineDPOSettings()
+    """Rounds of sampling, scoring and preference training."""
     grpo: GRPOSettings = GRPOSettings()
+    """Group policy gradient on a reward."""
     ppo: PPOSettings = PPOSettings()
+    """PPO with a value head on a reward."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """How every method is evaluated."""
 
     @field_validator("judge", mode="before")
     @classmethod

@@ -37,12 +37,14 @@ class ScoreCondition(Settings):
     """Each pair under the scores of both its completions; the trained model is asked for the best."""
 
     kind: Literal["score"] = "score"
+    """What pairs are asked for: a score."""
     text: str = "Answer with an overall score of {score}, on a scale from {low} to {high}, where {high} is best."
     """The condition: a system turn, in front of one that is there, or where the template takes none, at the
     head of the user's first turn. The paper's is longer, and names a score from 1 to 10."""
     low: float = Field(1.0, ge=-1e9, le=1e9)
+    """The lowest score on the data's scale."""
     high: float = Field(10.0, ge=-1e9, le=1e9)
-    """The scale of the data's scores. The best is what the trained model is asked for where nothing else is."""
+    """The highest, and the best: what the trained model is asked for where nothing else is."""
     digits: int = Field(1, ge=0, le=15)
     """Decimals of a score in the text. Pairs whose scores are then equal are dropped: either order would do."""
 
@@ -160,9 +162,11 @@ class LengthInstruction(Settings):
     """How a prompt asks for a length, in words. The bound is drawn around the completion's own length."""
 
     at_most: str = "Answer the following instruction using {words} words or less.\n\n{prompt}"
-    """Of Yuan et al. 2024 (arXiv 2406.17744), which the paper builds on. Put behind the prompt
-    ("{prompt}\\n\\nUse {words} words or less."), it leaves the prompt common, and so computed once."""
+    """How a prompt asks for a length that is not exceeded. Of Yuan et al. 2024 (arXiv 2406.17744), which the paper
+    builds on. Put behind the prompt ("{prompt}\\n\\nUse {words} words or less."), it leaves the prompt common, and
+    so computed once."""
     at_least: str = "Answer the following instruction using {words} words or more.\n\n{prompt}"
+    """How it asks for a length that is not fallen short of."""
     spread: float = Field(2.0, gt=1, le=1000)
     """Bounds lie between the completion's words ÷ spread and × spread, evenly in the logarithm."""
     seed: Seed = 0

@@ -28,20 +28,27 @@ class DataSettings(TruncationSettings, ReadingSettings):
     train: str
     """A .jsonl, .json or .parquet file, a folder, or the name of a hub data set."""
     train_split: str = "train"
+    """The hub data set's split to train on."""
     config: str | None = None
     """The hub data set's configuration."""
     train_rows: int | None = Field(None, gt=0, le=ROWS)
     """Use at most so many training rows, the first."""
     validation: str | None = None
+    """A source of its own for the rows that choose which weights are kept, named as train is."""
     validation_split: str = "test"
+    """The hub data set's split to validate on, where validation names one."""
     validation_rows: int | None = Field(None, gt=0, le=ROWS)
     """With a source of its own: its first n rows. Without: the first n rows of train."""
     validation_share: float | None = Field(None, gt=0, lt=1)
     """Share of train's distinct prompts; rows with the same prompt stay together."""
     test: str | None = None
+    """A source of its own for the rows that methods are compared on, named as train is."""
     test_split: str = "test"
+    """The hub data set's split to compare on, where test names one."""
     test_rows: int | None = Field(None, gt=0, le=ROWS)
+    """With a source of its own: its first n rows. Without: the n rows of train behind validation's."""
     test_share: float | None = Field(None, gt=0, lt=1)
+    """Share of train's distinct prompts, apart from validation's."""
     limit: int | None = Field(None, gt=0, le=ROWS)
     """A quick try: at most so many rows of each split, the first."""
     pair_labels: bool = False

@@ -29,21 +29,30 @@ class Decoding(Settings):
     """How completions are decoded; the same for every method of a comparison."""
 
     strategy: Literal["greedy", "beam", "sample"] = "sample"
+    """sample: drawn, as people use a model. greedy: the likeliest token each time. beam: the likeliest of num_beams
+    sequences."""
     max_new_tokens: int = Field(350, gt=0, le=TOKENS)
+    """Tokens of a completion at most; one that reaches them is cut."""
     target_length: int | None = Field(None, gt=0, le=TOKENS)
     """Tokens, end of turn included, that models with a length encoding count down from; None: what each has in its
     config. Other models have no such input."""
     num_beams: int = Field(4, gt=0, le=10_000)
+    """Sequences that beam search follows at once."""
     length_penalty: float = Field(0.9, ge=-100, le=100)
     """Beam search divides a score by length ** length_penalty; transformers counts new tokens only, vLLM the
     prompt too."""
     temperature: float = Field(0.6, gt=0, le=HOTTEST)
+    """Of sample: below 1 the likelier tokens gain."""
     top_p: float = Field(0.95, gt=0, le=1)
+    """Of sample: only the likeliest tokens, up to this share of probability."""
     seed: Seed = 0
+    """Of sample: the same seed draws the same."""
     batch_size: int = Field(64, gt=0, le=SEVERAL)
     """Of transformers; vLLM decides itself."""
     engine: Engine = "transformers"
+    """Who decodes: transformers, or vLLM."""
     vllm: VLLMSettings = VLLMSettings()
+    """What vLLM takes of the machine, where it decodes."""
 
     @model_validator(mode="after")
     def _warm_enough(self) -> Decoding:

@@ -31,7 +31,9 @@ class LoraSettings(Settings):
     """W + (alpha / rank) · B A, with B = 0 at the start."""
 
     rank: int = Field(16, gt=0, le=2**16)
+    """Columns of A and B: more can learn more, and takes more memory."""
     alpha: int = Field(32, gt=0, le=10**6)
+    """The adapter's share is alpha / rank; usual is twice the rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Of the adapter's input, while training."""
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"

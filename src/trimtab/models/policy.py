@@ -52,6 +52,7 @@ class ModelSettings(TrustSettings):
     float32: with AVX-512's bf16 instructions alone, oneDNN's bf16 products measured 0.5 to 0.6 times as
     fast as its float32 ones, and a training step 0.73 to 0.99 times."""
     gradient_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass: less memory, more time, the same result."""
     lora: LoraSettings | None = None
     """None: all weights are trained."""
 

@@ -50,11 +50,13 @@ class Sampling(Settings):
     temperatures: tuple[Annotated[float, Field(ge=0, le=HOTTEST)], ...] = Field((1.0,), min_length=1)
     """Cycled through a prompt's samples: the i-th has temperatures[i % len]. 0 is greedy."""
     max_new_tokens: int = Field(256, gt=0, le=TOKENS)
+    """Tokens of a completion at most; one that reaches them is cut."""
     batch_size: int = Field(128, gt=0, le=SEVERAL)
     """Samples decoded together: memory and speed, never what is drawn (up to rounding). vLLM decides itself."""
     engine: Engine = "transformers"
     """Who draws. vllm: in this process, with the policy's weights pushed in before every draw."""
     vllm: VLLMSettings = VLLMSettings()
+    """What vLLM takes of the machine, where it draws."""
 
     @model_validator(mode="after")
     def _warm_enough(self) -> Sampling:

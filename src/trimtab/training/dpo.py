@@ -52,6 +52,8 @@ class DPOSettings(TrainingSettings):
     loss: str | dict[str, Annotated[float, Field(le=WEIGHT)]] = "dpo"
     """A name of the table in losses/table.py, or several with their weights: {dpo: 1.0, sft: 0.1}."""
     beta: float = Field(0.1, gt=0, le=WEIGHT)
+    """How dear it is to leave the reference: less of it moves further. What it multiplies is the loss's own affair
+    (docs/methods/dpo.md)."""
     loss_options: dict[str, Annotated[float, Field(ge=-WEIGHT, le=WEIGHT)]] = Field(default_factory=dict)
     """What the losses take besides: label_smoothing, gamma, alpha, … (docs/methods/dpo.md)."""
     condition: ScoreCondition | None = None

@@ -35,16 +35,25 @@ class GRPOSettings(OnPolicySettings):
     samples: int = Field(4, ge=2, le=SEVERAL)
     """Completions of each prompt; a baseline needs two."""
     objective: str = "leave_one_out"
+    """How a group's rewards become advantages: a name of the table in advantages.py (docs/methods/grpo.md)."""
     normalisation: pg.Normalisation = "sum"
+    """What a step's loss is divided by. sum: completions. sequences: completions, each a mean over its tokens.
+    tokens: completion tokens. constant: completions × sampling.max_new_tokens."""
     ratio: pg.RatioLevel = "token"
+    """Of the new policy to the one that sampled: by token, or of the whole sequence."""
     clip_low: float | None = Field(0.2, gt=0, lt=1)
+    """The ratio is clipped below 1 − clip_low; None: it is not. Matters from the second update on the same samples."""
     clip_high: float | None = Field(0.2, gt=0)
+    """The ratio is clipped above 1 + clip_high; None: it is not."""
     kl: Literal["reward", "k2", "exact", "k3"] = "reward"
+    """How the reference is kept near. reward: the KL is subtracted from the reward. k2, exact, k3: an estimator of
+    it is added to the loss."""
     kl_coefficient: float = Field(0.1, ge=0, le=WEIGHT)
     """λ of Eq. 6."""
     rollouts: Literal["on_policy", "fixed"] = "on_policy"
     """fixed: fixed_prompts prompts are sampled once, before training, and trained on in epochs."""
     fixed_prompts: int = Field(50, gt=0, le=ROWS)
+    """How many prompts rollouts fixed samples."""
 
     @field_validator("objective")
     @classmethod

@@ -63,7 +63,9 @@ class OnPolicySettings(TrainingSettings):
     """Of temperatures ≠ 1, and of another engine's arithmetic. none: as the report does; token: truncated
     weights; tempered: π_T is optimised, and an engine's samples are weighed by token too."""
     weight_cap: float = Field(2.0, gt=0)
+    """No token weighs more than this, where correction weighs tokens."""
     sampling: Sampling = Sampling()
+    """How completions are drawn."""
     mask_cut: bool = False
     """Whether completions cut at the cap are left out of the loss."""
     validation_prompts: int = Field(64, ge=0, le=ROWS)

@@ -51,6 +51,7 @@ class PPOSettings(OnPolicySettings):
     value_clip: float | None = Field(0.2, gt=0)
     """How far the value moves on one batch at most, in units of the reward."""
     value_coefficient: float = Field(0.1, ge=0, le=WEIGHT)
+    """Weight of the value's loss beside the policy's."""
     value_learning_rate: float | None = Field(None, gt=0, le=LEARNING_RATE)
     """Of the value head, on the same schedule; None: ten times learning_rate, as it starts from nothing."""
     whiten: bool = True

@@ -25,16 +25,23 @@ class TrainingSettings(ModelSettings):
     batch_size: int = Field(16, gt=0, le=SEVERAL)
     """Completion groups of a batch."""
     accumulation: int = Field(1, gt=0, le=SEVERAL)
+    """Batches of an optimizer step, which so takes batch_size × accumulation groups."""
     epochs: float = Field(1.0, gt=0, le=10**6)
+    """How often every row is seen; a part of one will do."""
     max_steps: int | None = Field(None, gt=0, le=STEPS)
     """Overrides epochs."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after its warmup: linear and cosine to 0, constant not at all."""
     warmup_steps: int = Field(10, ge=0, le=STEPS)
+    """Optimizer steps in which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0, le=WEIGHT)
     """0 is Adam; more is AdamW (matrices only)."""
     adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Adam's decay of its two moments."""
     adam_epsilon: float = Field(1e-8, gt=0, le=1)
+    """Adam's ε, beside the root of its second moment."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """A longer gradient is scaled down to this norm."""
     max_skipped: int = Field(10, ge=0, le=STEPS)
     """Steps with a broken loss or gradient are not taken; one more than so many ends the run."""
     explosion: float | None = Field(100.0, gt=1)
@@ -42,7 +49,9 @@ class TrainingSettings(ModelSettings):
     token_budget: int = Field(4096, gt=0, le=BUDGET)
     """Packed tokens of a pass: memory and speed, never results."""
     seed: Seed = 42
+    """Of the data's order, of samples and of new weights."""
     logging_interval: int = Field(10, gt=0, le=STEPS)
+    """Optimizer steps from one line of metrics to the next."""
     evaluation_interval: int | None = Field(None, gt=0, le=STEPS)
     """None: ten times in a run."""
     sample_interval: int | None = Field(None, gt=0, le=STEPS)
@@ -55,6 +64,7 @@ class TrainingSettings(ModelSettings):
     """Which evaluation metric picks the checkpoint that is kept; None: the method's own. `step`, highest: the
     last one."""
     best_is: Literal["highest", "lowest"] | None = None
+    """Whether the highest or the lowest best_metric is best; goes with best_metric."""
 
     @model_validator(mode="after")
     def _named_with_direction(self) -> TrainingSettings:
