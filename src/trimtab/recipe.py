@@ -67,7 +67,8 @@ class Recipe(Settings):
     limit: int | None = Field(None, gt=0, le=ROWS)
     """A quick try: at most so many rows of each split, the first, whatever the data; None: all."""
     methods: list[MethodName] = USUAL
-    """What is trained and compared. base is the model as it is; every other method but sft_length starts from sft."""
+    """What is trained and compared. base is the model as it is; every other method but sft_length starts
+    from sft."""
     data: DataSettings | None = None
     """Your own rows; this or sandbox."""
     sandbox: SandboxSettings | None = None

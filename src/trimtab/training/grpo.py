@@ -42,7 +42,8 @@ class GRPOSettings(OnPolicySettings):
     ratio: pg.RatioLevel = "token"
     """Of the new policy to the one that sampled: by token, or of the whole sequence."""
     clip_low: float | None = Field(0.2, gt=0, lt=1)
-    """The ratio is clipped below 1 − clip_low; None: it is not. Matters from the second update on the same samples."""
+    """The ratio is clipped below 1 − clip_low; None: it is not. It matters from the second
+    update on the same samples."""
     clip_high: float | None = Field(0.2, gt=0)
     """The ratio is clipped above 1 + clip_high; None: it is not."""
     kl: Literal["reward", "k2", "exact", "k3"] = "reward"

@@ -51,8 +51,8 @@ class LengthPenaltySettings(Settings):
     interval: int = Field(100, gt=0, le=STEPS)
     """Optimizer steps from one penalty to the next."""
     estimator: Estimator = "stop_hazard"
-    """How the penalty's gradient is estimated. stop_hazard: by where the model may end its own paths. score_function:
-    by the samples' log-probabilities. literal: not at all, as the formula says."""
+    """How the penalty's gradient is estimated. stop_hazard: by where the model may end its own paths.
+    score_function: by the samples' log-probabilities. literal: not at all, as the formula says."""
     samples: int | None = Field(None, gt=0, le=SEVERAL)
     """Of each prompt; None: 1 path for stop_hazard, 2 samples for score_function."""
     max_new_tokens: int = Field(350, gt=1, le=TOKENS)
@@ -91,7 +91,8 @@ class LengthEncodingSettings(Settings):
 class SFTSettings(TrainingSettings):
     learning_rate: float = Field(2e-5, gt=0, le=LEARNING_RATE)
     normalisation: Normalisation = "tokens"
-    """What the loss is a mean over: the tokens of a step's completions, or its sequences, each a sum over its tokens."""
+    """What the loss is a mean over: the tokens of a step's completions, or its sequences, each a sum over
+    its tokens."""
     length_penalty: LengthPenaltySettings | None = None
     """A penalty on answers longer than the chosen ones; None: none."""
     length_encoding: LengthEncodingSettings | None = None
