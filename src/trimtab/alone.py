@@ -17,7 +17,14 @@ from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
 from trimtab.evaluation.summary import summarise
 from trimtab.folder_lock import holding
-from trimtab.gather import chosen_lengths, chosen_texts, environment, judge_warnings, opponent_name
+from trimtab.gather import (
+    chosen_lengths,
+    chosen_texts,
+    environment,
+    evaluation_warnings,
+    judge_warnings,
+    opponent_name,
+)
 from trimtab.models.kinds import check_model_source
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, warn
@@ -99,14 +106,28 @@ def evaluation_inputs(command: str, model: str, data: str, overrides: Sequence[s
     return Inputs(resolve_model(model), settings, rows, records, part.counts(splits))
 
 
+def _refuse_others(out: Path, foreign: Mapping[str, str]) -> None:
+    """TrimtabError where `out` is the folder of something else, whose results this would replace. foreign: by a
+    file or folder in it, what it is the folder of."""
+    for name, what in foreign.items():
+        if (out / name).exists():
+            raise TrimtabError(f"{out}: is the folder of {what}. Choose another --out.")
+
+
+TRAINED = {"recipe.yaml": "a study", "stage.json": "a trained model"}
+GENERATED = {"generations.jsonl": "trimtab generate"}
+EVALUATED = {"evaluation": "trimtab evaluate"}
+
+
 def generate_only(
     model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str], part: Part = Part()
 ) -> Path:
     """`trimtab generate`: the prompts' completions, unjudged."""
+    _refuse_others(out, TRAINED | EVALUATED)
     asked = evaluation_inputs("generate", model, data, overrides, part)
     measure(
         "model", asked.model, hash_model(asked.model), asked.records, [], asked.settings, asked.data, None, out,
-        tokenizer, say,
+        tokenizer, say, replaces=False,
     )  # fmt: skip
     return out / "generations.jsonl"
 
@@ -122,6 +143,7 @@ def evaluate_only(
     part: Part = Part(),
 ) -> Results:
     """`trimtab evaluate`: one model on the rows of a data set, against an opponent where one is named."""
+    _refuse_others(out, TRAINED | GENERATED)
     with holding(out), collected() as told:
         return _evaluate(model, data, out, opponent, judge, tokenizer, overrides, part, told)
 
@@ -152,7 +174,7 @@ def _evaluate(
         folder = out / "evaluation" / name
         return measure(
             name, source, hash_model(source), records, records, settings, rows, scorer, folder,
-            its_tokenizer, say,
+            its_tokenizer, say, replaces=False,
         )  # fmt: skip
 
     mine = one("model", where, tokenizer)
@@ -169,7 +191,11 @@ def _evaluate(
         chosen_lengths(chat, records),
         name=out.name,
         judge=named.words() if named else None,
-        warnings=[*told.lines, *(judge_warnings(named) if named else [])],
+        warnings=[
+            *told.lines,
+            *evaluation_warnings([mine, *([theirs] if theirs else [])], told.lines),
+            *(judge_warnings(named) if named else []),
+        ],
         data={"evaluation": asked.counts},
         provenance=Provenance(
             versions=environment(0)["versions"],

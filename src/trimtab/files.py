@@ -176,6 +176,21 @@ def _sum_of(value: Mapping[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
 
 
+# ---- what a folder is for
+
+
+def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """Names what differs, down to the setting."""
+    names = []
+    for part, value in ours.items():
+        other = theirs.get(part)
+        if isinstance(value, dict) and isinstance(other, dict):
+            names += [f"{part}.{k}" for k in {**other, **value} if value.get(k) != other.get(k)]
+        elif value != other:
+            names.append(part)
+    return "its " + ", ".join(names) + " differ" if names else "its inputs differ"
+
+
 # ---- checksums
 
 

@@ -17,8 +17,7 @@ from trimtab.data.audit import audit
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
-from trimtab.evaluation.measure import read_measured
-from trimtab.evaluation.outputs import MethodOutputs
+from trimtab.evaluation.outputs import MethodOutputs, read_measured
 from trimtab.evaluation.results import METHOD_ORDER, Provenance, Results, SplitCounts, StageCurves, family
 from trimtab.evaluation.seeds import summarise_seeds
 from trimtab.evaluation.verdict import label
@@ -91,6 +90,10 @@ def gather(
     """told: warnings of what ran just now. fixed: outputs of methods that no training seed touches; chat: of the
     model that the study starts from; data: where the rows are; models: by role, the name and place of each that the
     recipe names."""
+    evaluated = evaluation_warnings(fixed, told)
+    for run in runs:
+        evaluated += evaluation_warnings(run.outputs, told, f", seed {run.seed}" if len(runs) > 1 else "")
+    evaluated += evaluation_warnings([opponent] if opponent else [], told)
     counts = {}
     for name, folder in runs[0].stages().items():
         for split, found in _read_json(folder / "data.json").items():
@@ -111,7 +114,7 @@ def gather(
         curves={run.seed: {name: _curves(folder) for name, folder in run.stages().items()} for run in runs},
         data=counts,
         provenance=_provenance(recipe, runs, data, models),
-        warnings=list(dict.fromkeys([*told, *_study_warnings(recipe, splits, runs)])),
+        warnings=list(dict.fromkeys([*told, *_study_warnings(recipe, splits, runs), *evaluated])),
     )
 
 
@@ -205,6 +208,13 @@ def chosen_lengths(chat: ChatFormat, records: Sequence[Record]) -> list[int]:
     if not _have_chosen(records):
         return []
     return [len(chat.completion_ids(r.prompt, r.completions[0], chat.prompt_ids(r.prompt))) for r in records]
+
+
+def evaluation_warnings(outputs: Sequence[MethodOutputs], told: Sequence[str], seed: str = "") -> list[str]:
+    """What was warned of while outputs were made, whenever that was. told: what stands in the results anyway.
+    seed: what follows a name."""
+    found = [(one.name, line) for one in outputs for line in one.warnings if line not in told]
+    return [f"evaluation of {name}{seed}: {line}" for name, line in found]
 
 
 def judge_warnings(judge: RewardSettings) -> list[str]:

@@ -74,7 +74,6 @@ def by_hand(folder: Path, prompt: Prompt, completion: str, yes: list[int], no: l
 
 @pytest.mark.parametrize("kind", ["tree", "rows"])
 @pytest.mark.parametrize("budget", [8192, 1])
-@pytest.mark.filterwarnings("ignore:gpt2. no tree attention")
 def test_scores_are_the_log_odds_of_yes(kind: str, budget: int, folders: dict[str, Path]) -> None:
     folder = folders[kind]
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -382,7 +382,7 @@ def test_a_judge_reports_for_nobody_once_it_has_judged(tmp_path: Path, monkeypat
     (tmp_path / "measures.json").write_text("{}")
     with serving() as server:
         judge = NemotronReward("m", base_url=server.address + "/v1")
-        measuring._judge("sft", judge, [Record("p", ())], tmp_path, said.append)
-        assert said == ["evaluation of sft: 1/1 scores"]
+        measuring._judge(judge, [Record("p", ())], tmp_path, said.append)
+        assert said == ["1/1 scores"]
         judge.scored(["another"], ["completion"])
     assert len(said) == 1

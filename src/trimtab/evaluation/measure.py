@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from trimtab.data.beside import ignored_of
 from trimtab.data.chat import ChatFormat, load_tokenizer
@@ -29,24 +28,27 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.evaluation.outputs import (
     Generation,
+    Measured,
     MethodOutputs,
     Score,
     read_generations,
+    read_measured,
     read_scores,
+    write_measured,
     write_rows,
 )
 from trimtab.evaluation.perplexity import fluency
-from trimtab.files import clear_leftovers, damage, read_json, sums_of, write_json
+from trimtab.evaluation.vouchers import had_another_judge, only_say, others, vouch, vouched, warnings_of
+from trimtab.files import clear_leftovers
 from trimtab.folder_lock import holding
 from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision, trusting
 from trimtab.models.vocabulary import check_ids, check_tokenizer
-from trimtab.notices import warn
+from trimtab.notices import collected, speaking_of, warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.remote import RemoteReward
 
 VERSION = 3
-AGAIN = "Remove {}, and the same command makes it anew."
 SCORES_SAID_EVERY = 10.0
 """Seconds between lines on how far a remote judge is."""
 
@@ -58,14 +60,6 @@ class EvaluationSettings(TrustSettings):
     """Of the products: bf16 by autocast, or float32. auto: as in training."""
     token_budget: int = Field(4096, gt=0, le=BUDGET)
     """Packed tokens of a pass for perplexity: memory and speed."""
-
-
-class Measured(BaseModel):
-    """measures.json: what is not in the rows."""
-
-    perplexity: float | None = None
-    bits_per_byte: float | None = None
-    seconds: float = 0.0
 
 
 def measure(
@@ -81,16 +75,20 @@ def measure(
     tokenizer: str | None = None,
     report: Callable[[str], None] = lambda line: None,
     day: datetime.date | None = None,
+    replaces: bool = True,
 ) -> MethodOutputs:
     """Generates, scores and measures, or reads what an earlier run left.
 
     Completions have a voucher of their own, so a run that was stopped while a slow judge scored, or that has
     another judge, does not generate them again. Scores that a server failed to give are asked for anew.
+
+    replaces: what lies there of other inputs is made anew, which is said; without it TrimtabError.
     """
-    with holding(folder):
+    with holding(folder), speaking_of(f"evaluation of {name}"):
         return _measure_held(
-            name, model, model_hash, test, validation, settings, data, judge, folder, tokenizer, report, day
-        )
+            name, model, model_hash, test, validation, settings, data, judge, folder, tokenizer, report, day,
+            replaces,
+        )  # fmt: skip
 
 
 def _measure_held(
@@ -106,29 +104,47 @@ def _measure_held(
     tokenizer: str | None,
     report: Callable[[str], None],
     day: datetime.date | None,
+    replaces: bool,
 ) -> MethodOutputs:
     inputs = _inputs(model_hash, tokenizer or model, test, validation, settings, data, judge, _device())
     if (folder / "generations.jsonl").exists():  # a folder of ours
         clear_leftovers(folder)
-    finished = _vouched(folder / "inputs.json", inputs)
+    _say_of_others(folder, inputs, replaces)
+    finished = vouched(folder / "inputs.json", inputs)
     missing = sum(s.score is None for s in _read(name, folder, judge).scores) if finished else 0
     if finished and not (missing and isinstance(judge, RemoteReward)):
-        report(f"evaluation of {name}: already done")
+        report("already done")
         return _read(name, folder, judge)
     generated = {key: value for key, value in inputs.items() if key != "judge"}
     if not finished:
         # What they vouched for is about to be replaced.
         (folder / "inputs.json").unlink(missing_ok=True)
-        if not (_vouched(folder / "generated.json", generated) and _has_measures(folder)):
+        if not (vouched(folder / "generated.json", generated) and _has_measures(folder)):
             (folder / "generated.json").unlink(missing_ok=True)
-            _generate(name, model, test, validation, settings, data, folder, tokenizer, report, day)
-            _vouch(folder / "generated.json", generated, ["generations.jsonl"])
-    made = ["generations.jsonl", "measures.json"]
+            with collected() as told:
+                _generate(name, model, test, validation, settings, data, folder, tokenizer, report, day)
+            vouch(folder / "generated.json", generated, ["generations.jsonl"], told.by_subject)
+    made, warned = ["generations.jsonl", "measures.json"], warnings_of(folder / "generated.json")
     if judge is not None:
-        _judge(name, judge, test, folder, report)
+        with collected() as told:
+            _judge(judge, test, folder, report)
         made.append("scores.jsonl")
-    _vouch(folder / "inputs.json", inputs, made)
+        warned |= told.by_subject
+    vouch(folder / "inputs.json", inputs, made, warned)
     return _read(name, folder, judge)
+
+
+def _say_of_others(folder: Path, inputs: dict[str, Any], replaces: bool) -> None:
+    """TrimtabError, or a word, where the folder holds what was made of other inputs. Another judge may score the
+    completions that are there."""
+    if why := others(folder, inputs):
+        if not replaces:
+            raise TrimtabError(
+                f"{folder}: holds another evaluation ({why}). Choose another --out, or remove this folder."
+            )
+        only_say(f"{folder}: holds another evaluation ({why}): it is made anew")
+    elif had_another_judge(folder, inputs):
+        only_say(f"{folder}: was judged otherwise before; its completions are kept, its scores are replaced")
 
 
 def _generate(
@@ -150,13 +166,13 @@ def _generate(
     if chat.asks_for_today:
         chat = chat.on(day_for(folder, day_of_model(model), day))
         keep_day(folder, chat.day)
-    _say_what_is_left(name, model, test, chat, data, report)
+    _say_what_is_left(model, test, chat, data, report)
     policy = load_policy(model, trusting(settings))
     policy.to(device).eval()
     check_tokenizer(chat.tokenizer, policy.model, f"model {model}")
     target = settings.decoding.target_length
     if target is not None and policy.length_encoding is None:
-        report(f"evaluation of {name}: has no length encoding; target_length={target} does not reach it")
+        report(f"has no length encoding; target_length={target} does not reach it")
     precision = resolve_precision(settings.precision, device)
     measured = _fluency(policy, chat, validation, settings, precision, device)
     if precision == "bf16":
@@ -169,7 +185,7 @@ def _generate(
         [record.prompt for record in test],
         settings.decoding,
         stop_tokens(policy.model, chat),
-        lambda done: report(f"evaluation of {name}: {done}/{len(test)} completions"),
+        lambda done: report(f"{done}/{len(test)} completions"),
     )
     generations = [
         Generation(id=str(i), prompt=r.prompt_text, completion=g.text, tokens=g.tokens, terminated=g.terminated)
@@ -177,11 +193,10 @@ def _generate(
     ]
     write_rows(folder / "generations.jsonl", generations)
     measured.seconds = time.monotonic() - started
-    _write_measured(folder, measured)
+    write_measured(folder, measured)
 
 
 def _say_what_is_left(
-    name: str,
     model: str,
     test: Sequence[Record],
     chat: ChatFormat,
@@ -192,42 +207,52 @@ def _say_what_is_left(
     lost = Counter(item for record in test for item in ignored_of(record, chat))
     if lost:
         named = ", ".join(f"{item} ({count} rows)" for item, count in sorted(lost.items()))
-        report(f"evaluation of {name}: not used: {named}")
+        report(f"not used: {named}")
     if unread := chat.unread_values:
-        report(f"warning: evaluation of {name}: its chat template does not read {', '.join(unread)}")
+        warn(f"its chat template does not read {', '.join(unread)}", about="template values")
     trained = values_of_model(model)
     if trained != data.chat_template_kwargs and trained:
         given = data.chat_template_kwargs or "none"
-        report(
-            f"warning: evaluation of {name}: trained with chat_template_kwargs {trained}, evaluated with {given}; "
-            "set data.chat_template_kwargs to the same"
+        warn(
+            f"trained with chat_template_kwargs {trained}, evaluated with {given}; set data.chat_template_kwargs "
+            "to the same",
+            about="template values of training",
         )
 
 
-def _judge(name: str, judge: Reward, test: Sequence[Record], folder: Path, report: Callable[[str], None]) -> None:
-    """Writes scores.jsonl, and says how many scores are missing and why."""
+def _judge(judge: Reward, test: Sequence[Record], folder: Path, report: Callable[[str], None]) -> None:
+    """Writes scores.jsonl."""
     started = time.monotonic()
     generations = read_generations(folder / "generations.jsonl")
     said = judge.on_score if isinstance(judge, RemoteReward) else None
     if isinstance(judge, RemoteReward):
-        judge.on_score = _paced(lambda done, of: report(f"evaluation of {name}: {done}/{of} scores"))
+        judge.on_score = _paced(lambda done, of: report(f"{done}/{of} scores"))
     try:
         scores = score_all(judge, test, generations)
     finally:
         if isinstance(judge, RemoteReward) and said is not None:
             judge.on_score = said  # the next seed's GRPO asks the same judge
     write_rows(folder / "scores.jsonl", scores)
+    _warn_of_scores(scores)
+    measured = read_measured(folder)
+    measured.seconds += time.monotonic() - started
+    write_measured(folder, measured)
+
+
+def _warn_of_scores(scores: Sequence[Score]) -> None:
+    """Of those that are missing, and of scores that tell no completion from another."""
     reasons = Counter(s.reason for s in scores if s.score is None)
     if reasons:
         (reason, count), *others = reasons.most_common()
         more = f", and {len(others)} other reasons (scores.jsonl)" if others else ""
-        report(
-            f"warning: evaluation of {name}: {reasons.total()} of {len(scores)} completions have no score "
-            f"({count} × {reason}{more})"
+        lacking = f"{reasons.total()} of {len(scores)} completions have no score ({count} × {reason}{more})"
+        warn(lacking, about="missing scores")
+    known = [s.score for s in scores if s.score is not None]
+    if len(known) > 1 and min(known) == max(known):
+        warn(
+            f"all {len(known)} scores are {known[0]:g}: they tell no completion from another",
+            about="equal scores",
         )
-    measured = read_measured(folder)
-    measured.seconds += time.monotonic() - started
-    _write_measured(folder, measured)
 
 
 def _paced(report: Callable[[int, int], None]) -> Callable[[int, int], None]:
@@ -320,65 +345,13 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-FILES = "files"
-"""In a voucher: the sums of what it vouches for."""
-
-
-def _vouched(file: Path, inputs: dict[str, Any]) -> bool:
-    """Whether what lies there is of these inputs, and as it was written. What was damaged is made anew: that gives
-    the same, and is said."""
-    if not file.is_file():
-        return False
-    try:
-        kept = read_json(file, "It is made anew.")
-        sums = kept.pop(FILES, None)
-        if kept != json.loads(json.dumps(inputs)):
-            return False
-        wrong = damage(file.parent, sums) if sums is not None else _unreadable(file.parent)
-        if wrong is None:
-            return True
-        told = f"{wrong}. It is made anew."
-    except (TrimtabError, ValueError, TypeError) as error:
-        told = str(error)
-    warn(told)
-    return False
-
-
-def _unreadable(folder: Path) -> str | None:
-    """What is wrong with files of an earlier version, which wrote no sums."""
-    try:
-        read_measured(folder)
-        read_generations(folder / "generations.jsonl")
-        if (folder / "scores.jsonl").is_file():
-            read_scores(folder / "scores.jsonl")
-    except (TrimtabError, OSError) as error:
-        return str(error).rstrip(" .")
-    return None
-
-
 def _has_measures(folder: Path) -> bool:
     try:
         read_measured(folder)
     except TrimtabError as error:
-        warn(str(error))
+        only_say(str(error))
         return False
     return True
-
-
-def _vouch(file: Path, inputs: dict[str, Any], names: Sequence[str]) -> None:
-    write_json(file, inputs | {FILES: sums_of(file.parent, names)})
-
-
-def read_measured(folder: Path) -> Measured:
-    file = folder / "measures.json"
-    try:
-        return Measured.model_validate(read_json(file, AGAIN.format(folder)))
-    except ValidationError as error:
-        raise TrimtabError(f"{file}: is damaged: {error.errors()[0]['msg']}. {AGAIN.format(folder)}") from None
-
-
-def _write_measured(folder: Path, measured: Measured) -> None:
-    write_json(folder / "measures.json", measured.model_dump())
 
 
 def _read(name: str, folder: Path, judge: Reward | None) -> MethodOutputs:
@@ -389,4 +362,5 @@ def _read(name: str, folder: Path, judge: Reward | None) -> MethodOutputs:
         read_scores(folder / "scores.jsonl") if judge else [],
         measured.perplexity,
         measured.bits_per_byte,
+        list(warnings_of(folder / "inputs.json").values()),
     )

@@ -1,18 +1,21 @@
-"""What the evaluation of one method leaves on disk: generations.jsonl and scores.jsonl, joined by id."""
+"""What the evaluation of one method leaves on disk: generations.jsonl and scores.jsonl, joined by id, and
+measures.json."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trimtab.errors import TrimtabError
-from trimtab.files import write_text
+from trimtab.files import read_json, write_json, write_text
+
+AGAIN = "Remove {}, and the same command makes it anew."
 
 
 class _Row(BaseModel):
@@ -46,6 +49,28 @@ class MethodOutputs:
     scores: list[Score] = field(default_factory=list)
     perplexity: float | None = None
     bits_per_byte: float | None = None
+    warnings: list[str] = field(default_factory=list)
+    """Of its making, whether now or when it was made."""
+
+
+class Measured(BaseModel):
+    """measures.json: what is not in the rows."""
+
+    perplexity: float | None = None
+    bits_per_byte: float | None = None
+    seconds: float = 0.0
+
+
+def read_measured(folder: Path) -> Measured:
+    file = folder / "measures.json"
+    try:
+        return Measured.model_validate(read_json(file, AGAIN.format(folder)))
+    except ValidationError as error:
+        raise TrimtabError(f"{file}: is damaged: {error.errors()[0]['msg']}. {AGAIN.format(folder)}") from None
+
+
+def write_measured(folder: Path, measured: Measured) -> None:
+    write_json(folder / "measures.json", measured.model_dump())
 
 
 RowT = TypeVar("RowT", Generation, Score)
@@ -114,4 +139,4 @@ def align(outputs: MethodOutputs, template: Sequence[Generation]) -> MethodOutpu
         check_same([s.id for s in scores], order, f"scores of {outputs.name}")
         scored = {s.id: s for s in scores}
         scores = [scored[i] for i in order]
-    return MethodOutputs(outputs.name, [by_id[i] for i in order], scores, outputs.perplexity, outputs.bits_per_byte)
+    return replace(outputs, generations=[by_id[i] for i in order], scores=scores)

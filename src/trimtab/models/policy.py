@@ -10,7 +10,6 @@ Dimension suffixes: _M completion tokens, _C completions, _L row length, _D hidd
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +30,7 @@ from trimtab.models.logprobs import Head, TokenStatistics, Wanted, token_logps
 from trimtab.models.lora import ADAPTER, LoraSettings, add_lora, load_adapter, merged, plain_state, say_untied
 from trimtab.models.quantized import FourBit, hold_still, load_arguments, note, noted
 from trimtab.models.weights import HOW, check_finite, refuse_unfit, say_unused
+from trimtab.notices import warn
 
 TREE_FAMILIES = {"qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3_text"}
 # Rotary scalings whose angles depend on the longest position in the batch: rows of a packed batch
@@ -86,10 +86,9 @@ class Policy(nn.Module):
         if self.uses_tree:
             model.set_attn_implementation(attention.NAME)
         else:
-            warnings.warn(
+            warn(
                 f"{config.model_type}: no tree attention for this family; using padded rows, which compute "
-                "each prompt once per completion and hold all logits of a row",
-                stacklevel=2,
+                "each prompt once per completion and hold all logits of a row"
             )
 
     def count_down(self, encoding: LengthEncoding) -> None:

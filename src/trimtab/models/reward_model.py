@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import re
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from trimtab.models.length_encoding import KEY
 from trimtab.models.lora import adapter_shapes, add_lora, load_adapter, merged
 from trimtab.models.policy import ModelSettings, _disable_dropout, _serves_tree, load_policy
 from trimtab.models.weights import HOW, check_finite, refuse_unfit
+from trimtab.notices import warn
 
 HEAD_STD = 0.02
 """Of a new head's weights: scores start near 0, and the Bradley-Terry loss near ln 2."""
@@ -63,10 +63,9 @@ class RewardModel(nn.Module):
         if self.uses_tree:
             model.set_attn_implementation(attention.NAME)
         elif self.is_decoder:
-            warnings.warn(
+            warn(
                 f"{model.config.model_type}: no tree attention for this family; using padded rows, which "
-                "compute each prompt once per completion",
-                stacklevel=2,
+                "compute each prompt once per completion"
             )
 
     @property

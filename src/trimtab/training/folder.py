@@ -12,7 +12,7 @@ import torch
 from trimtab import __version__
 from trimtab.data.day import SETTLED
 from trimtab.errors import TrimtabError
-from trimtab.files import clear_leftovers, damage, make_folder, read_json, sums_of, write_json
+from trimtab.files import clear_leftovers, damage, difference, make_folder, read_json, sums_of, write_json
 from trimtab.models.policy import resolve_precision
 from trimtab.notices import say, warn
 from trimtab.stopping import is_first_process
@@ -74,18 +74,6 @@ def claim(folder: Path, inputs: dict[str, Any], begun: str = "metrics.jsonl", mo
         return False
     # An earlier version's key held more; its inputs are the same.
     return read_json(done, AGAIN.format(folder)).get("key") in (key, theirs["key"] if same else key)
-
-
-def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """Names what differs, down to the setting."""
-    names = []
-    for part, value in ours.items():
-        other = theirs.get(part)
-        if isinstance(value, dict) and isinstance(other, dict):
-            names += [f"{part}.{k}" for k in {**other, **value} if value.get(k) != other.get(k)]
-        elif value != other:
-            names.append(part)
-    return "its " + ", ".join(names) + " differ" if names else "its inputs differ"
 
 
 def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:

@@ -1,0 +1,99 @@
+"""What vouches for an evaluation's files: the inputs that they were made of, their checksums, and the warnings of
+their making. generated.json vouches for completions, inputs.json for all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.outputs import read_generations, read_measured, read_scores
+from trimtab.files import damage, difference, read_json, sums_of, write_json
+from trimtab.notices import collected, warn
+
+FILES, WARNINGS = "files", "warnings"
+"""In a voucher: the sums of what it vouches for; the warnings of its making, by subject."""
+
+
+def vouched(file: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether what lies there is of these inputs, and as it was written. What was damaged is made anew: that gives
+    the same, and is said."""
+    if not file.is_file():
+        return False
+    try:
+        kept = read_json(file, "It is made anew.")
+        sums = kept.pop(FILES, None)
+        kept.pop(WARNINGS, None)
+        if kept != as_read(inputs):
+            return False
+        wrong = damage(file.parent, sums) if sums is not None else _unreadable(file.parent)
+        if wrong is None:
+            return True
+        told = f"{wrong}. It is made anew."
+    except (TrimtabError, ValueError, TypeError) as error:
+        told = str(error)
+    only_say(told)
+    return False
+
+
+def as_read(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(json.dumps(inputs))
+    return read
+
+
+def only_say(line: str) -> None:
+    """A warning of this run alone: the results, which come out the same, know nothing of it."""
+    with collected():
+        warn(line)
+
+
+def _unreadable(folder: Path) -> str | None:
+    """What is wrong with files of an earlier version, which wrote no sums."""
+    try:
+        read_measured(folder)
+        read_generations(folder / "generations.jsonl")
+        if (folder / "scores.jsonl").is_file():
+            read_scores(folder / "scores.jsonl")
+    except (TrimtabError, OSError) as error:
+        return str(error).rstrip(" .")
+    return None
+
+
+def vouch(file: Path, inputs: Mapping[str, Any], names: Sequence[str], told: Mapping[str, str]) -> None:
+    write_json(file, {**inputs, FILES: sums_of(file.parent, names), WARNINGS: dict(told)})
+
+
+def warnings_of(file: Path) -> dict[str, str]:
+    """By subject; none where an earlier version wrote none."""
+    found = _kept(file).get(WARNINGS)
+    return {str(about): str(line) for about, line in found.items()} if isinstance(found, dict) else {}
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    try:
+        return read_json(file, "") if file.is_file() else {}
+    except TrimtabError:
+        return {}
+
+
+def others(folder: Path, inputs: Mapping[str, Any]) -> str | None:
+    """What differs, in words, between these inputs and those of what lies there, whoever judged it; None where
+    nothing does, or where nothing of this version lies there."""
+    ours = as_read(inputs)
+    for name in ("inputs.json", "generated.json"):
+        kept = _kept(folder / name)
+        if kept and kept.get("version") == ours["version"]:
+            parts = [part for part in {**kept, **ours} if part not in (FILES, WARNINGS, "judge", "counts")]
+            theirs = {part: kept.get(part) for part in parts}
+            mine = {part: ours.get(part) for part in parts}
+            return None if theirs == mine else difference(theirs, mine)
+    return None
+
+
+def had_another_judge(folder: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether what lies there was judged, and by another."""
+    kept = _kept(folder / "inputs.json")
+    return kept.get("judge") not in (None, as_read(inputs).get("judge"))
