@@ -34,6 +34,17 @@ def test_what_lines_are_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert run.lines == ["no score"]
 
 
+def test_what_was_said_around_a_run_is_not_said_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with collected():
+        warn("of all")
+        with collected() as one:
+            warn("of all")
+        with collected() as other:
+            warn("of all")
+    assert one.lines == other.lines == ["of all"]
+    assert capsys.readouterr().err == "warning: of all\n"
+
+
 def test_quiet_leaves_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     notices.be_quiet()
     say("3 of 10")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trimtab.asked import command_line, data_sources, model_sources, set_and_default, today
+from trimtab.data.answered import answered
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
@@ -25,11 +26,12 @@ from trimtab.gather import (
     judge_warnings,
     opponent_name,
 )
-from trimtab.models.kinds import check_model_source
+from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, warn
 from trimtab.recipe import apply_overrides, data_settings, parse, reward_named
 from trimtab.report.render import write_report
+from trimtab.rollout.sampler import check_prompts
 from trimtab.study import check_opponent, check_scorers, make_judge, resolve_model
 
 
@@ -106,6 +108,20 @@ def evaluation_inputs(command: str, model: str, data: str, overrides: Sequence[s
     return Inputs(resolve_model(model), settings, rows, records, part.counts(splits))
 
 
+def _answerable(asked: Inputs, readers: Sequence[str], reads_answers: bool) -> tuple[Inputs, list[ChatFormat]]:
+    """Without the rows that a template refuses. readers: where the tokenizers are of those that answer, the model's
+    first."""
+    chats = [ChatFormat(load_tokenizer(one, asked.settings), asked.data) for one in readers]
+    found = answered(asked.records, chats, reads_answers)
+    found.tell("evaluation" if reads_answers else "generate")
+    positions = positions_of(asked.model, asked.settings)
+    cap, origins = asked.settings.decoding.max_new_tokens, [record.origin for record in found.records]
+    check_prompts(found.prompts, cap, positions, origins=origins)
+    kept, dropped = asked.counts.kept - sum(found.dropped.values()), asked.counts.dropped | found.dropped
+    counts = asked.counts.model_copy(update={"kept": kept, "dropped": dropped})
+    return replace(asked, records=found.records, counts=counts), chats
+
+
 def _refuse_others(out: Path, foreign: Mapping[str, str]) -> None:
     """TrimtabError where `out` is the folder of something else, whose results this would replace. foreign: by a
     file or folder in it, what it is the folder of."""
@@ -125,6 +141,7 @@ def generate_only(
     """`trimtab generate`: the prompts' completions, unjudged."""
     _refuse_others(out, TRAINED | EVALUATED)
     asked = evaluation_inputs("generate", model, data, overrides, part)
+    asked, _ = _answerable(asked, [tokenizer or asked.model], reads_answers=False)
     measure(
         "model", asked.model, hash_model(asked.model), asked.records, [], asked.settings, asked.data, None, out,
         tokenizer, say, replaces=False,
@@ -164,11 +181,13 @@ def _evaluate(
     named = reward_named(judge) if judge is not None else None
     scorer = make_judge(named, out)
     asked = evaluation_inputs("evaluate", model, data, overrides, part)
-    where, settings, rows, records = asked.model, asked.settings, asked.data, asked.records
     if named is not None:
-        check_scorers([named], records, "--judge")
+        check_scorers([named], asked.records, "--judge")
     if opponent:
-        check_opponent(resolve_model(opponent), settings)
+        check_opponent(resolve_model(opponent), asked.settings)
+    readers = [tokenizer or asked.model, *([resolve_model(opponent)] if opponent else [])]
+    asked, (chat, *_) = _answerable(asked, readers, reads_answers=True)
+    where, settings, rows, records = asked.model, asked.settings, asked.data, asked.records
 
     def one(name: str, source: str, its_tokenizer: str | None) -> MethodOutputs:
         folder = out / "evaluation" / name
@@ -181,7 +200,6 @@ def _evaluate(
     theirs = one("opponent", resolve_model(opponent), None) if opponent else None
     if theirs is not None and opponent:
         theirs.name = opponent_name(opponent)
-    chat = ChatFormat(load_tokenizer(tokenizer or where, settings), rows)
     other = (opponent, resolve_model(opponent)) if opponent else None
     changed, defaults = set_and_default({"": settings, "data": rows})
     results = summarise(

@@ -99,8 +99,11 @@ def gather(
         for split, found in _read_json(folder / "data.json").items():
             if isinstance(found, dict) and found["rows"]:
                 counts[f"{name}: {split}"] = _counts(found)
-    # Every test prompt is answered, whatever its completions are.
-    counts["evaluation: test"] = SplitCounts(read=len(splits.test), kept=len(splits.test))
+    # Every test prompt that templates take is answered, whatever its completions are.
+    out = splits.left_out
+    counts["evaluation: test"] = SplitCounts(
+        read=len(splits.test) + sum(out.values()), kept=len(splits.test), dropped=out
+    )
     return summarise_seeds(
         {run.seed: run.outputs for run in runs},
         fixed,
@@ -243,7 +246,7 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
         found.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")
     if splits.unreadable:
         found.append(f"{len(splits.unreadable)} rows could not be read and were dropped (data.bad_rows).")
-    if splits.test is splits.validation:
+    if splits.tested_on_validation:
         found.append("Evaluated on the validation rows, which also chose the checkpoints.")
     if recipe.judge is not None:
         found += judge_warnings(recipe.judge)

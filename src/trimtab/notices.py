@@ -112,6 +112,8 @@ def warn(line: str, about: str = "", aloud: bool = True) -> None:
 def collected(file: Path | None = None, resumed: bool = False) -> Iterator[Warnings]:
     """Gathers the warnings of what runs inside. resumed: with those that `file` has from before."""
     run = Warnings(file, resumed)
+    if len(_collecting) > 1:
+        run.said |= _collecting[-1].said  # kept here too, and not said a second time
     _collecting.append(run)
     try:
         yield run

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.data.adapters import home
+from trimtab.data.answered import answered
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import day_of_runs
 from trimtab.data.records import Record
@@ -125,7 +126,7 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: War
         data = data.model_copy(update={"limit": recipe.limit})
     splits = split_records(data)
     if not splits.test:
-        splits.test = splits.validation
+        splits.test, splits.tested_on_validation = splits.validation, True
     if not splits.test:
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
     chat = _check_needs(recipe, data, splits)
@@ -155,7 +156,8 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: War
 
 def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatFormat:
     """TrimtabError where something is not there that only a later stage or the evaluation asks for: told before
-    hours of training, not after. Returns the format that evaluation counts lengths with."""
+    hours of training, not after. Leaves the test rows out that a template refuses. Returns the format that
+    evaluation counts lengths with."""
     if recipe.opponent:
         check_opponent(resolve_model(recipe.opponent), recipe.evaluation)
     check_model_source(resolve_model(recipe.model), recipe.evaluation, "policy")
@@ -176,13 +178,21 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
     if "vllm" in engines:
         vllm.check_installed()
     model = resolve_model(recipe.model)
-    chat = ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.evaluation), data)
+    sources = [recipe.tokenizer or recipe.model, *([recipe.opponent] if recipe.opponent else [])]
+    chats = [ChatFormat(load_tokenizer(resolve_model(one), recipe.evaluation), data) for one in sources]
     try:
-        prompts = [chat.prompt_ids(record.prompt) for record in splits.test]
-        check_prompts(prompts, recipe.evaluation.decoding.max_new_tokens, positions_of(model, recipe.evaluation))
+        found = answered(splits.test, chats)
+        check_prompts(
+            found.prompts,
+            recipe.evaluation.decoding.max_new_tokens,
+            positions_of(model, recipe.evaluation),
+            origins=[record.origin for record in found.records],
+        )
     except TrimtabError as error:
         raise TrimtabError(f"test rows: {error}") from None
-    return chat
+    found.tell("test rows")
+    splits.test, splits.left_out = found.records, found.dropped
+    return chats[0]
 
 
 def named_models(recipe: Recipe) -> dict[str, tuple[str, str] | None]:

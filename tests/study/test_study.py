@@ -174,7 +174,9 @@ def test_a_prompt_that_is_too_long_is_found_before_training(model: Path, tmp_pat
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     data = {"train": str(tmp_path / "rows.jsonl"), "test_rows": 4, "validation_rows": 1, "max_length": 64}
     given = recipe(model, data=data, sandbox=None, opponent=None, judge=None)
-    with pytest.raises(TrimtabError, match=r"test rows: prompt 2 has \d+ tokens; with max_new_tokens=12"):
+    with pytest.raises(
+        TrimtabError, match=r"test rows: rows.jsonl:3: the prompt has \d+ tokens; with max_new_tokens=12"
+    ):
         run_study(parse(Recipe, given, "test"), tmp_path / "run")
     assert not (tmp_path / "run" / "seed-0").exists()
 

@@ -84,6 +84,9 @@ class Splits:
     those of what is no text."""
     unpaired: int = 0
     """Labelled completions that pair_labels found no partner for."""
+    tested_on_validation: bool = False
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Test rows that no model is asked, by reason."""
 
     def notes(self) -> dict[str, Any]:
         """What became of rows before any split was encoded; the first twenty that could not be read."""

@@ -106,14 +106,22 @@ class Sampler(Protocol):
         ...
 
 
-def check_prompts(prompts: Sequence[Sequence[int]], cap: int, room: int | None, whose: str = "the model's") -> None:
-    """TrimtabError where a prompt is empty, or leaves no room for `cap` tokens in `whose` positions, `room`."""
+def check_prompts(
+    prompts: Sequence[Sequence[int]],
+    cap: int,
+    room: int | None,
+    whose: str = "the model's",
+    origins: Sequence[str] = (),
+) -> None:
+    """TrimtabError where a prompt is empty, or leaves no room for `cap` tokens in `whose` positions, `room`.
+    origins: where each comes from."""
     for i, prompt in enumerate(prompts, start=1):
+        name = f"{origins[i - 1]}: the prompt" if origins else f"prompt {i}"
         if not prompt:
-            raise TrimtabError(f"prompt {i} has no tokens. Leave it out.")
+            raise TrimtabError(f"{name} has no tokens. Leave it out.")
         if room is not None and len(prompt) + cap > room:
             raise TrimtabError(
-                f"prompt {i} has {len(prompt)} tokens; with max_new_tokens={cap} that is more than {whose} "
+                f"{name} has {len(prompt)} tokens; with max_new_tokens={cap} that is more than {whose} "
                 f"{room} positions. Leave the prompt out, or lower max_new_tokens."
             )
 

@@ -28,6 +28,7 @@ import torch
 from accelerate import PartialState
 
 from trimtab.data.adapters import tokenizer_source
+from trimtab.data.answered import taken
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.day import day_for, day_of_model, keep_day
 from trimtab.data.encoding import remark_lines
@@ -255,7 +256,7 @@ def _sampler(policy: Any, chat: Any, splits: Splits) -> Callable[[], list[dict[s
     def sample() -> list[dict[str, str]]:
         room = (getattr(policy.model.config, "max_position_embeddings", None) or 2**31) - SAMPLE_TOKENS
         records = splits.validation or splits.train
-        fitting = (r.prompt for r in records if len(chat.prompt_ids(r.prompt)) <= room)
+        fitting = (row.prompt for row, ids in taken(records, chat) if len(ids) <= room)
         prompts = list(islice(fitting, SAMPLES))
         decoding = Decoding(max_new_tokens=SAMPLE_TOKENS)
         outs = generate(policy.model, chat, prompts, decoding, stop_tokens(policy.model, chat))

@@ -1,0 +1,81 @@
+"""Rows whose prompts models answer, in evaluation: those that every chat template takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from trimtab.data.chat import ChatFormat
+from trimtab.data.encoding import HOLDS_CONTROL, RefusedRowError, texts_of
+from trimtab.data.records import Record
+from trimtab.errors import TrimtabError
+from trimtab.notices import say
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The rows that are left, the first format's tokens of each one's prompt, and what became of the others."""
+
+    records: list[Record]
+    prompts: list[list[int]]
+    dropped: dict[str, int]
+
+    def tell(self, what: str) -> None:
+        """One line, where rows were left out."""
+        if self.dropped:
+            count = len(self.records) + sum(self.dropped.values())
+            lost = ", ".join(f"{n} × {reason}" for reason, n in self.dropped.items())
+            say(f"{what}: {len(self.records)} of {count} rows used; dropped: {lost}")
+
+
+def answered(records: Sequence[Record], chats: Sequence[ChatFormat], reads_answers: bool = True) -> Answered:
+    """Tells rows that can be answered by all from others; the first format also reads the rows' own best answers,
+    whose lengths are compared with. A row that a template refuses is dropped where data.bad_rows is drop; else
+    TrimtabError names it."""
+    kept: list[Record] = []
+    prompts: list[list[int]] = []
+    dropped: Counter[str] = Counter()
+    for record in records:
+        try:
+            found = _prompt_ids(record, chats, reads_answers)
+        except RefusedRowError as error:
+            if not chats[0].drops_refused:
+                advice = "data.bad_rows=drop leaves such rows out."
+                raise RefusedRowError(f"{record.origin}: {str(error).rstrip('.')}. {advice}") from None
+            dropped[str(error)] += 1
+            continue
+        except TrimtabError as error:  # a template's limits know no row
+            raise TrimtabError(f"{record.origin}: {str(error).removeprefix(f'{record.origin}: ')}") from None
+        if isinstance(found, str):
+            dropped[found] += 1
+            continue
+        kept.append(record)
+        prompts.append(found)
+    if records and not kept:
+        reasons = ", ".join(f"{n} × {reason}" for reason, n in dropped.items())
+        raise TrimtabError(f"none of the {len(records)} rows can be answered: {reasons}.")
+    return Answered(kept, prompts, dict(sorted(dropped.items())))
+
+
+def _prompt_ids(record: Record, chats: Sequence[ChatFormat], reads_answers: bool) -> list[int] | str:
+    """The first format's tokens of the prompt, or why the row is left out."""
+    first = chats[0]
+    answers = record.completions[:1] if reads_answers and not record.is_unpaired else ()
+    if first.truncation.control_tokens == "drop":
+        texts = [*texts_of(record.prompt), *answers]
+        if any(chat.content.has_control(text) for chat in chats for text in texts):
+            return HOLDS_CONTROL
+    ids = [chat.prompt_ids(record.prompt, record.origin) for chat in chats]
+    for answer in answers:
+        first.completion_ids(record.prompt, answer, ids[0])
+    return ids[0]
+
+
+def taken(records: Sequence[Record], chat: ChatFormat) -> Iterator[tuple[Record, list[int]]]:
+    """Rows with their prompts' tokens, without those that the template refuses."""
+    for record in records:
+        try:
+            yield record, chat.prompt_ids(record.prompt, record.origin)
+        except RefusedRowError:
+            continue
