@@ -7,14 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.models.attention import buckets
 from trimtab.models.lora import LoraSettings
+from trimtab.models.policy import ModelSettings, load_policy
+from trimtab.plan.estimate import disk_of
 from trimtab.plan.memory import (
     Live,
+    Parameters,
     build,
     count_parameters,
     make_fake,
@@ -161,3 +165,29 @@ def test_keys_and_values_by_hand() -> None:
     found = sampling_memory(config, Sampled(12, 30, 6, 10.0))
     assert found["keys and values"] == 384 * 6 * 92
     assert found["draw over the vocabulary"] == 36 * 6 * 512
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "embed_tokens"], ["lm_head"]])
+def test_what_is_saved_is_as_large_as_planned(targets: list[str], tied: bool, tmp_path: Path) -> None:
+    """An adapter on one of two tied ends parts them; peft writes such an end once more."""
+    config = AutoConfig.for_model("qwen2", **SMALL | {"tie_word_embeddings": tied})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    lora = LoraSettings(rank=2, targets=targets)
+    policy = load_policy(str(tmp_path / "model"), ModelSettings(lora=lora))
+    policy.save(tmp_path / "saved")
+    bytes_saved = sum(
+        tensor.numel() * 4
+        for file in (tmp_path / "saved").rglob("*.safetensors")
+        for tensor in load_file(file).values()
+    )
+    planned = disk_of(work(GROUPS), count_parameters(str(tmp_path / "model"), lora), validated=False)
+    assert planned.left == bytes_saved
+
+
+def test_the_last_weights_may_be_kept_too() -> None:
+    """Where validation chooses, and finds no step better than none."""
+    sizes = Parameters(total=1000, trained=1000, embeddings=100)
+    chosen, last = work(GROUPS), work(GROUPS, best_metric="step", best_is="highest")
+    assert [disk_of(chosen, sizes, v).left for v in (True, False)] == [8000, 4000]
+    assert disk_of(last, sizes, True).left == 4000

@@ -174,13 +174,21 @@ def merged(handle: Any) -> Any:
     return say_untied(merge_unpacked(copied) if is_quantized(copied) else copied.merge_and_unload())
 
 
-def _part_ends(handle: Any) -> None:
-    """Where an adapter is on a head or on embeddings that share their weights, the head gets a copy: merging adds
-    to the weights in place, and so would change the other end, which was trained without it."""
+def parting_head(handle: Any) -> Any:
+    """The head that merging parts from the embeddings whose weights it shares, since an adapter is on one of them;
+    None where it parts none."""
     model = handle.get_base_model() if hasattr(handle, "get_base_model") else handle.model
     head = model.get_output_embeddings()
     ends = [model.get_input_embeddings(), head]
-    if head is None or not shares_ends(model) or not any(hasattr(end, "base_layer") for end in ends):
+    parts = head is not None and shares_ends(model) and any(hasattr(end, "base_layer") for end in ends)
+    return head if parts else None
+
+
+def _part_ends(handle: Any) -> None:
+    """Where an adapter is on a head or on embeddings that share their weights, the head gets a copy: merging adds
+    to the weights in place, and so would change the other end, which was trained without it."""
+    head = parting_head(handle)
+    if head is None:
         return
     layer = getattr(head, "base_layer", head)
     layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)

@@ -22,6 +22,7 @@ from trimtab.recipe import Recipe
 from trimtab.rewards.settings import RewardSettings
 from trimtab.sandbox.generate import preference_data
 from trimtab.study import resolve_model
+from trimtab.training.online_dpo import OnlineDPOSettings
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
         local = _local_models(work, recipe, model)
         memory = stage_memory(work, _config_of(work, recipe, config), precision, device.type == "cuda", local)
         sizes = count_parameters(model, work.settings.lora)
-        stages.append(StagePlan(work, sizes, memory, _disk(work, sizes)))
+        stages.append(StagePlan(work, sizes, memory, disk_of(work, sizes, bool(splits.validation))))
     plan = Plan(recipe.name, _device_name(), count_parameters(model), stages, _calls(recipe, works, splits, chat))
     if measured:
         _measure(plan, recipe, config, splits, chat)
@@ -140,14 +141,20 @@ def _rows(recipe: Recipe) -> tuple[DataSettings, Splits]:
     return DataSettings(train="sandbox", max_length=given.max_length), splits
 
 
-def _disk(work: StageWork, sizes: Parameters) -> Disk:
+def disk_of(work: StageWork, sizes: Parameters, validated: bool) -> Disk:
     """The best weights twice (the best so far, and the one that a resumed run would start from) and one more
-    being written; a checkpoint has the trained weights and two moments, twice while the new one is written."""
-    best = FLOAT * sizes.total
+    being written; a checkpoint has the trained weights and two moments, twice while the new one is written.
+
+    Afterwards best/, and last/ too where validation may find that nothing was better than the start.
+    """
+    best = FLOAT * (sizes.total + sizes.saved_more)
+    settings = work.settings.of_a_round if isinstance(work.settings, OnlineDPOSettings) else work.settings
+    chosen = validated and (settings.best_metric or "").removeprefix("eval_") != "step"
+    last = best if chosen else 0
     checkpoint = 3 * FLOAT * sizes.trained
     reference = int(FLOAT * work.reference_tokens)
     running = 3 * best + (2 * checkpoint if work.checkpoints else 0) + reference
-    return Disk(running, best + reference)
+    return Disk(running, best + last + reference)
 
 
 def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: ChatFormat) -> list[Calls]:

@@ -31,7 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from trimtab.data.groups import PackedBatch, pack
 from trimtab.models.attention import buckets
 from trimtab.models.kinds import Role, check_role, kind_of
-from trimtab.models.lora import LoraSettings, add_lora
+from trimtab.models.lora import LoraSettings, add_lora, parting_head
 from trimtab.models.policy import Policy
 from trimtab.models.quantized import BYTES
 from trimtab.models.reward_model import RewardModel
@@ -51,11 +51,13 @@ ID_BYTES = 40
 
 @dataclass(frozen=True)
 class Parameters:
-    """Weights, tied ones once. trained: those with a gradient. embeddings: those of the input embedding."""
+    """Weights, tied ones once. trained: those with a gradient. embeddings: those of the input embedding.
+    saved_more: what a saved model has beside them, where an adapter is on the embeddings or on the head."""
 
     total: int
     trained: int
     embeddings: int
+    saved_more: int = 0
 
 
 def load_config(source: str, role: Role = "policy") -> Any:
@@ -117,7 +119,19 @@ def parameters_of(policy: Any) -> Parameters:
         sum(p.numel() for p in weights),
         sum(p.numel() for p in weights if p.requires_grad),
         int(policy.model.get_input_embeddings().weight.numel()),
+        _saved_more(policy),
     )
+
+
+def _saved_more(policy: Any) -> int:
+    """peft writes an end that has an adapter once more, beside the adapter; merging parts tied ends."""
+    if policy.adapter is None:
+        return 0
+    ends = [policy.model.get_input_embeddings(), policy.model.get_output_embeddings()]
+    twice = [end.base_layer for end in ends if hasattr(end, "base_layer")]
+    head = parting_head(policy.adapter)
+    parted = [] if head is None else [getattr(head, "base_layer", head)]
+    return sum(int(end.weight.numel()) for end in [*twice, *parted])
 
 
 def frozen_linear(policy: Any) -> list[int]:

@@ -47,7 +47,7 @@ def _stages(plan: Plan) -> Table:
         ]
         for stage in plan.stages
     ]
-    header = ["Stage", "Rows", "Steps", "Tokens a step", "Evaluations", "Disk while it runs", "Disk after"]
+    header = ["Stage", "Rows", "Steps", "Tokens a step", "Evaluations", "Disk while it runs", "Disk after, at most"]
     return _table("Work and disk", header, rows)
 
 
