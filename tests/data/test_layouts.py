@@ -16,7 +16,8 @@ from trimtab.data.fields import dialogue_turns, disorder
 from trimtab.data.hashing import hash_source
 from trimtab.data.layouts import LAYOUTS
 from trimtab.data.records import Message, ReadingSettings, Record, read_records, to_record
-from trimtab.data.splits import UNDESIRABLE, DataSettings, encode_records, pair_by_label, split_records
+from trimtab.data.labels import pair_by_label
+from trimtab.data.splits import UNDESIRABLE, DataSettings, encode_records, split_records
 from trimtab.errors import TrimtabError
 
 PAIR = {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."}
