@@ -13,14 +13,14 @@ import torch
 
 from trimtab import __version__
 from trimtab.asked import command_line, data_sources, model_sources, of_study, today
+from trimtab.catalogue import compared_methods, family, label, trained_methods
 from trimtab.data.audit import audit
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
 from trimtab.evaluation.outputs import MethodOutputs, read_measured
-from trimtab.evaluation.results import METHOD_ORDER, Provenance, Results, SplitCounts, StageCurves, family
+from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
 from trimtab.evaluation.seeds import summarise_seeds
-from trimtab.evaluation.verdict import label
 from trimtab.files import read_json
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
@@ -30,7 +30,6 @@ from trimtab.training.online_dpo import NAME, round_folders
 from trimtab.training.rounds import PAIRS
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
-STAGE_ORDER = ("sft", "sft_length", "dpo", "reward", "online_dpo", "grpo", "ppo")
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,9 @@ class SeedRun:
     def stages(self) -> dict[str, Path]:
         """Of online_dpo every round."""
         folder = self.folder / "stages"
-        places = [p for name in STAGE_ORDER for p in (round_folders(folder) if name == NAME else [folder / name])]
+        places = [
+            p for name in trained_methods() for p in (round_folders(folder) if name == NAME else [folder / name])
+        ]
         return {path.name: path for path in places if path.is_dir()}
 
     def done(self) -> dict[str, Any]:
@@ -60,7 +61,7 @@ class SeedRun:
 def opponent_name(asked: str) -> str:
     """What the opponent is called in results: as it was asked for, unless that is also the name of something that
     stands beside it there, as of a folder called sft."""
-    taken = {*METHOD_ORDER, "model", "chosen"}
+    taken = {*compared_methods(), "model", "chosen"}
     others = {name.casefold() for one in taken for name in (one, label(one))}
     return f"opponent {asked}" if {asked.casefold(), family(asked.casefold())} & others else asked
 

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from trimtab.catalogue import trained_methods
 from trimtab.data.adapters import home
 from trimtab.data.answered import answered
 from trimtab.data.chat import ChatFormat, load_tokenizer
@@ -24,7 +25,6 @@ from trimtab.export import write_cards
 from trimtab.files import make_folder, read_json, write_file
 from trimtab.folder_lock import holding
 from trimtab.gather import (
-    STAGE_ORDER,
     SeedRun,
     gather,
     opponent_name,
@@ -249,7 +249,7 @@ def recipe_of_seed(recipe: Recipe, seed: int) -> Recipe:
     if seed == recipe.seed:
         return recipe
     value = recipe.model_dump(exclude_unset=True) | {"seed": seed}
-    for stage in (value.get(name) for name in STAGE_ORDER):
+    for stage in (value.get(name) for name in trained_methods()):
         # Validation gave every stage that set none the recipe's.
         if stage is not None and stage.get("seed") == recipe.seed:
             del stage["seed"]

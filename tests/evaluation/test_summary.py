@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from evaluation.outputs_of import make
+from trimtab.catalogue import ordered_methods
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.outputs import (
     Generation,
@@ -24,7 +25,6 @@ from trimtab.evaluation.results import (
     Results,
     StageCurves,
     WinRate,
-    ordered_methods,
 )
 from trimtab.evaluation.summary import compare, summarise, worded
 from trimtab.evaluation.verdict import mostly_missing, verdict, warnings_of

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from trimtab.evaluation.results import MethodResult, Results, StageCurves
-from trimtab.report.dynamics import EVERY, PANELS, curves, has_data
+from trimtab.report.dynamics import PANELS, curves, has_data, panels_of
 from trimtab.report.figures import all_figures
 from trimtab.report.render import render_html
 
@@ -30,7 +30,7 @@ def shown(r: Results) -> set[str]:
 
 def test_over_optimisation_needs_reward_judge_and_kl() -> None:
     def figures(curves: StageCurves, stage: str = "grpo") -> set[str]:
-        return shown(Results(name="t", curves={stage: curves})) & {"over_optimisation"}
+        return shown(Results(name="t", curves={stage: curves})) & {"over_optimisation_grpo"}
 
     assert figures(path((0.1, 2.0, 0.0), (0.5, 1.0, 3.0)))
     assert figures(path((0.1, 2.0, 0.0), (None, 2.0, 1.0), (0.5, 1.0, 3.0))), "a row without is passed over"
@@ -43,7 +43,7 @@ def test_over_optimisation_needs_reward_judge_and_kl() -> None:
     assert "over_optimisation_ppo" in shown(Results(name="t", curves={"ppo": hacked}))
     page = render_html(Results(name="t", curves={"ppo": hacked}))
     assert "Figure over_optimisation_ppo: PPO at each evaluation" in page
-    assert "Figure over_optimisation:" not in page
+    assert "Figure over_optimisation_grpo:" not in page
 
 
 def test_length_penalty_figure() -> None:
@@ -64,7 +64,7 @@ def panels(stage: str, **keys: float) -> list[str]:
     rows = [{"step": i, **keys} for i in range(3)]
     train = [{k: v for k, v in row.items() if not k.startswith("eval_")} for row in rows]
     curves = StageCurves(train=train, validation=rows)
-    return [panel.title for panel in PANELS.get(stage, EVERY) if has_data(panel, curves)]
+    return [panel.title for panel in panels_of(stage) if has_data(panel, curves)]
 
 
 def test_panels_of_each_stage() -> None:
@@ -86,7 +86,7 @@ def test_panels_of_each_stage() -> None:
 
 @pytest.mark.parametrize("stage", ["sft", "sft_length", "dpo", "reward", "grpo", "ppo", "mine"])
 def test_curves_of_every_stage_from_one_row_to_several_seeds(stage: str) -> None:
-    keys = {k for panel in EVERY for k in panel.keys} | {"accuracy/low", "accuracy/high"}
+    keys = {k for panel in PANELS.values() for k in panel.keys} | {"accuracy/low", "accuracy/high"}
     row = {"step": 1, **dict.fromkeys(keys, 0.5), **{f"eval_{k}": 0.5 for k in keys}}
     one = StageCurves(train=[row], validation=[row])
     assert curves(stage, {0: one}) is not None

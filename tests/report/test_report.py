@@ -60,7 +60,7 @@ FIGURES = (
     "differences_length",
     "differences_excess_length",
     "differences_correctness",
-    "over_optimisation",
+    "over_optimisation_grpo",
     "length_penalty",
     "lengths",
     "behaviours",

@@ -13,9 +13,9 @@ import yaml
 
 from study.same_results import but_for_the_date
 from training.toy import write_model
+from trimtab.catalogue import label, ordered_methods
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.results import Results, ordered_methods
-from trimtab.evaluation.verdict import label
+from trimtab.evaluation.results import Results
 from trimtab.export import export_model
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe, parse

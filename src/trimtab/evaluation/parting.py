@@ -20,8 +20,6 @@ import numpy as np
 
 from trimtab.evaluation.results import StageCurves
 
-STAGES = ("grpo", "ppo")
-"""Those that optimise a reward."""
 REWARD, JUDGE, KL = "eval_reward", "eval_judge", "eval_kl"
 FEWEST = 3
 

@@ -17,7 +17,6 @@ from trimtab.data.audit import AuditReport
 from trimtab.files import write_text
 
 SCHEMA_VERSION = 1
-METHOD_ORDER = ("base", "sft", "sft_length", "dpo", "online_dpo", "grpo", "ppo")
 Metric = Literal["win_rate", "judge_score", "length", "excess_length", "correctness"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
@@ -241,17 +240,3 @@ class Results(_Model):
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Results:
         return cls.model_validate(value)
-
-
-def family(stage: str) -> str:
-    """The method that a stage belongs to: online_dpo-2 is a round of online_dpo."""
-    method, _, number = stage.rpartition("-")
-    return method if method in METHOD_ORDER and number.isdigit() else stage
-
-
-def ordered_methods(names: object) -> list[str]:
-    """Those of METHOD_ORDER first, in that order; then any others as they came."""
-    given = [str(n) for n in names] if isinstance(names, (list, tuple, dict, set)) else []
-    return [m for of in METHOD_ORDER for m in given if family(m) == of] + [
-        m for m in given if family(m) not in METHOD_ORDER
-    ]

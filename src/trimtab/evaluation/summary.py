@@ -8,6 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
+from trimtab.catalogue import ordered_methods
 from trimtab.data.audit import AuditReport, amplification
 from trimtab.evaluation.behaviours import behaviours
 from trimtab.evaluation.bleu import corpus_bleu
@@ -25,7 +26,6 @@ from trimtab.evaluation.results import (
     Sample,
     SplitCounts,
     StageCurves,
-    ordered_methods,
 )
 from trimtab.evaluation.statistics import (
     N_RESAMPLES,

@@ -8,17 +8,10 @@ follows from numbers in the results.
 
 from __future__ import annotations
 
+from trimtab.catalogue import label, optimising_methods, ordered_methods
 from trimtab.evaluation.length_control import FEW_PROMPTS as FEW_FOR_LENGTHS
-from trimtab.evaluation.parting import STAGES, evaluations, parting, sentence
-from trimtab.evaluation.results import (
-    Comparison,
-    MethodResult,
-    Results,
-    SeedSpread,
-    WinRate,
-    family,
-    ordered_methods,
-)
+from trimtab.evaluation.parting import evaluations, parting, sentence
+from trimtab.evaluation.results import Comparison, MethodResult, Results, SeedSpread, WinRate
 
 ALPHA = 0.05
 FEW_PROMPTS = 100
@@ -27,23 +20,6 @@ MANY_UNFINISHED = 0.1
 LENGTH_DROP = 0.05  # raw minus length-controlled win rate that is worth a sentence
 AMPLIFIED_BY = 1.5
 AMPLIFIED_SHARE = 0.05
-
-LABELS = {
-    "base": "Base",
-    "sft": "SFT",
-    "sft_length": "SFT + length penalty",
-    "dpo": "DPO",
-    "online_dpo": "Online DPO",
-    "grpo": "GRPO",
-    "ppo": "PPO",
-    "reward": "Reward model",
-}
-
-
-def label(method: str) -> str:
-    """How a method is called in sentences, tables and figures."""
-    known = LABELS.get(family(method), method)
-    return known if family(method) == method else f"{known}, round {method.rpartition('-')[2]}"
 
 
 def percent(share: float) -> str:
@@ -184,7 +160,7 @@ def _paths(results: Results, stage: str, wanted: str) -> list[str]:
 def _together_sentences(results: Results) -> list[str]:
     return [
         f"{label(stage)}: training reward and judge rose together: {'; '.join(found)}."
-        for stage in STAGES
+        for stage in optimising_methods()
         if (found := _paths(results, stage, "together"))
     ]
 
@@ -193,7 +169,7 @@ def _parting_warnings(results: Results) -> list[str]:
     return [
         f"{label(stage)}: training reward and judge parted, which is reward hacking: {'; '.join(found)}. "
         "That is the end of training; the model that was kept may be an earlier one."
-        for stage in STAGES
+        for stage in optimising_methods()
         if (found := _paths(results, stage, "parted"))
     ]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from trimtab.catalogue import CATALOGUE, family, label
 from trimtab.evaluation.markdown import escape_markdown
-from trimtab.evaluation.results import METHOD_ORDER, Results, family
-from trimtab.evaluation.verdict import label
+from trimtab.evaluation.results import Results
 from trimtab.report.formats import to_markdown
 from trimtab.report.tables import methods_table
 from trimtab.training.card import public_text
@@ -42,7 +42,7 @@ HEAD = "MOST SCORES ARE MISSING: "
 
 def about(warning: str, results: Results) -> str | None:
     """The method that a warning begins with, by its name, label or stage; None where it is about the study."""
-    names = {*METHOD_ORDER, "reward", *results.methods, *results.curves}
+    names = {*CATALOGUE, *results.methods, *results.curves}
     called = {text: family(name) for name in names for text in (name, label(name))}
     for text in sorted(called, key=len, reverse=True):
         if re.match(re.escape(text) + r"(-\d+)?(:|, seed | amplifies | has a score )", warning.removeprefix(HEAD)):

@@ -17,20 +17,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from trimtab.evaluation.results import family
+from trimtab.catalogue import CATALOGUE, family
 
 # Three colours that the page recolours for dark mode; no series uses them.
 INK, RULE, PAPER = "#1f2328", "#d7dbe0", "#fefefe"
-COLOURS = {
-    "base": "#7a7a7a",
-    "sft": "#e69f00",
-    "sft_length": "#56b4e9",
-    "dpo": "#0072b2",
-    "online_dpo": "#d55e00",
-    "grpo": "#009e73",
-    "ppo": "#d55e00",
-    "reward": "#cc79a7",
-}
 OTHERS = ("#cc79a7", "#b8a800", "#8c564b")
 WIDTH = 7.2  # inches
 FONTS = "'DejaVu Sans', Verdana, system-ui, sans-serif"
@@ -96,4 +86,6 @@ def shorten(name: str, limit: int = 34) -> str:
 
 
 def colour(name: str, position: int = 0) -> str:
-    return COLOURS.get(family(name), OTHERS[position % len(OTHERS)])
+    """A method's colour; of another name by its position."""
+    entry = CATALOGUE.get(family(name))
+    return entry.colour if entry else OTHERS[position % len(OTHERS)]

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from trimtab.catalogue import CATALOGUE, family, label, optimising_methods, ordered_methods
 from trimtab.evaluation.parting import Evaluation, evaluations
-from trimtab.evaluation.results import Results, StageCurves, family, ordered_methods
-from trimtab.evaluation.verdict import label
+from trimtab.evaluation.results import Results, StageCurves
 from trimtab.report.drawing import INK, PAPER, canvas, colour, to_svg
 
 DASHES = ("solid", (0, (4, 2)))
@@ -32,34 +32,34 @@ class Panel:
     band: bool = False
 
 
-LOSS = Panel("loss", {"loss": ""})
-ACCURACY = Panel("preference accuracy, share", {"rewards/accuracies": ""})
-IMPLICIT = Panel("implicit reward, β · log-ratio", {"rewards/chosen": "chosen", "rewards/rejected": "rejected"})
-MARGINS = Panel("implicit reward margin", {"rewards/margins": ""})
-LOGPS = Panel("log π(y | x), nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"})
-REWARD = Panel("training reward", {"reward": ""})
-JUDGE = Panel("judge score", {"judge": ""})
-KL = Panel("KL to reference, nats", {"kl": ""})
-ENTROPY = Panel("entropy, nats a token", {"entropy": ""})
-LENGTH = Panel("completion length, tokens", {"completions/mean_length": ""})
-CUT = Panel("cut at the cap, share", {"completions/clipped_ratio": ""})
-EQUAL = Panel("groups of equal rewards, share", {"frac_reward_zero_std": ""})
-RANKED = Panel("accuracy on pairs, share (95 % interval)", {"accuracy": ""}, band=True)
-MARGIN = Panel("reward margin", {"margin": ""})
-VALUE = Panel("variance of returns that the value explains", {"val/explained_variance": ""})
-GRAD = Panel("gradient norm before clipping", {"grad_norm": ""})
-
-PANELS: dict[str, tuple[Panel, ...]] = {
-    "sft": (LOSS, ENTROPY, GRAD),
-    "sft_length": (LOSS, ENTROPY, GRAD),
-    "dpo": (IMPLICIT, MARGINS, LOSS, ACCURACY, LOGPS, GRAD),
-    "online_dpo": (IMPLICIT, MARGINS, LOSS, ACCURACY, LOGPS, GRAD),
-    "reward": (RANKED, LOSS, MARGIN, GRAD),
-    "grpo": (ACCURACY, KL, LOSS, REWARD, JUDGE, LENGTH, CUT, ENTROPY, EQUAL, GRAD),
-    "ppo": (ACCURACY, KL, LOSS, REWARD, JUDGE, LENGTH, CUT, ENTROPY, VALUE, GRAD),
+PANELS = {
+    "loss": Panel("loss", {"loss": ""}),
+    "preference accuracy": Panel("preference accuracy, share", {"rewards/accuracies": ""}),
+    "implicit rewards": Panel(
+        "implicit reward, β · log-ratio", {"rewards/chosen": "chosen", "rewards/rejected": "rejected"}
+    ),
+    "implicit margin": Panel("implicit reward margin", {"rewards/margins": ""}),
+    "pair accuracy": Panel("accuracy on pairs, share (95 % interval)", {"accuracy": ""}, band=True),
+    "reward margin": Panel("reward margin", {"margin": ""}),
+    "training reward": Panel("training reward", {"reward": ""}),
+    "judge score": Panel("judge score", {"judge": ""}),
+    "KL": Panel("KL to reference, nats", {"kl": ""}),
+    "log-probabilities": Panel("log π(y | x), nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
+    "length": Panel("completion length, tokens", {"completions/mean_length": ""}),
+    "cut": Panel("cut at the cap, share", {"completions/clipped_ratio": ""}),
+    "entropy": Panel("entropy, nats a token", {"entropy": ""}),
+    "equal rewards": Panel("groups of equal rewards, share", {"frac_reward_zero_std": ""}),
+    "explained variance": Panel("variance of returns that the value explains", {"val/explained_variance": ""}),
+    "gradient norm": Panel("gradient norm before clipping", {"grad_norm": ""}),
 }
-EVERY = (LOSS, ACCURACY, IMPLICIT, MARGINS, RANKED, MARGIN, REWARD, JUDGE, KL, LOGPS, LENGTH, ENTROPY, GRAD)
-"""Of a stage by another name."""
+"""By the names that the catalogue has for them; a stage of another name shows all that it logged."""
+
+
+def panels_of(stage: str) -> list[Panel]:
+    """The panels of a stage's figure, in order."""
+    entry = CATALOGUE.get(family(stage))
+    return [PANELS[name] for name in entry.panels] if entry else list(PANELS.values())
+
 
 Points = tuple[list[float], list[float]]
 
@@ -83,7 +83,7 @@ def curves(stage: str, by_seed: Mapping[int, StageCurves]) -> str | None:
     The first seed's are drawn in full, the others' faintly behind.
     """
     first, *others = by_seed.values()
-    panels = [panel for panel in PANELS.get(family(stage), EVERY) if has_data(panel, first)]
+    panels = [panel for panel in panels_of(stage) if has_data(panel, first)]
     if not panels:
         return None
     paired = [panel for panel in panels if len(panel.keys) > 1]  # the first one's key serves all
@@ -237,3 +237,8 @@ def curve_names(results: Results) -> dict[str, str]:
         name = f"curves_{re.sub(r'[^A-Za-z0-9_-]', '_', stage)}"
         names[stage] = f"{name}_{i}" if name in names.values() else name
     return names
+
+
+def over_optimisation_names(results: Results) -> dict[str, str]:
+    """Stage of a method that a reward drives → the name of its over-optimisation figure, fit for a file."""
+    return {stage: f"over_optimisation_{stage}" for stage in optimising_methods() if stage in results.curves}

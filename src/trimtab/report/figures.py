@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 from matplotlib.axes import Axes
 
-from trimtab.evaluation.results import Comparison, Metric, Results, SeedSpread, ordered_methods
-from trimtab.evaluation.verdict import label
+from trimtab.catalogue import CATALOGUE, label, ordered_methods
+from trimtab.evaluation.results import Comparison, Metric, Results, SeedSpread
 from trimtab.report import dynamics
 from trimtab.report.drawing import INK, PAPER, RULE, canvas, colour, shorten, to_svg
 
@@ -164,7 +164,6 @@ def lengths(results: Results) -> str | None:
         return to_svg(figure)
 
 
-MARKERS = {"base": "o", "sft": "s", "sft_length": "D", "dpo": "^", "online_dpo": ">", "grpo": "v", "ppo": "h"}
 OTHER_MARKERS = ("P", "X", "p")
 
 
@@ -181,7 +180,7 @@ def behaviours(results: Results) -> str | None:
         step = 0.7 / max(1, len(entries) - 1)
         for i, (key, shown, m) in enumerate(entries):
             known = [(100 * v, y) for y, k in enumerate(names) if (v := m.behaviours.get(k)) is not None]
-            marker = MARKERS.get(key, OTHER_MARKERS[i % len(OTHER_MARKERS)])
+            marker = CATALOGUE[key].marker if key in CATALOGUE else OTHER_MARKERS[i % len(OTHER_MARKERS)]
             shade = INK if key == "opponent" else colour(key, i)
             offset = i * step - 0.35 if len(entries) > 1 else 0.0
             axes.plot(
@@ -205,12 +204,12 @@ def _plain(name: str) -> str:
 
 def all_figures(results: Results) -> dict[str, str]:
     """Name → SVG, of those that the results can fill."""
+    optimised = dynamics.over_optimisation_names(results)
     makers: dict[str, Callable[[], str | None]] = {
         "win_rates": lambda: win_rates(results),
         "judge_scores": lambda: judge_scores(results),
         **{f"differences_{m}": partial(differences, results.comparisons, m) for m in _DIFFERENCES},
-        "over_optimisation": lambda: dynamics.over_optimisation(results, "grpo"),
-        "over_optimisation_ppo": lambda: dynamics.over_optimisation(results, "ppo"),
+        **{name: partial(dynamics.over_optimisation, results, stage) for stage, name in optimised.items()},
         "length_penalty": lambda: dynamics.length_penalty(results),
         "lengths": lambda: lengths(results),
         "behaviours": lambda: behaviours(results),

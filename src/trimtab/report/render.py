@@ -13,13 +13,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from trimtab.catalogue import CATALOGUE, family, label, ordered_methods
 from trimtab.evaluation.behaviours import DEFINITIONS
-from trimtab.evaluation.results import Results, Sample, family, ordered_methods
-from trimtab.evaluation.verdict import label
+from trimtab.evaluation.results import Results, Sample
 from trimtab.files import make_folder, write_text
 from trimtab.report import figures as fig
 from trimtab.report.drawing import inline
-from trimtab.report.dynamics import curve_names
+from trimtab.report.dynamics import curve_names, over_optimisation_names
 from trimtab.report.formats import to_csv, to_markdown, to_tex
 from trimtab.report.tables import Table, all_tables, behaviour_label, number
 
@@ -40,8 +40,6 @@ CAPTIONS = {
     "differences_length": "Paired differences in completion length.",
     "differences_excess_length": "Paired differences in tokens above the chosen completion.",
     "differences_correctness": "Paired differences in the judge's correctness, on its own scale.",
-    "over_optimisation": f"GRPO {OVER_OPTIMISATION}",
-    "over_optimisation_ppo": f"PPO {OVER_OPTIMISATION}",
     "length_penalty": "The length penalty of SFT, each time it was taken: its value on sampled completions "
     "(left), and its gradient's norm beside those of the losses (right). It is clipped apart from the loss's "
     "gradient, then added to it. A norm of 0 where the value is not would mean that the penalty trains nothing.",
@@ -52,16 +50,12 @@ CAPTIONS = {
 
 
 TICKED = ("win_rates", "judge_scores", "differences_")
-CURVES = "training and validation."
-STAGE_CAPTIONS = {
-    "dpo": "training and validation. The log-ratio to the reference is of the data's completions; it is not a KL, "
-    "which is of the policy's own samples.",
-    "online_dpo": "training on the round's own pairs, and validation on the data's, which other models wrote. The "
-    "reference is the model that the round starts from.",
-    "grpo": "training, and validation on held-out prompts and pairs. KL is estimated on samples at temperature 1.",
-    "ppo": "training, and validation on held-out prompts and pairs. KL is estimated on samples at temperature 1.",
-    "reward": "training, and accuracy on held-out pairs with a Wilson interval.",
-}
+
+
+def curves_caption(stage: str) -> str:
+    """What the figure of a stage's training shows."""
+    entry = CATALOGUE.get(family(stage))
+    return entry.caption if entry else "training and validation."
 
 
 def _caption(name: str, several_seeds: bool) -> str:
@@ -170,15 +164,21 @@ def render_html(results: Results, svgs: dict[str, str] | None = None) -> str:
     tables: dict[str, Table] = all_tables(results)
     several = len(set(results.provenance.seeds)) > 1
     shown = {n: _figure(n, svg, _caption(n, several)) for n, svg in svgs.items() if n in CAPTIONS}
+    hacking = [
+        _figure(name, svgs[name], f"{label(stage)} {OVER_OPTIMISATION}")
+        for stage, name in over_optimisation_names(results).items()
+        if name in svgs
+    ]
     stages = []
     for stage, name in curve_names(results).items():
         if name in svgs:
-            stages.append(_figure(name, svgs[name], f"{label(stage)}: {STAGE_CAPTIONS.get(family(stage), CURVES)}"))
+            stages.append(_figure(name, svgs[name], f"{label(stage)}: {curves_caption(stage)}"))
     return environment.get_template("report.html.j2").render(
         r=results,
         css=Markup(css),
         tables=tables,
         figures=shown,
+        hacking=hacking,
         curves=stages,
         samples=[_sample(s, results.opponent) for s in results.samples],
         definitions={behaviour_label(k): v for k, v in DEFINITIONS.items()},

@@ -6,16 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from trimtab.evaluation.results import (
-    METRICS,
-    Comparison,
-    MethodResult,
-    Metric,
-    Results,
-    SeedSpread,
-    ordered_methods,
-)
-from trimtab.evaluation.verdict import clear, label
+from trimtab.catalogue import label, ordered_methods
+from trimtab.evaluation.results import METRICS, Comparison, MethodResult, Metric, Results, SeedSpread
+from trimtab.evaluation.verdict import clear
 
 NONE = "–"
 Value = float | int | str | None

@@ -14,25 +14,16 @@ from typing import Any
 
 import yaml
 
+from trimtab.catalogue import CATALOGUE, family
 from trimtab.data.conditions import ScoreCondition
 from trimtab.data.day import SETTLED, read_day
 from trimtab.evaluation.markdown import escape_markdown, fenced
-from trimtab.evaluation.results import family
 from trimtab.files import read_json
 from trimtab.models.length_encoding import KEY
 
 CARD = "README.md"
 HIDDEN = "(an address)"
 DATA_FILES = {".json", ".jsonl", ".parquet", ".csv"}
-TITLES = {
-    "sft": "supervised fine-tuning",
-    "sft_length": "supervised fine-tuning with a length penalty",
-    "dpo": "direct preference optimization",
-    "online_dpo": "a round of direct preference optimization on samples of the model that it started from",
-    "reward": "a reward model (Bradley-Terry)",
-    "grpo": "group policy gradient (the objective is in the settings; leave_one_out is RLOO)",
-    "ppo": "proximal policy optimization with a value head",
-}
 
 
 def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str = "") -> str:
@@ -159,7 +150,7 @@ def _title(name: str, settings: Mapping[str, Any]) -> str:
     method = family(name)
     under = ", on reward-augmented pairs" if settings.get("condition") else ""
     if method not in ("dpo", "online_dpo") or loss == "dpo":
-        return TITLES.get(method, method) + under
+        return (CATALOGUE[method].title if method in CATALOGUE else method) + under
     named = [loss] if isinstance(loss, str) else [f"{weight:g} × {one}" for one, weight in loss.items()]
     kind = (
         "a round of preference optimization on its own samples,"
