@@ -21,8 +21,8 @@ from trimtab.data.records import read_records
 from trimtab.evaluation.statistics import paired_difference
 from trimtab.rewards.base import Reward
 from trimtab.sandbox.judge import GoldJudge
-from trimtab.training.online_dpo import OnlineDPOSettings
-from trimtab.training.rounds import run_rounds
+from trimtab.methods.online_dpo import OnlineDPOSettings
+from trimtab.methods.rounds import run_rounds
 
 ROUNDS, PROMPTS = 3, 200
 RATE: dict[str, Any] = {"learning_rate": 1e-4, "evaluation_interval": 1000}

@@ -32,7 +32,7 @@ from trimtab.sandbox.generate import preference_data, test_prompts
 from trimtab.sandbox.judge import judge_task
 from trimtab.sandbox.manners import MANNERS, write
 from trimtab.sandbox.prompts import parse_prompt
-from trimtab.training.reward import ResponseConditioning
+from trimtab.methods.reward import ResponseConditioning
 
 Floats = NDArray[np.float64]
 ROWS, STEPS = 1000, 125

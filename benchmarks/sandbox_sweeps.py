@@ -40,7 +40,7 @@ from trimtab.sandbox.starters import starter
 from trimtab.study import METHODS
 from trimtab.training.loop import make_accelerator
 from trimtab.training.metrics import read_metrics
-from trimtab.training.sft import SFT, LengthPenaltySettings, SFTSettings
+from trimtab.methods.sft import SFT, LengthPenaltySettings, SFTSettings
 from trimtab.training.stage import run_stage
 from trimtab.training.stage_method import Prepared
 

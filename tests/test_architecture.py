@@ -24,6 +24,7 @@ FLOW = (
     "rollout",
     "evaluation",
     "training",
+    "methods",
     "sandbox",
     "report",
     "recipe",

@@ -14,11 +14,11 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.files import write_directory, write_text
 from trimtab.folder_lock import holding
+from trimtab.methods.online_dpo import NAME, round_folders
+from trimtab.methods.rounds import PAIRS
 from trimtab.report.card import results_section
 from trimtab.training.card import CARD, stage_card
 from trimtab.training.folder import changed_model
-from trimtab.training.online_dpo import NAME, round_folders
-from trimtab.training.rounds import PAIRS
 
 NEEDED = ("config.json", "tokenizer_config.json")
 

@@ -22,12 +22,12 @@ from trimtab.evaluation.outputs import MethodOutputs, read_measured
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
 from trimtab.evaluation.seeds import summarise_seeds
 from trimtab.files import read_json
+from trimtab.methods.online_dpo import NAME, round_folders
+from trimtab.methods.rounds import PAIRS
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings import RewardSettings
 from trimtab.training.metrics import read_metrics
-from trimtab.training.online_dpo import NAME, round_folders
-from trimtab.training.rounds import PAIRS
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
 

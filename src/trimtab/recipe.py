@@ -15,15 +15,15 @@ from trimtab.data.trust import TrustSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings
+from trimtab.methods.dpo import DPOSettings
+from trimtab.methods.grpo import GRPOSettings
+from trimtab.methods.on_policy import OnPolicySettings
+from trimtab.methods.online_dpo import OnlineDPOSettings
+from trimtab.methods.ppo import PPOSettings
+from trimtab.methods.reward import RewardModelSettings
+from trimtab.methods.sft import LengthPenaltySettings, SFTSettings
 from trimtab.rewards.settings import RewardSettings
-from trimtab.training.dpo import DPOSettings
-from trimtab.training.grpo import GRPOSettings
-from trimtab.training.on_policy import OnPolicySettings
-from trimtab.training.online_dpo import OnlineDPOSettings
-from trimtab.training.ppo import PPOSettings
-from trimtab.training.reward import RewardModelSettings
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.sft import LengthPenaltySettings, SFTSettings
 
 MethodName = Literal["base", "sft", "sft_length", "dpo", "online_dpo", "grpo", "ppo"]
 SHIPPED = Path(__file__).parent / "recipes"

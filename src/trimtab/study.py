@@ -29,6 +29,14 @@ from trimtab.gather import (
     gather,
     opponent_name,
 )
+from trimtab.methods.dpo import DPO
+from trimtab.methods.grpo import GRPO
+from trimtab.methods.on_policy import OnPolicySettings
+from trimtab.methods.online_dpo import OnlineDPO, OnlineDPOSettings
+from trimtab.methods.ppo import PPO
+from trimtab.methods.reward import RewardModelTraining
+from trimtab.methods.rounds import run_rounds
+from trimtab.methods.sft import SFT
 from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, speaking_of
@@ -44,15 +52,7 @@ from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.starters import starter
 from trimtab.study_folder import claim_study
-from trimtab.training.dpo import DPO
-from trimtab.training.grpo import GRPO
-from trimtab.training.on_policy import OnPolicySettings
-from trimtab.training.online_dpo import OnlineDPO, OnlineDPOSettings
-from trimtab.training.ppo import PPO
-from trimtab.training.reward import RewardModelTraining
-from trimtab.training.rounds import run_rounds
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.sft import SFT
 from trimtab.training.stage import run_stage
 from trimtab.training.stage_method import StageMethod
 

@@ -12,10 +12,10 @@ from trimtab.data.chat import ChatFormat, TruncationSettings, load_tokenizer
 from trimtab.data.records import read_records
 from trimtab.data.splits import DataSettings, encode_records
 from trimtab.evaluation.perplexity import fluency
+from trimtab.methods.dpo import DPO, DPOSettings
+from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models.policy import load_policy
-from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.metrics import read_metrics
-from trimtab.training.sft import SFT, SFTSettings
 from trimtab.training.stage import run_stage
 
 

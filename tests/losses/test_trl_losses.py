@@ -14,7 +14,7 @@ from trl import DPOTrainer, KTOTrainer
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.losses.completions import kto
 from trimtab.losses.table import call
-from trimtab.training.dpo import loss_inputs
+from trimtab.methods.dpo import loss_inputs
 
 LENGTHS = [(5, 3), (2, 6), (4, 4)]
 """Tokens of chosen and rejected; prompts have two."""

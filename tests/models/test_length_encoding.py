@@ -20,6 +20,8 @@ from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate
+from trimtab.methods.dpo import DPO, DPOSettings
+from trimtab.methods.grpo import GRPO, GRPOSettings
 from trimtab.models.length_encoding import KEY, LengthEncoding, packed_counts, scale_for
 from trimtab.models.lora import ADAPTER, LoraSettings
 from trimtab.models.policy import ModelSettings, Policy, load_policy
@@ -28,8 +30,6 @@ from trimtab.rollout import rows
 from trimtab.rollout.sampler import Sampling, VLLMSettings
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.rollout.vllm import engine_for
-from trimtab.training.dpo import DPO, DPOSettings
-from trimtab.training.grpo import GRPO, GRPOSettings
 
 ENCODING = LengthEncoding(scale=1.3, base=40.0, target_length=5)
 """Strong, and of short waves: counts that are off by one would show."""

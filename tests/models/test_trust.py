@@ -17,10 +17,10 @@ from trimtab.data.chat import load_tokenizer
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings
+from trimtab.methods.sft import SFTSettings
 from trimtab.models.policy import ModelSettings, check_model_source, load_policy, trusting
 from trimtab.models.reward_model import load_reward_model
 from trimtab.rewards.settings import RewardSettings
-from trimtab.training.sft import SFTSettings
 
 Make = Callable[..., Path]
 PICKLES, CODE = ModelSettings(allow_pickle=True), ModelSettings(trust_remote_code=True)

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from trimtab.data.groups import CompletionGroup, pack
+from trimtab.methods.sft import SFTSettings
 from trimtab.models.attention import buckets
 from trimtab.models.lora import LoraSettings
 from trimtab.models.policy import ModelSettings, load_policy
@@ -28,7 +29,6 @@ from trimtab.plan.memory import (
     without_data,
 )
 from trimtab.plan.work import Sampled, StageWork
-from trimtab.training.sft import SFTSettings
 
 SMALL = {
     "hidden_size": 48,

@@ -13,6 +13,7 @@ from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import Record
 from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
+from trimtab.methods.dpo import DPOSettings
 from trimtab.plan.estimate import make_plan
 from trimtab.plan.memory import count_parameters
 from trimtab.plan.speed import Speed
@@ -20,7 +21,6 @@ from trimtab.plan.tables import duration, plan_tables, size
 from trimtab.plan.work import StageWork, evaluations_in, stage_work
 from trimtab.recipe import Recipe, parse
 from trimtab.study import run_study
-from trimtab.training.dpo import DPOSettings
 from trimtab.training.metrics import read_metrics
 
 COUNTING = """

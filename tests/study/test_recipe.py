@@ -11,8 +11,8 @@ import yaml
 from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
 from trimtab.gather import _study_warnings
+from trimtab.methods.sft import LengthEncodingSettings
 from trimtab.recipe import SHIPPED, Recipe, apply_overrides, load_recipe, parse, stage_settings
-from trimtab.training.sft import LengthEncodingSettings
 
 SANDBOX = {"name": "toy", "model": "sandbox:base", "sandbox": {"train_rows": 10}}
 OWN = {"name": "own", "model": "org/model", "data": {"train": "rows.jsonl"}}

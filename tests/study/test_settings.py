@@ -17,15 +17,15 @@ from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding
 from trimtab.evaluation.measure import EvaluationSettings
+from trimtab.methods.on_policy import OnPolicySettings
+from trimtab.methods.reward import RewardModelSettings
+from trimtab.methods.sft import SFTSettings
 from trimtab.models.length_encoding import LengthEncoding
 from trimtab.models.lora import LoraSettings
 from trimtab.recipe import STAGES, Recipe, apply_overrides, load_recipe, parse, seeds_named, stage_settings
 from trimtab.rewards.settings import RewardSettings
 from trimtab.rollout.sampler import Sampling
-from trimtab.training.on_policy import OnPolicySettings
-from trimtab.training.reward import RewardModelSettings
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.sft import SFTSettings
 
 NEEDED: dict[type[Settings], dict[str, Any]] = {
     DataSettings: {"train": "rows.jsonl"},

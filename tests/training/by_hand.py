@@ -1,6 +1,6 @@
 """GRPO from its definitions, one sequence at a time through transformers alone: nothing of trimtab's but settings.
 
-Made to be slow and plain: it judges what trimtab.training.grpo does with the same prompts, completions and
+Made to be slow and plain: it judges what trimtab.methods.grpo does with the same prompts, completions and
 rewards, step after step.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trimtab.training.grpo import GRPOSettings
+from trimtab.methods.grpo import GRPOSettings
 
 
 @dataclass

@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from training.by_hand import Call
 from training.toy import VOCABULARY, write_model
 from trimtab.data.splits import DataSettings
+from trimtab.methods.grpo import GRPO, GRPOSettings
+from trimtab.methods.ppo import PPO, PPOSettings
 from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward, load_function
 from trimtab.rollout.sampler import Sampling
-from trimtab.training.grpo import GRPO, GRPOSettings
 from trimtab.training.metrics import read_metrics
-from trimtab.training.ppo import PPO, PPOSettings
 from trimtab.training.stage import run_stage
 
 CAP, PROMPTS, SAMPLES = 8, 4, 4

@@ -1,6 +1,6 @@
 """PPO from its definitions, one sequence at a time through transformers alone: nothing of trimtab's but settings.
 
-As by_hand.py does for GRPO: slow and plain, to judge what trimtab.training.ppo does with the same prompts,
+As by_hand.py does for GRPO: slow and plain, to judge what trimtab.methods.ppo does with the same prompts,
 completions and rewards, update after update.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.by_hand import Call, distributions, taken
-from trimtab.training.ppo import PPOSettings
+from trimtab.methods.ppo import PPOSettings
 
 
 @dataclass

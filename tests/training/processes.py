@@ -14,17 +14,17 @@ from typing import Any
 import torch
 
 from trimtab.data.splits import DataSettings
+from trimtab.methods.dpo import DPO, DPOSettings
+from trimtab.methods.grpo import GRPO, GRPOSettings
+from trimtab.methods.on_policy import OnPolicyMethod
+from trimtab.methods.online_dpo import OnlineDPO, OnlineDPOSettings
+from trimtab.methods.ppo import PPO, PPOSettings
+from trimtab.methods.reward import ResponseConditioning, RewardModelSettings, RewardModelTraining
+from trimtab.methods.rounds import run_rounds
+from trimtab.methods.sft import SFT, LengthEncodingSettings, LengthPenaltySettings, SFTSettings
 from trimtab.models.lora import LoraSettings
 from trimtab.rewards.function import FunctionReward
 from trimtab.rollout.sampler import Sampling
-from trimtab.training.dpo import DPO, DPOSettings
-from trimtab.training.grpo import GRPO, GRPOSettings
-from trimtab.training.on_policy import OnPolicyMethod
-from trimtab.training.online_dpo import OnlineDPO, OnlineDPOSettings
-from trimtab.training.ppo import PPO, PPOSettings
-from trimtab.training.reward import ResponseConditioning, RewardModelSettings, RewardModelTraining
-from trimtab.training.rounds import run_rounds
-from trimtab.training.sft import SFT, LengthEncodingSettings, LengthPenaltySettings, SFTSettings
 from trimtab.training.stage import run_stage
 
 

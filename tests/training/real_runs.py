@@ -24,15 +24,15 @@ from trimtab.data.chat import ChatFormat, TruncationSettings, load_tokenizer
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import read_records
 from trimtab.data.splits import DataSettings, encode_records
+from trimtab.methods.dpo import DPO, DPOSettings
+from trimtab.methods.grpo import GRPO, GRPOSettings
+from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward, load_function
 from trimtab.rollout.logps import logps_of
 from trimtab.rollout.sampler import Sample, Sampling
-from trimtab.training.dpo import DPO, DPOSettings
-from trimtab.training.grpo import GRPO, GRPOSettings
 from trimtab.training.loop import Loop
 from trimtab.training.metrics import read_metrics
-from trimtab.training.sft import SFT, SFTSettings
 from trimtab.training.stage import run_stage
 
 LAYOUT_29M = {

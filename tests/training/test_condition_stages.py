@@ -18,13 +18,13 @@ from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record, read_records
 from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
+from trimtab.methods.dpo import DPO, DPOSettings
+from trimtab.methods.reward import ResponseConditioning, RewardModelSettings, RewardModelTraining
 from trimtab.plan.work import stage_work
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
-from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.loop import Loop
 from trimtab.training.metrics import read_metrics
-from trimtab.training.reward import ResponseConditioning, RewardModelSettings, RewardModelTraining
 from trimtab.training.stage import run_stage
 
 STAGE: dict[str, Any] = {

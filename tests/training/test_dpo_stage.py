@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
+from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.models.lora import LoraSettings
-from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage
 

@@ -12,8 +12,8 @@ from training.by_hand import advantages_of
 from training.grpo_runs import PROMPTS, SAMPLES, STOPS, Ran, as_some, grpo, reward_named, weights_of
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
+from trimtab.methods.grpo import GRPO, GRPOSettings
 from trimtab.recipe import stage_settings
-from trimtab.training.grpo import GRPO, GRPOSettings
 from trimtab.training.stage import run_stage
 
 # ---- what it learns, and what it logs

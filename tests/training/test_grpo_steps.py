@@ -11,8 +11,8 @@ import torch
 
 from training.by_hand import Call, train_by_hand
 from training.grpo_runs import CAP, SAMPLES, STOPS, as_some, grpo, weights_of
+from trimtab.methods.grpo import GRPOSettings
 from trimtab.rollout.sampler import Sampling
-from trimtab.training.grpo import GRPOSettings
 from trimtab.training.schedule import data_order
 
 BY_HAND: dict[str, dict[str, Any]] = {

@@ -19,11 +19,11 @@ from models.families import single_logps
 from training.toy import write_model
 from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
 from trimtab.data.records import Record
+from trimtab.methods.grpo import GRPO, GRPOSettings
+from trimtab.methods.rollouts import Scoring
 from trimtab.models.policy import Policy
 from trimtab.rewards.base import Scored
 from trimtab.rollout.sampler import Sample, Sampling
-from trimtab.training.grpo import GRPO, GRPOSettings
-from trimtab.training.rollouts import Scoring
 from trimtab.training.stage_method import Prepared
 
 trl = pytest.importorskip("trl")

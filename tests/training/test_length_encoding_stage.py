@@ -15,12 +15,12 @@ from training.grpo_runs import grpo
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
+from trimtab.methods.sft import SFT, LengthEncodingSettings, SFTSettings
 from trimtab.models.length_encoding import LengthEncoding
 from trimtab.models.policy import Policy, load_policy
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.loop import Loop, make_accelerator
-from trimtab.training.sft import SFT, LengthEncodingSettings, SFTSettings
 from trimtab.training.stage import run_stage
 from trimtab.training.stage_method import Prepared
 

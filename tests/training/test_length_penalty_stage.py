@@ -21,13 +21,13 @@ from training.grpo_runs import STOPS, weights_of
 from training.toy import write_plain_pairs
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
+from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models.policy import Policy, load_policy
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.loop import Loop
 from trimtab.training.metrics import read_metrics
 from trimtab.training.schedule import data_order
-from trimtab.training.sft import SFT, SFTSettings
 from trimtab.training.stage import run_stage
 from trimtab.training.stage_method import Prepared
 

@@ -20,8 +20,9 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.errors import TrimtabError
 from trimtab.losses.sft import sft
 from trimtab.losses.table import LOSSES
+from trimtab.methods.dpo import DPO, DPOSettings
+from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models.policy import Policy
-from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.loop import Loop
 from trimtab.training.method import OfflineMethod
 from trimtab.training.metrics import read_metrics
@@ -32,7 +33,6 @@ from trimtab.training.schedule import (
     learning_rate_factor,
     total_steps,
 )
-from trimtab.training.sft import SFT, SFTSettings
 from trimtab.training.stage_method import Prepared
 
 UNEVEN = [

@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM
 from training.grpo_runs import grpo
 from training.test_resume import SCRIPT, digest, rows
 from trimtab.data.splits import DataSettings
+from trimtab.methods.dpo import DPO, DPOSettings
+from trimtab.methods.reward import RewardModelSettings, RewardModelTraining
+from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models.lora import LoraSettings
-from trimtab.training.dpo import DPO, DPOSettings
 from trimtab.training.metrics import read_metrics
-from trimtab.training.reward import RewardModelSettings, RewardModelTraining
-from trimtab.training.sft import SFT, SFTSettings
 from trimtab.training.stage import run_stage
 
 LORA = LoraSettings(rank=4, alpha=8)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab.data.groups import CompletionGroup, pack
-from trimtab.training.dpo import loss_inputs
-from trimtab.training.pairing import Pair, pair_of, win_rates
+from trimtab.methods.dpo import loss_inputs
+from trimtab.methods.pairing import Pair, pair_of, win_rates
 
 
 def sigmoid(x: float) -> float:

@@ -17,9 +17,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.statistics import wilson_interval
+from trimtab.methods.reward import RewardModelSettings, RewardModelTraining
 from trimtab.training.loop import Loop
 from trimtab.training.metrics import read_metrics
-from trimtab.training.reward import RewardModelSettings, RewardModelTraining
 from trimtab.training.stage import run_stage
 
 WORDS = ["knife", "lamp", "Paris", "Tokyo", "axe", "router", "rice", "apple"]

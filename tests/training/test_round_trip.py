@@ -20,12 +20,12 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
+from trimtab.methods.reward import RewardModelSettings, RewardModelTraining
+from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models import folder as folders
 from trimtab.models.lora import LoraSettings
 from trimtab.models.policy import Policy, load_policy
-from trimtab.training.reward import RewardModelSettings, RewardModelTraining
 from trimtab.training.round_trip import TRIAL, rehearse
-from trimtab.training.sft import SFT, SFTSettings
 from trimtab.training.stage import run_stage
 
 GROUPS = [CompletionGroup((5, 6, 7, 8), ((9, 10, 11, 2),)), CompletionGroup((40, 41), ((42, 43, 44, 45, 2),))]

@@ -11,11 +11,11 @@ from training.grpo_runs import grpo
 from training.toy import write_pairs
 from trimtab.data.groups import CompletionGroup
 from trimtab.errors import TrimtabError
+from trimtab.methods.rollouts import Scoring
+from trimtab.methods.silence import COMPLETIONS, FIRST, LATER, ScoreWatch, Tally, tally
 from trimtab.notices import collected
 from trimtab.rewards.base import Scored
 from trimtab.training.metrics import read_metrics
-from trimtab.training.rollouts import Scoring
-from trimtab.training.silence import COMPLETIONS, FIRST, LATER, ScoreWatch, Tally, tally
 
 NONE = Tally(16, 0, 0.0, 0.0, ("f gave None",) * 16)
 EQUAL = Tally(4, 4, 1.0, 1.0, ())

@@ -22,8 +22,8 @@ from training.real_runs import Curve, Given, Plan, World, given_completions
 from training.toy import write_model, write_plain_pairs
 from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, pack
 from trimtab.losses.sft import sft
+from trimtab.methods.sft import SFT
 from trimtab.training import loop
-from trimtab.training.sft import SFT
 
 PAIRS = 6
 PLANS = {

@@ -201,7 +201,7 @@ def sppo_estimated(
 
     Wu et al. 2024 (arXiv 2405.00675), Algorithm 1 with η = 1/β and log Z taken as η/2, on two of a prompt's
     samples. P̂: the estimated probability that the completion beats one of the round's policy, 0 to 1
-    (training/pairing.py). All inputs: [P]. P̂ of 1 and 0 give `sppo`. The authors' code halves the sum.
+    (methods/pairing.py). All inputs: [P]. P̂ of 1 and 0 give `sppo`. The authors' code halves the sum.
     """
     check(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, chosen_win_rates, rejected_win_rates)
     out = dpo(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta=beta)

@@ -29,6 +29,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.pytorch_utils import Conv1D
 
 from trimtab.data.groups import PackedBatch, pack
+from trimtab.methods.on_policy import OnPolicySettings
+from trimtab.methods.online_dpo import NAME
 from trimtab.models.attention import buckets
 from trimtab.models.kinds import Role, check_role, kind_of
 from trimtab.models.lora import LoraSettings, add_lora, parting_head
@@ -36,8 +38,6 @@ from trimtab.models.policy import Policy
 from trimtab.models.quantized import BYTES
 from trimtab.models.reward_model import RewardModel
 from trimtab.plan.work import Sampled, StageWork
-from trimtab.training.on_policy import OnPolicySettings
-from trimtab.training.online_dpo import NAME
 
 FLOAT = 4
 DRAW_BYTES = 36

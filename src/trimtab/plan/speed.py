@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from trimtab.data.groups import CompletionGroup, pack
+from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models.reward_model import RewardModel
 from trimtab.plan.memory import build
 from trimtab.plan.work import Sampled, StageWork
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.loop import Loop, make_accelerator
-from trimtab.training.sft import SFT, SFTSettings
 from trimtab.training.stage_method import Prepared
 
 MEASURED_TOKENS = 1024

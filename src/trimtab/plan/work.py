@@ -17,15 +17,15 @@ from trimtab.data.records import Record
 from trimtab.data.splits import Expansion, Splits, encode_records
 from trimtab.errors import TrimtabError
 from trimtab.losses.table import needs_reference
+from trimtab.methods.dpo import DPOSettings
+from trimtab.methods.grpo import GRPOSettings
+from trimtab.methods.on_policy import OnPolicySettings
+from trimtab.methods.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
+from trimtab.methods.rounds import CHUNK, prompts_a_round
+from trimtab.methods.sft import SFTSettings
 from trimtab.recipe import Recipe
 from trimtab.study import METHODS
-from trimtab.training.dpo import DPOSettings
-from trimtab.training.grpo import GRPOSettings
-from trimtab.training.on_policy import OnPolicySettings
-from trimtab.training.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
-from trimtab.training.rounds import CHUNK, prompts_a_round
 from trimtab.training.schedule import TrainingSettings, groups_of_step, total_steps
-from trimtab.training.sft import SFTSettings
 from trimtab.training.stage import validated
 
 Pass = list[CompletionGroup]

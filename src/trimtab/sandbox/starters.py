@@ -23,10 +23,10 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings
 from trimtab.data.tokenizer import save_tokenizer
+from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models.folder import save_folder
 from trimtab.sandbox.generate import BASE_MIXTURE, INSTRUCT_MIXTURE, preference_data, pretraining_records
 from trimtab.sandbox.manners import Manner
-from trimtab.training.sft import SFT, SFTSettings
 from trimtab.training.stage import run_stage
 
 END_OF_TEXT, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"

@@ -21,7 +21,7 @@ def share_ahead(margins: Tensor) -> tuple[float, float]:
 
 
 class Method(Protocol):
-    """What is particular to a method; see training/sft.py for the shortest one."""
+    """What is particular to a method; see methods/sft.py for the shortest one."""
 
     best_metric: str
     best_is: Literal["highest", "lowest"]

@@ -26,9 +26,9 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.settings import ROWS, SEVERAL, WEIGHT
 from trimtab.errors import TrimtabError
 from trimtab.losses import policy_gradient as pg
+from trimtab.methods.on_policy import OnPolicyMethod, OnPolicySettings
+from trimtab.methods.rollouts import DIFFERENCE, Scoring, Shaped, engine_metrics, group_metrics, shape
 from trimtab.training.method import Sums
-from trimtab.training.on_policy import OnPolicyMethod, OnPolicySettings
-from trimtab.training.rollouts import DIFFERENCE, Scoring, Shaped, engine_metrics, group_metrics, shape
 
 
 class GRPOSettings(OnPolicySettings):

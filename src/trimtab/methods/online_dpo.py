@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 from trimtab.data.settings import ROWS, SEVERAL
 from trimtab.data.splits import DataSettings
 from trimtab.losses.table import needs_length_instructions
+from trimtab.methods.dpo import DPO, DPOSettings
+from trimtab.methods.pairing import Pairing
+from trimtab.methods.sampled_rows import SampledFormat
 from trimtab.rewards.settings import Rewards
 from trimtab.rollout.sampler import Sampling
-from trimtab.training.dpo import DPO, DPOSettings
-from trimtab.training.pairing import Pairing
-from trimtab.training.sampled_rows import SampledFormat
 
 NAME = "online_dpo"
 

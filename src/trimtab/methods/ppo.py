@@ -25,10 +25,10 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.settings import LEARNING_RATE, SEVERAL, STEPS, WEIGHT
 from trimtab.losses import policy_gradient as pg
 from trimtab.losses import ppo
+from trimtab.methods.on_policy import OnPolicyMethod, OnPolicySettings
+from trimtab.methods.rollouts import Rollout, Scoring, Shaped, engine_metrics
 from trimtab.models.policy import VALUE_HEAD
 from trimtab.training.method import Sums
-from trimtab.training.on_policy import OnPolicyMethod, OnPolicySettings
-from trimtab.training.rollouts import Rollout, Scoring, Shaped, engine_metrics
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import Prepared
 

@@ -33,6 +33,11 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.files import damage, make_folder, read_json, sums_of, write_json
 from trimtab.folder_lock import holding
+from trimtab.methods.on_policy import make_sampler
+from trimtab.methods.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
+from trimtab.methods.pairing import Pair, pair_of
+from trimtab.methods.rollouts import score_samples
+from trimtab.methods.sampled_rows import held_out_row, keep, kept, pair_row, write_rows
 from trimtab.models.kinds import check_model_source
 from trimtab.models.policy import load_policy, trusting
 from trimtab.models.vocabulary import check_vocabulary
@@ -43,11 +48,6 @@ from trimtab.training.changed import changes_of
 from trimtab.training.ending import WARNINGS
 from trimtab.training.folder import claim, inputs_key, settle
 from trimtab.training.loop import make_accelerator
-from trimtab.training.on_policy import make_sampler
-from trimtab.training.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
-from trimtab.training.pairing import Pair, pair_of
-from trimtab.training.rollouts import score_samples
-from trimtab.training.sampled_rows import held_out_row, keep, kept, pair_row, write_rows
 from trimtab.training.schedule import groups_of_step
 from trimtab.training.stage import run_stage, stage_inputs
 

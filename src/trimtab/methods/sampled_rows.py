@@ -18,9 +18,9 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.data.message import answer_as_json, prompt_as_json, row_beside
 from trimtab.data.records import Record
 from trimtab.files import write_text
+from trimtab.methods.pairing import Pair
 from trimtab.rewards.base import Prompt
 from trimtab.rollout.sampler import Sample
-from trimtab.training.pairing import Pair
 
 
 class SampledFormat(ChatFormat):

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trimtab.errors import TrimtabError
+from trimtab.methods.rollouts import Scoring
 from trimtab.notices import warn
-from trimtab.training.rollouts import Scoring
 
 FIRST, LATER, COMPLETIONS = 3, 20, 32
 """Batches in a row without one score that end a run, before its first score and after it, if they had so many

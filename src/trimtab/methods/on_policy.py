@@ -19,18 +19,8 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.settings import LEARNING_RATE, ROWS, SEVERAL, STEPS, WEIGHT
 from trimtab.errors import TrimtabError
 from trimtab.losses.preference import dpo
-from trimtab.models.lora import frozen_copy
-from trimtab.models.policy import load_policy
-from trimtab.notices import warn
-from trimtab.rewards.base import Reward
-from trimtab.rewards.settings import Rewards
-from trimtab.rollout.logps import read_off
-from trimtab.rollout.sampler import Sampler, Sampling
-from trimtab.rollout.transformers import TransformersSampler
-from trimtab.rollout.vllm import VLLMSampler
-from trimtab.training.dpo import pair_metrics
-from trimtab.training.method import Sums
-from trimtab.training.rollouts import (
+from trimtab.methods.dpo import pair_metrics
+from trimtab.methods.rollouts import (
     Rollout,
     Scoring,
     Shaped,
@@ -40,8 +30,18 @@ from trimtab.training.rollouts import (
     score_samples,
     table_rows,
 )
+from trimtab.methods.silence import ScoreWatch, tally, why
+from trimtab.models.lora import frozen_copy
+from trimtab.models.policy import load_policy
+from trimtab.notices import warn
+from trimtab.rewards.base import Reward
+from trimtab.rewards.settings import Rewards
+from trimtab.rollout.logps import read_off
+from trimtab.rollout.sampler import Sampler, Sampling
+from trimtab.rollout.transformers import TransformersSampler
+from trimtab.rollout.vllm import VLLMSampler
+from trimtab.training.method import Sums
 from trimtab.training.schedule import TrainingSettings, total_steps
-from trimtab.training.silence import ScoreWatch, tally, why
 from trimtab.training.stage_method import Prepared, StageMethod
 
 
