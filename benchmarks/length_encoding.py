@@ -18,8 +18,8 @@ from typing import Any
 
 from sandbox_sweeps import SFT_RATE, Sweep, _mean, cost, table
 
-from trimtab.models.length_encoding import KEY
 from trimtab.methods.sft import LengthPenaltySettings
+from trimtab.models.length_encoding import KEY
 
 TARGETS = (10, 20, 40, 80)
 PENALTY = LengthPenaltySettings(weight=0.003, interval=4, samples=2, max_new_tokens=128)

@@ -19,10 +19,10 @@ from sandbox_sweeps import COMMON, LAST, Sweep, cost, table
 
 from trimtab.data.records import read_records
 from trimtab.evaluation.statistics import paired_difference
-from trimtab.rewards.base import Reward
-from trimtab.sandbox.judge import GoldJudge
 from trimtab.methods.online_dpo import OnlineDPOSettings
 from trimtab.methods.rounds import run_rounds
+from trimtab.rewards.base import Reward
+from trimtab.sandbox.judge import GoldJudge
 
 ROUNDS, PROMPTS = 3, 200
 RATE: dict[str, Any] = {"learning_rate": 1e-4, "evaluation_interval": 1000}

@@ -26,13 +26,13 @@ from trimtab.data.conditions import LengthInstruction, ScoreCondition
 from trimtab.data.records import read_records
 from trimtab.data.splits import DataSettings
 from trimtab.evaluation.statistics import paired_difference
+from trimtab.methods.reward import ResponseConditioning
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data, test_prompts
 from trimtab.sandbox.judge import judge_task
 from trimtab.sandbox.manners import MANNERS, write
 from trimtab.sandbox.prompts import parse_prompt
-from trimtab.methods.reward import ResponseConditioning
 
 Floats = NDArray[np.float64]
 ROWS, STEPS = 1000, 125

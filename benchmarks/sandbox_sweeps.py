@@ -29,7 +29,8 @@ from trimtab.data.hashing import hash_source
 from trimtab.data.splits import DataSettings, encode_records, split_records
 from trimtab.evaluation.generate import Decoding
 from trimtab.evaluation.measure import EvaluationSettings, measure
-from trimtab.gather import chosen_lengths
+from trimtab.methods.sft import SFT, LengthPenaltySettings, SFTSettings
+from trimtab.methods.table import METHODS
 from trimtab.models.policy import load_policy
 from trimtab.recipe import STAGES
 from trimtab.rewards.classifier import ClassifierReward
@@ -37,10 +38,9 @@ from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.starters import starter
-from trimtab.study import METHODS
+from trimtab.study.collect import chosen_lengths
 from trimtab.training.loop import make_accelerator
 from trimtab.training.metrics import read_metrics
-from trimtab.methods.sft import SFT, LengthPenaltySettings, SFTSettings
 from trimtab.training.stage import run_stage
 from trimtab.training.stage_method import Prepared
 
@@ -82,7 +82,9 @@ class Sweep:
             started = time.process_time()
             cache = self.out / "cache"
             rows = data or self.data()
-            run_stage(kind, METHODS[kind], made, rows, model, folder, cache=cache, reward=reward, judge=judge)
+            run_stage(
+                kind, METHODS[kind].method, made, rows, model, folder, cache=cache, reward=reward, judge=judge
+            )
             (folder / "cost.json").write_text(json.dumps({"cpu_seconds": time.process_time() - started}))
         return folder
 

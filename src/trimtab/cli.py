@@ -122,7 +122,7 @@ def study(
 ) -> None:
     """The whole experiment: train every method, compare them, report."""
     from trimtab.recipe import load_recipe, seeds_named
-    from trimtab.study import run_study
+    from trimtab.study.run import run_study
     from trimtab.training.changed import accepting_changed_reward
 
     loaded = load_recipe(recipe, [*(settings or ()), *([f"limit={limit}"] if limit else [])])
@@ -236,7 +236,7 @@ def _train(
     accept_changed_reward: bool = False,
 ) -> None:
     from trimtab.recipe import stage_settings
-    from trimtab.study import run_alone
+    from trimtab.study.run import run_alone
     from trimtab.training.changed import accepting_changed_reward
 
     given = [*(settings or ()), *([f"data.limit={limit}"] if limit else [])]
@@ -258,7 +258,7 @@ def generate(
     settings: Set = None,
 ) -> None:
     """Completions of a data set's prompts, to OUT/generations.jsonl."""
-    from trimtab.alone import Part, generate_only
+    from trimtab.study.evaluate import Part, generate_only
 
     print(f"Completions: {generate_only(model, data, out, tokenizer, settings or (), Part(rows, skip))}")
 
@@ -278,7 +278,7 @@ def evaluate(
     settings: Set = None,
 ) -> None:
     """Win rates, BLEU, perplexity, lengths and behaviours of one model."""
-    from trimtab.alone import Part, evaluate_only
+    from trimtab.study.evaluate import Part, evaluate_only
 
     results = evaluate_only(model, data, out, opponent, judge, tokenizer, settings or (), Part(rows, skip))
     print_results(results)
@@ -298,7 +298,7 @@ def audit(
     from trimtab.data.findings import examine
     from trimtab.recipe import audit_settings
     from trimtab.report.audit import audit_tables, write_audit
-    from trimtab.study import resolve_model
+    from trimtab.study.run import resolve_model
 
     source = tokenizer or model
     rows, trust = audit_settings(data, validation, settings or (), has_tokenizer=source is not None)
@@ -312,7 +312,7 @@ def audit(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A study's folder, with results.json.")]) -> None:
     """Writes report.html, tables and figures anew from results.json."""
-    from trimtab.study import report_only
+    from trimtab.study.run import report_only
 
     print(f"Report: {report_only(folder)}")
 
@@ -360,7 +360,7 @@ def export(
     seed: Annotated[int | None, typer.Option(help="Of a study of several training seeds: which.")] = None,
 ) -> None:
     """A finished model as a folder of its own, with a model card: ready to upload."""
-    from trimtab.export import export_model
+    from trimtab.study.export import export_model
 
     print(f"Model: {export_model(folder, out, method, seed)}")
 

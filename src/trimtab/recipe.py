@@ -5,29 +5,31 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
+from trimtab.catalogue import CATALOGUE, SFT, compared_methods
 from trimtab.data.settings import ROWS, SEVERAL, TOKENS, Seed, Settings
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings
-from trimtab.methods.dpo import DPOSettings
-from trimtab.methods.grpo import GRPOSettings
-from trimtab.methods.on_policy import OnPolicySettings
-from trimtab.methods.online_dpo import OnlineDPOSettings
-from trimtab.methods.ppo import PPOSettings
-from trimtab.methods.reward import RewardModelSettings
-from trimtab.methods.sft import LengthPenaltySettings, SFTSettings
+from trimtab.methods.table import METHODS
 from trimtab.rewards.settings import RewardSettings
 from trimtab.training.schedule import TrainingSettings
 
-MethodName = Literal["base", "sft", "sft_length", "dpo", "online_dpo", "grpo", "ppo"]
 SHIPPED = Path(__file__).parent / "recipes"
-USUAL: list[MethodName] = ["base", "sft", "dpo"]
+USUAL = ["base", "sft", "dpo"]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
@@ -48,8 +50,15 @@ class SandboxSettings(Settings):
     """Of the rows; training has seeds of its own."""
 
 
-class Recipe(Settings):
-    """A study."""
+def _known_method(name: str) -> str:
+    if name not in compared_methods():
+        *others, last = map(repr, compared_methods())
+        raise ValueError(f"Input should be {', '.join(others)} or {last}")
+    return name
+
+
+class _BesideStages(Settings):
+    """What a recipe says before its stages."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The study's name, and its folder's: runs/NAME."""
@@ -66,29 +75,42 @@ class Recipe(Settings):
     or with its settings. None: no win rates."""
     limit: int | None = Field(None, gt=0, le=ROWS)
     """A quick try: at most so many rows of each split, the first, whatever the data; None: all."""
-    methods: list[MethodName] = USUAL
+    methods: list[Annotated[str, AfterValidator(_known_method)]] = USUAL
     """What is trained and compared. base is the model as it is; every other method but sft_length starts
     from sft."""
     data: DataSettings | None = None
     """Your own rows; this or sandbox."""
     sandbox: SandboxSettings | None = None
     """Rows of trimtab's sandbox; this or data."""
-    sft: SFTSettings = SFTSettings()
-    """Supervised fine-tuning on the chosen completions."""
-    sft_length: SFTSettings | None = None
-    """None: sft's settings, with the length penalty's defaults."""
-    dpo: DPOSettings = DPOSettings()
-    """Direct preference optimization, and seventeen other losses."""
-    reward: RewardModelSettings = RewardModelSettings()
-    """Of the reward model that the study trains for a reward of kind 'trained', once for all methods."""
+
+
+def _stage_fields() -> dict[str, Any]:
+    """A setting for each method of the table, with that method's settings."""
+    fields: dict[str, Any] = {}
+    for name, binding in METHODS.items():
+        kind, usual = binding.settings, binding.settings.model_validate({})
+        title = CATALOGUE[name].title[0].upper() + CATALOGUE[name].title[1:]
+        if binding.inherits is None:
+            fields[name] = kind, Field(usual, description=f"{title}.")
+        else:
+            fields[name] = (
+                kind | None,
+                Field(None, description=f"{title}; None: the settings of {binding.inherits}."),
+            )
+    return fields
+
+
+if TYPE_CHECKING:
+    _WithStages = _BesideStages
+else:
+    _WithStages = create_model("_WithStages", __base__=_BesideStages, **_stage_fields())
+
+
+class Recipe(_WithStages):
+    """A study: models, data, and settings by the name of each method in methods/table.py."""
+
     reward_model: str | None = None
-    """What that reward model starts from; None: the SFT model."""
-    online_dpo: OnlineDPOSettings = OnlineDPOSettings()
-    """Rounds of sampling, scoring and preference training."""
-    grpo: GRPOSettings = GRPOSettings()
-    """Group policy gradient on a reward."""
-    ppo: PPOSettings = PPOSettings()
-    """PPO with a value head on a reward."""
+    """What the reward model starts from that a study trains for rewards of kind 'trained'; None: the SFT model."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How every method is evaluated."""
 
@@ -101,7 +123,7 @@ class Recipe(Settings):
             raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
-    def _whole(self) -> Recipe:
+    def _whole(self) -> Self:
         if (self.data is None) == (self.sandbox is None):
             raise ValueError("give either 'data' (your own) or 'sandbox' (the embedded world)")
         if self.judge is not None:
@@ -115,31 +137,41 @@ class Recipe(Settings):
                 raise ValueError(f"method '{name}' needs a reward: {name}.rewards, such as [{{kind: trained}}]")
             if self.sandbox is None and any(r.kind == "gold" for r in method.rewards):
                 raise ValueError("a reward of kind 'gold' knows the sandbox's world only")
-            if name != "online_dpo" and any(r.asks_policy for r in method.rewards):
+            if not CATALOGUE[name].in_rounds and any(r.asks_policy for r in method.rewards):
                 raise ValueError(
                     f"{name}'s reward of kind 'yes_no' needs a model: only online_dpo asks the policy itself"
                 )
         _check_length_encoding(self)
-        for stage in (self.sft, self.sft_length, self.dpo, self.reward, self.online_dpo, self.grpo, self.ppo):
+        for stage in map(self._own, METHODS):
             if stage is not None and "seed" not in stage.model_fields_set:
                 stage.seed = self.seed
         return self
 
-    @property
-    def penalised_sft(self) -> SFTSettings:
-        """What sft_length runs with."""
-        found = self.sft_length or self.sft
-        return found.model_copy(update={"length_penalty": found.length_penalty or LengthPenaltySettings()})
+    def _own(self, method: str) -> TrainingSettings | None:
+        """What the recipe sets of a method; None where it has nothing of its own."""
+        settings: TrainingSettings | None = getattr(self, method)
+        return settings
+
+    def settings_of(self, method: str) -> Any:
+        """What a method's stage runs with."""
+        binding = METHODS[method]
+        settings = self._own(method)
+        if settings is None and binding.inherits is not None:
+            settings = self._own(binding.inherits)
+        return binding.complete(settings)
+
+    def rewards_of(self, method: str) -> tuple[RewardSettings, ...]:
+        """The rewards that drive a method; none for one that trains on data alone."""
+        return tuple(getattr(self._own(method), "rewards", ()))
 
     @property
-    def rewarded(self) -> dict[str, OnlineDPOSettings | OnPolicySettings]:
-        """The methods of this study that a reward drives, with their settings."""
-        known: dict[str, OnlineDPOSettings | OnPolicySettings] = {
-            "online_dpo": self.online_dpo,
-            "grpo": self.grpo,
-            "ppo": self.ppo,
+    def rewarded(self) -> dict[str, Any]:
+        """The methods of this study that a reward drives, with their settings, in the catalogue's order."""
+        return {
+            name: self.settings_of(name)
+            for name, entry in CATALOGUE.items()
+            if entry.driven_by == "reward" and name in self.methods
         }
-        return {name: settings for name, settings in known.items() if name in self.methods}
 
     @property
     def trains_reward(self) -> bool:
@@ -148,20 +180,30 @@ class Recipe(Settings):
 
 def _check_length_encoding(recipe: Recipe) -> None:
     """ValueError where a method, or the engine of one, cannot count down."""
-    methods = set(recipe.methods)
-    if "sft_length" in methods and (recipe.sft_length or recipe.sft).length_encoding is not None:
-        raise ValueError(
-            "method 'sft_length' is SFT with the length penalty, which excludes length_encoding: give sft_length "
-            "settings of its own without it"
-        )
-    if recipe.sft.length_encoding is None or not methods & {"sft", "dpo", *recipe.rewarded}:
+    for name in recipe.methods:
+        if (
+            name in METHODS
+            and (of := recipe.settings_of(name))
+            and _counts_down(of)
+            and of.length_penalty is not None
+        ):
+            raise ValueError(
+                f"method '{name}' is SFT with the length penalty, which excludes length_encoding: give {name} "
+                "settings of its own without it"
+            )
+    following = [name for name in recipe.methods if CATALOGUE[name].starts_from == SFT]
+    if not _counts_down(recipe.settings_of(SFT)) or not {SFT, *following} & set(recipe.methods):
         return
-    for name in ("dpo", "online_dpo"):
-        if name in methods:
+    for name in following:
+        if not METHODS[name].method.counts_down:
             raise ValueError(f"method '{name}' cannot go on from SFT with a length_encoding: leave one of them out")
     engines = {recipe.evaluation.decoding.engine, *(one.sampling.engine for one in recipe.rewarded.values())}
     if "vllm" in engines:
         raise ValueError("sft.length_encoding needs engine transformers: vLLM has no input for it")
+
+
+def _counts_down(settings: TrainingSettings) -> bool:
+    return getattr(settings, "length_encoding", None) is not None
 
 
 def seeds_named(text: str) -> list[int]:
@@ -177,16 +219,6 @@ def seeds_named(text: str) -> list[int]:
     return seeds
 
 
-STAGES: dict[str, type[TrainingSettings]] = {
-    "sft": SFTSettings,
-    "dpo": DPOSettings,
-    "reward": RewardModelSettings,
-    "online_dpo": OnlineDPOSettings,
-    "grpo": GRPOSettings,
-    "ppo": PPOSettings,
-}
-
-
 def stage_settings(
     method: str, data: str, validation: str | None, overrides: Sequence[str], rewards: Sequence[str] = ()
 ) -> tuple[TrainingSettings, DataSettings]:
@@ -198,7 +230,7 @@ def stage_settings(
     rows = data_settings(data, validation, value.pop("data", {}))
     if rewards:
         value["rewards"] = [reward_named(reward).model_dump(exclude_unset=True) for reward in rewards]
-    return parse(STAGES[method], value, f"--set ({method})"), rows
+    return parse(METHODS[method].settings, value, f"--set ({method})"), rows
 
 
 def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:
@@ -355,7 +387,7 @@ def _explain(model: type[BaseModel], item: Any, where: str) -> str:
         hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
         if not path and last in DataSettings.model_fields:
             hint = f" Did you mean 'data.{last}'?"
-        elif not path and last in STAGES and not issubclass(model, Recipe):
+        elif not path and last in METHODS and not issubclass(model, Recipe):
             hint = (
                 " A command for one stage takes its settings without the stage's name, such as learning_rate=1e-5."
             )

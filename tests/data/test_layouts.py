@@ -14,9 +14,9 @@ from data.layout_rows import BLUE, SKY, said, turn
 from trimtab.data.chat import ChatFormat, TruncationSettings
 from trimtab.data.fields import dialogue_turns, disorder
 from trimtab.data.hashing import hash_source
+from trimtab.data.labels import pair_by_label
 from trimtab.data.layouts import LAYOUTS
 from trimtab.data.records import Message, ReadingSettings, Record, read_records, to_record
-from trimtab.data.labels import pair_by_label
 from trimtab.data.splits import UNDESIRABLE, DataSettings, encode_records, split_records
 from trimtab.errors import TrimtabError
 

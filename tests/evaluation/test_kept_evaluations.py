@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trimtab.alone import Part, evaluate_only, generate_only
 
 from study.same_results import but_for_the_date
-from trimtab.alone import Part, evaluate_only, generate_only
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError

@@ -20,7 +20,8 @@ from trimtab.plan.speed import Speed
 from trimtab.plan.tables import duration, plan_tables, size
 from trimtab.plan.work import StageWork, evaluations_in, stage_work
 from trimtab.recipe import Recipe, parse
-from trimtab.study import run_study
+from trimtab.study.run import run_study
+from trimtab.study.stages import Stage
 from trimtab.training.metrics import read_metrics
 
 COUNTING = """
@@ -175,7 +176,7 @@ def test_rows_are_counted_as_the_loss_reads_them(tiny_model_dir: Callable[..., P
     ranked = Splits([Record(f"Say {i}", ("a b c", "b c", "c")) for i in range(6)])
 
     def work(loss: Any, splits: Splits) -> StageWork:
-        return stage_work("dpo", "dpo", DPOSettings(loss=loss, max_steps=1), False, splits, chat)
+        return stage_work(Stage("dpo", "dpo", DPOSettings(loss=loss, max_steps=1), "sft", ""), False, splits, chat)
 
     assert work("kto", labelled).groups == 6
     assert {len(g.completions) for g in work("ranking", ranked).largest} == {3}

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import trimtab.study  # noqa: F401  (what the commands import, before the first fork)
+import trimtab.study.run  # noqa: F401  (what the commands import, before the first fork)
 from trimtab import cli
 
 

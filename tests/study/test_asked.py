@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.asked import HIDDEN, command_line, data_sources, of_study, set_and_default, without_secrets
 from trimtab.data.splits import DataSettings
 from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.evaluation.results import Provenance, Results, Source
 from trimtab.recipe import SHIPPED, Recipe, load_recipe, parse
 from trimtab.report.render import render_html, write_report
 from trimtab.report.tables import all_tables
+from trimtab.study.asked import HIDDEN, command_line, data_sources, of_study, set_and_default, without_secrets
 
 MARK = "</td><script>x</script> | `a`"
 

@@ -301,7 +301,7 @@ def test_a_study_that_never_began_keeps_no_folder(dead_end: Callable[..., str], 
 
 def test_a_study_refuses_the_folder_of_another(dead_end: Callable[..., str], tmp_path: Path) -> None:
     from trimtab.recipe import load_recipe
-    from trimtab.study_folder import claim_study
+    from trimtab.study.folder import claim_study
 
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump({"name": "r", "model": "m", "data": {"train": "absent.jsonl"}}))
@@ -321,7 +321,7 @@ def test_a_study_refuses_the_folder_of_another(dead_end: Callable[..., str], tmp
 def test_a_study_that_never_began_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     """A user's recipe.yaml and data beside it are nobody's study; only the sandbox's rows are remade."""
     from trimtab.recipe import load_recipe
-    from trimtab.study_folder import claim_study
+    from trimtab.study.folder import claim_study
 
     mine = tmp_path / "mine"
     (mine / "data").mkdir(parents=True)
@@ -347,7 +347,7 @@ def test_out_of_memory_is_one_message(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
 
-    monkeypatch.setattr("trimtab.study.report_only", full)
+    monkeypatch.setattr("trimtab.study.run.report_only", full)
     code, _, err = run("report", "folder")
     assert code == 1
     assert err.startswith("error: out of memory on the device. Lower token_budget")
@@ -359,7 +359,7 @@ def test_out_of_memory_is_one_message(
 def test_too_little_memory_without_a_device(
     thrown: Exception, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trimtab.study.report_only", mock.Mock(side_effect=thrown))
+    monkeypatch.setattr("trimtab.study.run.report_only", mock.Mock(side_effect=thrown))
     code, _, err = run("report", "folder")
     assert code == 1
     assert err.startswith("error: out of memory. Lower token_budget")
@@ -389,7 +389,7 @@ def test_stopping_says_how_to_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("trimtab.study.report_only", interrupted)
+    monkeypatch.setattr("trimtab.study.run.report_only", interrupted)
     assert run("report", "folder") == (
         130,
         "",

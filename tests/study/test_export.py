@@ -16,10 +16,10 @@ from trimtab.data.hashing import hash_source
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.evaluation.results import Results
-from trimtab.export import export_model
 from trimtab.recipe import Recipe, parse
 from trimtab.report.card import results_section
-from trimtab.study import run_alone, run_study
+from trimtab.study.export import export_model
+from trimtab.study.run import run_alone, run_study
 from trimtab.training.card import _title, is_hub_name, lineage, public, public_text
 
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 1, "learning_rate": 1e-3}

@@ -18,17 +18,17 @@ import yaml
 from servers.nemotron_server import RewardServer, score_of, serving
 from training.toy import write_model, write_pairs
 from trimtab import cli
-from trimtab.alone import evaluate_only
 from trimtab.data.records import Record, read_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import measure as measuring
 from trimtab.evaluation.outputs import Generation, read_generations, read_scores, write_rows
-from trimtab.gather import _training_reward, judged_by_a_part
 from trimtab.recipe import Recipe, parse, reward_named, stage_settings
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.nemotron import NemotronReward
 from trimtab.rewards.settings import RewardSettings
-from trimtab.study import run_alone, run_study
+from trimtab.study.collect import _training_reward, judged_by_a_part
+from trimtab.study.evaluate import evaluate_only
+from trimtab.study.run import run_alone, run_study
 
 KEY = "test-key-LeAkEd-0123456789"
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "logging_interval": 1, "warmup_steps": 0}

@@ -10,9 +10,9 @@ import yaml
 
 from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
-from trimtab.gather import _study_warnings
 from trimtab.methods.sft import LengthEncodingSettings
 from trimtab.recipe import SHIPPED, Recipe, apply_overrides, load_recipe, parse, stage_settings
+from trimtab.study.collect import _study_warnings
 
 SANDBOX = {"name": "toy", "model": "sandbox:base", "sandbox": {"train_rows": 10}}
 OWN = {"name": "own", "model": "org/model", "data": {"train": "rows.jsonl"}}
@@ -152,7 +152,11 @@ def test_who_goes_with_a_length_encoding() -> None:
     assert "method 'dpo' cannot go on" in message(SANDBOX, count)
     assert "exclude each other" in message(SANDBOX, count, "sft.length_penalty={}", "methods=[sft]")
     assert "'sft_length' is SFT with the length penalty" in message(SANDBOX, count, "methods=[sft, sft_length]")
-    assert recipe(SANDBOX, count, "methods=[sft, sft_length]", "sft_length.epochs=1").penalised_sft.length_penalty
+    assert (
+        recipe(SANDBOX, count, "methods=[sft, sft_length]", "sft_length.epochs=1")
+        .settings_of("sft_length")
+        .length_penalty
+    )
     by_vllm = message(SANDBOX, count, "methods=[sft]", "evaluation.decoding.engine=vllm")
     assert "needs engine transformers" in by_vllm
     assert "Did you mean 'strength'?" in message(SANDBOX, "sft.length_encoding.strenth=2")

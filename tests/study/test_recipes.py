@@ -22,10 +22,10 @@ def test_a_recipe_loads_and_is_named_as_its_file(path: Path) -> None:
 def test_the_reports_settings() -> None:
     """As its section 4 has them."""
     recipe = load_recipe(QWEN[[p.stem for p in QWEN].index("qwen2.5-0.5b-ultrafeedback")])
-    for sft in (recipe.sft, recipe.penalised_sft):
+    for sft in (recipe.sft, recipe.settings_of("sft_length")):
         assert (sft.learning_rate, sft.batch_size, sft.accumulation, sft.epochs, sft.seed) == (1e-4, 2, 2, 10, 16)
         assert (sft.warmup_steps, sft.patience, sft.schedule, sft.weight_decay) == (10, 2000, "linear", 0)
-    penalty = recipe.penalised_sft.length_penalty
+    penalty = recipe.settings_of("sft_length").length_penalty
     assert penalty is not None
     assert (penalty.weight, penalty.interval, penalty.scale) == (0.001, 100, "sequence")
     dpo, grpo = recipe.dpo, recipe.grpo

@@ -16,10 +16,10 @@ from training.toy import write_model
 from trimtab.catalogue import label, ordered_methods
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
-from trimtab.export import export_model
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe, parse
-from trimtab.study import run_study
+from trimtab.study.export import export_model
+from trimtab.study.run import run_study
 
 STAGE = {"batch_size": 4, "max_steps": 3, "evaluation_interval": 3, "logging_interval": 1, "learning_rate": 1e-3}
 

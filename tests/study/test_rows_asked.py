@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.alone import Part, evaluate_only, evaluation_inputs, generate_only
 from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import SplitCounts
-from trimtab.gather import opponent_name
 from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.notices import collected
 from trimtab.recipe import audit_settings, data_settings
+from trimtab.study.collect import opponent_name
+from trimtab.study.evaluate import Part, evaluate_only, evaluation_inputs, generate_only
 from trimtab.training.stage import stage_inputs
 
 ROWS = [{"prompt": f"Name {i}", "chosen": f"It is {i}.", "rejected": "No."} for i in range(10)]

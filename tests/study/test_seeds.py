@@ -11,7 +11,7 @@ import pytest
 from training.toy import write_model
 from trimtab.errors import TrimtabError
 from trimtab.recipe import Recipe, parse
-from trimtab.study import recipe_of_seed, run_study, seeds_of
+from trimtab.study.run import recipe_of_seed, run_study, seeds_of
 
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "learning_rate": 1e-3}
 

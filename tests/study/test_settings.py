@@ -20,9 +20,10 @@ from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.methods.on_policy import OnPolicySettings
 from trimtab.methods.reward import RewardModelSettings
 from trimtab.methods.sft import SFTSettings
+from trimtab.methods.table import METHODS
 from trimtab.models.length_encoding import LengthEncoding
 from trimtab.models.lora import LoraSettings
-from trimtab.recipe import STAGES, Recipe, apply_overrides, load_recipe, parse, seeds_named, stage_settings
+from trimtab.recipe import Recipe, apply_overrides, load_recipe, parse, seeds_named, stage_settings
 from trimtab.rewards.settings import RewardSettings
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.schedule import TrainingSettings
@@ -81,7 +82,7 @@ def test_all_settings_are_walked() -> None:
         "VLLMSettings",
         "SFTSettings",
     }
-    assert {one.__name__ for one in STAGES.values()} < known
+    assert {one.settings.__name__ for one in METHODS.values()} < known
     assert len(fields()) > 150
     others = BaseModel.__subclasses__()
     assert not [one for one in others if one.__module__.startswith("trimtab") and "Settings" in one.__name__[1:]]

@@ -18,7 +18,7 @@ from trimtab.data.splits import UNDESIRABLE
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.recipe import Recipe, apply_overrides, parse
-from trimtab.study import run_study
+from trimtab.study.run import run_study
 
 STAGE = {"batch_size": 4, "max_steps": 4, "evaluation_interval": 2, "logging_interval": 1}
 

@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from trimtab import cli, files, study  # noqa: F401
+import trimtab.study.run  # noqa: F401
+from trimtab import cli, files
 from trimtab.models import reference
 from trimtab.rewards import function
 from trimtab.rollout import transformers as sampler

@@ -80,7 +80,7 @@ def test_a_mended_reward_goes_on_where_it_is_asked_to(
 
 @pytest.mark.parametrize("command", ["grpo", "ppo", "online-dpo", "study"])
 def test_the_command_passes_it_on(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trimtab import study
+    from trimtab.study import run as study
     from trimtab.training import changed
 
     seen = []

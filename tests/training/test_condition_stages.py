@@ -23,6 +23,7 @@ from trimtab.methods.reward import ResponseConditioning, RewardModelSettings, Re
 from trimtab.plan.work import stage_work
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
+from trimtab.study.stages import Stage
 from trimtab.training.loop import Loop
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage
@@ -125,7 +126,7 @@ def test_twice_the_pairs_are_twice_the_steps(toy_model: Path, scored: Path, tmp_
     assert done["step"] == math.ceil(2 * counts["used"] / 4)
     data = DataSettings(train=str(scored), max_length=400, validation_rows=HELD_OUT)
     form = ChatFormat(load_tokenizer(str(toy_model)), data)
-    work = stage_work("dpo", "dpo", settings, False, split_records(data), form)
+    work = stage_work(Stage("dpo", "dpo", settings, "sft", ""), False, split_records(data), form)
     assert (work.groups, work.steps) == (2 * counts["used"], done["step"])
     assert work.step_tokens * work.steps == pytest.approx(done["tokens"], rel=0.2)
 

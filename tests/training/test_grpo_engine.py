@@ -18,11 +18,11 @@ from pydantic import ValidationError
 from training.grpo_runs import CAP, Ran, grpo
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding
+from trimtab.methods import on_policy as module
 from trimtab.methods.grpo import GRPOSettings
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.rollout.vllm import load_vllm
-from trimtab.methods import on_policy as module
 
 Run = Callable[..., dict[str, Any]]
 

@@ -14,7 +14,7 @@ import torch
 
 from training.layouts4 import LAYOUTS, train_to_stop, write_layout
 from training.stranger import read
-from trimtab.export import export_model
+from trimtab.study.export import export_model
 
 OVERLAY = Path(sys.prefix) / "transformers4"
 END = 2

@@ -18,6 +18,7 @@ from trimtab.data.records import read_records
 from trimtab.data.splits import DataSettings, encode_records, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
+from trimtab.methods import rounds
 from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.online_dpo import OnlineDPOSettings, round_folders
 from trimtab.methods.rounds import run_rounds
@@ -26,7 +27,6 @@ from trimtab.models.policy import load_policy
 from trimtab.rewards.base import Reward
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
-from trimtab.methods import rounds
 from trimtab.training.metrics import read_metrics
 from trimtab.training.schedule import data_order
 from trimtab.training.stage import run_stage

@@ -103,9 +103,12 @@ class OnPolicyMethod(StageMethod):
     best_metric = "rewards/accuracies"
     best_is: Literal["highest", "lowest"] = "highest"
     completions = "none"
+    counts_down = True
     validation_completions = "pair"
     name: ClassVar[str]
     rollout: ClassVar[type[Rollout]] = Rollout
+    models_read: ClassVar[int] = 1
+    """How many models read each batch of samples before it is trained on; the reference always does."""
     within_groups: ClassVar[bool] = True
     """Whether a completion is compared with those of its own prompt only."""
     settings: OnPolicySettings

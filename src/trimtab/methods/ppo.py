@@ -75,6 +75,7 @@ class ValuedRollout(Rollout):
 class PPO(OnPolicyMethod):
     name = "ppo"
     rollout = ValuedRollout
+    models_read = 2  # the policy too, for its values
     within_groups = False  # the baseline is the value head's
     version = 1
     settings: PPOSettings

@@ -75,37 +75,49 @@ def run_rounds(
 ) -> Path:
     """Runs what is missing of all rounds below `where`, and returns the folder of the last one's model.
 
-    known: rewards that are not made here (see make_reward). scores: the file of remote ones.
+    known: rewards that are not made here (see make_reward). scores: the file of remote ones. tokenizer: where it
+    is, if the first model has none.
     """
     splits = splits or split_records(data)
-    reward_of = _rewards(settings, known, scores)
+    reward_of = rewards_of_rounds(settings, known, scores)
     for number in range(1, settings.rounds + 1):
-        check_model_source(model, settings, "policy")
-        name = f"{NAME}-{number}"
-        one = Round(number, settings, data, splits, model, where / f"{name}{PAIRS}", reward_of(model), tokenizer)
-        rows = one.pairs()
-        best = run_stage(
-            name,
-            OnlineDPO,
-            settings.of_a_round,
-            rows,
-            model,
-            where / name,
-            tokenizer,
-            cache,
-            day=day_for(one.folder),
-        )
-        model = str(best)
-        tokenizer = None  # the round's own model has it
+        best = run_round(number, settings, data, splits, model, where, cache, reward_of(model), tokenizer)
+        model, tokenizer = str(best), None  # the round's own model has it
     return Path(model)
 
 
-def _rewards(settings: OnlineDPOSettings, known: Mapping[str, Reward], scores: Path) -> Callable[[str], Reward]:
+def run_round(
+    number: int,
+    settings: OnlineDPOSettings,
+    data: DataSettings,
+    splits: Splits,
+    model: str,
+    where: Path,
+    cache: Path,
+    reward: Reward,
+    tokenizer: str | None = None,
+) -> Path:
+    """Runs what is missing of one round, counted from 1, and returns the folder of its model.
+
+    model: what the round starts from. reward: what its pairs are made by.
+    """
+    check_model_source(model, settings, "policy")
+    name = f"{NAME}-{number}"
+    drawing = Round(number, settings, data, splits, model, where / f"{name}{PAIRS}", reward, tokenizer)
+    rows, day = drawing.pairs(), day_for(drawing.folder)
+    return run_stage(
+        name, OnlineDPO, settings.of_a_round, rows, model, where / name, tokenizer, cache, day=day
+    )  # fmt: skip
+
+
+def rewards_of_rounds(
+    settings: OnlineDPOSettings, known: Mapping[str, Reward], scores: Path
+) -> Callable[[str], Reward]:
     """The reward of a round, given the model that it starts from: one for all, unless that model is asked."""
     if any(one.asks_policy for one in settings.rewards):
         return lambda policy: make_reward(settings.rewards, known, scores, policy)
-    made = make_reward(settings.rewards, known, scores)
-    return lambda policy: made
+    reward = make_reward(settings.rewards, known, scores)
+    return lambda policy: reward
 
 
 def prompts_a_round(settings: OnlineDPOSettings, prompts: int) -> int:

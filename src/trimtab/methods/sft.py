@@ -110,10 +110,16 @@ class SFTSettings(TrainingSettings):
         return self
 
 
+def penalised(settings: SFTSettings) -> SFTSettings:
+    """The settings with a length penalty: their own, or its defaults."""
+    return settings.model_copy(update={"length_penalty": settings.length_penalty or LengthPenaltySettings()})
+
+
 class SFT(StageMethod):
     best_metric = "loss"
     best_is: Literal["highest", "lowest"] = "lowest"
     completions = "first"
+    counts_down = True
     version = 1
 
     settings: SFTSettings

@@ -14,15 +14,16 @@ import torch
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.splits import DataSettings, Splits, split_records
+from trimtab.methods.online_dpo import OnlineDPOSettings
 from trimtab.models.policy import resolve_precision
 from trimtab.plan.memory import FLOAT, Memory, Parameters, count_parameters, load_config, module_bytes, stage_memory
 from trimtab.plan.speed import Speed, Stopwatch
-from trimtab.plan.work import Sampled, StageWork, encoded, stage_work, stages_of
+from trimtab.plan.work import Sampled, StageWork, encoded, stage_work
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings import RewardSettings
 from trimtab.sandbox.generate import preference_data
-from trimtab.study import resolve_model
-from trimtab.training.online_dpo import OnlineDPOSettings
+from trimtab.study.run import resolve_model
+from trimtab.study.stages import stages_of
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,11 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
     model = resolve_model(recipe.model)
     config = load_config(model)
     data, splits = _rows(recipe)
-    chat = ChatFormat(load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.sft), data)
+    chat = ChatFormat(
+        load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.settings_of("sft")), data
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    works = [
-        stage_work(name, method, settings, recipe.judge is not None, splits, chat)
-        for name, method, settings in stages_of(recipe)
-    ]
+    works = [stage_work(stage, recipe.judge is not None, splits, chat) for stage in stages_of(recipe)]
     stages = []
     for work in works:
         precision = resolve_precision(work.settings.precision, device)
@@ -94,7 +94,7 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
 
 def _config_of(work: StageWork, recipe: Recipe, config: Any) -> Any:
     """The config of the model that a stage trains; config: the study's own."""
-    if work.method == "reward" and recipe.reward_model:
+    if work.is_reward_model and recipe.reward_model:
         return load_config(resolve_model(recipe.reward_model), "start of a reward model")
     return config
 

@@ -222,7 +222,7 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
     lora = work.settings.lora
     batch = pack(work.largest)
     buckets(batch)  # made of lengths, which have to be real
-    policy = without_data(config, lora, work.settings.gradient_checkpointing, work.method == "reward")
+    policy = without_data(config, lora, work.settings.gradient_checkpointing, work.is_reward_model)
     sizes = parameters_of(policy)
     with FakeTensorMode(allow_non_fake_inputs=True):
         make_fake(policy)

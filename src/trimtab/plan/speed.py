@@ -53,7 +53,7 @@ class Stopwatch:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         settings = work.settings
         with torch.random.fork_rng(devices=[]):
-            model = build(config, settings.lora, settings.gradient_checkpointing, work.method == "reward")
+            model = build(config, settings.lora, settings.gradient_checkpointing, work.is_reward_model)
         self.policy = model.to(self.device)
         self.groups = _first(work.example, MEASURED_TOKENS)
         self.forward_token = 0.0

@@ -23,8 +23,8 @@ from trimtab.methods.on_policy import OnPolicySettings
 from trimtab.methods.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
 from trimtab.methods.rounds import CHUNK, prompts_a_round
 from trimtab.methods.sft import SFTSettings
-from trimtab.recipe import Recipe
-from trimtab.study import METHODS
+from trimtab.methods.table import METHODS
+from trimtab.study.stages import Stage
 from trimtab.training.schedule import TrainingSettings, groups_of_step, total_steps
 from trimtab.training.stage import validated
 
@@ -82,22 +82,10 @@ class StageWork:
     forward_tokens: float = 0.0
     """Of passes without gradient over what is trained on: the reference's, PPO's values, KTO's reference point."""
 
-
-def stages_of(recipe: Recipe) -> list[tuple[str, str, TrainingSettings]]:
-    """(stage, method, settings) in the order in which a study trains them."""
-    wanted = set(recipe.methods)
-    found: list[tuple[str, str, TrainingSettings]] = []
-    if wanted & {"sft", "dpo", *recipe.rewarded}:
-        found.append(("sft", "sft", recipe.sft))
-    if "sft_length" in wanted:
-        found.append(("sft_length", "sft", recipe.penalised_sft))
-    if "dpo" in wanted:
-        found.append(("dpo", "dpo", recipe.dpo))
-    found += [("reward", "reward", recipe.reward)] if recipe.trains_reward else []
-    for name, settings in recipe.rewarded.items():
-        rounds = range(1, settings.rounds + 1) if isinstance(settings, OnlineDPOSettings) else ()
-        found += [(f"{NAME}-{i}", NAME, settings) for i in rounds] or [(name, name, settings)]
-    return found
+    @property
+    def is_reward_model(self) -> bool:
+        """Whether it trains a model that scores, and none that answers."""
+        return METHODS[self.method].method.role != "policy"
 
 
 @dataclass(frozen=True)
@@ -128,11 +116,10 @@ def evaluations_in(steps: int, interval: int) -> int:
     return 1 + steps // interval + (steps % interval > 0)
 
 
-def stage_work(
-    name: str, method: str, settings: TrainingSettings, recipe_judged: bool, splits: Splits, chat: ChatFormat
-) -> StageWork:
+def stage_work(stage: Stage, recipe_judged: bool, splits: Splits, chat: ChatFormat) -> StageWork:
     """Counts one stage. TrimtabError where no training row is left."""
-    made = METHODS[method]
+    name, method, settings = stage.name, stage.method, stage.settings
+    made = METHODS[method].method
     form = made.text_format(chat.tokenizer, chat.truncation, settings)  # type: ignore[arg-type]
     if isinstance(settings, OnlineDPOSettings):
         return _round_work(name, settings, splits, form)
@@ -213,7 +200,7 @@ def _on_policy_work(
     size = settings.sampling.batch_size
     together = min(size, (prompts if fixed else settings.step_groups) * k)
     scored = rhythm["evaluations"] * held_out
-    reads = 2 if method == "ppo" else 1  # the reference and, for PPO's values, the policy
+    reads = METHODS[method].method.models_read  # type: ignore[attr-defined]
     return StageWork(
         name, method, settings, prompts, steps,
         step_tokens=step_tokens,

@@ -83,6 +83,8 @@ class StageMethod(OfflineMethod, ABC):
     """Which it is validated on, where the data has them; None: the same."""
     reads: ClassVar[frozenset[str]] = frozenset()
     """Columns that it reads itself."""
+    counts_down: ClassVar[bool] = False
+    """Whether it carries on the countdown of a model with a length encoding."""
     role: ClassVar[Role] = "policy"
     """What its model must be to begin with."""
     version: ClassVar[int]

@@ -16,8 +16,10 @@ from pydantic import BaseModel
 from trimtab.data.hashing import hash_source
 from trimtab.data.splits import DataSettings
 from trimtab.evaluation.results import Setting, Source
+from trimtab.methods.table import METHODS
 from trimtab.models.lora import hash_model
-from trimtab.recipe import STAGES, Recipe
+from trimtab.recipe import Recipe
+from trimtab.study.stages import stages_of
 
 HIDDEN = "(hidden)"
 _KEY = re.compile(
@@ -94,7 +96,7 @@ def of_study(recipe: Recipe) -> tuple[list[Setting], dict[str, str]]:
     """A recipe's, without the stages that the study does not run. A stage that follows the recipe's seed has the
     default."""
     used = _stages(recipe)
-    names = [*STAGES, "sft_length"]
+    names = list(METHODS)
     changed, defaults = set_and_default({"": recipe})
     follows = {f"{name}.seed" for name in names if (one := getattr(recipe, name)) and one.seed == recipe.seed}
 
@@ -108,11 +110,9 @@ def of_study(recipe: Recipe) -> tuple[list[Setting], dict[str, str]]:
 
 
 def _stages(recipe: Recipe) -> set[str]:
-    wanted = set(recipe.methods)
-    used = wanted - {"base"}
-    if wanted & {"dpo", *recipe.rewarded} or ("sft_length" in wanted and recipe.sft_length is None):
-        used.add("sft")
-    return used | ({"reward"} if recipe.trains_reward else set())
+    """The stages whose settings the study reads: those that it runs, and those that one of them inherits."""
+    used = {stage.method for stage in stages_of(recipe)}
+    return used | {str(METHODS[name].inherits) for name in used if getattr(recipe, name) is None}
 
 
 def data_sources(data: DataSettings, name: str | None = None) -> list[Source]:

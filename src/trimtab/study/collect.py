@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from trimtab import __version__
-from trimtab.asked import command_line, data_sources, model_sources, of_study, today
 from trimtab.catalogue import compared_methods, family, label, trained_methods
 from trimtab.data.audit import audit
 from trimtab.data.chat import ChatFormat
@@ -27,6 +26,7 @@ from trimtab.methods.rounds import PAIRS
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings import RewardSettings
+from trimtab.study.asked import command_line, data_sources, model_sources, of_study, today
 from trimtab.training.metrics import read_metrics
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
@@ -238,7 +238,7 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
             "This study ran in trimtab's sandbox, a small closed world: it measures the methods and this "
             "software, and says nothing about a real model."
         )
-    if recipe.sft.length_encoding is not None and {"sft", "grpo"} & set(recipe.methods):
+    if recipe.settings_of("sft").length_encoding is not None and {"sft", "grpo"} & set(recipe.methods):
         found.append(
             "The SFT model has a length encoding: it and what starts from it answer at the length that they are "
             "asked for, and their perplexity is given each reference's length: it does not compare with others'."

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trimtab.asked import command_line, data_sources, model_sources, set_and_default, today
 from trimtab.data.answered import answered
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import Record
@@ -18,7 +17,14 @@ from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
 from trimtab.evaluation.summary import summarise
 from trimtab.folder_lock import holding
-from trimtab.gather import (
+from trimtab.models.kinds import check_model_source, positions_of
+from trimtab.models.lora import hash_model
+from trimtab.notices import Warnings, collected, say, warn
+from trimtab.recipe import apply_overrides, data_settings, parse, reward_named
+from trimtab.report.render import write_report
+from trimtab.rollout.sampler import check_prompts
+from trimtab.study.asked import command_line, data_sources, model_sources, set_and_default, today
+from trimtab.study.collect import (
     chosen_lengths,
     chosen_texts,
     environment,
@@ -26,13 +32,7 @@ from trimtab.gather import (
     judge_warnings,
     opponent_name,
 )
-from trimtab.models.kinds import check_model_source, positions_of
-from trimtab.models.lora import hash_model
-from trimtab.notices import Warnings, collected, say, warn
-from trimtab.recipe import apply_overrides, data_settings, parse, reward_named
-from trimtab.report.render import write_report
-from trimtab.rollout.sampler import check_prompts
-from trimtab.study import check_opponent, check_scorers, make_judge, resolve_model
+from trimtab.study.run import check_opponent, check_scorers, make_judge, resolve_model
 
 
 @dataclass(frozen=True)

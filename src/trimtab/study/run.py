@@ -5,12 +5,12 @@ Everything that is done is on disk; stopping anywhere and running the same again
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from trimtab.catalogue import trained_methods
+from trimtab.catalogue import ordered_methods
 from trimtab.data.adapters import home
 from trimtab.data.answered import answered
 from trimtab.data.chat import ChatFormat, load_tokenizer
@@ -21,22 +21,12 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Results
-from trimtab.export import write_cards
 from trimtab.files import make_folder, read_json, write_file
 from trimtab.folder_lock import holding
-from trimtab.gather import (
-    SeedRun,
-    gather,
-    opponent_name,
-)
-from trimtab.methods.dpo import DPO
-from trimtab.methods.grpo import GRPO
 from trimtab.methods.on_policy import OnPolicySettings
-from trimtab.methods.online_dpo import OnlineDPO, OnlineDPOSettings
-from trimtab.methods.ppo import PPO
-from trimtab.methods.reward import RewardModelTraining
-from trimtab.methods.rounds import run_rounds
-from trimtab.methods.sft import SFT
+from trimtab.methods.online_dpo import OnlineDPOSettings
+from trimtab.methods.rounds import rewards_of_rounds, run_round, run_rounds
+from trimtab.methods.table import METHODS
 from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, speaking_of
@@ -51,21 +41,19 @@ from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.starters import starter
-from trimtab.study_folder import claim_study
+from trimtab.study.collect import (
+    SeedRun,
+    gather,
+    opponent_name,
+)
+from trimtab.study.export import write_cards
+from trimtab.study.folder import claim_study
+from trimtab.study.stages import last_stages, stages_of
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage
-from trimtab.training.stage_method import StageMethod
 
 SCORES = Path("cache") / "scores.sqlite"
 """Of remote rewards, in a study's folder or an evaluation's."""
-METHODS: dict[str, type[StageMethod]] = {
-    "sft": SFT,
-    "dpo": DPO,
-    "reward": RewardModelTraining,
-    "online_dpo": OnlineDPO,
-    "grpo": GRPO,
-    "ppo": PPO,
-}
 
 
 def resolve_model(name: str) -> str:
@@ -161,20 +149,19 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
     if recipe.opponent:
         check_opponent(resolve_model(recipe.opponent), recipe.evaluation)
     check_model_source(resolve_model(recipe.model), recipe.evaluation, "policy")
-    wanted: list[tuple[type[StageMethod], TrainingSettings]] = []
-    if "dpo" in recipe.methods:
-        wanted.append((DPO, recipe.dpo))
-    if recipe.trains_reward:
-        wanted.append((RewardModelTraining, recipe.reward))
-    for method, settings in wanted:
-        for records in (splits.train, splits.validation):
-            check_completions(records, method.completions_of(settings))
+    for stage in stages_of(recipe):
+        completions = METHODS[stage.method].method.completions_of(stage.settings)
+        if not stage.rewards and completions != "first":
+            for records in (splits.train, splits.validation):
+                check_completions(records, completions)
     engines = {recipe.evaluation.decoding.engine}
     for rewarded in recipe.rewarded.values():
         check_rewards(rewarded.rewards)
         engines.add(rewarded.sampling.engine)
     if recipe.trains_reward and recipe.reward_model:
-        check_model_source(resolve_model(recipe.reward_model), recipe.reward, "start of a reward model")
+        check_model_source(
+            resolve_model(recipe.reward_model), recipe.settings_of("reward"), "start of a reward model"
+        )
     if "vllm" in engines:
         vllm.check_installed()
     model = resolve_model(recipe.model)
@@ -249,7 +236,7 @@ def recipe_of_seed(recipe: Recipe, seed: int) -> Recipe:
     if seed == recipe.seed:
         return recipe
     value = recipe.model_dump(exclude_unset=True) | {"seed": seed}
-    for stage in (value.get(name) for name in trained_methods()):
+    for stage in map(value.get, METHODS):
         # Validation gave every stage that set none the recipe's.
         if stage is not None and stage.get("seed") == recipe.seed:
             del stage["seed"]
@@ -259,47 +246,39 @@ def recipe_of_seed(recipe: Recipe, seed: int) -> Recipe:
 def train_methods(
     recipe: Recipe, data: DataSettings, splits: Splits, seed: Path, cache: Path, judge: Reward | None
 ) -> dict[str, str]:
-    """Method -> folder of its model. The others start from SFT, which is also their reference; later rounds of
-    online DPO from the round before."""
+    """Trains every stage that the recipe needs. Returns method → folder of its model, of the recipe's methods.
+
+    What a stage starts from is also its reference. seed: the folder of this training seed.
+    """
     base = resolve_model(recipe.model)
-    models = {"base": base} if "base" in recipe.methods else {}
     tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer else base
-    where = seed / "stages"
-
-    def run(
-        name: str,
-        method: type[StageMethod],
-        settings: TrainingSettings,
-        model: str,
-        tokens: str | None,
-        **scored: Any,
-    ) -> str:
-        day = day_of_runs(seed.parent)
-        return str(
-            run_stage(name, method, settings, data, model, where / name, tokens, cache, splits, day=day, **scored)
-        )
-
-    wanted = set(recipe.methods)
-    if wanted & {"sft", "dpo", *recipe.rewarded}:
-        models["sft"] = run("sft", SFT, recipe.sft, base, tokenizer)
-    if "sft_length" in wanted:
-        models["sft_length"] = run("sft_length", SFT, recipe.penalised_sft, base, tokenizer)
-    if "dpo" in wanted:
-        models["dpo"] = run("dpo", DPO, recipe.dpo, models["sft"], None)
+    stages, scores = stages_of(recipe), cache / SCORES.name
+    models: dict[str, str] = {}
     known = known_rewards()
-    if recipe.trains_reward:
-        start = resolve_model(recipe.reward_model) if recipe.reward_model else models["sft"]
-        proxy = run("reward", RewardModelTraining, recipe.reward, start, None)
-        known["trained"] = ClassifierReward(proxy, name="proxy", trust=recipe.reward)
-    scores = cache / SCORES.name
-    for name, settings in recipe.rewarded.items():
+    reward_of_round: dict[str, Callable[[str], Reward]] = {}
+    for stage in stages:
+        from_stage = stage.starts_from in models
+        model = models[stage.starts_from] if from_stage else resolve_model(stage.model)
+        tokens = tokenizer if model == base and not from_stage else None
+        method, settings = METHODS[stage.method].method, stage.settings
         if isinstance(settings, OnlineDPOSettings):
-            last = run_rounds(settings, data, splits, models["sft"], where, cache, known, scores)
-            models[name] = str(last)
-            continue
-        reward = make_reward(settings.rewards, known, scores)
-        models[name] = run(name, METHODS[name], settings, models["sft"], None, reward=reward, judge=judge)
-    return {name: model for name, model in models.items() if name in wanted}
+            if stage.method not in reward_of_round:
+                reward_of_round[stage.method] = rewards_of_rounds(settings, known, scores)
+            reward = reward_of_round[stage.method](model)
+            best = run_round(stage.round, settings, data, splits, model, seed / "stages", cache, reward)
+        else:
+            driven = stage.method in recipe.rewarded
+            best = run_stage(
+                stage.name, method, settings, data, model, seed / "stages" / stage.name, tokens, cache, splits,
+                reward=make_reward(stage.rewards, known, scores) if driven else None,
+                judge=judge if driven else None,
+                day=day_of_runs(seed.parent),
+            )  # fmt: skip
+        models[stage.name] = str(best)
+        if method.role != "policy":
+            known["trained"] = ClassifierReward(str(best), name="proxy", trust=settings)
+    last = {"base": base} | {method: models[name] for method, name in last_stages(stages).items()}
+    return {name: last[name] for name in ordered_methods(recipe.methods)}
 
 
 def known_rewards() -> dict[str, Reward]:
@@ -341,7 +320,9 @@ def _run_alone(
         if any(one.kind == "gold" for one in settings.rewards):
             check_scorers(settings.rewards, split_records(data).train, "--reward")
         reward = make_reward(settings.rewards, known_rewards(), out / SCORES.name)
-    return run_stage(method, METHODS[method], settings, data, resolve_model(model), out, tokenizer, reward=reward)
+    return run_stage(
+        method, METHODS[method].method, settings, data, resolve_model(model), out, tokenizer, reward=reward
+    )
 
 
 def evaluate_one(
