@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from trimtab.catalogue import CATALOGUE, SFT, compared_methods
-from trimtab.data.settings import ROWS, SEVERAL, TOKENS, Seed, Settings
+from trimtab.data.settings import ROWS, Seed, Settings
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
 from trimtab.data.yaml_text import read_yaml
@@ -26,28 +26,12 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.methods.table import METHODS
 from trimtab.rewards.settings import RewardSettings
+from trimtab.sandbox.settings import SandboxSettings
 from trimtab.training.schedule import TrainingSettings
 
 SHIPPED = Path(__file__).parent / "recipes"
 USUAL = ["base", "sft", "dpo"]
 Parsed = TypeVar("Parsed", bound=BaseModel)
-
-
-class SandboxSettings(Settings):
-    """The embedded world in place of data files: rows that are made, the same for the same seed."""
-
-    train_rows: int = Field(3000, gt=0, le=SEVERAL)
-    """Pairs to train on."""
-    validation_rows: int = Field(300, gt=0, le=SEVERAL)
-    """Pairs that choose which weights are kept."""
-    test_rows: int = Field(400, gt=0, le=SEVERAL)
-    """Prompts that the methods are compared on."""
-    max_length: int = Field(384, gt=1, le=TOKENS)
-    """Tokens of a prompt with one completion."""
-    scores: bool = False
-    """Whether pairs have the annotator's gold scores, from −10 to 10.2."""
-    seed: Seed = 0
-    """Of the rows; training has seeds of its own."""
 
 
 def _known_method(name: str) -> str:

@@ -49,7 +49,7 @@ def models() -> list[type[Settings]]:
     found, waiting = [], [Settings]
     while waiting:
         waiting += (inner := waiting.pop().__subclasses__())
-        found += [one for one in inner if one.__module__.startswith("trimtab")]
+        found += [one for one in inner if one.__module__.startswith("trimtab") and one.__name__[0] != "_"]
     return sorted(set(found), key=lambda one: one.__name__)
 
 
