@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trimtab.alone import Part, evaluate_only, generate_only
 
 from study.same_results import but_for_the_date
 from trimtab.data.records import Record
@@ -18,6 +17,7 @@ from trimtab.evaluation.generate import Decoding
 from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.results import Results
 from trimtab.rewards.base import Reward, Scored
+from trimtab.study.evaluate import Part, evaluate_only, generate_only
 
 ROWS = [{"prompt": f"Name {i}", "chosen": f"It is {i}.", "rejected": "No."} for i in range(3)]
 FEW = ["decoding.max_new_tokens=2", "decoding.strategy=greedy"]

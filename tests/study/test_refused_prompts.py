@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trimtab.alone import evaluate_only, generate_only
-from trimtab.training.dpo import DPO, DPOSettings
 
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.outputs import read_generations
 from trimtab.evaluation.results import SplitCounts
+from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.recipe import Recipe, parse
-from trimtab.study import run_study
+from trimtab.study.evaluate import evaluate_only, generate_only
+from trimtab.study.run import run_study
 from trimtab.training.stage import run_stage
 
 FEW = ["decoding.max_new_tokens=2", "decoding.strategy=greedy"]

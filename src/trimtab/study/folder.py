@@ -13,7 +13,6 @@ from trimtab.errors import TrimtabError
 from trimtab.files import clear_leftovers, difference, make_folder, write_json, write_text
 from trimtab.recipe import Recipe
 from trimtab.study.collect import environment
-from trimtab.training.folder import difference
 from trimtab.training.operational import without_operational
 
 
