@@ -12,7 +12,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from trimtab.training.step import OfflineMethod
 
 from models.families import make
 from trimtab.data.groups import CompletionGroup, PackedBatch
@@ -21,6 +20,7 @@ from trimtab.losses.sft import sft
 from trimtab.models.policy import Policy
 from trimtab.training.guard import ENOUGH, Guard
 from trimtab.training.loop import Loop
+from trimtab.training.method import OfflineMethod
 from trimtab.training.metrics import read_metrics
 from trimtab.training.schedule import TrainingSettings
 

@@ -14,7 +14,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from trimtab.training.step import OfflineMethod
 
 from models.families import make
 from trimtab.data.groups import CompletionGroup, PackedBatch
@@ -25,6 +24,7 @@ from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models.policy import Policy
 from trimtab.training.loop import Loop
+from trimtab.training.method import OfflineMethod
 from trimtab.training.metrics import read_metrics
 from trimtab.training.schedule import (
     TrainingSettings,

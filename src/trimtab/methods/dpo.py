@@ -42,9 +42,9 @@ from trimtab.losses.table import (
 )
 from trimtab.models.reference import ReferenceLogps
 from trimtab.rollout.logps import logps_of
+from trimtab.training.method import Sums, share_ahead
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import Prepared, StageMethod
-from trimtab.training.step import Sums, share_ahead
 
 
 class DPOSettings(TrainingSettings):

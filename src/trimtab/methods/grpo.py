@@ -28,7 +28,7 @@ from trimtab.errors import TrimtabError
 from trimtab.losses import policy_gradient as pg
 from trimtab.methods.on_policy import OnPolicyMethod, OnPolicySettings
 from trimtab.methods.rollouts import DIFFERENCE, Scoring, Shaped, engine_metrics, group_metrics, shape
-from trimtab.training.step import Sums
+from trimtab.training.method import Sums
 
 
 class GRPOSettings(OnPolicySettings):

@@ -40,9 +40,9 @@ from trimtab.rollout.logps import read_off
 from trimtab.rollout.sampler import Sampler, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.rollout.vllm import VLLMSampler
+from trimtab.training.method import Sums
 from trimtab.training.schedule import TrainingSettings, total_steps
 from trimtab.training.stage_method import Prepared, StageMethod
-from trimtab.training.step import Sums
 
 
 class OnPolicySettings(TrainingSettings):

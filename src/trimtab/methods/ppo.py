@@ -28,9 +28,9 @@ from trimtab.losses import ppo
 from trimtab.methods.on_policy import OnPolicyMethod, OnPolicySettings
 from trimtab.methods.rollouts import Rollout, Scoring, Shaped, engine_metrics
 from trimtab.models.policy import VALUE_HEAD
+from trimtab.training.method import Sums
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import Prepared
-from trimtab.training.step import Sums
 
 HEAD_RATE = 10.0
 """The value head's learning rate as a multiple of the policy's, where none is given."""

@@ -26,9 +26,9 @@ from trimtab.evaluation.statistics import wilson_interval
 from trimtab.losses.response_conditioned import length_margins, response_conditioned
 from trimtab.losses.reward_model import bradley_terry, center
 from trimtab.models.reward_model import RewardModel, for_scoring, load_reward_model
+from trimtab.training.method import Sums, share_ahead
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import Prepared, StageMethod
-from trimtab.training.step import Sums, share_ahead
 
 
 class ResponseConditioning(LengthInstruction):

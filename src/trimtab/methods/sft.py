@@ -35,9 +35,9 @@ from trimtab.models.length_encoding import LengthEncoding, scale_for
 from trimtab.models.policy import load_policy
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
+from trimtab.training.method import ExtraLoss, Sums
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import Prepared, StageMethod
-from trimtab.training.step import ExtraLoss, Sums
 
 
 class LengthPenaltySettings(Settings):

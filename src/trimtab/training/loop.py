@@ -30,11 +30,11 @@ from trimtab.notices import say, warn
 from trimtab.stopping import Stopped, asked, patiently
 from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.guard import Guard, skipped_row
+from trimtab.training.method import ExtraLoss, Method, Sums
 from trimtab.training.metrics import Means, MetricsLog
 from trimtab.training.optimizer import make_optimizer
 from trimtab.training.progress import StepProgress
 from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
-from trimtab.training.step import ExtraLoss, Method, Sums
 
 LAST = "last"
 """The last weights, beside best/, where that holds the model that training started from."""

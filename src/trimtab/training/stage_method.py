@@ -25,8 +25,8 @@ from trimtab.models.reference import ReferenceLogps, reference_key, reference_lo
 from trimtab.notices import say, warn
 from trimtab.rewards.base import Reward
 from trimtab.training.loop import EvaluateGroups, evaluate_groups
+from trimtab.training.method import OfflineMethod, Sums
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.step import OfflineMethod, Sums
 
 
 @dataclass
