@@ -152,3 +152,15 @@ def test_a_study_or_a_stage_is_no_place_for_an_evaluation(
         with pytest.raises(TrimtabError, match="is the folder of a"):
             command()
     assert [p.name for p in out.iterdir()] == [file]
+
+
+def test_control_tokens_are_read_as_in_training(
+    tiny_model_dir: Callable[..., Path], write_jsonl: Callable[..., Path], tmp_path: Path
+) -> None:
+    best = str(tiny_model_dir("best"))
+    (Path(best).parent / "stage.json").write_text(json.dumps({"data": {"control_tokens": "token"}}))
+    told = []
+    for out, sets in (("as_text", FEW), ("as_tokens", [*FEW, "data.control_tokens=token"])):
+        told.append(evaluate_only(best, str(write_jsonl(ROWS)), tmp_path / out, None, None, None, sets).warnings)
+    line = "evaluation of model: trained with control_tokens token, evaluated with text; set data.control_tokens to"
+    assert [any(one.startswith(line) for one in lines) for lines in told] == [True, False]

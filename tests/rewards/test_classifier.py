@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,23 @@ def test_what_is_no_reward_model_is_refused(decoder: Path, tmp_path: Path, tiny_
         TrimtabError, match=rf"{tokenizer.vocab_size} entries, but the model {config['vocab_size']}"
     ):
         ClassifierReward(str(small), tokenizer=str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "as_token"),
+    [(None, False), ("token", True), ("drop", False), (["<|im_end|>"], True), (["<|im_start|>"], False)],
+)
+def test_a_trained_classifier_reads_control_tokens_as_it_was_trained_to(
+    setting: Any, as_token: bool, decoder: Path, tmp_path: Path
+) -> None:
+    """Of a stage's best/ its stage.json says how; the scores of the text and of the token differ."""
+    best = tmp_path / "best"
+    shutil.copytree(decoder, best)
+    (tmp_path / "stage.json").write_text(json.dumps({"data": {"control_tokens": setting} if setting else {}}))
+    reward, plain = ClassifierReward(str(best)), ClassifierReward(str(decoder))
+    prompt, end = "the <|im_end|> cat", reward.form.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ids, _ = reward.form.tokens(prompt, ["sat"])
+    ends = plain.form.tokens("the cat", ["sat"])[0].count(end)
+    assert ids.count(end) == ends + as_token
+    assert (reward.score([prompt], ["sat"]) != plain.score([prompt], ["sat"])) == as_token
+    assert ("control" in reward.signature) == (setting is not None and setting != "drop")

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trimtab.data.encoding import ControlTokens
 from trimtab.files import make_folder, read_json, write_json
 
 SETTLED = "settled.json"
@@ -35,10 +36,22 @@ def day_of_runs(study: Path) -> datetime.date:
 
 def values_of_model(model: str) -> dict[str, Any]:
     """The chat_template_kwargs of the stage that a model is the best of."""
+    found = _data_of_model(model).get("chat_template_kwargs")
+    return found if isinstance(found, dict) else {}
+
+
+def control_tokens_of_model(model: str) -> ControlTokens:
+    """How the stage that a model is the best of read control tokens in texts: as text or as tokens, all or some."""
+    found = _data_of_model(model).get("control_tokens")
+    if isinstance(found, list):
+        return tuple(map(str, found))
+    return "token" if found == "token" else "text"  # of rows that are dropped it has read none
+
+
+def _data_of_model(model: str) -> dict[str, Any]:
     path = Path(model).expanduser()
     data = _read(path.parent / "stage.json").get("data") if path.name == "best" else None
-    found = data.get("chat_template_kwargs") if isinstance(data, dict) else None
-    return found if isinstance(found, dict) else {}
+    return data if isinstance(data, dict) else {}
 
 
 def read_day(file: Path) -> datetime.date | None:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from trimtab.data.beside import ignored_of
 from trimtab.data.chat import ChatFormat, load_tokenizer
-from trimtab.data.day import day_for, day_of_model, keep_day, values_of_model
+from trimtab.data.day import control_tokens_of_model, day_for, day_of_model, keep_day, values_of_model
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record, columns_of
 from trimtab.data.settings import BUDGET
@@ -217,6 +217,13 @@ def _say_what_is_left(
             f"trained with chat_template_kwargs {trained}, evaluated with {given}; set data.chat_template_kwargs "
             "to the same",
             about="template values of training",
+        )
+    control = control_tokens_of_model(model)
+    if data.control_tokens != control != "text":
+        warn(
+            f"trained with control_tokens {control}, evaluated with {data.control_tokens}; set data.control_tokens "
+            "to the same",
+            about="control tokens of training",
         )
 
 

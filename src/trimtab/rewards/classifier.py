@@ -13,7 +13,7 @@ import torch
 
 from trimtab.data.adapters import home, tokenizer_source
 from trimtab.data.chat import TruncationSettings, load_tokenizer
-from trimtab.data.day import day_of_model, values_of_model
+from trimtab.data.day import control_tokens_of_model, day_of_model, values_of_model
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import TurnFormat, reward_format
@@ -54,9 +54,10 @@ class ClassifierReward(LocalReward):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = resolve_precision(precision, self.device)
         self.model = load_reward_model(source, trusting(trust), new_head=False)
-        values = values_of_model(source)
+        values, control = values_of_model(source), control_tokens_of_model(source)
         self.form = reward_format(
-            load_tokenizer(tokenizer or source, trust), TruncationSettings(chat_template_kwargs=values)
+            load_tokenizer(tokenizer or source, trust),
+            TruncationSettings(chat_template_kwargs=values, control_tokens=control),
         )
         if isinstance(self.form, TurnFormat) and (day := day_of_model(source)):
             self.form = self.form.on(day)
@@ -67,7 +68,7 @@ class ClassifierReward(LocalReward):
         local = Path(source).expanduser().is_dir()
         weights = hash_model(source) if local else f"{source}:{hash_weights(self.model.model.state_dict())}"
         reads = "" if tokenizer is None else f"|{hash_source(tokenizer_source(tokenizer))}"
-        as_trained = f"|{values}" * bool(values)
+        as_trained = f"|{values}" * bool(values) + f"|control:{control}" * (control != "text")
         self.signature = f"classifier|{VERSION}|{weights}{reads}|{self.precision}{as_trained}"
 
     @property
