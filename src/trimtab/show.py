@@ -19,7 +19,8 @@ WIDTH_OF_A_FILE = 140
 
 
 def print_results(results: Any) -> None:
-    from trimtab.report.tables import filled, methods_table
+    from trimtab.report.table import filled
+    from trimtab.report.tables import methods_table
 
     for line in results.warnings:
         console.print(f"warning: {line}", style="yellow")

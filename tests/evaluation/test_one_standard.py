@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from trimtab.evaluation.seeds import summarise_seeds
 
 from evaluation.outputs_of import make
 from trimtab.evaluation.pooling import bounds_of, pool, spread_of
-from trimtab.evaluation.seeds import summarise_seeds
 from trimtab.evaluation.summary import summarise
 from trimtab.evaluation.verdict import clear
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from trimtab.evaluation.seeds import summarise_seeds
 
 from evaluation.outputs_of import make
 from trimtab.evaluation.pooling import compare_seeds, pool, pool_method, spread_of
@@ -20,7 +21,6 @@ from trimtab.evaluation.results import (
     SeedSpread,
     StageCurves,
 )
-from trimtab.evaluation.seeds import summarise_seeds
 from trimtab.evaluation.statistics import t_interval, wilson_interval
 from trimtab.evaluation.summary import columns, compare, summarise
 from trimtab.evaluation.verdict import clear, find, verdict, warnings_of

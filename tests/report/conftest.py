@@ -9,10 +9,10 @@ import pytest
 
 from trimtab.data.audit import audit
 from trimtab.data.records import Record
+from trimtab.evaluation.answers import Options
 from trimtab.evaluation.outputs import Generation, MethodOutputs, Score
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
-from trimtab.evaluation.seeds import summarise_seeds
-from trimtab.evaluation.summary import summarise
+from trimtab.evaluation.summary import About, StudyOutputs, summarise
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)> \"quoted\" 'single' & $x^2$ \\textbf{a} | # _b_ %\n=SUM(A1) <!-- -->"
@@ -136,7 +136,6 @@ def about(seeds: list[int]) -> dict[str, Any]:
             peak_memory_bytes={"sft": 7 * 2**30, "dpo": 9 * 2**30, "grpo": None},
             decoding="transformers 5.23.0 | beam | width 4 | length penalty 0.9 | cap 350",
         ),
-        "n_resamples": 2000,
     }
 
 
@@ -153,18 +152,19 @@ def chosen(n: int) -> tuple[list[str], list[int]]:
 def study(n: int = 200, names: tuple[str, ...] = NAMES) -> Results:
     curves = {stage: stage_curves(i, stage) for i, stage in enumerate(STAGES)}
     opponent = outputs("Qwen2.5-0.5B-Instruct", n)
-    return summarise([outputs(m, n) for m in names], opponent, *chosen(n), curves=curves, **about([42]))
+    answered = StudyOutputs({42: [outputs(m, n) for m in names]}, [], opponent, *chosen(n))
+    return summarise(answered, About(curves={42: curves}, **about([42])), Options(n_resamples=2000))
 
 
 def study_of_seeds(n: int, seeds: tuple[int, ...]) -> Results:
-    return summarise_seeds(
+    answered = StudyOutputs(
         {s: [outputs(m, n, run=s) for m in NAMES[1:]] for s in seeds},
         [outputs("base", n)],
         outputs("Qwen2.5-0.5B-Instruct", n),
         *chosen(n),
-        curves={s: {stage: stage_curves(10 * s + i, stage) for i, stage in enumerate(STAGES)} for s in seeds},
-        **about(list(seeds)),
     )
+    curves = {s: {stage: stage_curves(10 * s + i, stage) for i, stage in enumerate(STAGES)} for s in seeds}
+    return summarise(answered, About(curves=curves, **about(list(seeds))), Options(n_resamples=2000))
 
 
 @pytest.fixture(scope="session")

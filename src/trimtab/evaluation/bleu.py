@@ -7,25 +7,36 @@ corpus every order is counted). sacrebleu's own signature does not hold the orde
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sacrebleu.metrics.bleu import BLEU
-
-from trimtab.evaluation.results import Bleu
 
 ORDERS = (1, 2, 4)
 
 
+class Bleu(NamedTuple):
+    """Corpus BLEU by its order, 0 to 100, and how sacrebleu counted."""
+
+    bleu_1: float
+    bleu_2: float
+    bleu_4: float
+    signature: str
+
+
 def corpus_bleu(completions: Sequence[str], references: Sequence[str]) -> Bleu:
-    """BLEU of completions against one reference each (the chosen texts)."""
+    """BLEU of completions against one reference each (the chosen texts).
+
+    ValueError where there are none, or not as many references as completions.
+    """
     if len(completions) != len(references):
         raise ValueError(f"{len(completions)} completions for {len(references)} references")
     if not completions:
         raise ValueError("BLEU of no completions")
-    scores: dict[str, float] = {}
+    scores: dict[int, float] = {}
     signature = ""
     for order in ORDERS:
         metric = BLEU(max_ngram_order=order, effective_order=False)
-        scores[str(order)] = float(metric.corpus_score(list(completions), [list(references)]).score)
+        scores[order] = float(metric.corpus_score(list(completions), [list(references)]).score)
         signature = str(metric.get_signature())
     orders = ",".join(map(str, ORDERS))
-    return Bleu.model_validate({**scores, "signature": f"max_ngram_order:{orders}|{signature}"})
+    return Bleu(scores[1], scores[2], scores[4], f"max_ngram_order:{orders}|{signature}")

@@ -16,18 +16,31 @@ a thousand refits of it take minutes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from trimtab.evaluation.results import LengthControlled
+from trimtab.evaluation.estimate import Interval95
 from trimtab.evaluation.statistics import Floats
 
 RIDGE = 0.1
 FEW_PROMPTS = 50
 _MAX_STEP = 2.0  # a full Newton step from 0 may overshoot when the classes separate
 _CHUNK = 500_000
+
+
+class LengthControlled(NamedTuple):
+    """value: the win rate at equal length. ci95: over prompts. n: prompts that were judged. length_effect: φ of the
+    GLM, positive when the judge's preference rises with length; None where length cannot be told from the method.
+    """
+
+    value: float
+    ci95: Interval95
+    n: int
+    length_effect: float | None
+    warnings: list[str]
 
 
 def _design(delta_N: Floats, difficulty_N: Floats | None, weights_BN: Floats) -> Floats:

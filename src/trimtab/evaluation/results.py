@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
 from trimtab.data.audit import AuditReport
+from trimtab.evaluation.estimate import STORED, Estimate, Interval95, SeedSpread, negated
+from trimtab.evaluation.method_result import MethodResult
+from trimtab.evaluation.metrics import METRICS
 from trimtab.files import write_text
 
 SCHEMA_VERSION = 1
-Metric = Literal["win_rate", "judge_score", "length", "excess_length", "correctness"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Interval95 = tuple[float, float]
+SCHEMA_VERSION = 1
 
 
 def _finite_or_none(row: object) -> object:
@@ -34,96 +33,7 @@ CurveRow = Annotated[dict[str, float | int | str | None], BeforeValidator(_finit
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class SeedSpread(_Model):
-    """One number over training seeds; evaluation/seeds.py says what the intervals are good for.
-
-    values: by seed. between_ci95: Student's t of their mean, with one degree of freedom less than there are
-    seeds. within_ci95: of other prompts, these seeds; null for what is no mean over prompts.
-    """
-
-    values: dict[int, float]
-    between_ci95: Interval95 | None = None
-    within_ci95: Interval95 | None = None
-
-
-class WinRate(_Model):
-    """Against the opponent. `missing_bounds`: every missing prompt lost, every missing prompt won.
-
-    Over several seeds: n, ties and missing are counted in all of them.
-    """
-
-    ties_half: Share | None
-    strict: Share | None
-    ties_as_wins: Share | None
-    ci95: Interval95 | None
-    n: int
-    ties: int
-    missing: int
-    missing_bounds: Interval95 | None = None
-    p_value: float | None = None
-    """Of "method and opponent are exchangeable", by the test that compares methods; p_holm: corrected, for as many
-    claims as there are pairs of methods, or methods if they are more."""
-    p_holm: float | None = None
-
-
-class MeanScore(_Model):
-    """A mean over prompts; n counts them."""
-
-    mean: float
-    ci95: Interval95 | None = None
-    n: int | None = None
-
-
-class LengthControlled(_Model):
-    """`length_effect` is φ of the GLM: positive when the judge's preference rises with length."""
-
-    value: Share
-    ci95: Interval95 | None = None
-    n: int | None = None
-    length_effect: float | None = None
-    warnings: list[str] = []
-
-
-class Bleu(_Model):
-    """Corpus BLEU by its order, 0 to 100."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
-    bleu_1: float = Field(alias="1")
-    bleu_2: float = Field(alias="2")
-    bleu_4: float = Field(alias="4")
-    signature: str
-
-
-class Length(_Model):
-    """Completion lengths in tokens."""
-
-    mean: float
-    median: float
-    chosen_mean: float | None = None
-
-
-class MethodResult(_Model):
-    """excess_length: max(0, tokens − tokens of the chosen completion). correctness: the judge's own, where
-    its breakdown has one (the sandbox's: −1 wrong … 1 right).
-
-    seeds: by metric, for methods that were trained with several seeds; the numbers are then means over them.
-    """
-
-    win_rate: WinRate | None = None
-    judge_score: MeanScore | None = None
-    length_controlled_win_rate: LengthControlled | None = None
-    bleu: Bleu | None = None
-    perplexity: float | None = None
-    bits_per_byte: float | None = None
-    length: Length | None = None
-    excess_length: MeanScore | None = None
-    correctness: MeanScore | None = None
-    terminated: Share | None = None
-    behaviours: dict[str, float | None] = {}
-    seeds: dict[str, SeedSpread] = {}
+    model_config = STORED
 
 
 class Comparison(_Model):
@@ -131,13 +41,30 @@ class Comparison(_Model):
 
     a: str
     b: str
-    metric: Metric
+    metric: str
     difference: float
     ci95: Interval95
     p_value: Annotated[float, Field(gt=0, le=1)]
     p_holm: float | None = None
     n: int | None = None
     seeds: SeedSpread | None = None
+
+    @field_validator("metric")
+    @classmethod
+    def _check_metric(cls, name: str) -> str:
+        if name not in METRICS:
+            raise ValueError(f"no metric is called {name!r}; there are {', '.join(METRICS)}")
+        return name
+
+    @property
+    def estimate(self) -> Estimate:
+        """The difference as any other number."""
+        return Estimate(value=self.difference, ci95=self.ci95, n=self.n, seeds=self.seeds)
+
+    def turned_round(self) -> Comparison:
+        """The same of b − a."""
+        turned = {"a": self.b, "b": self.a, "difference": -self.difference, "ci95": negated(self.ci95)}
+        return self.model_copy(update=turned | {"seeds": self.seeds and self.seeds.negated()})
 
 
 class StageCurves(_Model):

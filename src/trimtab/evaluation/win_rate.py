@@ -12,18 +12,36 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import BaseModel
 
-from trimtab.evaluation.results import WinRate
+from trimtab.evaluation.estimate import STORED, Interval95
 from trimtab.evaluation.statistics import (
     N_RESAMPLES,
     Floats,
     Interval,
     bootstrap_interval,
-    sign_flip_p_value,
     wilson_interval,
 )
 
 Scores = Sequence[float | None]
+
+
+class WinCounts(BaseModel):
+    """What stands behind a win rate. n: prompts where both sides have a score. ties: equal scores. missing: prompts
+    where a score is missing. Over several seeds these count all of them.
+
+    missing_bounds: the win rate if every missing prompt were lost, and if every one were won.
+    p_value: of "method and opponent are exchangeable", by the test that compares methods.
+    p_holm: corrected for as many claims as there are pairs of methods, or methods if they are more.
+    """
+
+    model_config = STORED
+    n: int
+    ties: int
+    missing: int
+    missing_bounds: Interval95 | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
 
 
 def outcomes(scores: Scores, opponent: Scores, *, tolerance: float = 0.0) -> Floats:
@@ -50,40 +68,20 @@ def rate_interval(
     return bootstrap_interval(scored, level=level, seed=seed, n_resamples=n_resamples)
 
 
-def win_rate(
-    scores: Scores,
-    opponent: Scores,
-    *,
-    tolerance: float = 0.0,
-    level: float = 0.95,
-    seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
-) -> WinRate:
-    """Win rates with ties as half (the headline), strictly, and with ties as wins."""
-    each = outcomes(scores, opponent, tolerance=tolerance)
-    scored = each[~np.isnan(each)]
-    missing, n = int(each.size - scored.size), int(scored.size)
-    won = float(scored.sum())
-    bounds = (won / each.size, (won + missing) / each.size) if each.size else None
-    if n == 0:
-        return WinRate(
-            ties_half=None,
-            strict=None,
-            ties_as_wins=None,
-            ci95=None,
-            n=0,
-            ties=0,
-            missing=missing,
-            missing_bounds=bounds,
-        )
-    return WinRate(
-        ties_half=won / n,
-        strict=float((scored == 1).mean()),
-        ties_as_wins=float((scored >= 0.5).mean()),
-        p_value=sign_flip_p_value(scored - 0.5, seed=seed, n_resamples=n_resamples),
-        ci95=rate_interval(scored, level=level, seed=seed, n_resamples=n_resamples).pair(),
-        n=n,
-        ties=int((scored == 0.5).sum()),
-        missing=missing,
-        missing_bounds=bounds,
+def count_outcomes(runs: Sequence[Floats], p_value: float | None) -> WinCounts:
+    """Counts of all seeds together. runs: by seed, an outcome a prompt. p_value: of their pooled rate."""
+    judged = [run[~np.isnan(run)] for run in runs]
+    bounds = [
+        (float(rated.sum()) / run.size, (float(rated.sum()) + run.size - rated.size) / run.size)
+        for run, rated in zip(runs, judged, strict=True)
+        if run.size
+    ]
+    return WinCounts(
+        n=sum(int(rated.size) for rated in judged),
+        ties=sum(int((rated == 0.5).sum()) for rated in judged),
+        missing=sum(int(run.size - rated.size) for run, rated in zip(runs, judged, strict=True)),
+        missing_bounds=(float(np.mean([low for low, _ in bounds])), float(np.mean([high for _, high in bounds])))
+        if bounds
+        else None,
+        p_value=p_value,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trimtab.plan.estimate import Plan, StagePlan
-from trimtab.report.tables import Table
+from trimtab.report.table import Table
 
 NONE = "–"
 

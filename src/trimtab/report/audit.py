@@ -12,7 +12,7 @@ from trimtab.evaluation.markdown import escape_markdown
 from trimtab.files import write_text
 from trimtab.folder_lock import holding
 from trimtab.report.formats import to_markdown
-from trimtab.report.tables import Table, number, p_value
+from trimtab.report.table import Table, number, p_value
 
 SHOWN = 12
 """Markers of a table; audit.json has more."""

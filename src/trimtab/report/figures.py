@@ -9,7 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from trimtab.catalogue import CATALOGUE, label, ordered_methods
-from trimtab.evaluation.results import Comparison, Metric, Results, SeedSpread
+from trimtab.evaluation.estimate import Estimate, SeedSpread
+from trimtab.evaluation.method_result import MethodResult
+from trimtab.evaluation.metrics import METRICS, Metric, paired_metrics
+from trimtab.evaluation.results import Comparison, Results
 from trimtab.report import dynamics
 from trimtab.report.drawing import INK, PAPER, RULE, canvas, colour, shorten, to_svg
 
@@ -45,31 +48,33 @@ def _label_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.grid(axis="x")
 
 
+def _row(shown: str, estimate: Estimate, scale: float, shade: str) -> Row:
+    ci = estimate.ci95
+    scaled = None if ci is None else (scale * ci[0], scale * ci[1])
+    return (shown, scale * estimate.value, scaled, shade)
+
+
 def win_rates(results: Results) -> str | None:
     """Forest plot: win rate and, below it, the win rate at equal length."""
-    names = [
-        m
-        for m in ordered_methods(results.methods)
-        if (w := results.methods[m].win_rate) and w.ties_half is not None
-    ]
-    if not names:
-        return None
-    raw: list[Row] = []
+    scale = METRICS["win_rate"].scale
+    rates: list[tuple[str, Estimate]] = []
     controlled: list[tuple[int, Row]] = []
-    for i, m in enumerate(names):
-        w, lc = results.methods[m].win_rate, results.methods[m].length_controlled_win_rate
-        if w is not None and w.ties_half is not None:
-            ci = (100 * w.ci95[0], 100 * w.ci95[1]) if w.ci95 else None
-            raw.append((label(m), 100 * w.ties_half, ci, colour(m, i)))
-        if lc is not None:
-            ci = (100 * lc.ci95[0], 100 * lc.ci95[1]) if lc.ci95 else None
-            controlled.append((i, (label(m), 100 * lc.value, ci, colour(m, i))))
-    with canvas(1.25 + 0.52 * len(names)) as figure:
+    for name in ordered_methods(results.methods):
+        estimates = results.methods[name].estimates
+        if "win_rate" in estimates:
+            i = len(rates)
+            rates.append((name, estimates["win_rate"]))
+            if "length_controlled_win_rate" in estimates:
+                at_equal_length = estimates["length_controlled_win_rate"]
+                controlled.append((i, _row(label(name), at_equal_length, scale, colour(name, i))))
+    if not rates:
+        return None
+    raw = [_row(label(name), rate, scale, colour(name, i)) for i, (name, rate) in enumerate(rates)]
+    with canvas(1.25 + 0.52 * len(rates)) as figure:
         axes = figure.subplots()
         axes.axvline(50, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-        for i, m in enumerate(names):
-            y = i - 0.13 if controlled else i
-            _ticks(axes, results.methods[m].seeds.get("win_rate"), 100, y, colour(m, i))
+        for i, (name, rate) in enumerate(rates):
+            _ticks(axes, rate.seeds, scale, i - 0.13 if controlled else i, colour(name, i))
         _forest(axes, raw, shift=-0.13 if controlled else 0.0, name="win rate" if controlled else None)
         for i, row in controlled:
             _forest(axes, [row], shift=i + 0.17, filled=False)
@@ -82,53 +87,51 @@ def win_rates(results: Results) -> str | None:
         return to_svg(figure)
 
 
-_DIFFERENCES: dict[Metric, tuple[str, float]] = {
-    "win_rate": ("difference in win rate, points (95 % interval)", 100.0),
-    "judge_score": ("difference in judge score (95 % interval)", 1.0),
-    "length": ("difference in length, tokens (95 % interval)", 1.0),
-    "excess_length": ("difference in excess over the chosen length, tokens (95 % interval)", 1.0),
-    "correctness": ("difference in the judge's correctness (95 % interval)", 1.0),
-}
-
-
 def differences(comparisons: Sequence[Comparison], metric: Metric) -> str | None:
     """Forest plot of paired differences; filled where the interval excludes 0."""
-    chosen = [c for c in comparisons if c.metric == metric]
-    if not chosen:
+    chosen = [c for c in comparisons if c.metric == metric.name]
+    if not chosen or metric.paired is None:
         return None
-    text, scale = _DIFFERENCES[metric]
     with canvas(0.9 + 0.33 * len(chosen)) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
         for i, c in enumerate(chosen):
-            ci = (scale * c.ci95[0], scale * c.ci95[1])
-            row: Row = ("", scale * c.difference, ci, colour(c.a, i))
-            axes.plot(ci, (i, i), color=row[3], linewidth=2, solid_capstyle="butt")
-            _ticks(axes, c.seeds, scale, i, row[3])
-            face = row[3] if ci[0] > 0 or ci[1] < 0 else PAPER
-            axes.plot([row[1]], [i], "o", color=row[3], markerfacecolor=face, markersize=6.5)
+            low, high, shade = metric.scale * c.ci95[0], metric.scale * c.ci95[1], colour(c.a, i)
+            axes.plot((low, high), (i, i), color=shade, linewidth=2, solid_capstyle="butt")
+            _ticks(axes, c.seeds, metric.scale, i, shade)
+            face = shade if low > 0 or high < 0 else PAPER
+            difference = metric.scale * c.difference
+            axes.plot([difference], [i], "o", color=shade, markerfacecolor=face, markersize=6.5)
         _label_rows(axes, [f"{label(c.a)} − {label(c.b)}" for c in chosen])
-        axes.set_xlabel(text)
+        axes.set_xlabel(f"difference in {metric.paired.axis or metric.paired.name} (95 % interval)")
         return to_svg(figure)
+
+
+def _with_opponent(results: Results) -> list[tuple[str, str, MethodResult]]:
+    """(name, label, result) of every method; of the opponent the name is "opponent", so that it has its own ink."""
+    rows = [(name, label(name), results.methods[name]) for name in ordered_methods(results.methods)]
+    if results.opponent_result is not None:
+        rows.append(("opponent", results.opponent or "opponent", results.opponent_result))
+    return rows
 
 
 def judge_scores(results: Results) -> str | None:
     """Mean judge score of every method and of the opponent."""
-    entries = [(m, label(m), results.methods[m]) for m in ordered_methods(results.methods)]
-    if results.opponent_result is not None:
-        entries.append(("opponent", results.opponent or "opponent", results.opponent_result))
-    rows: list[Row] = [
-        (shown, m.judge_score.mean, m.judge_score.ci95, INK if key == "opponent" else colour(key, i))
-        for i, (key, shown, m) in enumerate(entries)
-        if m.judge_score is not None
+    entries = [
+        (i, name, shown, m.estimates["judge_score"])
+        for i, (name, shown, m) in enumerate(_with_opponent(results))
+        if "judge_score" in m.estimates
     ]
-    if not rows:
+    if not entries:
         return None
-    with canvas(0.95 + 0.36 * len(rows)) as figure:
+    with canvas(0.95 + 0.36 * len(entries)) as figure:
         axes = figure.subplots()
-        shown = [(key, m) for key, _, m in entries if m.judge_score is not None]
-        for i, (key, m) in enumerate(shown):
-            _ticks(axes, m.seeds.get("judge_score"), 1, i, colour(key, i))
+        for place, (_, name, _, score) in enumerate(entries):
+            _ticks(axes, score.seeds, 1, place, colour(name, place))
+        rows = [
+            _row(shown, score, 1, INK if name == "opponent" else colour(name, i))
+            for i, name, shown, score in entries
+        ]
         _forest(axes, rows)
         _label_rows(axes, [row[0] for row in rows])
         axes.set_xlabel("mean judge score, the judge's own units (95 % interval)")
@@ -169,9 +172,7 @@ OTHER_MARKERS = ("P", "X", "p")
 
 def behaviours(results: Results) -> str | None:
     """Dot plot: a row a behaviour, a dot a method."""
-    entries = [(m, label(m), results.methods[m]) for m in ordered_methods(results.methods)]
-    if results.opponent_result is not None:
-        entries.append(("opponent", results.opponent or "opponent", results.opponent_result))
+    entries = _with_opponent(results)
     names = list(dict.fromkeys(k for _, _, m in entries for k, v in m.behaviours.items() if v is not None))
     if not names:
         return None
@@ -208,7 +209,7 @@ def all_figures(results: Results) -> dict[str, str]:
     makers: dict[str, Callable[[], str | None]] = {
         "win_rates": lambda: win_rates(results),
         "judge_scores": lambda: judge_scores(results),
-        **{f"differences_{m}": partial(differences, results.comparisons, m) for m in _DIFFERENCES},
+        **{f"differences_{m.name}": partial(differences, results.comparisons, m) for m in paired_metrics()},
         **{name: partial(dynamics.over_optimisation, results, stage) for stage, name in optimised.items()},
         "length_penalty": lambda: dynamics.length_penalty(results),
         "lengths": lambda: lengths(results),

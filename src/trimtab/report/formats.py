@@ -6,7 +6,7 @@ import csv
 import io
 
 from trimtab.evaluation.markdown import escape_markdown
-from trimtab.report.tables import Table, Value
+from trimtab.report.table import Table, Value
 
 _TEX = {
     "\\": r"\textbackslash{}",

@@ -7,6 +7,7 @@ forbids any other load. Every text of a model, a data set or a recipe is escaped
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from markupsafe import Markup
 
 from trimtab.catalogue import CATALOGUE, family, label, ordered_methods
 from trimtab.evaluation.behaviours import DEFINITIONS
+from trimtab.evaluation.metrics import paired_metrics
 from trimtab.evaluation.results import Results, Sample
 from trimtab.files import make_folder, write_text
 from trimtab.report import figures as fig
 from trimtab.report.drawing import inline
 from trimtab.report.dynamics import curve_names, over_optimisation_names
 from trimtab.report.formats import to_csv, to_markdown, to_tex
-from trimtab.report.tables import Table, all_tables, behaviour_label, number
+from trimtab.report.table import Table, number
+from trimtab.report.tables import all_tables, behaviour_label
 
 OVER_OPTIMISATION = (
     "at each evaluation: the training reward (left) and the judge (right) of the "
@@ -34,12 +37,6 @@ CAPTIONS = {
     "win_rates": "Win rate against the opponent, with 95 % intervals by bootstrap over prompts. The dashed line "
     "is an even match. Diamonds: the win rate that a generalised linear model predicts at equal length.",
     "judge_scores": "Mean score by the judge.",
-    "differences_win_rate": "Paired differences in win rate. Filled: the interval excludes no difference "
-    "(before correction for the number of pairs).",
-    "differences_judge_score": "Paired differences in judge score.",
-    "differences_length": "Paired differences in completion length.",
-    "differences_excess_length": "Paired differences in tokens above the chosen completion.",
-    "differences_correctness": "Paired differences in the judge's correctness, on its own scale.",
     "length_penalty": "The length penalty of SFT, each time it was taken: its value on sampled completions "
     "(left), and its gradient's norm beside those of the losses (right). It is clipped apart from the loss's "
     "gradient, then added to it. A norm of 0 where the value is not would mean that the penalty trains nothing.",
@@ -58,9 +55,27 @@ def curves_caption(stage: str) -> str:
     return entry.caption if entry else "training and validation."
 
 
-def _caption(name: str, several_seeds: bool) -> str:
+def _captions() -> dict[str, str]:
+    """Of every figure but the curves, by its name."""
+    differences = {}
+    for metric in paired_metrics():
+        if metric.paired is not None:
+            note = f" {metric.paired.note}" if metric.paired.note else ""
+            differences[f"differences_{metric.name}"] = f"Paired differences in {metric.paired.name}.{note}"
+    return CAPTIONS | differences
+
+
+def _differences(shown: Mapping[str, Figure]) -> tuple[list[Figure], list[Figure]]:
+    """Those of the metrics that answer whether a method helped, and the others, the judge's first."""
+    metrics = [m for m in paired_metrics() if f"differences_{m.name}" in shown]
+    headlines = [m for m in metrics if m.paired and m.paired.headline]
+    others = sorted((m for m in metrics if m not in headlines), key=lambda m: not m.judged)
+    figures = [[shown[f"differences_{m.name}"] for m in some] for some in (headlines, others)]
+    return figures[0], figures[1]
+
+
+def _caption(name: str, text: str, several_seeds: bool) -> str:
     ticks = " Small ticks: each training seed." if several_seeds and name.startswith(TICKED) else ""
-    text = CAPTIONS[name]
     return text.replace("by bootstrap over prompts", "over prompts and seeds") + ticks if several_seeds else text
 
 
@@ -163,7 +178,9 @@ def render_html(results: Results, svgs: dict[str, str] | None = None) -> str:
     css = loader.get_source(environment, "report.css")[0]
     tables: dict[str, Table] = all_tables(results)
     several = len(set(results.provenance.seeds)) > 1
-    shown = {n: _figure(n, svg, _caption(n, several)) for n, svg in svgs.items() if n in CAPTIONS}
+    captions = _captions()
+    shown = {n: _figure(n, svg, _caption(n, captions[n], several)) for n, svg in svgs.items() if n in captions}
+    headlines, others = _differences(shown)
     hacking = [
         _figure(name, svgs[name], f"{label(stage)} {OVER_OPTIMISATION}")
         for stage, name in over_optimisation_names(results).items()
@@ -178,6 +195,8 @@ def render_html(results: Results, svgs: dict[str, str] | None = None) -> str:
         css=Markup(css),
         tables=tables,
         figures=shown,
+        headline_differences=headlines,
+        other_differences=others,
         hacking=hacking,
         curves=stages,
         samples=[_sample(s, results.opponent) for s in results.samples],

@@ -19,7 +19,7 @@ from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
 from trimtab.evaluation.outputs import MethodOutputs, read_measured
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
-from trimtab.evaluation.seeds import summarise_seeds
+from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.files import read_json
 from trimtab.methods.online_dpo import NAME, round_folders
 from trimtab.methods.rounds import PAIRS
@@ -105,12 +105,14 @@ def gather(
     counts["evaluation: test"] = SplitCounts(
         read=len(splits.test) + sum(out.values()), kept=len(splits.test), dropped=out
     )
-    return summarise_seeds(
+    outputs = StudyOutputs(
         {run.seed: run.outputs for run in runs},
         fixed,
         opponent,
         chosen_texts(splits.test),
         chosen_lengths(chat, splits.test),
+    )
+    about = About(
         name=recipe.name,
         judge=recipe.judge.words() if recipe.judge else None,
         training_reward=_training_reward(recipe),
@@ -120,6 +122,7 @@ def gather(
         provenance=_provenance(recipe, runs, data, models),
         warnings=list(dict.fromkeys([*told, *_study_warnings(recipe, splits, runs), *evaluated])),
     )
+    return summarise(outputs, about)
 
 
 def _training_reward(recipe: Recipe) -> str | None:

@@ -15,7 +15,7 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
-from trimtab.evaluation.summary import summarise
+from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.folder_lock import holding
 from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
@@ -202,11 +202,8 @@ def _evaluate(
         theirs.name = opponent_name(opponent)
     other = (opponent, resolve_model(opponent)) if opponent else None
     changed, defaults = set_and_default({"": settings, "data": rows})
-    results = summarise(
-        [mine],
-        theirs,
-        chosen_texts(records),
-        chosen_lengths(chat, records),
+    outputs = StudyOutputs({}, [mine], theirs, chosen_texts(records), chosen_lengths(chat, records))
+    about = About(
         name=out.name,
         judge=named.words() if named else None,
         warnings=[
@@ -228,6 +225,7 @@ def _evaluate(
             defaults=defaults,
         ),
     )
+    results = summarise(outputs, about)
     results.write(out / "results.json")
     write_report(results, out)
     return results

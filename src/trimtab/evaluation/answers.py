@@ -1,0 +1,87 @@
+"""What a metric may look at: one method's answers, and what they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from trimtab.evaluation.bleu import Bleu, corpus_bleu
+from trimtab.evaluation.length_control import LengthControlled, length_controlled_win_rate
+from trimtab.evaluation.outputs import MethodOutputs
+from trimtab.evaluation.statistics import N_RESAMPLES, Floats
+from trimtab.evaluation.win_rate import Scores, outcomes
+
+
+@dataclass(frozen=True)
+class Options:
+    """tolerance: how far apart two scores may be and still tie. seed, n_resamples: of bootstraps and sign flips.
+    samples: how many prompts are shown with every method's answer."""
+
+    tolerance: float = 0.0
+    seed: int = 0
+    n_resamples: int = N_RESAMPLES
+    samples: int = 6
+
+
+DEFAULTS = Options()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One method's outputs of one training seed. Every list follows the same order of prompts.
+
+    references, chosen_lengths: texts of the chosen completions and their tokens; empty where there are none.
+    """
+
+    outputs: MethodOutputs
+    opponent: MethodOutputs | None = None
+    references: Sequence[str] = ()
+    chosen_lengths: Sequence[int] = ()
+    options: Options = DEFAULTS
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        return [generation.prompt for generation in self.outputs.generations]
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return [generation.completion for generation in self.outputs.generations]
+
+    @cached_property
+    def tokens(self) -> Floats:
+        """Tokens of each completion, the one that ends the turn included."""
+        return np.array([generation.tokens for generation in self.outputs.generations], dtype=np.float64)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a judge scored both this method and an opponent."""
+        return self.opponent is not None and bool(self.outputs.scores and self.opponent.scores)
+
+    @cached_property
+    def outcomes(self) -> Floats | None:
+        """1 (won), ½ (tied), 0 (lost) or NaN (a score is missing) of each prompt; None without an opponent."""
+        if self.opponent is None:
+            return None
+        return outcomes(scores_of(self.outputs), scores_of(self.opponent), tolerance=self.options.tolerance)
+
+    @cached_property
+    def length_controlled(self) -> LengthControlled | None:
+        """The win rate at equal length; None where nothing was judged."""
+        if self.opponent is None or self.outcomes is None or not self.is_judged:
+            return None
+        lengths = [len(text) for text in self.texts]
+        opponent_lengths = [len(generation.completion) for generation in self.opponent.generations]
+        return length_controlled_win_rate(self.outcomes, lengths, opponent_lengths, seed=self.options.seed)
+
+    @cached_property
+    def bleu(self) -> Bleu | None:
+        """Against the chosen completions; None where there are none."""
+        return corpus_bleu(self.texts, self.references) if self.references else None
+
+
+def scores_of(outputs: MethodOutputs) -> Scores:
+    """The judge's score of each completion; None where it is missing, or where nothing was judged."""
+    return [s.score for s in outputs.scores] if outputs.scores else [None] * len(outputs.generations)

@@ -1,0 +1,118 @@
+"""What a reader must know before any number: warnings that follow from the results."""
+
+from __future__ import annotations
+
+from trimtab.catalogue import label, optimising_methods, ordered_methods
+from trimtab.evaluation.method_result import MethodResult
+from trimtab.evaluation.results import Results
+from trimtab.evaluation.verdict import interval_text, lead, percent, stage_paths, survives
+from trimtab.evaluation.win_rate import WinCounts
+
+FEW_PROMPTS = 100
+MANY_TIES = 0.2
+MANY_UNFINISHED = 0.1
+AMPLIFIED_BY = 1.5
+AMPLIFIED_SHARE = 0.05
+
+
+def warnings_of(results: Results) -> list[str]:
+    """What a reader must know before any number."""
+    warnings: list[str] = []
+    if results.judge is not None and results.judge == results.training_reward:
+        warnings.append(
+            f"The judge, {results.judge}, is also the training reward: a win rate judged by what "
+            "was optimised shows little."
+        )
+    seeds = len(set(results.provenance.seeds))
+    if seeds == 2:
+        warnings.append(
+            "Two seeds: what another seed would change is told from one difference, so intervals are very wide."
+        )
+    if seeds == 1:
+        warnings.append(
+            "One training seed: the intervals hold for other prompts, not for another training run, which "
+            "may move every number here."
+        )
+    for name in ordered_methods(results.methods):
+        m = results.methods[name]
+        if m.win_counts is not None:
+            warnings += _win_rate_warnings(name, m, m.win_counts)
+        if m.length_effect is not None:
+            warnings += [f"{label(name)}: {warning}." for warning in m.length_effect.warnings]
+        ended = m.value("terminated")
+        if ended is not None and 1 - ended > MANY_UNFINISHED:
+            warnings.append(f"{label(name)}: {percent(1 - ended)} of its completions were cut at the cap.")
+    n = max((_prompts(m, m.win_counts) for m in results.methods.values() if m.win_counts), default=None)
+    if n is not None and n < FEW_PROMPTS:
+        warnings.append(f"Only {n} prompts were judged: intervals are wide and small gains cannot be seen.")
+    return warnings + _marker_warnings(results) + _parting_warnings(results) + _curve_warnings(results)
+
+
+def _prompts(m: MethodResult, counts: WinCounts) -> int:
+    """Prompts judged, whatever the number of seeds that answered them."""
+    rate = m.estimates.get("win_rate")
+    return counts.n // (len(rate.seeds.values) if rate and rate.seeds else 1)
+
+
+def _win_rate_warnings(name: str, m: MethodResult, counts: WinCounts) -> list[str]:
+    warnings = []
+    if counts.missing:
+        text = (
+            f"{label(name)}: {counts.missing} of {counts.n + counts.missing} prompts have no score and are left out"
+        )
+        if counts.missing_bounds is not None:
+            bounds = interval_text(counts.missing_bounds)
+            text += f"; had all of them been lost or won, its win rate would be {bounds} %"
+            if _turns(m, counts):
+                text += ": enough to turn the result"
+        warnings.append(text + ".")
+    if counts.n and counts.ties / counts.n > MANY_TIES:
+        warnings.append(
+            f"{label(name)}: {percent(counts.ties / counts.n)} of its prompts are ties, counted as half."
+        )
+    return warnings
+
+
+def _turns(m: MethodResult, counts: WinCounts) -> bool:
+    """Whether the missing prompts could undo a lead or a deficit that the interval calls real."""
+    if counts.missing_bounds is None or not survives(counts.p_holm):
+        return False
+    low, high = counts.missing_bounds
+    ahead = lead(m.estimates.get("win_rate"))
+    return (ahead > 0 and low <= 0.5) or (ahead < 0 and high >= 0.5)
+
+
+def _parting_warnings(results: Results) -> list[str]:
+    return [
+        f"{label(stage)}: training reward and judge parted, which is reward hacking: {'; '.join(paths)}. "
+        "That is the end of training; the model that was kept may be an earlier one."
+        for stage in optimising_methods()
+        if (paths := stage_paths(results, stage, "parted"))
+    ]
+
+
+def _marker_warnings(results: Results) -> list[str]:
+    audit, warnings = results.audit, list[str]()
+    if audit is None:
+        return []
+    for marker in (m for m in audit.markers if m.significant):
+        for name, rate in audit.amplification.get(marker.text, {}).items():
+            if name not in results.methods or rate is None:
+                continue
+            if rate >= AMPLIFIED_SHARE and rate > AMPLIFIED_BY * marker.chosen_share:
+                warnings.append(
+                    f'{label(name)} amplifies a marker of the data: "{marker.text}" is in {percent(rate)} '
+                    f"of its outputs, {percent(marker.chosen_share)} of the chosen and "
+                    f"{percent(marker.rejected_share)} of the rejected texts."
+                )
+    return warnings
+
+
+def _curve_warnings(results: Results) -> list[str]:
+    warnings = []
+    for stage in results.curves:
+        rows = [row for curves in results.curves_of(stage).values() for row in [*curves.train, *curves.validation]]
+        bad = sum(any(k.endswith("loss") and v is None for k, v in row.items()) for row in rows)
+        if bad:
+            warnings.append(f"{label(stage)}: the loss is not a number in {bad} logged rows.")
+    return warnings

@@ -1,0 +1,77 @@
+"""Every pair of methods on every metric that pairs are compared by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from trimtab.evaluation.answers import DEFAULTS, Answers, Options
+from trimtab.evaluation.metrics import Metric, paired_metrics
+from trimtab.evaluation.pooling import pool
+from trimtab.evaluation.results import Comparison
+from trimtab.evaluation.statistics import Floats, holm, sign_flip_p_value
+
+
+def matrix(metric: Metric, runs: Sequence[Answers]) -> Floats | None:
+    """Prompts × seeds, NaN where a value is missing; None where some seed does not know the metric."""
+    columns = [None if metric.per_prompt is None else metric.per_prompt(answers) for answers in runs]
+    known = [column for column in columns if column is not None]
+    return np.stack(known, axis=1) if len(known) == len(columns) else None
+
+
+def compare(
+    answers: Mapping[str, Sequence[Answers]], seeds: Sequence[int], options: Options = DEFAULTS
+) -> list[Comparison]:
+    """Later method - earlier, so that a gain is positive, over the prompts that both answered.
+
+    answers: by method, of each seed, or one for a method that no seed touches. `p_holm` corrects for all the
+    pairs that are compared on the same metric.
+    """
+    comparisons: list[Comparison] = []
+    for metric in paired_metrics():
+        values = {name: matrix(metric, runs) for name, runs in answers.items()}
+        pairs = (
+            _difference(metric, later, earlier, values, seeds, options)
+            for earlier, later in combinations(answers, 2)
+        )
+        rows = [row for row in pairs if row is not None]
+        for row, p in zip(rows, holm([row.p_value for row in rows]), strict=True):
+            row.p_holm = p
+        comparisons += rows
+    return comparisons
+
+
+def _difference(
+    metric: Metric,
+    later: str,
+    earlier: str,
+    values: Mapping[str, Floats | None],
+    seeds: Sequence[int],
+    options: Options,
+) -> Comparison | None:
+    a_PS, b_PS = values[later], values[earlier]
+    if a_PS is None or b_PS is None:
+        return None
+    # A method that no seed touches has one column, which is compared with each seed's of the other.
+    difference_PS = a_PS - b_PS
+    pooled = pool(
+        difference_PS,
+        seeds[: difference_PS.shape[1]] or [0],
+        bounds=metric.bounds(a_PS, b_PS, difference=True),
+        seed=options.seed,
+        n_resamples=options.n_resamples,
+    )
+    if pooled is None:
+        return None
+    return Comparison(
+        a=later,
+        b=earlier,
+        metric=metric.name,
+        difference=pooled.mean,
+        ci95=pooled.ci95,
+        p_value=sign_flip_p_value(pooled.parts_P, seed=options.seed, n_resamples=options.n_resamples),
+        n=pooled.n,
+        seeds=pooled.spread,
+    )

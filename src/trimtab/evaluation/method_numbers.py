@@ -1,0 +1,106 @@
+"""From one method's answers to its numbers: every metric of the table, pooled over training seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from trimtab.evaluation.answers import DEFAULTS, Answers, Options
+from trimtab.evaluation.behaviours import behaviours
+from trimtab.evaluation.compare import matrix
+from trimtab.evaluation.estimate import Estimate
+from trimtab.evaluation.method_result import BleuSignature, LengthEffect, MethodResult
+from trimtab.evaluation.metrics import METRICS, Metric
+from trimtab.evaluation.pooling import Pooled, pool, pool_overall
+from trimtab.evaluation.statistics import sign_flip_p_value
+from trimtab.evaluation.win_rate import WinCounts, count_outcomes
+
+
+def method_result(runs: Sequence[Answers], seeds: Sequence[int], options: Options = DEFAULTS) -> MethodResult:
+    """runs: one for each seed; one for a method that no seed touches, whose seeds may be empty."""
+    estimates: dict[str, Estimate] = {}
+    counts = None
+    for metric in METRICS.values():
+        if metric.per_prompt is None:
+            estimate = _overall(metric, runs, seeds)
+        else:
+            pooled = _pooled(metric, runs, seeds, options)
+            estimate = None if pooled is None else _estimate(metric, pooled)
+            if metric.name == "win_rate":
+                counts = _win_counts(runs, pooled, options)
+                estimate = estimate and estimate.model_copy(update={"n": counts and counts.n})
+        if estimate is not None:
+            estimates[metric.name] = estimate
+    return MethodResult(
+        estimates=estimates,
+        win_counts=counts,
+        length_effect=_length_effect(runs),
+        bleu_signature=_bleu_signature(runs),
+        behaviours=_mean_behaviours(runs),
+    )
+
+
+def _pooled(metric: Metric, runs: Sequence[Answers], seeds: Sequence[int], options: Options) -> Pooled | None:
+    values_PS = matrix(metric, runs)
+    if values_PS is None:
+        return None
+    return pool(
+        values_PS,
+        seeds[: len(runs)] or [0],
+        rate=metric.range is not None and metric.range.rate,
+        bounds=metric.bounds(values_PS),
+        seed=options.seed,
+        n_resamples=options.n_resamples,
+    )
+
+
+def _estimate(metric: Metric, pooled: Pooled) -> Estimate:
+    value = pooled.mean
+    if metric.range is not None and metric.range.certain:
+        value = min(metric.range.high, max(metric.range.low, value))  # rounding may carry a mean beyond it
+    if metric.doubt == "interval":
+        return Estimate(value=value, ci95=pooled.ci95, n=pooled.n, seeds=pooled.spread)
+    return Estimate(value=value, seeds=pooled.spread)
+
+
+def _overall(metric: Metric, runs: Sequence[Answers], seeds: Sequence[int]) -> Estimate | None:
+    assert metric.overall is not None, f"{metric.name}: a metric has per_prompt or overall"
+    numbers = [metric.overall(answers) for answers in runs]
+    by_seed = [Estimate(value=number) if isinstance(number, (int, float)) else number for number in numbers]
+    estimate = pool_overall(by_seed, seeds[: len(runs)], metric.bounds())
+    return estimate and estimate.model_copy(update={"seeds": None}) if metric.doubt == "none" else estimate
+
+
+def _win_counts(runs: Sequence[Answers], pooled: Pooled | None, options: Options) -> WinCounts | None:
+    outcomes = [answers.outcomes for answers in runs if answers.is_judged and answers.outcomes is not None]
+    if not outcomes:
+        return None
+    p_value = None
+    if pooled is not None:
+        p_value = sign_flip_p_value(pooled.parts_P - 0.5, seed=options.seed, n_resamples=options.n_resamples)
+    return count_outcomes(outcomes, p_value)
+
+
+def _length_effect(runs: Sequence[Answers]) -> LengthEffect | None:
+    fits = [answers.length_controlled for answers in runs if answers.length_controlled is not None]
+    if not fits:
+        return None
+    effects = [fit.length_effect for fit in fits if fit.length_effect is not None]
+    return LengthEffect(
+        length_effect=float(np.mean(effects)) if effects else None,
+        warnings=list(dict.fromkeys(warning for fit in fits for warning in fit.warnings)),
+    )
+
+
+def _bleu_signature(runs: Sequence[Answers]) -> BleuSignature | None:
+    return next((BleuSignature(signature=run.bleu.signature) for run in runs if run.bleu is not None), None)
+
+
+def _mean_behaviours(runs: Sequence[Answers]) -> dict[str, float | None]:
+    shares = [behaviours(answers.prompts, answers.texts) for answers in runs]
+    means: dict[str, float | None] = {}
+    for name in shares[0]:
+        known = [share for by_name in shares if (share := by_name[name]) is not None]
+        means[name] = float(np.mean(known)) if known else None
+    return means

@@ -1,0 +1,67 @@
+"""The tables of a report that say what went in: markers of the data, settings, models and data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trimtab.catalogue import label
+from trimtab.evaluation.results import Results
+from trimtab.report.table import NONE, Table, Value, number, p_value
+
+
+def markers_table(results: Results, top: int = 10) -> Table:
+    """Markers of the chosen texts, and the share of each model's outputs that hold them."""
+    audit = results.audit
+    markers = audit.markers[:top] if audit else []
+    amplified = audit.amplification if audit else {}
+    names = list(dict.fromkeys(k for m in markers for k in amplified.get(m.text, {})))
+    rows, records = [], []
+    for m in markers:
+        rates: Mapping[str, float | None] = amplified.get(m.text, {})
+        shares = [m.chosen_share, m.rejected_share, *(rates.get(k) for k in names)]
+        adjusted = p_value(m.p_adjusted) + (" *" if m.significant else "")
+        rows.append([m.text, m.kind, *(number(s, 1, 100) for s in shares), adjusted])
+        record: dict[str, Value] = {"marker": m.text, "kind": m.kind, "chosen": m.chosen_share}
+        record |= {"rejected": m.rejected_share, "p_value": m.p_value, "p_adjusted": m.p_adjusted}
+        records.append(record | {f"outputs_{k}": rates.get(k) for k in names})
+    header = ["Marker", "Kind", "Chosen, %", "Rejected, %", *(f"{label(k)}, %" for k in names), "p, adjusted"]
+    note = "* significant at 5 % after correction for every form looked at. # stands for a number."
+    return Table("markers", "Markers in the preference data and in outputs", header, rows, records, [note])
+
+
+def settings_table(results: Results) -> Table:
+    """What was set, beside the default."""
+    found = results.provenance.settings
+    return Table(
+        "settings",
+        "Settings that differ from their defaults",
+        ["Setting", "Value", "Default"],
+        [[one.name, one.value, NONE if one.default is None else one.default] for one in found],
+        [{"setting": one.name, "value": one.value, "default": one.default} for one in found],
+    )
+
+
+def defaults_table(results: Results) -> Table:
+    """What was left at its default."""
+    found = results.provenance.defaults
+    return Table(
+        "defaults",
+        "Settings at their defaults",
+        ["Setting", "Value"],
+        [[name, value] for name, value in found.items()],
+        [{"setting": name, "value": value} for name, value in found.items()],
+    )
+
+
+def sources_table(results: Results) -> Table:
+    """Models and data by their names and hashes."""
+    p = results.provenance
+    found = [(kind, one) for kind, ones in (("model", p.models), ("data", p.data)) for one in ones]
+    shown = [(one.role if one.role == kind else f"{kind}: {one.role}", one) for kind, one in found]
+    return Table(
+        "sources",
+        "Models and data",
+        ["What", "Name", "Hash"],
+        [[what, one.name, one.hash or NONE] for what, one in shown],
+        [{"what": what, "name": one.name, "hash": one.hash} for what, one in shown],
+    )
