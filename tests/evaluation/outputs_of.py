@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from trimtab.evaluation.answers import Options
+from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.outputs import Generation, MethodOutputs, Score
+from trimtab.evaluation.results import Results
+from trimtab.evaluation.summary import About, StudyOutputs, summarise
 
 
 def make(
@@ -21,3 +26,23 @@ def make(
             for i, s, part in zip(ids, scores, parts, strict=True)
         ],
     )
+
+
+def study(
+    methods: Sequence[MethodOutputs] | Mapping[int, Sequence[MethodOutputs]],
+    opponent: MethodOutputs | None,
+    references: Sequence[str] = (),
+    chosen_lengths: Sequence[int] = (),
+    fixed: Sequence[MethodOutputs] = (),
+    n_resamples: int = 10_000,
+    **about: Any,
+) -> Results:
+    """Results of the methods, of one seed or by seed."""
+    per_seed = methods if isinstance(methods, Mapping) else {0: methods}
+    outputs = StudyOutputs(per_seed, fixed, opponent, references, chosen_lengths)
+    return summarise(outputs, About(**{"name": "t"} | about), Options(n_resamples=n_resamples))
+
+
+def stored(**groups: Any) -> MethodResult:
+    """A method's numbers, in the groups of results.json."""
+    return MethodResult.model_validate(groups)

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from trimtab.evaluation.seeds import summarise_seeds
 
-from evaluation.outputs_of import make
-from trimtab.evaluation.pooling import bounds_of, pool, spread_of
-from trimtab.evaluation.summary import summarise
+from evaluation.outputs_of import make, study
+from trimtab.evaluation.metrics import METRICS
+from trimtab.evaluation.pooling import pool, spread_of
 from trimtab.evaluation.verdict import clear
 
 HALF = [0.0] * 10
@@ -27,18 +26,15 @@ def said_of(sentences: list[str], who: str) -> str:
 def test_few_prompts_are_suggestive_against_the_opponent_too() -> None:
     """Nine of ten: exactly 2 · (1 + 10) / 1024 = 0.021 by sign flips. One claim: it stands. Three methods make
     three pairs and three claims, and times three it does not."""
-    alone = summarise([make("sft", wins(9))], make("tiny", HALF), name="s")
-    rate = alone.methods["sft"].win_rate
+    alone = study([make("sft", wins(9))], make("tiny", HALF))
+    rate = alone.methods["sft"].win_counts
     assert rate is not None
     assert rate.p_value == pytest.approx(0.0215, abs=0.004)
     assert rate.p_holm == rate.p_value
     assert said_of(alone.verdict, "SFT").startswith("SFT beats tiny: win rate 90.0 %")
 
-    three = summarise(
-        [make("base", HALF), make("sft", wins(9)), make("dpo", wins(4))], make("tiny", HALF), name="s"
-    )
-    rate = three.methods["sft"].win_rate
-    assert rate is not None
+    three = study([make("base", HALF), make("sft", wins(9)), make("dpo", wins(4))], make("tiny", HALF))
+    rate = three.methods["sft"].estimates["win_rate"]
     assert rate.ci95 is not None
     assert rate.ci95[0] > 0.5
     assert said_of(three.verdict, "SFT").startswith("SFT against tiny: suggestive only, win rate 90.0 % (")
@@ -50,8 +46,8 @@ def test_where_base_is_the_opponent_both_claims_are_one(count: int) -> None:
     """The same ten comparisons, so the same p-value and the same word."""
     names = {"sft": wins(count), "dpo": wins(5), "grpo": wins(5)}
     methods = [make("base", HALF), *(make(name, scores) for name, scores in names.items())]
-    found = summarise(methods, make("tiny", HALF), name="s")
-    rate = found.methods["sft"].win_rate
+    found = study(methods, make("tiny", HALF))
+    rate = found.methods["sft"].win_counts
     pair = next(c for c in found.comparisons if (c.a, c.b, c.metric) == ("sft", "base", "win_rate"))
     assert rate is not None
     assert (rate.p_value, rate.p_holm) == (pair.p_value, pair.p_holm)
@@ -64,8 +60,8 @@ def test_where_base_is_the_opponent_both_claims_are_one(count: int) -> None:
 
 def test_seeds_use_the_same_standard() -> None:
     per_seed = {0: [make("sft", wins(9))], 1: [make("sft", wins(8))]}
-    found = summarise_seeds(per_seed, [make("base", HALF)], make("tiny", HALF), name="s")
-    rate = found.methods["sft"].win_rate
+    found = study(per_seed, make("tiny", HALF), fixed=[make("base", HALF)])
+    rate = found.methods["sft"].win_counts
     pair = next(c for c in found.comparisons if c.metric == "win_rate")
     assert rate is not None
     assert rate.p_value == pair.p_value
@@ -84,7 +80,7 @@ def test_no_rate_and_no_difference_of_rates_is_beyond_what_it_can_be() -> None:
     assert free.ci95[1] == pytest.approx(0.6 + 12.706 * 0.4, abs=0.01)
 
     per_seed = {0: [make("sft", wins(10))], 1: [make("sft", wins(0))]}
-    results = summarise_seeds(per_seed, [make("base", HALF)], make("tiny", HALF), name="s")
+    results = study(per_seed, make("tiny", HALF), fixed=[make("base", HALF)])
     for one in results.comparisons:
         if one.metric == "win_rate":
             assert -1 <= one.ci95[0] <= one.ci95[1] <= 1
@@ -92,11 +88,11 @@ def test_no_rate_and_no_difference_of_rates_is_beyond_what_it_can_be() -> None:
 
 def test_bounds() -> None:
     share, scale = np.array([0.0, 1.0]), np.array([0.0, 4.0])
-    assert bounds_of("win_rate", share) == bounds_of("correctness", share) == (0, 1)
-    assert bounds_of("win_rate", share, difference=True) == (-1, 1)
-    assert bounds_of("correctness", share, scale) is None
-    assert bounds_of("length", scale) == (0, np.inf)
-    assert bounds_of("length", scale, difference=True) is bounds_of("judge_score", scale) is None
+    assert METRICS["win_rate"].bounds(share) == METRICS["correctness"].bounds(share) == (0, 1)
+    assert METRICS["win_rate"].bounds(share, difference=True) == (-1, 1)
+    assert METRICS["correctness"].bounds(share, scale) is None
+    assert METRICS["length"].bounds(scale) == (0, np.inf)
+    assert METRICS["length"].bounds(scale, difference=True) is METRICS["judge_score"].bounds(scale) is None
     spread = spread_of({0: 0.1, 1: 0.9}, bounds=(0, 1))
     assert spread is not None
     assert spread.between_ci95 == (0, 1)

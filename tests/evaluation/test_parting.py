@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from trimtab.evaluation.cautions import warnings_of
 from trimtab.evaluation.parting import change, evaluations, parting
 from trimtab.evaluation.results import Provenance, Results, StageCurves
-from trimtab.evaluation.verdict import verdict, warnings_of
+from trimtab.evaluation.verdict import verdict
 
 
 def curves(reward: list[float | None], judge: list[float | None]) -> StageCurves:

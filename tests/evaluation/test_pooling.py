@@ -7,23 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from trimtab.evaluation.seeds import summarise_seeds
 
-from evaluation.outputs_of import make
-from trimtab.evaluation.pooling import compare_seeds, pool, pool_method, spread_of
-from trimtab.evaluation.results import (
-    Bleu,
-    Comparison,
-    LengthControlled,
-    MethodResult,
-    Provenance,
-    Results,
-    SeedSpread,
-    StageCurves,
-)
-from trimtab.evaluation.statistics import t_interval, wilson_interval
-from trimtab.evaluation.summary import columns, compare, summarise
-from trimtab.evaluation.verdict import clear, find, verdict, warnings_of
+from evaluation.outputs_of import make, study
+from trimtab.evaluation.answers import Answers, Options
+from trimtab.evaluation.cautions import warnings_of
+from trimtab.evaluation.compare import compare
+from trimtab.evaluation.estimate import Estimate, SeedSpread
+from trimtab.evaluation.method_numbers import method_result
+from trimtab.evaluation.method_result import MethodResult
+from trimtab.evaluation.pooling import pool, pool_overall, spread_of
+from trimtab.evaluation.results import Comparison, Provenance, Results, StageCurves
+from trimtab.evaluation.statistics import bootstrap_interval, sign_flip_p_value, t_interval, wilson_interval
+from trimtab.evaluation.verdict import clear, find, verdict
 
 T2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom
 
@@ -104,43 +99,53 @@ def test_one_method_over_seeds() -> None:
     """Rows of three seeds, opponent at 1: outcomes (1, 0), (1, ½), (1, 1), win rates ½, ¾, 1 with mean ¾."""
     opponent = make("them", [1.0, 1.0])
     runs = {s: make("dpo", [2.0, score], tokens=t) for s, (score, t) in enumerate([(0.0, 4), (1.0, 6), (2.0, 8)])}
-    bleu = Bleu(bleu_1=3, bleu_2=2, bleu_4=1, signature="s")
-    rows = {
-        s: MethodResult(
-            bleu=bleu.model_copy(update={"bleu_4": float(s)}),
-            perplexity=10.0 + s,
-            terminated=0.5,
-            behaviours={"loops": s / 10, "empty": None},
-            length_controlled_win_rate=LengthControlled(value=0.4 + s / 10, ci95=(0.3 + s / 10, 0.5 + s / 10), n=2),
-        )
-        for s in runs
-    }
-    found = pool_method(rows, {s: columns(o, opponent, [5, 5], 0.0) for s, o in runs.items()}, n_resamples=100)
-    assert found.judge_score is not None
-    assert found.judge_score.mean == pytest.approx((1 + 1.5 + 2) / 3)
-    assert found.seeds["win_rate"].values == {0: 0.5, 1: 0.75, 2: 1.0}
-    assert found.excess_length is not None
-    assert found.excess_length.mean == pytest.approx((0 + 1 + 3) / 3)
-    assert found.perplexity == 11
-    assert found.bleu is not None
-    assert (found.bleu.bleu_4, found.bleu.signature) == (1, "s")
-    assert found.behaviours == {"loops": pytest.approx(0.1), "empty": None}
-    assert found.seeds["perplexity"].within_ci95 is None
-    assert found.seeds["perplexity"].between_ci95 == pytest.approx((11 - T2 / 3**0.5, 11 + T2 / 3**0.5), abs=1e-5)
-    lc = found.length_controlled_win_rate
-    assert lc is not None
-    assert lc.value == pytest.approx(0.5)
-    assert found.seeds["length_controlled_win_rate"].within_ci95 == pytest.approx((0.4, 0.6))
-    assert lc.ci95 == pytest.approx((0.5 - 0.1 * T2 / 3**0.5, 0.5 + 0.1 * T2 / 3**0.5), abs=1e-6)
+    for seed, outputs in runs.items():
+        outputs.perplexity = 10.0 + seed
+        outputs.generations[0].terminated = False
+        outputs.generations[0].completion = ["a b c d", "a b c", "a b"][seed]
+    found = method_result(
+        [Answers(o, opponent, ["a b c d", "x"], [5, 5]) for o in runs.values()],
+        list(runs),
+        Options(n_resamples=100),
+    )
+    assert found.value("judge_score") == pytest.approx((1 + 1.5 + 2) / 3)
+    rate = found.estimates["win_rate"]
+    assert rate.seeds is not None
+    assert rate.seeds.values == {0: 0.5, 1: 0.75, 2: 1.0}
+    assert rate.n == 6
+    assert found.value("excess_length") == pytest.approx((0 + 1 + 3) / 3)
+    assert found.value("terminated") == 0.5
+    perplexity = found.estimates["perplexity"]
+    assert perplexity.value == 11
+    assert perplexity.seeds is not None
+    assert perplexity.seeds.within_ci95 is None
+    assert perplexity.seeds.between_ci95 == pytest.approx((11 - T2 / 3**0.5, 11 + T2 / 3**0.5), abs=1e-5)
+    assert found.value("bleu_1") is not None
+    assert found.estimates["bleu_1"].seeds is None, "it only stands beside BLEU-4"
+    assert found.behaviours["loops"] == 0
+    assert found.behaviours["repeated_ngrams"] == 0
+
+
+def test_what_is_no_mean_over_prompts_is_averaged_over_seeds() -> None:
+    """0.4, 0.5, 0.6, each ± 0.1: mean ½, within ± 0.1, between ± 0.1 · t / √3. One seed's stays as it is."""
+    by_seed = [Estimate(value=0.4 + s / 10, ci95=(0.3 + s / 10, 0.5 + s / 10), n=2) for s in range(3)]
+    found = pool_overall(by_seed, [0, 1, 2], (0.0, 1.0))
+    assert found is not None
+    assert found.seeds is not None
+    assert found.value == pytest.approx(0.5)
+    assert found.n == 2
+    assert found.seeds.within_ci95 == pytest.approx((0.4, 0.6))
+    assert found.ci95 == pytest.approx((0.5 - 0.1 * T2 / 3**0.5, 0.5 + 0.1 * T2 / 3**0.5), abs=1e-6)
+    assert pool_overall(by_seed[:1], [7], (0.0, 1.0)) == by_seed[0]
+    assert pool_overall([None, None], [0, 1]) is None
 
 
 def test_pairs_over_seeds() -> None:
     """sft − base per seed: (1 + 3) / 2 = 2 and (1 + 1) / 2 = 1, mean 1.5; a prompt's averages are 1 and 2."""
-    base = columns(make("base", [0.0, 0.0]), None, [], 0.0)
-    table = {"base": {0: base, 1: base}, "sft": {}}
-    for s, scores in enumerate(([1.0, 3.0], [1.0, 1.0])):
-        table["sft"][s] = columns(make("sft", scores), None, [], 0.0)
-    found = {c.metric: c for c in compare_seeds(table, [0, 1], n_resamples=100)}
+    base = [Answers(make("base", [0.0, 0.0]))]
+    sft = [Answers(make("sft", scores)) for scores in ([1.0, 3.0], [1.0, 1.0])]
+    comparisons = compare({"base": base, "sft": sft}, [0, 1], Options(n_resamples=100))
+    found = {c.metric: c for c in comparisons}
     c = found["judge_score"]
     assert (c.a, c.b, c.difference, c.n) == ("sft", "base", 1.5, 2)
     assert c.seeds is not None
@@ -150,10 +155,8 @@ def test_pairs_over_seeds() -> None:
 
 
 def test_two_that_no_seed_touches_are_compared_once() -> None:
-    one, two = make("base", [0.0, 1.0, 5.0]), make("other", [1.0, 1.0, 1.0])
-    of = {m.name: columns(m, None, [], 0.0) for m in (one, two)}
-    found = compare_seeds({k: {0: v, 1: v} for k, v in of.items()}, [0, 1], n_resamples=100)
-    plain = compare([one, two], None, n_resamples=100)
+    answers = {m.name: [Answers(m)] for m in (make("base", [0.0, 1.0, 5.0]), make("other", [1.0, 1.0, 1.0]))}
+    found, plain = (compare(answers, seeds, Options(n_resamples=100)) for seeds in ([0, 1], [0]))
     assert [c.seeds for c in found] == [None, None]
     assert [(c.difference, c.n, c.p_value) for c in found] == [(c.difference, c.n, c.p_value) for c in plain]
 
@@ -162,34 +165,37 @@ def runs(*scores: list[float | None]) -> dict[int, list]:
     return {s: [make("sft", row)] for s, row in enumerate(scores)}
 
 
-def test_one_seed_is_the_plain_study() -> None:
-    base, them = make("base", [0.0, 1.0]), make("them", [1.0, 1.0])
-    curves = {"sft": StageCurves(train=[{"step": 1, "loss": 0.5}])}
-    found = summarise_seeds(
-        {4: [make("sft", [2.0, 0.0])]}, [base], them, name="t", curves={4: curves}, n_resamples=50
-    )
-    plain = summarise([base, make("sft", [2.0, 0.0])], them, name="t", curves=curves, n_resamples=50)
+def test_one_seed_has_no_spread_and_plain_intervals() -> None:
+    """The only seed gives what no seed touches gives: bootstrap and sign flips of the values as they are."""
+    base, them = make("base", [0.0, 1.0, 0.1]), make("them", [1.0, 1.0, 0.3])
+    found = study({4: [make("sft", [2.0, 0.0, 0.7])]}, them, fixed=[base], n_resamples=50)
+    plain = study({}, them, fixed=[base, make("sft", [2.0, 0.0, 0.7])], n_resamples=50)
     assert found == plain
+    score = found.methods["sft"].estimates["judge_score"]
+    assert (score.ci95, score.seeds) == (bootstrap_interval([2.0, 0.0, 0.7], n_resamples=50).pair(), None)
+    differences = np.array([2.0, 0.0, 0.7]) - np.array([0.0, 1.0, 0.1])
+    [c] = [c for c in found.comparisons if c.metric == "judge_score"]
+    assert c.ci95 == bootstrap_interval(differences, n_resamples=50).pair()
+    assert c.p_value == sign_flip_p_value(differences, n_resamples=50)
     assert '"seeds":{}' in found.model_dump_json()
 
 
 def test_a_study_of_seeds() -> None:
     base, them = make("base", [0.0, 0.0, 0.0]), make("them", [1.0, 1.0, 1.0])
     curves = {s: {"sft": StageCurves(train=[{"step": 1, "loss": float(s)}])} for s in range(3)}
-    found = summarise_seeds(
+    found = study(
         runs([2.0, 0.0, 0.0], [2.0, 2.0, 0.0], [2.0, 2.0, 2.0]),
-        [base],
         them,
-        name="t",
+        fixed=[base],
         curves=curves,
         provenance=Provenance(seeds=[0, 1, 2]),
         n_resamples=100,
     )
-    w = found.methods["sft"].win_rate
+    w = found.methods["sft"].win_counts
     assert w is not None
-    assert w.ties_half == pytest.approx((1 / 3 + 2 / 3 + 1) / 3)
+    assert found.methods["sft"].value("win_rate") == pytest.approx((1 / 3 + 2 / 3 + 1) / 3)
     assert (w.n, w.ties, w.missing) == (9, 0, 0)
-    assert found.methods["base"].seeds == {}
+    assert all(estimate.seeds is None for estimate in found.methods["base"].estimates.values())
     assert found.lengths["sft"] == [4] * 9
     assert found.lengths["base"] == [4] * 3
     assert found.curves == curves[0]
@@ -202,13 +208,13 @@ def test_a_study_of_seeds() -> None:
 
 def test_seeds_must_have_the_same_methods() -> None:
     with pytest.raises(ValueError, match="the same methods"):
-        summarise_seeds({0: [make("sft", [1.0])], 1: [make("dpo", [1.0])]}, [], None, name="t")
-    with pytest.raises(ValueError, match="there must be a seed"):
-        summarise_seeds({}, [], None, name="t")
+        study({0: [make("sft", [1.0])], 1: [make("dpo", [1.0])]}, None)
+    with pytest.raises(ValueError, match="no method to summarise"):
+        study({}, None)
     renamed = replace(make("sft", [1.0, 2.0]))
     renamed.generations[0].prompt = "another"
     with pytest.raises(Exception, match="another prompt"):
-        summarise_seeds({0: [make("sft", [1.0, 2.0])], 1: [renamed]}, [], None, name="t")
+        study({0: [make("sft", [1.0, 2.0])], 1: [renamed]}, None)
 
 
 def test_a_gain_that_seeds_do_not_repeat_is_not_clear() -> None:

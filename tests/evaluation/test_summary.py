@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from evaluation.outputs_of import make
+from evaluation.outputs_of import make, stored, study
 from trimtab.catalogue import ordered_methods
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.answers import Answers, Options
+from trimtab.evaluation.cautions import warnings_of
+from trimtab.evaluation.compare import compare
+from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.outputs import (
     Generation,
     Score,
@@ -19,15 +24,12 @@ from trimtab.evaluation.outputs import (
 )
 from trimtab.evaluation.results import (
     Comparison,
-    LengthControlled,
-    MethodResult,
     Provenance,
     Results,
     StageCurves,
-    WinRate,
 )
-from trimtab.evaluation.summary import compare, summarise, worded
-from trimtab.evaluation.verdict import mostly_missing, verdict, warnings_of
+from trimtab.evaluation.summary import worded
+from trimtab.evaluation.verdict import mostly_missing, verdict
 
 
 def test_rows_round_trip(tmp_path: Path) -> None:
@@ -54,32 +56,31 @@ def test_misaligned_rows_say_which() -> None:
     opponent, dpo = make("them", [1.0, 2.0, 3.0]), make("dpo", [1.0, 2.0, 3.0])
     dpo.scores.pop(1)
     with pytest.raises(TrimtabError, match="scores of dpo: no row for id p1"):
-        summarise([dpo], opponent, name="t")
+        study([dpo], opponent)
     dpo = make("dpo", [1.0, 2.0, 3.0])
     dpo.generations[2].prompt = "another"
     with pytest.raises(TrimtabError, match="dpo: id p2 has another prompt"):
-        summarise([dpo], opponent, name="t")
+        study([dpo], opponent)
     with pytest.raises(TrimtabError, match="duplicated id dpo"):
-        summarise([make("dpo", [1.0]), make("dpo", [1.0])], make("them", [1.0]), name="t")
+        study([make("dpo", [1.0]), make("dpo", [1.0])], make("them", [1.0]))
     with pytest.raises(ValueError, match="references: 1 for 3 prompts"):
-        summarise([make("dpo", [1.0, 2.0, 3.0])], opponent, ["x"], name="t")
+        study([make("dpo", [1.0, 2.0, 3.0])], opponent, ["x"])
 
 
 def test_order_of_rows_does_not_matter() -> None:
     opponent, dpo = make("them", [1.0, 2.0, 3.0]), make("dpo", [2.0, 2.0, 0.0])
-    straight = summarise([dpo], opponent, name="t", n_resamples=50)
+    straight = study([dpo], opponent, n_resamples=50)
     dpo.scores.reverse()
     dpo.generations = dpo.generations[1:] + dpo.generations[:1]
-    assert summarise([dpo], opponent, name="t", n_resamples=50) == straight
-    w = straight.methods["dpo"].win_rate
-    assert w is not None
-    assert w.ties_half == 0.5
+    assert study([dpo], opponent, n_resamples=50) == straight
+    assert straight.methods["dpo"].value("win_rate") == 0.5
 
 
 def test_comparisons_by_hand() -> None:
     """Outcomes against (0, 0, 0, 0): sft 0, ½, 1, –; dpo 1, 1, 1, 1. Over the first three: (1 + ½ + 0) / 3."""
     sft, dpo = make("sft", [-1.0, 0.0, 1.0, None], tokens=4), make("dpo", [1.0, 3.0, 1.0, 1.0], tokens=6)
-    found = compare([sft, dpo], make("them", [0.0] * 4), n_resamples=200)
+    them = make("them", [0.0] * 4)
+    found = compare({m.name: [Answers(m, them)] for m in (sft, dpo)}, [0], Options(n_resamples=200))
     assert [(c.a, c.b, c.metric, c.n) for c in found] == [
         ("dpo", "sft", "win_rate", 3),
         ("dpo", "sft", "judge_score", 3),
@@ -92,17 +93,16 @@ def test_comparisons_by_hand() -> None:
 def test_excess_length_by_hand() -> None:
     """6 tokens against chosen ones of 4, 6 and 9: max(0, 2), 0, 0, mean ⅔. 4 tokens: all 0. Difference ⅔."""
     sft, penalised = make("sft", [1.0, 1.0, 1.0], tokens=6), make("sft_length", [1.0, 1.0, 1.0], tokens=4)
-    r = summarise([sft, penalised], None, chosen_lengths=[4, 6, 9], name="t", n_resamples=200)
-    excess = r.methods["sft"].excess_length
-    assert excess is not None
-    assert excess.mean == pytest.approx(2 / 3)
+    r = study([sft, penalised], None, chosen_lengths=[4, 6, 9], n_resamples=200)
+    excess = r.methods["sft"].estimates["excess_length"]
+    assert excess.value == pytest.approx(2 / 3)
     assert excess.ci95 == (0, 2), "resamples of (2, 0, 0): three twos and no two are both within 2.5 %"
     assert excess.n == 3
     [c] = [c for c in r.comparisons if c.metric == "excess_length"]
     assert (c.a, c.b) == ("sft_length", "sft")
     assert c.difference == pytest.approx(-2 / 3)
-    plain = summarise([sft, penalised], None, name="t", n_resamples=50)
-    assert plain.methods["sft"].excess_length is None
+    plain = study([sft, penalised], None, n_resamples=50)
+    assert "excess_length" not in plain.methods["sft"].estimates
     assert "excess_length" not in {c.metric for c in plain.comparisons}
 
 
@@ -110,12 +110,10 @@ def test_correctness_by_hand() -> None:
     """1, −1, 0 and ½, ½, failed: means 0 and ½. Paired over the first two prompts: (−½ + 1½) / 2 = ½."""
     sft = make("sft", [1.0, 1.0, 1.0], correctness=[1.0, -1.0, 0.0])
     dpo = make("dpo", [1.0, 1.0, None], correctness=[0.5, 0.5, None])
-    r = summarise([sft, dpo], None, name="t", n_resamples=50)
-    found = {name: m.correctness for name, m in r.methods.items()}
-    assert found["sft"] is not None
-    assert found["dpo"] is not None
-    assert (found["sft"].mean, found["sft"].n) == (0, 3)
-    assert (found["dpo"].mean, found["dpo"].n) == (0.5, 2)
+    r = study([sft, dpo], None, n_resamples=50)
+    found = {name: m.estimates["correctness"] for name, m in r.methods.items()}
+    assert (found["sft"].value, found["sft"].n) == (0, 3)
+    assert (found["dpo"].value, found["dpo"].n) == (0.5, 2)
     [c] = [c for c in r.comparisons if c.metric == "correctness"]
     assert (c.difference, c.n) == (0.5, 2)
 
@@ -124,9 +122,9 @@ def test_correctness_by_hand() -> None:
 def test_correctness_needs_every_score_to_have_one(odd: object) -> None:
     sft = make("sft", [1.0, 1.0], correctness=[1.0, 1.0])
     sft.scores[1].breakdown = {} if odd is None else {"correctness": odd}
-    r = summarise([sft, make("dpo", [1.0, 1.0], correctness=[1.0, 0.0])], None, name="t", n_resamples=50)
-    assert r.methods["sft"].correctness is None
-    assert r.methods["dpo"].correctness is not None
+    r = study([sft, make("dpo", [1.0, 1.0], correctness=[1.0, 0.0])], None, n_resamples=50)
+    assert "correctness" not in r.methods["sft"].estimates
+    assert "correctness" in r.methods["dpo"].estimates
     assert "correctness" not in {c.metric for c in r.comparisons}
 
 
@@ -134,7 +132,7 @@ def test_verdict_says_what_the_length_penalty_cost() -> None:
     """10 tokens and 5 less over a chosen length of 2; correctness 1 and ½."""
     sft = make("sft", [1.0] * 4, tokens=12, correctness=[1.0] * 4)
     penalised = make("sft_length", [1.0] * 4, tokens=7, correctness=[0.5] * 4)
-    r = summarise([sft, penalised], None, chosen_lengths=[2] * 4, name="t", n_resamples=50)
+    r = study([sft, penalised], None, chosen_lengths=[2] * 4, n_resamples=50)
     assert r.verdict[-1] == (
         "SFT + length penalty against SFT: mean excess over the chosen length fell by 5.0 tokens [−5.0, −5.0]; "
         "correctness changed by −50.0 points [−50.0, −50.0]."
@@ -144,26 +142,23 @@ def test_verdict_says_what_the_length_penalty_cost() -> None:
 def test_without_judge_or_opponent() -> None:
     dpo = make("dpo", [1.0, 2.0])
     dpo.scores = []
-    m = summarise([dpo], None, name="t").methods["dpo"]
-    assert (m.win_rate, m.judge_score, m.length_controlled_win_rate, m.bleu) == (None, None, None, None)
-    assert m.length is not None
-    assert m.length.mean == 4
-    assert summarise([dpo], None, name="t").verdict == [
+    m = study([dpo], None).methods["dpo"]
+    assert m.estimates.keys() == {"length", "length_median", "terminated"}
+    assert (m.win_counts, m.length_effect, m.bleu_signature) == (None, None, None)
+    assert m.value("length") == 4
+    assert study([dpo], None).verdict == [
         "No method was judged, so nothing here says whether alignment helped: that needs a judge and an opponent."
     ]
 
 
 def test_the_opponent_is_half() -> None:
-    r = summarise([make("dpo", [1.0, 5.0, None])], make("them", [1.0, 2.0, 3.0]), name="t", n_resamples=50)
+    r = study([make("dpo", [1.0, 5.0, None])], make("them", [1.0, 2.0, 3.0]), n_resamples=50)
     assert r.opponent_result is not None
-    assert r.opponent_result.win_rate is not None
-    assert r.opponent_result.win_rate.ties_half == 0.5
+    assert r.opponent_result.value("win_rate") == 0.5
 
 
 def test_results_round_trip(tmp_path: Path) -> None:
-    r = summarise(
-        [make("dpo", [1.0, 5.0, None])], make("them", [1.0, 2.0, 3.0]), ["a b c d"] * 3, [4, 4, 4], name="t"
-    )
+    r = study([make("dpo", [1.0, 5.0, None])], make("them", [1.0, 2.0, 3.0]), ["a b c d"] * 3, [4, 4, 4])
     r.write(tmp_path / "results.json")
     text = (tmp_path / "results.json").read_text()
     assert '"schema_version": 1' in text
@@ -174,7 +169,7 @@ def test_results_round_trip(tmp_path: Path) -> None:
 
 def test_numbers_that_do_not_exist() -> None:
     with pytest.raises(ValidationError):
-        MethodResult(perplexity=float("inf"))
+        stored(perplexity=float("inf"))
     with pytest.raises(ValidationError):
         Results.model_validate({"name": "t", "unknown": 1})
     with pytest.raises(ValidationError):
@@ -185,9 +180,9 @@ def test_numbers_that_do_not_exist() -> None:
     assert warnings_of(r) == ["SFT: the loss is not a number in 1 logged rows."]
 
 
-def won(value: float, low: float, high: float, **more: int) -> WinRate:
+def won(value: float, low: float, high: float, **more: Any) -> dict[str, Any]:
     counts = {"n": 200, "ties": 0, "missing": 0, **more}
-    return WinRate(ties_half=value, strict=value, ties_as_wins=value, ci95=(low, high), **counts)
+    return {"ties_half": value, "strict": value, "ties_as_wins": value, "ci95": (low, high), **counts}
 
 
 def two(base: MethodResult, dpo: MethodResult, difference: float, ci: tuple[float, float], p: float) -> Results:
@@ -197,8 +192,8 @@ def two(base: MethodResult, dpo: MethodResult, difference: float, ci: tuple[floa
 
 def test_verdict_says_what_helped() -> None:
     r = two(
-        MethodResult(win_rate=won(0.40, 0.33, 0.47)),
-        MethodResult(win_rate=won(0.60, 0.53, 0.67, ties=1)),
+        stored(win_rate=won(0.40, 0.33, 0.47)),
+        stored(win_rate=won(0.60, 0.53, 0.67, ties=1)),
         0.2,
         (0.1, 0.3),
         0.0002,
@@ -213,7 +208,7 @@ def test_verdict_says_what_helped() -> None:
 
 
 def test_verdict_admits_what_it_cannot_see() -> None:
-    flat = MethodResult(win_rate=won(0.5, 0.43, 0.57))
+    flat = stored(win_rate=won(0.5, 0.43, 0.57))
     text = " ".join(verdict(two(flat, flat, 0.01, (-0.06, 0.08), 0.7)))
     assert "cannot be told apart from Them" in text
     assert "no measurable difference" in text
@@ -223,22 +218,21 @@ def test_verdict_admits_what_it_cannot_see() -> None:
 
 
 def test_verdict_suspects_length() -> None:
-    base = MethodResult(win_rate=won(0.4, 0.33, 0.47))
-    lc = LengthControlled(value=0.52, ci95=(0.44, 0.6))
-    dpo = MethodResult(win_rate=won(0.6, 0.53, 0.67), length_controlled_win_rate=lc)
+    base = stored(win_rate=won(0.4, 0.33, 0.47))
+    lc = {"value": 0.52, "ci95": (0.44, 0.6)}
+    dpo = stored(win_rate=won(0.6, 0.53, 0.67), length_controlled_win_rate=lc)
     assert "its lead may be length" in verdict(two(base, dpo, 0.2, (0.1, 0.3), 0.001))[-1]
-    lc.n = 49  # of so few the ridge alone moves the rate
+    dpo.estimates["length_controlled_win_rate"].n = 49  # of so few the ridge alone moves the rate
     assert "length" not in "".join(verdict(two(base, dpo, 0.2, (0.1, 0.3), 0.001)))
 
 
 def test_warnings() -> None:
-    w = won(0.6, 0.53, 0.67, n=60, ties=20, missing=20)
-    w.missing_bounds = (0.45, 0.70)
+    w = won(0.6, 0.53, 0.67, n=60, ties=20, missing=20, missing_bounds=(0.45, 0.70))
     r = Results(
         name="t",
         judge="rm",
         training_reward="rm",
-        methods={"dpo": MethodResult(win_rate=w, terminated=0.5)},
+        methods={"dpo": stored(win_rate=w, terminated=0.5)},
         provenance=Provenance(seeds=[42]),
     )
     text = "\n".join(warnings_of(r))
@@ -257,8 +251,8 @@ def test_warnings() -> None:
 
 def test_mostly_missing_scores_head_everything() -> None:
     """More than half: 101 of 200, and not 100. What is said of the rest stays, but no best is named."""
-    half = MethodResult(win_rate=won(0.6, 0.53, 0.67, n=100, missing=100))
-    most = MethodResult(win_rate=won(0.6, 0.53, 0.67, n=99, missing=101))
+    half = stored(win_rate=won(0.6, 0.53, 0.67, n=100, missing=100))
+    most = stored(win_rate=won(0.6, 0.53, 0.67, n=99, missing=101))
     assert mostly_missing(two(half, half, 0.0, (-0.1, 0.1), 1.0)) == []
     r = worded(two(half, most, 0.0, (-0.1, 0.1), 1.0), ["The sandbox."])
     assert r.warnings[0].startswith("MOST SCORES ARE MISSING: DPO has a score for 99 of 200 prompts")

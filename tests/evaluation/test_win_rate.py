@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.evaluation.win_rate import outcomes, win_rate
+from evaluation.outputs_of import make
+from trimtab.evaluation.answers import Answers, Options
+from trimtab.evaluation.estimate import Interval95
+from trimtab.evaluation.method_numbers import estimate_of, win_counts
+from trimtab.evaluation.metrics import METRICS
+from trimtab.evaluation.win_rate import Scores, outcomes
 
 MAYBE = st.one_of(st.none(), st.integers(-3, 3).map(float))
+
+
+@dataclass
+class Rated:
+    """A win rate, counted in three ways, and what stands behind it."""
+
+    ties_half: float | None
+    strict: float | None
+    ties_as_wins: float | None
+    ci95: Interval95 | None
+    n: int
+    ties: int
+    missing: int
+    missing_bounds: Interval95 | None
+
+
+def win_rate(scores: Scores, opponent: Scores, **options: Any) -> Rated:
+    runs = [Answers(make("a", scores), make("b", opponent), options=Options(**options))]
+    names = ("win_rate", "win_rate_strict", "win_rate_ties_as_wins")
+    half, strict, as_wins = (estimate_of(METRICS[name], runs, [0], runs[0].options) for name in names)
+    values = [estimate and estimate.value for estimate in (half, strict, as_wins)]
+    counts = win_counts(runs, [0], runs[0].options)
+    assert counts is not None
+    return Rated(*values, half and half.ci95, counts.n, counts.ties, counts.missing, counts.missing_bounds)
 
 
 def test_by_hand() -> None:
@@ -42,7 +73,7 @@ def test_failed_scores_never_count_as_numbers() -> None:
     w = win_rate([None, -5.0], [-3.0, -4.0])
     assert (w.ties_half, w.n, w.missing) == (0.0, 1, 1)
     with pytest.raises(ValueError, match="NaN"):
-        win_rate([float("nan")], [1.0])
+        outcomes([float("nan")], [1.0])
 
 
 def test_nothing_scored_has_no_win_rate() -> None:

@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from trimtab.evaluation.results import MethodResult, Results, StageCurves
+from trimtab.evaluation.method_result import MethodResult
+from trimtab.evaluation.results import Results, StageCurves
 from trimtab.report.dynamics import PANELS, curves, has_data, panels_of
 from trimtab.report.figures import all_figures
 from trimtab.report.render import render_html

@@ -13,27 +13,25 @@ from xml.etree import ElementTree
 
 import pytest
 
+from evaluation.outputs_of import stored
 from trimtab import report
+from trimtab.evaluation.estimate import Estimate, SeedSpread
 from trimtab.evaluation.markdown import escape_markdown, fenced
+from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.results import (
     Comparison,
-    Length,
-    LengthControlled,
-    MeanScore,
-    MethodResult,
     Provenance,
     Results,
     Sample,
-    SeedSpread,
     StageCurves,
-    WinRate,
 )
 from trimtab.report.drawing import inline
 from trimtab.report.dynamics import curves
 from trimtab.report.figures import all_figures, behaviours
 from trimtab.report.formats import escape_csv, escape_tex, to_csv, to_markdown, to_tex
 from trimtab.report.render import duration, keep_together, render_html, size, write_report
-from trimtab.report.tables import NONE, all_tables, filled, methods_table, number
+from trimtab.report.table import NONE, filled, number
+from trimtab.report.tables import all_tables, methods_table
 
 
 class Page(HTMLParser):
@@ -100,14 +98,14 @@ def test_model_text_is_text(html: str, hostile: str) -> None:
 def test_hostile_names_everywhere(hostile: str) -> None:
     """Names of methods, stages, opponent and judge come from a recipe: they are text as well."""
     bad = hostile.replace("\n", " ")
-    w = WinRate(ties_half=0.5, strict=0.5, ties_as_wins=0.5, ci95=(0.4, 0.6), n=9, ties=0, missing=0)
+    w = {"ties_half": 0.5, "strict": 0.5, "ties_as_wins": 0.5, "ci95": (0.4, 0.6), "n": 9, "ties": 0, "missing": 0}
     r = Results(
         name=bad,
         opponent=bad,
         judge=bad,
         warnings=[bad],
         verdict=[bad, bad],
-        methods={bad: MethodResult(win_rate=w, behaviours={bad: 0.1})},
+        methods={bad: stored(win_rate=w, behaviours={bad: 0.1})},
         opponent_result=MethodResult(),
         lengths={bad: [1, 2, 3]},
         curves={bad: StageCurves(train=[{"step": 1, "loss": 0.5}])},
@@ -184,11 +182,18 @@ def test_any_subset_and_no_metrics(names: tuple[str, ...], tmp_path: Path) -> No
 
 
 def test_one_method_with_a_win_rate() -> None:
-    w = WinRate(ties_half=None, strict=None, ties_as_wins=None, ci95=None, n=0, ties=0, missing=3)
-    assert "–" in Page(render_html(Results(name="t", methods={"dpo": MethodResult(win_rate=w)}))).text
-    w = WinRate(ties_half=0.593, strict=0.5, ties_as_wins=0.6, ci95=(0.52, 0.66), n=200, ties=2, missing=0)
-    lc = LengthControlled(value=0.5)
-    r = Results(name="t", methods={"dpo": MethodResult(win_rate=w, length_controlled_win_rate=lc)})
+    w: dict[str, Any] = {"ties_half": None, "strict": None, "ties_as_wins": None, "n": 0, "ties": 0, "missing": 3}
+    assert "–" in Page(render_html(Results(name="t", methods={"dpo": stored(win_rate=w)}))).text
+    w = {
+        "ties_half": 0.593,
+        "strict": 0.5,
+        "ties_as_wins": 0.6,
+        "ci95": (0.52, 0.66),
+        "n": 200,
+        "ties": 2,
+        "missing": 0,
+    }
+    r = Results(name="t", methods={"dpo": stored(win_rate=w, length_controlled_win_rate={"value": 0.5})})
     assert methods_table(r).rows[0][1:3] == ["59.3 [52.0, 66.0]", "50.0"]
     assert set(all_figures(r)) == {"win_rates"}
 
@@ -253,13 +258,14 @@ def test_pairs_at_a_glance() -> None:
 
 
 def test_lengths_table() -> None:
-    m = MethodResult(
-        length=Length(mean=30.24, median=28, chosen_mean=20),
-        excess_length=MeanScore(mean=12.5, ci95=(10, 15), n=5),
-        correctness=MeanScore(mean=-0.25, ci95=(-0.5, 0), n=5),
+    length = {"mean": 30.24, "median": 28, "chosen_mean": 20}
+    m = stored(
+        length=length,
+        excess_length={"mean": 12.5, "ci95": (10, 15), "n": 5},
+        correctness={"mean": -0.25, "ci95": (-0.5, 0), "n": 5},
         terminated=0.98,
     )
-    r = Results(name="t", methods={"sft": m, "dpo": MethodResult(length=m.length)})
+    r = Results(name="t", methods={"sft": m, "dpo": stored(length=length)})
     table = all_tables(r)["lengths"]
     assert table.rows == [["SFT", "30.2", "28.0", "12.5 [10.0, 15.0]", "98.0", "−0.250 [−0.500, 0.000]"]]
     assert "excess_tokens,excess_tokens_ci95_low" in to_csv(table)
@@ -269,7 +275,8 @@ def test_seeds_are_shown(seeds_results: Results) -> None:
     """Each seed's value and both intervals; the page has the section, ticks and the other seeds' curves."""
     table = all_tables(seeds_results)["seeds"]
     assert [row[0] for row in table.rows[:4]] == ["SFT", "SFT + length penalty", "DPO", "GRPO"]
-    s = seeds_results.methods["dpo"].seeds["win_rate"]
+    s = seeds_results.methods["dpo"].estimates["win_rate"].seeds
+    assert s is not None
     low, high = s.between_ci95 or (0, 0)
     assert table.rows[2][3] == ", ".join(f"{100 * v:.1f}" for v in s.values.values())
     assert table.rows[2][4] == f"{100 * low:.1f} to {100 * high:.1f}"
@@ -288,7 +295,7 @@ def test_seeds_are_shown(seeds_results: Results) -> None:
 
 def test_without_win_rates_the_seeds_table_has_judge_scores() -> None:
     spread = SeedSpread(values={0: 1.0, 1: 3.0}, between_ci95=(-10.7, 14.7), within_ci95=(1.5, 2.5))
-    m = MethodResult(seeds={"judge_score": spread, "length": spread})
+    m = MethodResult(estimates={name: Estimate(value=2.0, seeds=spread) for name in ("judge_score", "length")})
     r = Results(name="t", methods={"dpo": m}, provenance=Provenance(seeds=[0, 1]))
     table = all_tables(r)["seeds"]
     assert table.rows == [["DPO", "Judge score", "2.000", "1.000, 3.000", "−10.700 to 14.700", "1.500 to 2.500"]]

@@ -80,11 +80,9 @@ def test_the_card_has_warnings_first_then_the_methods_numbers(study: tuple[Path,
     assert "# start: sft → dpo" in card
     assert results.warnings
     assert card.index("Warning") < card.index("| Method") < card.index("## Training") < card.index("## Limits")
-    rate = results.methods["dpo"].win_rate
-    assert rate is not None
-    assert rate.ties_half is not None
+    rate = results.methods["dpo"].estimates["win_rate"]
     assert rate.ci95 is not None
-    assert f"{100 * rate.ties_half:.1f} \\[{100 * rate.ci95[0]:.1f}, {100 * rate.ci95[1]:.1f}\\]" in card
+    assert f"{100 * rate.value:.1f} \\[{100 * rate.ci95[0]:.1f}, {100 * rate.ci95[1]:.1f}\\]" in card
     assert "SFT |" not in card.split("## Training")[0].replace("SFT + ", "")  # another method's row
     assert "It ran 2 optimizer steps" in card
     assert str(out.parent) not in card

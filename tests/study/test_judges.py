@@ -201,8 +201,9 @@ def test_most_scores_missing_is_loud(
         assert "of 24 completions have no score" in " ".join(capsys.readouterr().err.split())
         server.fault_rate = 0.0
         mended = run_study(value, tmp_path / "run")
-    assert mended.methods["base"].win_rate is not None
-    assert (mended.methods["base"].win_rate.n, mended.methods["base"].win_rate.missing) == (TEST_ROWS, 0)
+    counts = mended.methods["base"].win_counts
+    assert counts is not None
+    assert (counts.n, counts.missing) == (TEST_ROWS, 0)
     assert not [w for w in mended.warnings if "MISSING" in w]
 
 
@@ -229,7 +230,7 @@ def test_a_judge_that_was_stopped_goes_on_without_generating_again(
         at(server)
         found = run("nemotron")
         assert len(generated) == 2, "the opponent's"
-        assert found.methods["model"].win_rate.n == 20
+        assert found.methods["model"].win_counts.n == 20
         assert set(server.asked.values()) == {1}
         assert found.judge == "nvidia/llama-3.1-nemotron-70b-reward"
     with serving() as server:

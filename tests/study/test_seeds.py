@@ -118,11 +118,10 @@ def test_a_superset_of_seeds_reuses_what_is_there(tmp_path: Path, capsys: pytest
     assert {"base", "sft, seed 0", "sft, seed 1", "sft, seed 2"} <= set(found.provenance.hashes)
     assert found.methods["base"] == first.methods["base"]
     assert found.opponent_result == first.opponent_result
-    spread = found.methods["sft"].seeds["win_rate"]
+    spread = found.methods["sft"].estimates["win_rate"].seeds
+    assert spread is not None
     assert list(spread.values) == [0, 1, 2]
-    rate = first.methods["sft"].win_rate
-    assert rate is not None
-    assert spread.values[0] == rate.ties_half
+    assert spread.values[0] == first.methods["sft"].value("win_rate")
     assert set(found.other_curves) == {1, 2}
     assert not any("training seed:" in w for w in found.warnings)
 

@@ -66,9 +66,10 @@ def test_results_follow_the_contract(done: tuple[Path, Results]) -> None:
 
 def test_the_opponent_against_itself_is_a_half(done: tuple[Path, Results]) -> None:
     """base is the opponent here, and decoding is greedy: every prompt is a tie."""
-    rate = done[1].methods["base"].win_rate
-    assert rate is not None
-    assert (rate.ties_half, rate.strict, rate.ties_as_wins, rate.ties) == (0.5, 0.0, 1.0, 12)
+    base = done[1].methods["base"]
+    rates = [base.value(name) for name in ("win_rate", "win_rate_strict", "win_rate_ties_as_wins")]
+    assert base.win_counts is not None
+    assert (*rates, base.win_counts.ties) == (0.5, 0.0, 1.0, 12)
 
 
 def test_the_folder_is_as_described(done: tuple[Path, Results]) -> None:

@@ -11,7 +11,7 @@ from trimtab.evaluation.behaviours import behaviours
 from trimtab.evaluation.compare import matrix
 from trimtab.evaluation.estimate import Estimate
 from trimtab.evaluation.method_result import BleuSignature, LengthEffect, MethodResult
-from trimtab.evaluation.metrics import METRICS, Metric
+from trimtab.evaluation.metrics import METRICS, Measure, Metric
 from trimtab.evaluation.pooling import Pooled, pool, pool_overall
 from trimtab.evaluation.statistics import sign_flip_p_value
 from trimtab.evaluation.win_rate import WinCounts, count_outcomes
@@ -19,26 +19,35 @@ from trimtab.evaluation.win_rate import WinCounts, count_outcomes
 
 def method_result(runs: Sequence[Answers], seeds: Sequence[int], options: Options = DEFAULTS) -> MethodResult:
     """runs: one for each seed; one for a method that no seed touches, whose seeds may be empty."""
-    estimates: dict[str, Estimate] = {}
-    counts = None
-    for metric in METRICS.values():
-        if metric.per_prompt is None:
-            estimate = _overall(metric, runs, seeds)
-        else:
-            pooled = _pooled(metric, runs, seeds, options)
-            estimate = None if pooled is None else _estimate(metric, pooled)
-            if metric.name == "win_rate":
-                counts = _win_counts(runs, pooled, options)
-                estimate = estimate and estimate.model_copy(update={"n": counts and counts.n})
-        if estimate is not None:
-            estimates[metric.name] = estimate
+    estimates = {metric.name: estimate_of(metric, runs, seeds, options) for metric in METRICS.values()}
+    counts = win_counts(runs, seeds, options)
+    rate = estimates["win_rate"]
+    if rate is not None and counts is not None:
+        rate.n = counts.n  # all seeds' judgements, as the counts beside it
     return MethodResult(
-        estimates=estimates,
+        estimates={name: estimate for name, estimate in estimates.items() if estimate is not None},
         win_counts=counts,
         length_effect=_length_effect(runs),
         bleu_signature=_bleu_signature(runs),
         behaviours=_mean_behaviours(runs),
     )
+
+
+def estimate_of(
+    metric: Metric, runs: Sequence[Answers], seeds: Sequence[int], options: Options = DEFAULTS
+) -> Estimate | None:
+    """One metric of one method, pooled over its runs; None where it is not known."""
+    if metric.overall is not None:
+        return _overall(metric, metric.overall, runs, seeds)
+    pooled = _pooled(metric, runs, seeds, options)
+    if pooled is None:
+        return None
+    value = pooled.mean
+    if metric.range is not None and metric.range.certain:
+        value = min(metric.range.high, max(metric.range.low, value))  # rounding may carry a mean beyond it
+    if metric.doubt == "interval":
+        return Estimate(value=value, ci95=pooled.ci95, n=pooled.n, seeds=pooled.spread)
+    return Estimate(value=value, seeds=pooled.spread)
 
 
 def _pooled(metric: Metric, runs: Sequence[Answers], seeds: Sequence[int], options: Options) -> Pooled | None:
@@ -55,28 +64,21 @@ def _pooled(metric: Metric, runs: Sequence[Answers], seeds: Sequence[int], optio
     )
 
 
-def _estimate(metric: Metric, pooled: Pooled) -> Estimate:
-    value = pooled.mean
-    if metric.range is not None and metric.range.certain:
-        value = min(metric.range.high, max(metric.range.low, value))  # rounding may carry a mean beyond it
-    if metric.doubt == "interval":
-        return Estimate(value=value, ci95=pooled.ci95, n=pooled.n, seeds=pooled.spread)
-    return Estimate(value=value, seeds=pooled.spread)
-
-
-def _overall(metric: Metric, runs: Sequence[Answers], seeds: Sequence[int]) -> Estimate | None:
-    assert metric.overall is not None, f"{metric.name}: a metric has per_prompt or overall"
-    numbers = [metric.overall(answers) for answers in runs]
+def _overall(metric: Metric, measure: Measure, runs: Sequence[Answers], seeds: Sequence[int]) -> Estimate | None:
+    numbers = [measure(answers) for answers in runs]
     by_seed = [Estimate(value=number) if isinstance(number, (int, float)) else number for number in numbers]
     estimate = pool_overall(by_seed, seeds[: len(runs)], metric.bounds())
-    return estimate and estimate.model_copy(update={"seeds": None}) if metric.doubt == "none" else estimate
+    if estimate is not None and metric.doubt == "none":
+        return Estimate(value=estimate.value)
+    return estimate
 
 
-def _win_counts(runs: Sequence[Answers], pooled: Pooled | None, options: Options) -> WinCounts | None:
+def win_counts(runs: Sequence[Answers], seeds: Sequence[int], options: Options = DEFAULTS) -> WinCounts | None:
+    """What stands behind the win rate; None where nothing was judged against an opponent."""
     outcomes = [answers.outcomes for answers in runs if answers.is_judged and answers.outcomes is not None]
     if not outcomes:
         return None
-    p_value = None
+    pooled, p_value = _pooled(METRICS["win_rate"], runs, seeds, options), None
     if pooled is not None:
         p_value = sign_flip_p_value(pooled.parts_P - 0.5, seed=options.seed, n_resamples=options.n_resamples)
     return count_outcomes(outcomes, p_value)

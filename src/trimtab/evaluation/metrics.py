@@ -20,6 +20,9 @@ from trimtab.evaluation.answers import Answers, scores_of
 from trimtab.evaluation.estimate import Estimate, Interval95
 from trimtab.evaluation.statistics import Floats
 
+Measure = Callable[[Answers], Estimate | float | None]
+"""One number of all answers; None where it cannot be known."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -76,7 +79,7 @@ class Metric:
     scale: float = 1.0
     digits: int = 3
     per_prompt: Callable[[Answers], Floats | None] | None = None
-    overall: Callable[[Answers], Estimate | float | None] | None = None
+    overall: Measure | None = None
     paired: Paired | None = None
     range: Range | None = None
     doubt: Literal["interval", "seeds", "none"] = "interval"
