@@ -18,6 +18,7 @@ from trimtab.data.splits import UNDESIRABLE
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.recipe import Recipe, apply_overrides, parse
+from trimtab.stopping import SENTENCE
 from trimtab.study.run import run_study
 
 STAGE = {"batch_size": 4, "max_steps": 4, "evaluation_interval": 2, "logging_interval": 1}
@@ -129,6 +130,25 @@ def test_the_same_results_from_nothing(done: tuple[Path, Results], model: Path, 
     quiet = {"provenance", "curves"}
     assert again.model_dump(exclude=quiet) == done[1].model_dump(exclude=quiet)
     assert again.provenance.hashes == done[1].provenance.hashes
+
+
+def test_stopped_outside_training_and_run_again(done: tuple[Path, Results], model: Path, tmp_path: Path) -> None:
+    """While it answers, judges and reports: the one sentence each time, and the same results in the end."""
+    file, script = tmp_path / "recipe.yaml", Path(__file__).parents[1] / "training" / "killed.py"
+    file.write_text(yaml.safe_dump(recipe(model)))
+    words = ["study", str(file), "--out", str(tmp_path / "run")]
+    moments = {"SIGTERM@answering": 143, "SIGHUP@judging": 129, "SIGTERM@reporting": 143, "none": 0}
+    (tmp_path / "jobs.json").write_text(json.dumps([[moment, 1, words] for moment in moments]))
+    ran = subprocess.run(
+        [sys.executable, str(script), "turns", str(tmp_path / "jobs.json")],
+        check=True, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert json.loads(ran.stdout.splitlines()[-1]) == list(moments.values())
+    assert ran.stderr.count(SENTENCE) == 3
+    assert "Traceback" not in ran.stderr
+    found = Results.read(tmp_path / "run" / "results.json")
+    assert found.methods == done[1].methods
+    assert found.warnings == done[1].warnings
 
 
 def test_killed_and_run_again(done: tuple[Path, Results], model: Path, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ MOMENT: step (before the COUNT-th optimizer step begins), update (with its gradi
 change), sampling (before the COUNT-th token of a batch is drawn), scoring (a reward function was called, and
 the COUNT-th score is about to be read), checkpoint (the COUNT-th checkpoint is written, but not renamed),
 best (likewise for the best weights), reference (after COUNT passes of the reference), done (all trained,
-done.json not written), none; SIGTERM, SIGHUP (that signal instead, in the middle of the COUNT-th step).
+done.json not written), none; SIGTERM, SIGHUP (that signal instead, in the middle of the COUNT-th step);
+SIGTERM@answering, @judging, @reporting (that signal before the COUNT-th batch of an evaluation's completions,
+before the COUNT-th judging, before the report is written).
 
 turns: one process after the other, each a fork of this one, which has only imported. Prints their exit codes.
 """
@@ -23,11 +25,13 @@ from typing import Any
 
 import torch
 
-import trimtab.study.run  # noqa: F401
 from trimtab import cli, files
+from trimtab.evaluation import generate as generating
+from trimtab.evaluation import measure as measuring
 from trimtab.models import reference
 from trimtab.rewards import function
 from trimtab.rollout import transformers as sampler
+from trimtab.study import run as study
 from trimtab.training import loop, stage
 
 
@@ -50,8 +54,9 @@ def arm(moment: str, count: int) -> None:
 
         setattr(owner, name, wrapped)
 
-    if moment in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, moment)
+    name, _, place = moment.partition("@")
+    if name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name)
     if moment in ("step", "SIGTERM", "SIGHUP"):
         before(loop.Loop, "train_step")
     elif moment == "update":
@@ -66,6 +71,14 @@ def arm(moment: str, count: int) -> None:
         before(files, "sync", lambda path: path.name.startswith(prefix) and path.is_dir())
     elif moment == "reference":
         before(reference, "pack")
+    elif place:
+        before(
+            *{
+                "answering": (generating, "_generate_batch"),
+                "judging": (measuring, "score_all"),
+                "reporting": (study, "write_report"),
+            }[place]
+        )
     elif moment == "done":
         before(stage, "mark_done")
 
