@@ -13,15 +13,12 @@ from typer.core import TyperGroup
 
 from trimtab import __version__
 from trimtab.dead_ends import flush, in_words
+from trimtab.rewards.kinds import NAMES
 from trimtab.show import hush, print_ending, print_results, print_table
 from trimtab.stopping import SENTENCE, Stopped, is_first_process, listening
 
 BROKEN_PIPE = 141
 """128 + SIGPIPE, as of any command whose reader has gone."""
-SCORERS = (
-    "file.py:function, a classifier's folder, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, "
-    "yes_no:FOLDER, or gold (the sandbox's)"
-)
 
 
 EVERYWHERE = ("--debug", "--quiet", "-q")
@@ -69,7 +66,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the tokenizer is, if elsewhere.")]
 Rewards = Annotated[
     list[str] | None,
-    typer.Option("--reward", help=f"{SCORERS}; may be given more than once."),
+    typer.Option("--reward", help=f"{NAMES}; may be given more than once."),
 ]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="A quick try: the first N rows of each split.", metavar="N")
@@ -271,7 +268,7 @@ def evaluate(
     opponent: Annotated[
         str | None, typer.Option(help="The model that win rates are against; needs --judge.")
     ] = None,
-    judge: Annotated[str | None, typer.Option(help=f"Who scores; needs --opponent: {SCORERS}.")] = None,
+    judge: Annotated[str | None, typer.Option(help=f"Who scores; needs --opponent: {NAMES}.")] = None,
     tokenizer: Tokenizer = None,
     rows: Rows = None,
     skip: Skip = 0,

@@ -16,13 +16,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.parsing import parse
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.data.trust import TrustSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.files import make_folder, write_text
 from trimtab.models.kinds import positions_of
-from trimtab.recipe import Recipe, parse
+from trimtab.recipe import Recipe
 from trimtab.study.run import resolve_model
 
 MEASURED = 2000

@@ -5,19 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
 from trimtab.catalogue import CATALOGUE, SFT, compared_methods
+from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.settings import ROWS, Seed, Settings
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
@@ -25,13 +18,13 @@ from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.methods.table import METHODS
-from trimtab.rewards.settings import RewardSettings
+from trimtab.rewards.settings import AnyReward, check_judge, reward_named
+from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.settings import SandboxSettings
 from trimtab.training.schedule import TrainingSettings
 
 SHIPPED = Path(__file__).parent / "recipes"
 USUAL = ["base", "sft", "dpo"]
-Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 def _known_method(name: str) -> str:
@@ -54,7 +47,7 @@ class _BesideStages(Settings):
     """Where the tokenizer is, when the model's folder has none or not the right one."""
     opponent: str | None = None
     """The model that win rates are against."""
-    judge: RewardSettings | None = None
+    judge: AnyReward | None = None
     """Who scores completions for win rates: gold (the sandbox's own), or any other reward, by its short name
     or with its settings. None: no win rates."""
     limit: int | None = Field(None, gt=0, le=ROWS)
@@ -119,12 +112,14 @@ class Recipe(_WithStages):
         for name, method in self.rewarded.items():
             if not method.rewards:
                 raise ValueError(f"method '{name}' needs a reward: {name}.rewards, such as [{{kind: trained}}]")
-            if self.sandbox is None and any(r.kind == "gold" for r in method.rewards):
-                raise ValueError("a reward of kind 'gold' knows the sandbox's world only")
-            if not CATALOGUE[name].in_rounds and any(r.asks_policy for r in method.rewards):
-                raise ValueError(
-                    f"{name}'s reward of kind 'yes_no' needs a model: only online_dpo asks the policy itself"
-                )
+            for reward in method.rewards:
+                if self.sandbox is None and reward.needs_sandbox:
+                    raise ValueError(f"a reward of kind '{reward.kind}' knows the sandbox's world only")
+                if not CATALOGUE[name].in_rounds and reward.asks_policy:
+                    raise ValueError(
+                        f"{name}'s reward of kind '{reward.kind}' needs a model: only online_dpo asks the policy "
+                        "itself"
+                    )
         _check_length_encoding(self)
         for stage in map(self._own, METHODS):
             if stage is not None and "seed" not in stage.model_fields_set:
@@ -159,7 +154,7 @@ class Recipe(_WithStages):
 
     @property
     def trains_reward(self) -> bool:
-        return any(r.kind == "trained" for settings in self.rewarded.values() for r in settings.rewards)
+        return any(reward.needs_training for settings in self.rewarded.values() for reward in settings.rewards)
 
 
 def _check_length_encoding(recipe: Recipe) -> None:
@@ -214,50 +209,15 @@ def stage_settings(
     rows = data_settings(data, validation, value.pop("data", {}))
     if rewards:
         value["rewards"] = [reward_named(reward).model_dump(exclude_unset=True) for reward in rewards]
-    return parse(METHODS[method].settings, value, f"--set ({method})"), rows
+    return parse(METHODS[method].settings, value, f"--set ({method})", _of_one_stage), rows
 
 
-def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:
-    """ValueError for a reward that can't judge a study."""
-    if judge.kind == "gold" and not in_sandbox:
-        raise ValueError("judge 'gold' knows the sandbox's world only; leave it out for your own data")
-    if judge.kind == "trained":
-        raise ValueError("the judge can't be the reward model that the study trains: it is what is optimised")
-    if judge.asks_policy:
-        raise ValueError("a judge of kind 'yes_no' needs a model: no policy can judge itself")
-    if judge.weight != 1:
-        raise ValueError("a judge has no weight: win rates compare its scores with each other")
-
-
-REWARDS_KNOWN = (
-    "gold, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, yes_no:FOLDER, file.py:function, and a classifier's "
-    "folder or hub name (A/B)"
-)
-
-
-def reward_named(name: str) -> RewardSettings:
-    """A reward by its short name: gold, nemotron, nemotron_local:FOLDER, vllm:MODEL@URL, yes_no:FOLDER, yes_no
-    (the policy itself), file.py:function, or a classifier's folder or hub name."""
-    name = name.strip()
-    kind, _, rest = name.partition(":")
-    if not name:
-        raise TrimtabError(f"a reward or judge without a name. Known: {REWARDS_KNOWN}.")
-    if kind in ("nemotron_local", "yes_no") and name != kind and not rest:
-        raise TrimtabError(f"reward {name}: name the model behind the colon, as in {kind}:FOLDER.")
-    if name in ("gold", "nemotron", "yes_no"):
-        return RewardSettings(kind=cast(Any, name))
-    if kind in ("nemotron_local", "yes_no"):
-        return parse(RewardSettings, {"kind": kind, "model": rest}, f"reward {name}")
-    if kind == "vllm":
-        model, _, url = rest.rpartition("@")
-        if not model or not url:
-            raise TrimtabError("reward vllm:…: write it as vllm:MODEL@http://HOST:PORT.")
-        return parse(RewardSettings, {"kind": kind, "model": model, "base_url": url}, "reward vllm:…")
-    if ":" in name and not Path(name).expanduser().is_dir():
-        return RewardSettings(kind="function", path=name)
-    if "/" not in name and not Path(name).expanduser().is_dir():
-        raise TrimtabError(f"reward {name!r}: no such folder, nor a name of a reward. Known: {REWARDS_KNOWN}.")
-    return RewardSettings(kind="classifier", model=name)
+def _of_one_stage(name: str) -> str | None:
+    return (
+        " A command for one stage takes its settings without the stage's name, such as learning_rate=1e-5."
+        if name in METHODS
+        else None
+    )
 
 
 def data_settings(data: str, validation: str | None, value: dict[str, Any]) -> DataSettings:
@@ -310,89 +270,3 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(value, dict):
         raise TrimtabError(f"recipe {path}: expected settings with names, found {type(value).__name__}.")
     return parse(Recipe, apply_overrides(value, overrides), str(path))
-
-
-def apply_overrides(value: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """`sft.learning_rate=1e-4`: the value is read as YAML."""
-    for override in overrides:
-        key, found, text = override.partition("=")
-        if not found or not key:
-            raise TrimtabError(f"--set {override!r}: expected key=value, such as sft.learning_rate=1e-4.")
-        *path, last = key.split(".")
-        place = value
-        for part in path:
-            if place.get(part) is None:
-                place[part] = {}
-            place = place[part]
-            if not isinstance(place, dict):
-                raise TrimtabError(f"--set {override!r}: {part!r} is a value, and has no settings inside.")
-        try:
-            place[last] = read_yaml(text)
-        except ValueError as error:
-            raise TrimtabError(f"--set {override!r}: the value is not valid YAML: {error}") from None
-    return value
-
-
-def parse(model: type[Parsed], value: dict[str, Any], where: str) -> Parsed:
-    """Validates, and turns what is wrong into one message a person can act on."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise TrimtabError("\n".join(_explain(model, one, where) for one in _said_once(error.errors()))) from None
-
-
-def _said_once(errors: Sequence[Any]) -> list[Any]:
-    """Of a setting that may be of several types pydantic names every type, each with an error: what is kept is the
-    one that went furthest, and the types are no part of a name."""
-    kept: dict[tuple[Any, ...], Any] = {}
-    for one in errors:
-        types = [i for i, part in enumerate(one["loc"]) if _names_a_type(part)]
-        place = one["loc"][: types[0]] if types else one["loc"]
-        if place not in kept or len(one["loc"]) > len(kept[place]["loc"]):
-            kept[place] = one
-    return [one | {"loc": tuple(part for part in one["loc"] if not _names_a_type(part))} for one in kept.values()]
-
-
-def shortened(text: str, limit: int = 80) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}…"
-
-
-def _names_a_type(part: Any) -> bool:
-    return isinstance(part, str) and (part in ("str", "int", "float", "bool") or "[" in part)
-
-
-def _explain(model: type[BaseModel], item: Any, where: str) -> str:
-    *path, last = item["loc"] or ("",)
-    name = ".".join(map(str, item["loc"]))
-    if item["type"] == "extra_forbidden":
-        known = list(_fields(model, path))
-        # Stricter where the name is short: 'lr' is no misspelt 'lora'.
-        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.6 if len(str(last)) > 3 else 0.8)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
-        if not path and last in DataSettings.model_fields:
-            hint = f" Did you mean 'data.{last}'?"
-        elif not path and last in METHODS and not issubclass(model, Recipe):
-            hint = (
-                " A command for one stage takes its settings without the stage's name, such as learning_rate=1e-5."
-            )
-        return f"{where}: unknown setting {name!r}.{hint}"
-    message = item["msg"].removeprefix("Value error, ")
-    given = item.get("input")
-    # An address may hold a password.
-    plain = isinstance(given, (str, float, bool, type(None))) and "://" not in str(given)
-    plain = plain or (isinstance(given, int) and abs(given) < 10**40)
-    shown = f" (given: {shortened(repr(given))})" if plain else ""
-    return f"{where}: {name}: {message}{shown}" if name else f"{where}: {message}"
-
-
-def _fields(model: type[BaseModel], path: Sequence[Any]) -> dict[str, Any]:
-    """The settings that are known at a place."""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        inner = [t for t in options if isinstance(t, type) and issubclass(t, BaseModel)]
-        if not inner:
-            return {}
-        model = inner[0]
-    return dict(model.model_fields)

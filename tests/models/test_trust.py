@@ -13,6 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from rewards.toy import reward_settings
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
@@ -20,7 +21,6 @@ from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.methods.sft import SFTSettings
 from trimtab.models.policy import ModelSettings, check_model_source, load_policy, trusting
 from trimtab.models.reward_model import load_reward_model
-from trimtab.rewards.settings import RewardSettings
 
 Make = Callable[..., Path]
 PICKLES, CODE = ModelSettings(allow_pickle=True), ModelSettings(trust_remote_code=True)
@@ -141,8 +141,8 @@ def test_every_setting_that_names_a_model_can_trust_it() -> None:
     for settings in (
         SFTSettings(learning_rate=1.0, **given),
         EvaluationSettings(**given),
-        RewardSettings(kind="classifier", model="m", **given),
+        reward_settings(kind="classifier", model="m", **given),
     ):
         assert trusting(settings).model_dump(include=set(TrustSettings.model_fields)) == given
     with pytest.raises(ValueError, match="takes no allow_pickle"):
-        RewardSettings(kind="gold", allow_pickle=True)
+        reward_settings(kind="gold", allow_pickle=True)

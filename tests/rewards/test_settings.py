@@ -9,12 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from conftest import byte_tokenizer
-from rewards.toy import qwen, write
+from rewards.toy import qwen, reward_settings, write
 from trimtab.errors import TrimtabError
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.nemotron import NemotronReward
-from trimtab.rewards.settings import RewardSettings, make_reward
+from trimtab.rewards.settings import make_reward
 from trimtab.rewards.vllm_pooling import VLLMPoolingReward
 from trimtab.rewards.weighted import WeightedReward
 
@@ -22,7 +22,7 @@ from trimtab.rewards.weighted import WeightedReward
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "nemotrn"}, "'nemotron_local', 'vllm', 'yes_no', 'gold' or 'trained'"),
+        ({"kind": "nemotrn"}, "'nemotron_local', 'vllm', 'yes_no', 'gold', 'trained'"),
         ({"kind": "vllm", "model": "m"}, "kind vllm needs base_url"),
         ({"kind": "vllm"}, "kind vllm needs base_url and model"),
         ({"kind": "nemotron_local"}, "kind nemotron_local needs model"),
@@ -40,24 +40,24 @@ from trimtab.rewards.weighted import WeightedReward
 )
 def test_settings_that_mean_nothing_are_errors(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        RewardSettings.model_validate(settings)
+        reward_settings(**settings)
 
 
 def test_rewards_are_made_and_weighed(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def length(completions):\n    return [len(c) for c in completions]\n")
     folder = write(tmp_path / "classifier", qwen(), byte_tokenizer())
-    function = RewardSettings(kind="function", path=f"{tmp_path}/mine.py:length")
+    function = reward_settings(kind="function", path=f"{tmp_path}/mine.py:length")
     alone = make_reward([function], {})
     assert isinstance(alone, FunctionReward)
     gold = FunctionReward(lambda completions: [5.0] * len(completions), "gold")
-    assert make_reward([RewardSettings(kind="gold")], {"gold": gold}) is gold
-    halved = make_reward([RewardSettings(kind="gold", weight=0.5)], {"gold": gold})
+    assert make_reward([reward_settings(kind="gold")], {"gold": gold}) is gold
+    halved = make_reward([reward_settings(kind="gold", weight=0.5)], {"gold": gold})
     assert halved.score(["p"], ["x"]) == [2.5]
     both = make_reward(
         [
             function.model_copy(update={"weight": -1.0, "name": "letters"}),
-            RewardSettings(kind="classifier", model=str(folder), weight=3.0),
-            RewardSettings(kind="gold"),
+            reward_settings(kind="classifier", model=str(folder), weight=3.0),
+            reward_settings(kind="gold"),
         ],
         {"gold": gold},
     )
@@ -77,8 +77,8 @@ def test_rewards_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> 
     folders = [write(tmp_path / f"{name}/best", qwen(), byte_tokenizer()) for name in ("r1", "r2", "x/r3", "y/r3")]
     for name in ("a", "b"):
         (tmp_path / f"{name}.py").write_text("def best(completions):\n    return [0.0 for _ in completions]\n")
-    asked = [RewardSettings(kind="classifier", model=str(folder)) for folder in folders]
-    functions = [RewardSettings(kind="function", path=f"{tmp_path}/{name}.py:best") for name in ("a", "b")]
+    asked = [reward_settings(kind="classifier", model=str(folder)) for folder in folders]
+    functions = [reward_settings(kind="function", path=f"{tmp_path}/{name}.py:best") for name in ("a", "b")]
     for order in (1, -1):
         made = make_reward([*asked, *functions][::order], {})
         assert isinstance(made, WeightedReward)
@@ -96,8 +96,8 @@ def test_remote_rewards_take_their_settings(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("MY_KEY", "k-1")
     asking: dict[str, Any] = {"concurrency": 3, "timeout": 5.0, "retries": 1, "longest_wait": 7.0}
     at = {"base_url": "http://h:1/v1", "api_key_variable": "MY_KEY"}
-    vllm = RewardSettings(kind="vllm", model="rm", cache=str(tmp_path / "shared.sqlite"), **at, **asking)
-    nemotron = RewardSettings(kind="nemotron", attribute="coherence", name="mine", **at)
+    vllm = reward_settings(kind="vllm", model="rm", cache=str(tmp_path / "shared.sqlite"), **at, **asking)
+    nemotron = reward_settings(kind="nemotron", attribute="coherence", name="mine", **at)
     both = make_reward([vllm, nemotron], {}, tmp_path / "scores.sqlite")
     assert isinstance(both, WeightedReward)
     first, second = (part for part, _ in both.parts)
@@ -113,8 +113,8 @@ def test_remote_rewards_take_their_settings(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_reward_that_is_not_there_is_named() -> None:
     with pytest.raises(TrimtabError, match="kind gold: there is none here; it needs the sandbox"):
-        make_reward([RewardSettings(kind="gold")], {})
+        make_reward([reward_settings(kind="gold")], {})
     with pytest.raises(TrimtabError, match="kind trained: there is none here; it needs a stage that trains"):
-        make_reward([RewardSettings(kind="trained")], {})
+        make_reward([reward_settings(kind="trained")], {})
     with pytest.raises(TrimtabError, match="no reward: name at least one with --reward"):
         make_reward([], {})

@@ -11,11 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig
 
 from conftest import byte_tokenizer
-from rewards.toy import llama_tokenizer
+from rewards.toy import llama_tokenizer, reward_settings
 from trimtab.data.records import Message
 from trimtab.errors import TrimtabError
 from trimtab.rewards.base import Prompt
-from trimtab.rewards.settings import RewardSettings, make_reward
+from trimtab.rewards.settings import make_reward
 from trimtab.rewards.yes_no import YesNoReward, answer_tokens
 
 TALK = (Message("user", "the cat?"), Message("assistant", "sat"), Message("user", "why?"))
@@ -140,8 +140,8 @@ def test_words_that_cannot_be_told_apart() -> None:
 
 
 def test_it_is_a_reward_with_a_model_and_the_policy_without(folders: dict[str, Path]) -> None:
-    named = RewardSettings(kind="yes_no", model=str(folders["tree"]), question=QUESTION)
-    itself = RewardSettings(kind="yes_no", question=QUESTION)
+    named = reward_settings(kind="yes_no", model=str(folders["tree"]), question=QUESTION)
+    itself = reward_settings(kind="yes_no", question=QUESTION)
     assert itself.asks_policy
     assert not named.asks_policy
     made = make_reward([named], {})
@@ -152,7 +152,7 @@ def test_it_is_a_reward_with_a_model_and_the_policy_without(folders: dict[str, P
     with pytest.raises(TrimtabError, match="only online_dpo asks the policy itself"):
         make_reward([itself], {})
     with pytest.raises(ValueError, match="where the completion goes"):
-        RewardSettings(kind="yes_no", question="Good?")
+        reward_settings(kind="yes_no", question="Good?")
     with pytest.raises(ValueError, match="takes no question"):
-        RewardSettings(kind="classifier", model="m", question=QUESTION)
-    assert itself.words() == "yes or no by the policy itself"
+        reward_settings(kind="classifier", model="m", question=QUESTION)
+    assert itself.describe() == "yes or no by the policy itself"

@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast, Qwen2Config
 
 from conftest import byte_tokenizer
+from trimtab.rewards.settings import AnyReward
+from trimtab.rewards.settings_base import RewardSettings
 
 LLAMA = (
     "{{ bos_token }}{% for m in messages %}<|start|>{{ m['role'] }}\n\n{{ m['content'] | trim }}<|eot|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n\n{% endif %}"
 )
+
+
+def reward_settings(**settings: Any) -> RewardSettings:
+    """A reward's settings, as a recipe has them."""
+    found: RewardSettings = TypeAdapter(AnyReward).validate_python(settings)
+    return found
 
 
 def write(folder: Path, config: Any, tokenizer: Any, labels: int = 1) -> Path:

@@ -373,7 +373,7 @@ def test_seeds_are_whole_numbers(dead_end: Callable[..., str], tmp_path: Path) -
 
 
 def test_rewards_by_their_short_names() -> None:
-    from trimtab.recipe import reward_named
+    from trimtab.rewards.settings import reward_named
 
     assert reward_named("gold").kind == "gold"
     assert reward_named("my.py:f").path == "my.py:f"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rewards.toy import reward_settings
 from servers.nemotron_server import RewardServer, score_of, serving
 from training.toy import write_model, write_pairs
 from trimtab import cli
@@ -22,10 +23,11 @@ from trimtab.data.records import Record, read_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import measure as measuring
 from trimtab.evaluation.outputs import Generation, read_generations, read_scores, write_rows
-from trimtab.recipe import Recipe, parse, reward_named, stage_settings
+from trimtab.recipe import Recipe, parse, stage_settings
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.nemotron import NemotronReward
-from trimtab.rewards.settings import RewardSettings
+from trimtab.rewards.settings import reward_named
+from trimtab.rewards.settings_base import RewardSettings
 from trimtab.study.collect import _training_reward, judged_by_a_part
 from trimtab.study.evaluate import evaluate_only
 from trimtab.study.run import run_alone, run_study
@@ -315,12 +317,12 @@ def test_what_cannot_judge(judge: Any, message: str, model: Path) -> None:
 
 def test_one_thing_by_two_names_is_one_thing() -> None:
     """Name, weight, address and kind of server aside; and what it is called is still told."""
-    rm = RewardSettings(kind="classifier", model="org/rm", name="proxy", weight=0.5)
-    same = RewardSettings(kind="vllm", model="org/rm", base_url="http://h:1")
+    rm = reward_settings(kind="classifier", model="org/rm", name="proxy", weight=0.5)
+    same = reward_settings(kind="vllm", model="org/rm", base_url="http://h:1")
     assert rm.identity == same.identity
-    assert rm.words() == "proxy (org/rm)"
-    assert reward_named("nemotron").identity == RewardSettings(kind="nemotron", name="n", concurrency=1).identity
-    assert reward_named("nemotron").identity != RewardSettings(kind="nemotron", attribute="coherence").identity
+    assert rm.describe() == "proxy (org/rm)"
+    assert reward_named("nemotron").identity == reward_settings(kind="nemotron", name="n", concurrency=1).identity
+    assert reward_named("nemotron").identity != reward_settings(kind="nemotron", attribute="coherence").identity
     assert reward_named("a.py:f").identity != reward_named("a.py:g").identity
 
 
@@ -343,10 +345,10 @@ def test_rewards_that_differ_are_told_by_method(model: Path) -> None:
     value |= {"methods": ["grpo", "ppo"], "ppo": {"rewards": [ASKED]}}
     value["grpo"]["rewards"] = [{"kind": "gold"}]
     made = parse(Recipe, value, "r.yaml")
-    assert _training_reward(made) == f"grpo: {made.grpo.rewards[0].words()}; ppo: {made.judge.words()}"  # type: ignore[union-attr]
+    assert _training_reward(made) == f"grpo: {made.grpo.rewards[0].describe()}; ppo: {made.judge.describe()}"  # type: ignore[union-attr]
     assert judged_by_a_part(made)
     value["grpo"]["rewards"] = [ASKED]
-    assert _training_reward(parse(Recipe, value, "r.yaml")) == made.judge.words()  # type: ignore[union-attr]
+    assert _training_reward(parse(Recipe, value, "r.yaml")) == made.judge.describe()  # type: ignore[union-attr]
 
 
 def test_help_names_what_may_score(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

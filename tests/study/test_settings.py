@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from trimtab.data.settings import Settings, _kinds
+from trimtab.data.settings import Settings, plain_types
 from trimtab.data.splits import DataSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
@@ -24,7 +24,15 @@ from trimtab.methods.table import METHODS
 from trimtab.models.length_encoding import LengthEncoding
 from trimtab.models.lora import LoraSettings
 from trimtab.recipe import Recipe, apply_overrides, load_recipe, parse, seeds_named, stage_settings
-from trimtab.rewards.settings import RewardSettings
+from trimtab.rewards.classifier import ClassifierSettings
+from trimtab.rewards.function import FunctionSettings
+from trimtab.rewards.local import LocalRewardSettings
+from trimtab.rewards.nemotron import NemotronSettings
+from trimtab.rewards.nemotron_local import NemotronLocalSettings
+from trimtab.rewards.remote import RemoteRewardSettings
+from trimtab.rewards.settings import CLASSES
+from trimtab.rewards.settings_base import NamedRewardSettings, RewardSettings
+from trimtab.rewards.vllm_pooling import VLLMPoolingSettings
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.schedule import TrainingSettings
 
@@ -32,7 +40,13 @@ NEEDED: dict[type[Settings], dict[str, Any]] = {
     DataSettings: {"train": "rows.jsonl"},
     LengthEncoding: {"scale": 1.0, "base": 10.0, "target_length": 3},
     Recipe: {"name": "n", "model": "m", "sandbox": {}},
-    RewardSettings: {"kind": "nemotron"},
+    **{kind: {"kind": name} for name, kind in CLASSES.items()},
+    FunctionSettings: {"kind": "function", "path": "a.py:f"},
+    ClassifierSettings: {"kind": "classifier", "model": "m"},
+    NemotronLocalSettings: {"kind": "nemotron_local", "model": "m"},
+    VLLMPoolingSettings: {"kind": "vllm", "model": "m", "base_url": "http://h"},
+    LocalRewardSettings: {"kind": "any", "model": "m"},
+    **{kind: {"kind": "any"} for kind in (RewardSettings, NamedRewardSettings, RemoteRewardSettings)},
     TrainingSettings: {"learning_rate": 1e-3},
     OnPolicySettings: {"samples": 2, "kl_coefficient": 0.1},
 }
@@ -55,10 +69,10 @@ def models() -> list[type[Settings]]:
 
 def fields() -> list[tuple[type[Settings], str, set[Any]]]:
     return [
-        (model, name, set(_kinds(field.annotation)))
+        (model, name, set(plain_types(field.annotation)))
         for model in models()
         for name, field in model.model_fields.items()
-        if {int, float} & set(_kinds(field.annotation))
+        if {int, float} & set(plain_types(field.annotation))
     ]
 
 
@@ -122,7 +136,7 @@ def test_texts_are_not_empty() -> None:
     for model, name in (
         (Recipe, "model"),
         (DataSettings, "train"),
-        (RewardSettings, "model"),
+        (NemotronSettings, "model"),
         (Recipe, "tokenizer"),
     ):
         assert "empty text" in (wrong(model, name, "") or "")
@@ -174,6 +188,21 @@ def test_a_seed_is_read_to_the_last_digit(seed: int) -> None:
         ("methods=[sft, spo]", "methods.1: Input should be 'base', 'sft', "),
         ("methods=sft", "methods: Input should be a valid list"),
         ("methods={sft: 1}", "methods: Input should be a valid list"),
+        (
+            "grpo.rewards=[{kind: nemotrn}]",
+            "grpo.rewards.0.kind: Input should be 'function', 'classifier', 'nemotron', 'nemotron_local', 'vllm', "
+            "'yes_no', 'gold' or 'trained' (given: 'nemotrn')",
+        ),
+        ("grpo.rewards=[{kind: [gold]}]", "grpo.rewards.0.kind: Input should be 'function', "),
+        ("grpo.rewards=[{weight: 1}]", "grpo.rewards.0.kind: Field required"),
+        ("grpo.rewards=[gold]", "grpo.rewards.0: Input should be settings with a kind, such as {kind: trained}"),
+        (
+            "grpo.rewards=[{kind: gold, wieght: 2}]",
+            "unknown setting 'grpo.rewards.0.wieght'. Did you mean 'weight'",
+        ),
+        ("grpo.rewards=[{kind: vllm, model: m}]", "grpo.rewards.0: a reward of kind vllm needs base_url"),
+        ("grpo.rewards=[{kind: gold, model: m}]", "grpo.rewards.0: a reward of kind gold takes no model"),
+        ("grpo.sampling.vllm.max_lenth=3", "'grpo.sampling.vllm.max_lenth'. Did you mean 'max_length'"),
         ("grpo.rewards=[{kind: gold, weight: 0}]", "grpo.rewards.0.weight: a reward of weight 0 has no say"),
         ("grpo.rewards=[{kind: gold}, {kind: gold, weight: 2}]", "the sandbox's gold judge is there twice"),
         ("sft.lora.targets=[]", "sft.lora.targets: "),

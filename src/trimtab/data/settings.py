@@ -39,11 +39,11 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _means_what_it_says(cls, value: Any, info: ValidationInfo) -> Any:
-        kinds = set(_kinds(cls.model_fields[info.field_name or ""].annotation))
+        kinds = set(plain_types(cls.model_fields[info.field_name or ""].annotation))
         return _meant(value, kinds)
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
+def plain_types(annotation: Any) -> Iterator[Any]:
     """The plain types in an annotation: float and str of `str | dict[str, float]`."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
@@ -51,7 +51,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
     if not inner:
         yield annotation
     for one in inner:
-        yield from _kinds(one)
+        yield from plain_types(one)
 
 
 def _meant(value: Any, kinds: set[Any]) -> Any:

@@ -20,7 +20,7 @@ from trimtab.plan.memory import FLOAT, Memory, Parameters, count_parameters, loa
 from trimtab.plan.speed import Speed, Stopwatch
 from trimtab.plan.work import Sampled, StageWork, encoded, stage_work
 from trimtab.recipe import Recipe
-from trimtab.rewards.settings import RewardSettings
+from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.generate import preference_data
 from trimtab.study.run import resolve_model
 from trimtab.study.stages import stages_of
@@ -103,8 +103,8 @@ def _local_models(work: StageWork, recipe: Recipe, model: str) -> int:
     """Bytes of models that only score, in a stage's process: the judge in each, a method's rewards in its own."""
     scoring = [recipe.judge] if recipe.judge else []
     rewards = recipe.rewarded[work.method].rewards if work.method in recipe.rewarded else ()
-    found = sum(_scorer_bytes(one, model) for one in [*scoring, *rewards] if one.model or one.asks_policy)
-    if any(one.kind == "trained" for one in rewards):
+    found = sum(_scorer_bytes(one, model) for one in [*scoring, *rewards])
+    if any(one.needs_training for one in rewards):
         found += (
             FLOAT
             * count_parameters(resolve_model(recipe.reward_model or model), role="start of a reward model").total
@@ -114,15 +114,14 @@ def _local_models(work: StageWork, recipe: Recipe, model: str) -> int:
 
 def _scorer_bytes(scorer: RewardSettings, policy: str) -> int:
     """policy: the study's own model."""
-    if scorer.kind == "yes_no":
-        return FLOAT * count_parameters(resolve_model(scorer.model or policy)).total
-    if scorer.kind == "classifier":
-        return module_bytes(resolve_model(scorer.model or ""))
-    if scorer.kind != "nemotron_local":
+    source = policy if scorer.asks_policy else scorer.local_model
+    if source is None:
         return 0
+    if scorer.role == "reward model":
+        return module_bytes(resolve_model(source))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    size = FLOAT // 2 if resolve_precision(scorer.precision, device) == "bf16" else FLOAT
-    return size * count_parameters(resolve_model(scorer.model or "")).total
+    size = FLOAT // 2 if resolve_precision(scorer.weights_precision, device) == "bf16" else FLOAT
+    return size * count_parameters(resolve_model(source)).total
 
 
 def _rows(recipe: Recipe) -> tuple[DataSettings, Splits]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
 
@@ -18,14 +19,28 @@ from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import TurnFormat, reward_format
 from trimtab.data.trust import TrustSettings
+from trimtab.models.kinds import Role
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import Precision, resolve_precision, trusting
 from trimtab.models.reward_model import for_scoring, load_reward_model
 from trimtab.models.vocabulary import check_ids, check_tokenizer
-from trimtab.rewards.local import LocalReward, Row
+from trimtab.rewards.base import Reward
+from trimtab.rewards.local import LocalReward, LocalRewardSettings, Row
+from trimtab.rewards.settings_base import Making
 
 VERSION = 1
 """Of how rows are rendered: part of the signature."""
+
+
+class ClassifierSettings(LocalRewardSettings):
+    """A sequence classifier with one label, run here."""
+
+    kind: Literal["classifier"]
+    """A sequence classifier with one label, run here."""
+    role: ClassVar[Role | None] = "reward model"
+
+    def make(self, making: Making) -> Reward:
+        return ClassifierReward(self.model or "", self.name, **self.arguments)
 
 
 class ClassifierReward(LocalReward):

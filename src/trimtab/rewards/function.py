@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from trimtab.data.message import prompt_as_json
 from trimtab.errors import TrimtabError
@@ -30,9 +30,39 @@ from trimtab.notices import warn
 from trimtab.rewards.apart import mentioned_when_slow, undisturbed
 from trimtab.rewards.awaiting import wait_for
 from trimtab.rewards.base import Prompt, Reward, Scored
+from trimtab.rewards.settings_base import Making, NamedRewardSettings
 from trimtab.rewards.values import error_words, listed, plain, scored, short
 
 Function = Callable[..., Any]
+
+
+class FunctionSettings(NamedRewardSettings):
+    """A Python function with TRL's signature."""
+
+    kind: Literal["function"]
+    """A Python function with TRL's signature."""
+    path: str | None = None
+    """Where it is: path/to/file.py:name or package.module:name."""
+    needed: ClassVar[tuple[str, ...]] = ("path",)
+
+    @property
+    def what(self) -> str:
+        return self.path or self.kind
+
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        return (self.kind, self.path)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        where = (self.path or "").rpartition(":")[0]
+        return Path(where).with_suffix("").parts if where.endswith(".py") else tuple(where.split("."))
+
+    def make(self, making: Making) -> Reward:
+        return FunctionReward(load_function(self.path or ""), self.name)
+
+    def check(self) -> None:
+        load_function(self.path or "")
 
 
 class FunctionReward(Reward):

@@ -5,17 +5,75 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
 
 from trimtab.data.groups import CompletionGroup, cut_places
 from trimtab.data.pairs import RewardFormat
+from trimtab.data.settings import BUDGET
+from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
+from trimtab.models.kinds import check_model_source
+from trimtab.models.policy import Precision
 from trimtab.models.reward_model import for_scoring
 from trimtab.rewards.base import Prompt, Reward, Scored
+from trimtab.rewards.settings_base import NamedRewardSettings
 from trimtab.rewards.values import as_score
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 """Tokens of a prompt and of its completion."""
+
+
+class LocalRewardSettings(NamedRewardSettings, TrustSettings):
+    """Of a reward that runs a model here."""
+
+    model: str | None = None
+    """The model: a Hugging Face folder or hub name."""
+    tokenizer: str | None = None
+    """Where the tokenizer is, if it is not the model's own."""
+    token_budget: int = Field(8192, gt=0, le=BUDGET)
+    """Tokens of a pass: memory and speed."""
+    precision: Precision = "float32"
+    """Of the products."""
+    needed: ClassVar[tuple[str, ...]] = ("model",)
+
+    @property
+    def local_model(self) -> str | None:
+        return self.model
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return Path(self.model or "").parts[:-1]
+
+    @property
+    def what(self) -> str:
+        return self.model or self.kind
+
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        return ("model", self.model, None)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What a local reward takes by name."""
+        return {
+            "tokenizer": self.tokenizer, "token_budget": self.token_budget, "precision": self.precision,
+            "trust": self,
+        }  # fmt: skip
+
+    def check(self) -> None:
+        if self.model:
+            check_model_source(self.model, self, self.role)
+
+
+def folder_named(name: str, kind: str) -> str:
+    """What stands behind the colon of a name, ":FOLDER". TrimtabError where nothing does."""
+    folder = name.removeprefix(":")
+    if not folder:
+        raise TrimtabError(f"reward {kind}{name}: name the model behind the colon, as in {kind}:FOLDER.")
+    return folder
 
 
 class LocalReward(Reward):

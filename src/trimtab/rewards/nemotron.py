@@ -16,13 +16,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from trimtab.errors import TrimtabError
-from trimtab.rewards.base import LARGEST, Scored
+from trimtab.rewards.base import LARGEST, Reward, Scored
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.endpoint import Endpoint, checked_url, key_named
-from trimtab.rewards.remote import RemoteReward
+from trimtab.rewards.remote import RemoteReward, RemoteRewardSettings
+from trimtab.rewards.settings_base import Making
 from trimtab.rewards.values import as_score
 
 VERSION = 1
@@ -42,6 +43,35 @@ NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 VALUE = rf"(?:{NUMBER}|[-+]?(?i:nan|inf|infinity))"
 PAIRS = re.compile(rf"\s*\w+\s*:\s*{VALUE}(?:\s*,\s*\w+\s*:\s*{VALUE})*\s*,?\s*")
 PAIR = re.compile(rf"(\w+)\s*:\s*({VALUE})")
+
+
+class NemotronSettings(RemoteRewardSettings):
+    """NVIDIA's endpoint, or one like it."""
+
+    kind: Literal["nemotron"]
+    """NVIDIA's endpoint, or one like it."""
+    model: str | None = None
+    """The model, as the server names it; None: the 70B model."""
+    attribute: str | None = None
+    """Which of a model's several ratings."""
+    base_url: str | None = None
+    """Where the server is: a plain address; None: $NVIDIA_API_BASE_URL, or NVIDIA's."""
+    only_within_prompts: ClassVar[bool] = True
+
+    @classmethod
+    def read_name(cls, name: str) -> dict[str, Any] | None:
+        return None if name else {}
+
+    @property
+    def what(self) -> str:
+        return (self.model or MODEL) + (f" ({self.attribute})" if self.attribute else "")
+
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        return ("model", self.model or MODEL, self.attribute)
+
+    def make(self, making: Making) -> Reward:
+        return NemotronReward(self.model or MODEL, attribute=self.attribute, **self.arguments(making.cache))
 
 
 class NemotronReward(RemoteReward):

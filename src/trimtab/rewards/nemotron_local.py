@@ -13,7 +13,7 @@ Dimension suffixes: _B rows of a pass, _L row length.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -28,11 +28,34 @@ from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.kinds import check_model_source
 from trimtab.models.policy import Precision, resolve_precision
 from trimtab.models.weights import HOW, check_finite, refuse_unfit
-from trimtab.rewards.local import LocalReward
+from trimtab.rewards.base import Reward
+from trimtab.rewards.local import LocalReward, LocalRewardSettings, folder_named
+from trimtab.rewards.settings_base import Making
 
 VERSION = 1
 """Of how rows are rendered and read: part of the signature."""
 SCORE_TOKEN = 0
+
+
+class NemotronLocalSettings(LocalRewardSettings):
+    """A Nemotron-HF language model, run here."""
+
+    kind: Literal["nemotron_local"]
+    """A Nemotron-HF language model, run here."""
+    precision: Precision = "float32"
+    """Of the products, and of the weights too."""
+    only_within_prompts: ClassVar[bool] = True
+
+    @classmethod
+    def read_name(cls, name: str) -> dict[str, Any] | None:
+        return {"model": folder_named(name, "nemotron_local")}
+
+    @property
+    def weights_precision(self) -> Precision:
+        return self.precision
+
+    def make(self, making: Making) -> Reward:
+        return NemotronLocalReward(self.model or "", self.name, **self.arguments)
 
 
 class NemotronLocalReward(LocalReward):

@@ -7,19 +7,24 @@ going on without a reward: what was scored is in the cache, and the same command
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import abstractmethod
 from asyncio import TaskGroup
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import httpx
+from pydantic import Field, model_validator
 
+from trimtab.data.settings import SECONDS
 from trimtab.errors import TrimtabError
 from trimtab.rewards.awaiting import wait_for
 from trimtab.rewards.base import Prompt, Reward, Scored
 from trimtab.rewards.cache import LEASE, Item, ScoreCache
-from trimtab.rewards.endpoint import Endpoint, RefusedError, UnansweredError
+from trimtab.rewards.endpoint import Endpoint, RefusedError, UnansweredError, checked_url
+from trimtab.rewards.settings_base import Making, NamedRewardSettings
 
 AWAY_AFTER = 16
 """Completions in a row, or twice the concurrency where that is more, that the server left unanswered after all
@@ -27,6 +32,68 @@ tries: then it is away, and what comes next would fare no better."""
 
 LOOKED_AGAIN = 0.1
 """Seconds between looks for the scores that other processes are asking for."""
+
+
+ASKING = ("concurrency", "requests_per_minute", "timeout", "retries", "backoff", "longest_wait")
+"""Settings of how a server is asked, as Endpoint takes them."""
+
+
+class RemoteRewardSettings(NamedRewardSettings):
+    """Of a reward on a server."""
+
+    model: str | None = None
+    """The model, as the server names it."""
+    base_url: str | None = None
+    """Where the server is: a plain address."""
+    api_key_variable: str | None = None
+    """The environment variable that holds the key; never the key itself."""
+    concurrency: int = Field(16, gt=0, le=10_000)
+    """Requests at once."""
+    requests_per_minute: float | None = Field(None, gt=0, le=1e9)
+    """Requests of a minute at most, retries included; None: no limit."""
+    timeout: float = Field(120.0, gt=0, le=SECONDS)
+    """Seconds for a whole answer."""
+    retries: int = Field(6, ge=0, le=1000)
+    """Tries after the first."""
+    backoff: float = Field(1.0, ge=0, le=SECONDS)
+    """Seconds that the first wait may last; each further one twice that."""
+    longest_wait: float = Field(120.0, ge=0, le=SECONDS)
+    """Seconds that any wait may last, also where the server asks for more."""
+    cache: str | None = None
+    """The file of scores, to share it between runs; None: one in the run's folder."""
+    is_remote: ClassVar[bool] = True
+    scores_ignore: ClassVar[frozenset[str]] = frozenset({"cache", "api_key_variable", *ASKING})
+
+    @model_validator(mode="after")
+    def _check_address(self) -> Self:
+        if self.api_key_variable and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_variable):
+            # Perhaps the key itself, which must not be shown.
+            raise ValueError("api_key_variable is the name of an environment variable, such as NVIDIA_API_KEY")
+        if self.base_url:
+            try:
+                checked_url(self.name or self.kind, self.base_url, "base_url")
+            except TrimtabError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def what(self) -> str:
+        return self.model or self.kind
+
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        return ("model", self.model, None)
+
+    def arguments(self, cache: Path | None) -> dict[str, Any]:
+        """What a remote reward takes by name. cache: the file of scores where the settings name none."""
+        file = Path(self.cache).expanduser() if self.cache else cache
+        return {
+            "base_url": self.base_url, "name": self.name, "api_key_variable": self.api_key_variable,
+            "cache": ScoreCache(file) if file else None, **self.model_dump(include=set(ASKING)),
+        }  # fmt: skip
+
+    def check(self) -> None:
+        self.make(Making({}))
 
 
 class RemoteReward(Reward):

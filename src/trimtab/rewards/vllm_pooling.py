@@ -6,16 +6,36 @@ answers the classifier's logit. Source: vllm/entrypoints/pooling/pooling/protoco
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from trimtab.rewards.base import Scored
+from trimtab.errors import TrimtabError
+from trimtab.rewards.base import Reward, Scored
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.endpoint import Endpoint, checked_url, key_named
-from trimtab.rewards.remote import RemoteReward
+from trimtab.rewards.remote import RemoteReward, RemoteRewardSettings
+from trimtab.rewards.settings_base import Making
 from trimtab.rewards.values import as_score
 
 VERSION = 1
 """Of what is asked and how it is read: part of the signature."""
+
+
+class VLLMPoolingSettings(RemoteRewardSettings):
+    """A vLLM pooling server."""
+
+    kind: Literal["vllm"]
+    """A vLLM pooling server."""
+    needed: ClassVar[tuple[str, ...]] = ("base_url", "model")
+
+    @classmethod
+    def read_name(cls, name: str) -> dict[str, Any] | None:
+        model, _, url = name.removeprefix(":").rpartition("@")
+        if not model or not url:
+            raise TrimtabError("reward vllm:…: write it as vllm:MODEL@http://HOST:PORT.")
+        return {"model": model, "base_url": url}
+
+    def make(self, making: Making) -> Reward:
+        return VLLMPoolingReward(model=self.model or "", **self.arguments(making.cache))
 
 
 class VLLMPoolingReward(RemoteReward):

@@ -17,9 +17,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, Self
 
 import torch
+from pydantic import model_validator
 
 from trimtab.data.adapters import home
 from trimtab.data.chat import load_tokenizer
@@ -29,11 +30,13 @@ from trimtab.data.hashing import hash_weights
 from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
+from trimtab.models.kinds import Role
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision, trusting
 from trimtab.models.reward_model import for_scoring
-from trimtab.rewards.base import Prompt
-from trimtab.rewards.local import LocalReward, Row
+from trimtab.rewards.base import Prompt, Reward
+from trimtab.rewards.local import LocalReward, LocalRewardSettings, Row, folder_named
+from trimtab.rewards.settings_base import Making
 
 VERSION = 1
 """Of how rows are rendered and read: part of the signature."""
@@ -55,6 +58,51 @@ def check_question(question: str) -> None:
     """ValueError unless a completion has a place in it."""
     if "{completion}" not in question:
         raise ValueError("question: say where the completion goes with {completion} (and the prompt with {prompt})")
+
+
+class YesNoSettings(LocalRewardSettings):
+    """A language model, run here, that is asked whether the completion is good."""
+
+    kind: Literal["yes_no"]
+    """A language model, run here, that is asked whether the completion is good."""
+    model: str | None = None
+    """The model: a Hugging Face folder or hub name; None: the policy itself, which only online_dpo can ask."""
+    question: str | None = None
+    """What is asked, with {prompt} and {completion} where they go; None: rewards/yes_no.py's."""
+    needed: ClassVar[tuple[str, ...]] = ()
+    role: ClassVar[Role | None] = "policy"
+
+    @model_validator(mode="after")
+    def _check_question(self) -> Self:
+        if self.question is not None:
+            check_question(self.question)
+        return self
+
+    @classmethod
+    def read_name(cls, name: str) -> dict[str, Any] | None:
+        return {"model": folder_named(name, "yes_no")} if name else {}
+
+    @property
+    def asks_policy(self) -> bool:
+        return self.model is None
+
+    @property
+    def what(self) -> str:
+        return f"yes or no by {self.model or 'the policy itself'}"
+
+    @property
+    def identity(self) -> tuple[str | None, ...]:
+        return (self.kind, self.model, self.question)  # the same model as a classifier is another judge
+
+    def make(self, making: Making) -> Reward:
+        asked = self.model or making.policy
+        if asked is None:
+            raise TrimtabError(
+                "reward of kind yes_no: name the model that is asked (model); only online_dpo asks the policy "
+                "itself."
+            )
+        name = self.name or (None if self.model else "yes_no")
+        return YesNoReward(asked, name, question=self.question, **self.arguments)
 
 
 def answer_tokens(tokenizer: Any, source: str) -> tuple[list[int], list[int]]:

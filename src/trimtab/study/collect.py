@@ -25,7 +25,7 @@ from trimtab.methods.online_dpo import NAME, round_folders
 from trimtab.methods.rounds import PAIRS
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
-from trimtab.rewards.settings import RewardSettings
+from trimtab.rewards.settings_base import RewardSettings
 from trimtab.study.asked import command_line, data_sources, model_sources, of_study, today
 from trimtab.training.metrics import read_metrics
 
@@ -114,7 +114,7 @@ def gather(
     )
     about = About(
         name=recipe.name,
-        judge=recipe.judge.words() if recipe.judge else None,
+        judge=recipe.judge.describe() if recipe.judge else None,
         training_reward=_training_reward(recipe),
         audit=audit(splits.train),
         curves={run.seed: {name: _curves(folder) for name, folder in run.stages().items()} for run in runs},
@@ -137,7 +137,7 @@ def _reward_words(recipe: Recipe, rewards: Sequence[RewardSettings]) -> str:
     """A sum of rewards; the judge's own words where it is the judge."""
     parts = []
     for one in rewards:
-        text = recipe.judge.words() if recipe.judge and one.identity == recipe.judge.identity else one.words()
+        text = recipe.judge.describe() if recipe.judge and one.identity == recipe.judge.identity else one.describe()
         parts.append(text if one.weight == 1 else f"{one.weight:g} × {text}")
     return " + ".join(parts)
 
@@ -145,7 +145,7 @@ def _reward_words(recipe: Recipe, rewards: Sequence[RewardSettings]) -> str:
 def judged_by_a_part(recipe: Recipe) -> bool:
     """Whether the judge is some of what is optimised, but not all of it."""
     judge = recipe.judge
-    if judge is None or _training_reward(recipe) == judge.words():
+    if judge is None or _training_reward(recipe) == judge.describe():
         return False
     return any(one.identity == judge.identity for method in recipe.rewarded.values() for one in method.rewards)
 
@@ -229,8 +229,8 @@ def judge_warnings(judge: RewardSettings) -> list[str]:
     if not judge.only_within_prompts:
         return []
     return [
-        f"Scores of {judge.words()} compare completions of one prompt only: a mean judge score over prompts has no "
-        "meaning of its own. Read win rates and paired differences."
+        f"Scores of {judge.describe()} compare completions of one prompt only: a mean judge score over prompts has "
+        "no meaning of its own. Read win rates and paired differences."
     ]
 
 
@@ -257,7 +257,7 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
         # Where it is all of the training reward, the results say so themselves.
         if judged_by_a_part(recipe):
             found.append(
-                f"The judge, {recipe.judge.words()}, is also part of the training reward: a win rate judged by "
+                f"The judge, {recipe.judge.describe()}, is also part of the training reward: a win rate judged by "
                 "what was optimised shows little."
             )
     for run in runs:

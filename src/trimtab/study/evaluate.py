@@ -9,6 +9,7 @@ from typing import Any
 
 from trimtab.data.answered import answered
 from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
@@ -20,8 +21,9 @@ from trimtab.folder_lock import holding
 from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, warn
-from trimtab.recipe import apply_overrides, data_settings, parse, reward_named
+from trimtab.recipe import data_settings
 from trimtab.report.render import write_report
+from trimtab.rewards.settings import reward_named
 from trimtab.rollout.sampler import check_prompts
 from trimtab.study.asked import command_line, data_sources, model_sources, set_and_default, today
 from trimtab.study.collect import (
@@ -205,7 +207,7 @@ def _evaluate(
     outputs = StudyOutputs({}, [mine], theirs, chosen_texts(records), chosen_lengths(chat, records))
     about = About(
         name=out.name,
-        judge=named.words() if named else None,
+        judge=named.describe() if named else None,
         warnings=[
             *told.lines,
             *evaluation_warnings([mine, *([theirs] if theirs else [])], told.lines),

@@ -15,6 +15,7 @@ from trimtab.data.adapters import home
 from trimtab.data.answered import answered
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import day_of_runs
+from trimtab.data.parsing import parse
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, check_completions, split_records
 from trimtab.errors import TrimtabError
@@ -30,11 +31,12 @@ from trimtab.methods.table import METHODS
 from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, speaking_of
-from trimtab.recipe import Recipe, parse
+from trimtab.recipe import Recipe
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
-from trimtab.rewards.settings import RewardSettings, check_rewards, make_reward
+from trimtab.rewards.settings import check_rewards, make_reward
+from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout import vllm
 from trimtab.rollout.sampler import check_prompts
 from trimtab.sandbox.annotator import write_preferences
@@ -184,7 +186,7 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
 
 def named_models(recipe: Recipe) -> dict[str, tuple[str, str] | None]:
     """By role: the name and the place of each model that the recipe names."""
-    judge = recipe.judge.model if recipe.judge and not recipe.judge.is_remote else None
+    judge = recipe.judge.local_model if recipe.judge else None
     given = {
         "model": recipe.model,
         "opponent": recipe.opponent,
@@ -288,7 +290,7 @@ def known_rewards() -> dict[str, Reward]:
 
 def check_scorers(settings: Sequence[RewardSettings], records: Sequence[Record], option: str) -> None:
     """TrimtabError for the sandbox's judge on rows that are not the sandbox's."""
-    if not records or all(one.kind != "gold" for one in settings):
+    if not records or not any(one.needs_sandbox for one in settings):
         return
     prompts = [record.prompt for record in records[:100]]
     scored = GoldJudge().scored(prompts, [""] * len(prompts))
@@ -311,13 +313,13 @@ def _run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
     if isinstance(settings, OnlineDPOSettings):
-        if any(one.kind == "gold" for one in settings.rewards):
+        if any(one.needs_sandbox for one in settings.rewards):
             check_scorers(settings.rewards, split_records(data).train, "--reward")
         start, cache, scores = resolve_model(model), out / "reference", out / SCORES.name
         return run_rounds(settings, data, None, start, out, cache, known_rewards(), scores, tokenizer)
     reward = None
     if isinstance(settings, OnPolicySettings):
-        if any(one.kind == "gold" for one in settings.rewards):
+        if any(one.needs_sandbox for one in settings.rewards):
             check_scorers(settings.rewards, split_records(data).train, "--reward")
         reward = make_reward(settings.rewards, known_rewards(), out / SCORES.name)
     return run_stage(

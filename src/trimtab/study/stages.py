@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trimtab.catalogue import CATALOGUE, START, family
 from trimtab.recipe import Recipe
-from trimtab.rewards.settings import RewardSettings
+from trimtab.rewards.settings_base import RewardSettings
 from trimtab.training.schedule import TrainingSettings
 
 

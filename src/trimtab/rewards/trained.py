@@ -1,0 +1,23 @@
+"""The reward model that the study itself trains, on its own preferences: a stage makes it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from trimtab.rewards.base import Reward
+from trimtab.rewards.settings_base import Making, RewardSettings, ready_made
+
+
+class TrainedSettings(RewardSettings):
+    """The reward model that the study trains; never the judge."""
+
+    kind: Literal["trained"]
+    """The reward model that the study trains; never the judge."""
+    needs_training: ClassVar[bool] = True
+
+    @property
+    def what(self) -> str:
+        return "a reward model trained on this study's preferences"
+
+    def make(self, making: Making) -> Reward:
+        return ready_made(self, making, "a stage that trains a reward model")
