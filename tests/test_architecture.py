@@ -27,6 +27,7 @@ FLOW = (
     "methods",
     "sandbox",
     "report",
+    "recipe_defaults",
     "recipe",
     "study",
     "init",

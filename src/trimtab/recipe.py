@@ -18,6 +18,7 @@ from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.methods.table import METHODS
+from trimtab.recipe_defaults import defaults_model, with_defaults, with_inherited
 from trimtab.rewards.settings import AnyReward, check_judge, reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.settings import SandboxSettings
@@ -27,11 +28,22 @@ SHIPPED = Path(__file__).parent / "recipes"
 USUAL = ["base", "sft", "dpo"]
 
 
+STAGES = {name: binding.settings for name, binding in METHODS.items()}
+"""The settings of each method's stage, by its name in a recipe."""
+INHERITS = {name: binding.inherits for name, binding in METHODS.items() if binding.inherits is not None}
+
+
 def _known_method(name: str) -> str:
     if name not in compared_methods():
         *others, last = map(repr, compared_methods())
         raise ValueError(f"Input should be {', '.join(others)} or {last}")
     return name
+
+
+if TYPE_CHECKING:
+    StageDefaults = Settings
+else:
+    StageDefaults = defaults_model(STAGES)
 
 
 class _BesideStages(Settings):
@@ -59,6 +71,9 @@ class _BesideStages(Settings):
     """Your own rows; this or sandbox."""
     sandbox: SandboxSettings | None = None
     """Rows of trimtab's sandbox; this or data."""
+    defaults: StageDefaults = Field(StageDefaults(), exclude=True)
+    """Settings for every stage that the study trains and that has them, such as batch_size, precision or lora; a
+    stage's own win. Once the recipe is read they are in the stages."""
 
 
 def _stage_fields() -> dict[str, Any]:
@@ -72,7 +87,7 @@ def _stage_fields() -> dict[str, Any]:
         else:
             fields[name] = (
                 kind | None,
-                Field(None, description=f"{title}; None: the settings of {binding.inherits}."),
+                Field(None, description=f"{title}. It has what {binding.inherits} sets; its own settings win."),
             )
     return fields
 
@@ -90,6 +105,19 @@ class Recipe(_WithStages):
     """What the reward model starts from that a study trains for rewards of kind 'trained'; None: the SFT model."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How every method is evaluated."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_once(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        whole = with_inherited(value, STAGES, INHERITS)
+        methods = whole.get("methods", USUAL)
+        trained = [name for name in methods if name in list(STAGES)] if isinstance(methods, list) else []
+        # One without settings of its own has those of the stage that it inherits from, defaults and all.
+        runs = [name if whole.get(name) is not None else INHERITS.get(name, name) for name in trained]
+        runs += [CATALOGUE[name].starts_from for name in trained if CATALOGUE[name].starts_from in STAGES]
+        return with_defaults(whole, STAGES, StageDefaults, dict.fromkeys(runs), reward="reward")
 
     @field_validator("judge", mode="before")
     @classmethod

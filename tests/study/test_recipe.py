@@ -11,8 +11,10 @@ import yaml
 from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
 from trimtab.methods.sft import LengthEncodingSettings
+from trimtab.models.lora import LoraSettings
 from trimtab.recipe import SHIPPED, Recipe, apply_overrides, load_recipe, parse, stage_settings
 from trimtab.study.collect import _study_warnings
+from trimtab.study.run import recipe_of_seed
 
 SANDBOX = {"name": "toy", "model": "sandbox:base", "sandbox": {"train_rows": 10}}
 OWN = {"name": "own", "model": "org/model", "data": {"train": "rows.jsonl"}}
@@ -171,6 +173,82 @@ def test_stages_follow_the_recipes_seed() -> None:
     assert (made.sft.seed, made.dpo.seed) == (7, 3)
     assert recipe(SANDBOX, "seed=8", "sft.epochs=2").sft.seed == 8
     assert recipe(SANDBOX).sft.seed == 0
+
+
+# ---- what is said once
+
+
+TRAINED = {"methods": ["base", "sft", "dpo", "grpo"], "grpo": {"rewards": [{"kind": "trained"}]}}
+
+
+def test_defaults_are_under_every_stage_that_runs() -> None:
+    """Where the stage has such a setting; its own wins, groups are merged by their keys. Others keep theirs."""
+    made = recipe(
+        SANDBOX | TRAINED | {"sft": {"epochs": 3, "lora": {"alpha": 5}}},
+        "defaults={batch_size: 4, epochs: 2, lora: {rank: 8}, beta: 0.3, sampling: {max_new_tokens: 9}}",
+        "grpo.batch_size=2", "grpo.sampling.batch_size=3", "dpo.lora=null", "defaults.warmup_steps=1",
+    )  # fmt: skip
+    assert [one.batch_size for one in (made.sft, made.dpo, made.reward, made.grpo)] == [4, 4, 4, 2]
+    assert [one.epochs for one in (made.sft, made.dpo, made.reward)] == [3, 2, 2]
+    assert made.sft.warmup_steps == made.grpo.warmup_steps == 1
+    assert made.sft.lora == LoraSettings(rank=8, alpha=5)
+    assert made.dpo.lora is None
+    assert made.reward.lora == LoraSettings(rank=8)
+    assert (made.dpo.beta, made.online_dpo.beta) == (0.3, 0.1)
+    assert (made.grpo.sampling.max_new_tokens, made.grpo.sampling.batch_size) == (9, 3)
+    usual = recipe(SANDBOX)
+    assert (made.ppo, made.online_dpo, made.evaluation) == (usual.ppo, usual.online_dpo, usual.evaluation)
+    assert "defaults" not in made.model_dump()
+    assert Recipe.model_validate(made.model_dump()) == made
+    gold = {"grpo": {"rewards": [{"kind": "gold"}]}}
+    assert recipe(SANDBOX | TRAINED | gold, "defaults.batch_size=4").reward == usual.reward, "it is not trained"
+    each = recipe(SANDBOX | {"methods": ["sft", "grpo", "ppo"]}, "defaults.rewards=[{kind: gold}]")
+    assert [one.rewards[0].kind for one in each.rewarded.values()] == ["gold", "gold"]
+    weights = recipe(SANDBOX | {"dpo": {"loss": {"ipo": 1}}}, "defaults={loss: {dpo: 1, sft: 1}}")
+    assert weights.dpo.loss == {"ipo": 1.0}, "a value, no group of settings"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("defaults.batchsize=3", "r.yaml: unknown setting 'defaults.batchsize'. Did you mean 'batch_size'?"),
+        ("defaults.lora.rnk=3", "r.yaml: unknown setting 'defaults.lora.rnk'. Did you mean 'rank'?"),
+        ("defualts.batch_size=3", "r.yaml: unknown setting 'defualts'. Did you mean 'defaults'?"),
+        ("defaults.batch_size=0", "r.yaml: defaults.batch_size: Input should be greater than 0 (given: 0)"),
+        ("defaults.gamma=high", "r.yaml: defaults.gamma: Input should be a valid number"),
+        ("defaults=3", "r.yaml: defaults: Input should be a valid dictionary"),
+        ("defaults.samples=1", "r.yaml: grpo.samples: Input should be greater than or equal to 2 (given: 1)"),
+    ],
+)
+def test_defaults_that_are_wrong(override: str, expected: str) -> None:
+    found = message(SANDBOX | TRAINED, override)
+    assert found.startswith(expected)
+    assert len(found.splitlines()) == 1
+
+
+def test_sft_length_has_what_sft_sets() -> None:
+    """And its own above it, over the defaults; not the length encoding, which excludes the penalty."""
+    value = SANDBOX | {"methods": ["sft", "sft_length"], "defaults": {"epochs": 5, "patience": 7}}
+    value |= {"sft": {"learning_rate": 1e-3, "lora": {"rank": 4}, "epochs": 3, "length_encoding": True}}
+    value |= {"sft_length": {"lora": {"alpha": 2}, "length_penalty": {"weight": 0.5}}}
+    made = recipe(value).settings_of("sft_length")
+    assert (made.learning_rate, made.epochs, made.patience) == (1e-3, 3, 7)
+    assert made.lora == LoraSettings(rank=4, alpha=2)
+    assert made.length_encoding is None
+    assert made.length_penalty is not None
+    assert made.length_penalty.weight == 0.5
+    own = recipe(value, "sft_length.epochs=1", "sft_length.lora=null").settings_of("sft_length")
+    assert (own.epochs, own.lora, own.learning_rate) == (1, None, 1e-3)
+    without = recipe({**value, "sft_length": None, "sft": {"epochs": 3}})
+    assert without.sft_length is None
+    assert without.settings_of("sft_length").patience == 7
+
+
+def test_a_seed_of_its_own_follows_no_other() -> None:
+    """What sft_length is given is not taken for sft's when a study runs with other seeds."""
+    value = SANDBOX | {"methods": ["sft", "sft_length"], "sft": {"seed": 16}, "sft_length": {"seed": 0}}
+    made = recipe_of_seed(recipe(value), 3)
+    assert (made.sft.seed, made.settings_of("sft_length").seed) == (16, 3)
 
 
 # ---- files

@@ -23,7 +23,15 @@ from trimtab.methods.sft import SFTSettings
 from trimtab.methods.table import METHODS
 from trimtab.models.length_encoding import LengthEncoding
 from trimtab.models.lora import LoraSettings
-from trimtab.recipe import Recipe, apply_overrides, load_recipe, parse, seeds_named, stage_settings
+from trimtab.recipe import (
+    Recipe,
+    StageDefaults,
+    apply_overrides,
+    load_recipe,
+    parse,
+    seeds_named,
+    stage_settings,
+)
 from trimtab.rewards.classifier import ClassifierSettings
 from trimtab.rewards.function import FunctionSettings
 from trimtab.rewards.local import LocalRewardSettings
@@ -63,7 +71,8 @@ def models() -> list[type[Settings]]:
     found, waiting = [], [Settings]
     while waiting:
         waiting += (inner := waiting.pop().__subclasses__())
-        found += [one for one in inner if one.__module__.startswith("trimtab") and one.__name__[0] != "_"]
+        own = [one for one in inner if one.__module__.startswith("trimtab") and one.__name__[0] != "_"]
+        found += [one for one in own if one is not StageDefaults]  # whose bounds are those of the stages
     return sorted(set(found), key=lambda one: one.__name__)
 
 

@@ -70,6 +70,8 @@ def set_and_default(settings: Mapping[str, BaseModel]) -> tuple[list[Setting], d
 def _flat(settings: BaseModel, prefix: str) -> Iterator[tuple[str, Any, Any]]:
     """(name, value, default) of every setting, those inside others by dotted names; ... where there is none."""
     for name, field in type(settings).model_fields.items():
+        if field.exclude:
+            continue
         value = getattr(settings, name)
         default = ... if field.is_required() else field.get_default(call_default_factory=True)
         if isinstance(value, BaseModel):

@@ -241,7 +241,7 @@ def recipe_of_seed(recipe: Recipe, seed: int) -> Recipe:
     for stage in map(value.get, METHODS):
         # Validation gave every stage that set none the recipe's.
         if stage is not None and stage.get("seed") == recipe.seed:
-            del stage["seed"]
+            stage["seed"] = seed
     return parse(Recipe, value, f"--seeds {seed}")
 
 

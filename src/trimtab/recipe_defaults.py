@@ -1,0 +1,104 @@
+"""Settings that a recipe says once: `defaults` of all stages, and those of a stage that another inherits.
+
+Everything here is about a recipe as it was written, before it is checked: dictionaries. A stage's own settings win
+over those that it inherits, and these over the defaults; groups such as lora and sampling are merged by their keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Optional
+
+from pydantic import BaseModel, ValidationError, create_model
+
+from trimtab.data.parsing import models_in
+from trimtab.data.settings import Settings
+
+Stages = Mapping[str, type[BaseModel]]
+"""The settings of each stage, by its name in a recipe."""
+NOT_INHERITED = {"length_encoding"}
+"""Of SFT: it excludes the length penalty, which the stage that inherits is there for."""
+
+
+def defaults_model(stages: Stages) -> type[Settings]:
+    """What `defaults` may hold: every setting that some stage has, within the bounds that all of them share."""
+    fields: dict[str, Any] = {}
+    for name in dict.fromkeys(name for settings in stages.values() for name in settings.model_fields):
+        having = [settings.model_fields[name] for settings in stages.values() if name in settings.model_fields]
+        bounds = having[0].metadata if all(field.metadata == having[0].metadata for field in having) else []
+        annotation: Any = having[0].annotation
+        for bound in bounds:
+            annotation = Annotated[annotation, bound]
+        fields[name] = (Optional[annotation], None)  # noqa: UP045  (made of a value)
+    return create_model("StageDefaults", __base__=Settings, **fields)
+
+
+def with_inherited(value: dict[str, Any], stages: Stages, inherits: Mapping[str, str]) -> dict[str, Any]:
+    """The recipe with what stages inherit. inherits: a stage's name, and that of the stage whose settings it takes
+    where it has none of its own; one without any settings stays without."""
+    whole = dict(value)
+    for heir, other in inherits.items():
+        own, inherited = _settings(whole.get(heir)), _settings(whole.get(other))
+        if own is not None and inherited is not None:
+            kept = {name: one for name, one in inherited.items() if name not in NOT_INHERITED}
+            whole[heir] = merged(kept, own, stages[heir])
+    return whole
+
+
+def with_defaults(
+    value: dict[str, Any], stages: Stages, known: type[BaseModel], runs: Iterable[str], reward: str
+) -> dict[str, Any]:
+    """The recipe with `defaults` under every stage that the study runs.
+
+    known: see defaults_model. runs: names of stages, of which one may have no settings. reward: the stage that runs
+    where a reward of kind trained drives another. Defaults that are wrong are left for the recipe to complain of.
+    """
+    defaults = _settings(value.get("defaults"))
+    if not defaults:
+        return value
+    try:
+        known.model_validate(defaults)
+    except ValidationError:
+        return value
+    whole = {name: one for name, one in value.items() if name != "defaults"}
+    for name in runs:
+        whole[name] = _under(defaults, whole.get(name, {}), stages[name])
+    if any(_has_trained_reward(whole.get(name)) for name in runs):
+        whole[reward] = _under(defaults, whole.get(reward, {}), stages[reward])
+    return whole
+
+
+def _under(defaults: Mapping[str, Any], value: Any, settings: type[BaseModel]) -> Any:
+    """A stage's settings with the defaults that it has."""
+    own = _settings(value)
+    return value if own is None else merged(_of(settings, defaults), own, settings)
+
+
+def _of(settings: type[BaseModel], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one for name, one in defaults.items() if name in settings.model_fields}
+
+
+def merged(under: Mapping[str, Any], over: Mapping[str, Any], settings: type[BaseModel] | None) -> dict[str, Any]:
+    """Both, where `over` wins; a group of settings that is in both is merged likewise, any other value is one."""
+    whole = dict(under)
+    for name, value in over.items():
+        field = settings.model_fields.get(name) if settings else None
+        group = next(iter(models_in(field.annotation)), None) if field else None
+        below, above = _settings(under.get(name)), _settings(value)
+        both = group is not None and below is not None and above is not None
+        whole[name] = merged(below or {}, above or {}, group) if both else value
+    return whole
+
+
+def _settings(value: Any) -> dict[str, Any] | None:
+    """What is set in a group, as it was written or read already; None for anything else."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_unset=True)
+    return value if isinstance(value, dict) else None
+
+
+def _has_trained_reward(stage: Any) -> bool:
+    rewards = (_settings(stage) or {}).get("rewards")
+    return isinstance(rewards, list | tuple) and any(
+        (_settings(one) or {}).get("kind") == "trained" for one in rewards
+    )
