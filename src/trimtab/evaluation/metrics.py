@@ -211,12 +211,12 @@ _ROWS = (
         stored="bleu.1",
     ),
     Metric(
-        "bleu_2", "BLEU-2", "of order 2",
+        "bleu_2", "BLEU-2", "the same of order 2",
         digits=1, overall=lambda answers: answers.bleu and answers.bleu.bleu_2, range=POSITIVE, doubt="none",
         stored="bleu.2",
     ),
     Metric(
-        "bleu_4", "BLEU-4", "of order 4",
+        "bleu_4", "BLEU-4", "the same of order 4",
         digits=1, overall=lambda answers: answers.bleu and answers.bleu.bleu_4, range=POSITIVE, doubt="seeds",
         stored="bleu.4",
     ),
@@ -228,7 +228,7 @@ _ROWS = (
     ),
     Metric(
         "bits_per_byte", "Bits per byte",
-        "the same in bits per UTF-8 byte, comparable between tokenizers",
+        "the same texts in bits per UTF-8 byte, comparable between tokenizers",
         overall=lambda answers: answers.outputs.bits_per_byte, range=POSITIVE, doubt="seeds",
         stored="bits_per_byte",
     ),
