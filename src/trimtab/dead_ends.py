@@ -19,6 +19,8 @@ def in_words(error: BaseException) -> str | None:
     """What a dead end is; None for anything else."""
     if isinstance(error, TrimtabError):
         return str(error)
+    if isinstance(error, PermissionError) and _may_not_read(error.filename):
+        return f"{error.filename}: cannot be read: there is no permission to read it ({error.strerror})."
     if reason := refusal(error):
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
         return f"{where}cannot be written: {reason}. Mend that; the same command goes on."
@@ -26,6 +28,11 @@ def in_words(error: BaseException) -> str | None:
     if on_device or is_out_of_memory(error):
         return f"out of memory{' on the device' * on_device}. {SMALLER} ({first_line(error)})"
     return str(error) if isinstance(error, OSError | json.JSONDecodeError) else None
+
+
+def _may_not_read(path: object) -> bool:
+    """Of a file that is there; a folder may be written to, and not entered."""
+    return isinstance(path, str) and os.path.exists(path) and not os.access(path, os.R_OK)
 
 
 def flush() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import datetime
 import gzip
 import json
+import os
 import pickle
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import byte_tokenizer
@@ -21,8 +25,9 @@ from trimtab.data.day import day_for, keep_day
 from trimtab.data.folders import NoSuchSplitError, files_of
 from trimtab.data.hashing import hash_source
 from trimtab.data.message import Answer, Conversation, Message, beside, row_beside
-from trimtab.data.records import Record, read_records, to_record
+from trimtab.data.records import ReadingSettings, Record, columns_of, read_records, to_record
 from trimtab.data.splits import SplitCounts, encode_records
+from trimtab.errors import TrimtabError
 from trimtab.rewards.cache import digest
 
 LONG = TruncationSettings(max_length=4000)
@@ -182,6 +187,9 @@ configs:
         (["a.jsonl"], CONFIGS, "train", None, "name one"),
         (["a.jsonl"], CONFIGS, "train", "three", "no configuration 'three'. It has: one, two"),
         (["a.jsonl"], "", "test", None, "no split 'test'. It has: train"),
+        (["a.jsonl"], "---\nconfigs: [\n---\n", "train", None, "its README.md names .* and cannot be read"),
+        (["a.jsonl"], "---\nlicense: [\n---\n", "train", None, ["a.jsonl"]),
+        (["b/y.jsonl"], CONFIGS, "train", "one", "names files of split 'train', and none of them is there"),
     ],
 )  # fmt: skip
 def test_files_of_a_split(names: list[str], readme: str, split: str, config: str | None, found: Any) -> None:
@@ -206,3 +214,60 @@ def test_columns_that_are_read_after_all() -> None:
     counts = SplitCounts(rows=3, used=3, ignored={"column weight": 2, "column id": 3})
     assert counts.but_for(lambda name: name == "weight").summary == "3 of 3 rows used; not used: column id (3 rows)"
     assert SplitCounts(rows=3, used=3).summary == ""
+
+
+def test_a_part_of_a_folder_that_cannot_be_read_is_no_less_data(tmp_path: Path, monkeypatch: Any) -> None:
+    """A shard whose link leads nowhere, or a folder that may not be entered: not a word, and rows are missing."""
+    (tmp_path / "train-0.jsonl").write_text(json.dumps(pair()) + "\n")
+    (tmp_path / "train-1.jsonl").symlink_to(tmp_path / "gone")
+    with pytest.raises(TrimtabError, match=r"train-1\.jsonl: a link to .*gone, where nothing is"):
+        read_records(str(tmp_path))
+    (tmp_path / "train-1.jsonl").unlink()
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "gone")  # nobody would read it
+    assert len(read_records(str(tmp_path))) == 1
+    (tmp_path / "more").mkdir()
+    scan = os.scandir
+
+    def locked(path: Any) -> Any:
+        if Path(path).name == "more":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(TrimtabError, match=r"more: cannot be read \(Permission denied\)"):
+        read_records(str(tmp_path))
+
+
+def test_maps_and_decimals_of_parquet_are_objects_and_numbers(tmp_path: Path) -> None:
+    values = pa.array([[("style", "brief")]], pa.map_(pa.string(), pa.string()))
+    columns = {name: [text] for name, text in pair().items()}
+    scores = {"score_chosen": [Decimal("8.50")], "score_rejected": ["3"]}
+    pq.write_table(pa.table({**columns, **scores, "chat_template_kwargs": values}), tmp_path / "a.parquet")
+    (record,) = read_records(str(tmp_path / "a.parquet"))
+    assert record.scores == (8.5, 3.0)
+    assert beside(record.prompt)[1] == '{"style": "brief"}'
+
+
+def test_what_a_system_turn_and_parts_leave_out_is_counted() -> None:
+    turns = [
+        {"role": "system", "content": "A"},
+        {"role": "user", "content": [{"type": "text", "text": "x", "seen": 1}]},
+    ]
+    row = {"prompt": turns, "chosen": "b", "rejected": "c"}
+    assert to_record(row | {"system": "B"}, "").ignored == (
+        "key seen of messages",
+        "column system, beside a system turn",
+    )
+    assert to_record(row | {"system": " A\n"}, "").ignored == ("key seen of messages",)
+
+
+def test_columns_of_a_batch_are_those_of_the_data() -> None:
+    """Or a reward's argument would be there in some batches only."""
+    rows = [to_record({"prompt": "a", "answer": 4}, ""), to_record({"prompt": "b"}, "")]
+    assert columns_of(rows[1:], rows) == {"answer": [None]}
+    assert columns_of(rows[1:]) == {}
+
+
+def test_one_column_is_not_two(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'a' cannot be two of trimtab's at once"):
+        ReadingSettings(columns={"prompt": "a", "chosen": "a"})

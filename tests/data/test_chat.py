@@ -386,7 +386,7 @@ def test_folder_without_tokenizer_files(tmp_path: Path) -> None:
     with pytest.raises(TrimtabError, match=r"no tokenizer files.*--tokenizer"):
         load_tokenizer(str(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{broken")
-    with pytest.raises(TrimtabError, match=r"cannot be loaded.*--tokenizer"):
+    with pytest.raises(TrimtabError, match=r"cannot be read.*--tokenizer"):
         load_tokenizer(str(tmp_path))
 
 

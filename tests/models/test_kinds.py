@@ -14,13 +14,15 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from models.families import make
 from trimtab.data.adapters import tokenizer_source
 from trimtab.data.chat import load_tokenizer
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.kinds import check_model_source, kind_of
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import load_policy
+from trimtab.models.policy import ModelSettings, Policy, load_policy
 from trimtab.models.reward_model import load_reward_model
+from trimtab.notices import collected
 from trimtab.plan.memory import load_config
 
 SIZES = {
@@ -432,3 +434,39 @@ def test_a_librarys_reason_is_one_line_that_says_something() -> None:
     assert reason_of(KeyError("score")) == "KeyError: 'score'"
     assert reason_of(ValueError()) == "ValueError"
     assert len(reason_of(ValueError("x:\n" + "y" * 999))) < 410
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: (f / "model.safetensors").rename(f / "model-00001-of-00002.safetensors"),
+         r"in parts \(model-00001-of-00002.safetensors, …\), and model.safetensors.index.json, .* is not there"),
+        (lambda f: (f / "model.safetensors").rename(f / "model.fp16.safetensors"),
+         "are called model.fp16.safetensors, .* call them model.safetensors"),
+        (put("generation_config.json", b"hello"), "generation_config.json cannot be read: Expecting value"),
+        (put("generation_config.json", b"[]"), "generation_config.json cannot be read: it holds no settings"),
+    ],
+)  # fmt: skip
+def test_files_beside_the_config(change: Change, message: str, places: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(places / "base", tmp_path / "it")
+    change(folder)
+    with pytest.raises(TrimtabError, match=message):
+        load_policy(str(folder))
+
+
+def test_a_pickle_that_was_cut_is_named(places: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(places / "base", tmp_path / "it")
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": torch.zeros(400)}, folder / "pytorch_model.bin")
+    (folder / "pytorch_model.bin").write_bytes((folder / "pytorch_model.bin").read_bytes()[:500])
+    with pytest.raises(TrimtabError, match=r"pytorch_model.bin \(500 bytes\) is damaged"):
+        load_policy(str(folder), ModelSettings(allow_pickle=True))
+
+
+def test_padded_rows_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command hushes Python's own warnings."""
+    with collected() as run:
+        Policy(make("gpt2"))
+        Policy(make("qwen2"))
+    assert [line.split(":")[0] for line in run.lines] == ["gpt2"]
+    assert "it runs padded rows" in capsys.readouterr().err

@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from trimtab import __version__, cli
+from trimtab.data.hashing import hash_source
+from trimtab.dead_ends import in_words
 from trimtab.errors import TrimtabError
 
 PAIRS = [{"prompt": f"Name {i}", "chosen": f"It is {i}.", "rejected": "No."} for i in range(6)]
@@ -561,3 +563,38 @@ def test_gold_on_data_of_ones_own(
         found = dead_end(*words)
         assert f"{words[-2]} gold: it knows the sandbox's prompts only" in found
     assert not Path("o").exists()
+
+
+def test_a_judges_column_is_missed_before_anything_is_generated(
+    tiny_model_dir: Callable[..., Path],
+    dead_end: Callable[..., str],
+    tmp_path: Path,
+    write_jsonl: Callable[..., Path],
+) -> None:
+    model, data = tiny_model_dir(), write_jsonl(PAIRS, "d.jsonl")
+    (tmp_path / "r.py").write_text("def f(completions, answer): return [1.0] * len(completions)\n")
+    words = ("evaluate", "--model", model, "--data", data, "--out", "out", "--opponent", model, "--judge", "r.py:f")
+    assert "reward function f: needs answer, which is not there" in dead_end(*words)
+    assert not (tmp_path / "out" / "evaluation").exists()
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"name": "x"', "{}"])
+def test_results_that_cannot_be_read_are_one_line(
+    content: str, dead_end: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "results.json").write_text(content)
+    found = dead_end("report", tmp_path)
+    assert "results.json: not results that this version can read: " in found
+    assert "\n" not in found
+
+
+def test_a_file_that_may_not_be_read_is_not_called_one_to_write(tmp_path: Path, monkeypatch: Any) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text("{}")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert in_words(PermissionError(13, "Permission denied", str(path))) == (
+        f"{path}: cannot be read: there is no permission to read it (Permission denied)."
+    )
+    monkeypatch.setattr(Path, "open", mock.Mock(side_effect=PermissionError(13, "Permission denied", str(path))))
+    with pytest.raises(TrimtabError, match=r"d\.jsonl: cannot be read \(Permission denied\)"):
+        hash_source(str(path))

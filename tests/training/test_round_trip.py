@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, CodeGenConfig, JambaConfig, RwkvConfig
 
 from training.toy import VOCABULARY, write_model
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.generate import stop_tokens
+from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.methods.reward import RewardModelSettings, RewardModelTraining
 from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models import folder as folders
@@ -48,6 +48,26 @@ def test_a_rehearsal_draws_nothing_and_changes_nothing(toy_model: Path, tmp_path
     assert (states(), chat.tokenizer.eos_token, policy.model.config.to_dict(), chat.stop_tokens) == before
     assert policy.training
     assert not (tmp_path / TRIAL).exists()
+
+
+def test_families_of_their_own(toy_model: Path, tmp_path: Path) -> None:
+    """RWKV's config has no pad token; a cache of Jamba's takes no row without a layer of attention; what a model
+    cannot run at all is one line."""
+    chat = ChatFormat(load_tokenizer(str(toy_model)))
+    sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2}
+    jamba = {"intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "num_experts": 2}
+    made = (RwkvConfig(**sizes), JambaConfig(**sizes, **jamba, mamba_d_state=4, pad_token_id=0))
+    for config in made:
+        policy = Policy(AutoModelForCausalLM.from_config(config))
+        rehearse(lambda at, policy=policy: SFT.save(policy, chat, at), policy, chat, GROUPS, tmp_path)  # type: ignore[misc]
+    config = CodeGenConfig(
+        vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, rotary_dim=4
+    )  # in fours, it wants
+    policy = Policy(AutoModelForCausalLM.from_config(config), "m")
+    with pytest.raises(TrimtabError, match=r"^model m: transformers cannot run it: shape .*config\.json"):
+        rehearse(lambda at: SFT.save(policy, chat, at), policy, chat, GROUPS, tmp_path)
+    with pytest.raises(TrimtabError, match="transformers cannot generate with it: shape"):
+        generate(policy.model, chat, ["red"], Decoding(max_new_tokens=2), [2])
 
 
 @pytest.mark.parametrize(

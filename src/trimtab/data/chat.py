@@ -184,8 +184,9 @@ class ChatFormat:
         if isinstance(prompt, str):
             return (Message("user", prompt),) if self.has_template else None
         if not self.has_template:
+            where = f"{origin}: " if origin else ""
             raise TrimtabError(
-                f"{origin}: the prompt is a conversation, but the tokenizer has no chat template. "
+                f"{where}the prompt is a conversation, but the tokenizer has no chat template. "
                 "Name one that has with --tokenizer (in a recipe: tokenizer), or give plain text "
                 "(data.dialogue=text leaves Human/Assistant prompts as text)."
             )

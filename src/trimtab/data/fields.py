@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from trimtab.data.message import CARRIED, Message, Prompt, Turns, as_answer, canonical, without_nulls
@@ -74,7 +75,7 @@ def score_of(value: Any) -> float | None:
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", value, re.ASCII):
         value = float(value)
     try:
-        return number_of(value, "score")
+        return number_of(float(value) if isinstance(value, Decimal) else value, "score")
     except BadRowError:
         return None
 
@@ -178,8 +179,18 @@ def unread_keys(value: Any) -> set[str]:
     """The keys of messages that nothing reads."""
     known = {"role", "content", "from", "value", *CARRIED}
     messages = value if isinstance(value, list) else [value]
-    found = (message for message in messages if isinstance(message, Mapping))
-    return {str(key) for message in found for key, one in message.items() if key not in known and said(one)}
+    found = [message for message in messages if isinstance(message, Mapping)]
+    parts = [part for message in found for part in _parts(message) if isinstance(part, Mapping)]
+    keys = {str(key) for message in found for key, one in message.items() if key not in known and said(one)}
+    return keys | {str(key) for part in parts for key, one in part.items() if key not in IN_PARTS and said(one)}
+
+
+def _parts(message: Mapping[str, Any]) -> list[Any]:
+    content = message.get("content", message.get("value"))
+    return content if isinstance(content, list) else []
+
+
+IN_PARTS = {"type", "text"}
 
 
 def said(value: Any) -> bool:

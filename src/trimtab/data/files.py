@@ -185,8 +185,13 @@ def _read_parquet(path: Path) -> Rows:
 
     try:
         table = pq.read_table(path)
-        rows = table.to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text that is not UTF-8, odd dates
+        rows = table.to_pylist(maps_as_pydicts="strict")
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:  # text not UTF-8, odd dates, a map's key twice
         raise BadRowError(f"{path.name}: not a readable Parquet file ({_line(error)}). Write it anew.") from None
     decoders = {field.name: found for field in table.schema if (found := _decoder(field.type, field))}
     for number, row in enumerate(rows, start=1):
@@ -233,7 +238,7 @@ def _rows_of_folder(path: Path, split: str, config: str | None) -> Rows:
     """A folder that `save_to_disk` wrote, or one of files, laid out as on the hub."""
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _numbered(_saved(path, split), path.name)
-    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    names = sorted(file.relative_to(path).as_posix() for file in inside(path) if file.is_file())
     readable = [name for name in names if _kind(name) in _READERS and Path(name).name not in IGNORED]
     if not readable and any(name.endswith(".arrow") for name in names):
         return _numbered(_load(str(path), split, config), path.name)
@@ -246,6 +251,19 @@ def _rows_of_folder(path: Path, split: str, config: str | None) -> Rows:
     except NoSuchSplitError as error:
         raise TrimtabError(f"data {path}: {error}") from None
     return _rows_of_files([path / name for name in found], found)
+
+
+def inside(folder: Path) -> list[Path]:
+    """All that a folder holds. TrimtabError for what cannot be read: a part left out would be rows left out."""
+
+    def refuse(error: OSError) -> None:
+        raise TrimtabError(f"data {error.filename}: cannot be read ({error.strerror}).")
+
+    found = [Path(where) / name for where, _, files in os.walk(folder, onerror=refuse) for name in files]
+    for file in found:
+        if file.is_symlink() and not file.exists() and _kind(file.name) in _READERS:
+            raise TrimtabError(f"data {file}: a link to {file.readlink()}, where nothing is. Mend or remove it.")
+    return found
 
 
 def _rows_of_files(paths: Sequence[Path], names: Sequence[str]) -> Rows:

@@ -43,6 +43,8 @@ def files_of(names: Sequence[str], readme: str, split: str, config: str | None =
         if not inside:
             raise NoSuchSplitError(f"it has no configuration {config!r}: its README names none.")
     found = splits.get(split)
+    if found == [] and configs:
+        raise NoSuchSplitError(f"its README.md names files of split {split!r}, and none of them is there.")
     if not found:
         known = ", ".join(name for name, files in splits.items() if files) or "no file that can be read"
         raise NoSuchSplitError(f"it has no split {split!r}. It has: {known}.")
@@ -58,8 +60,13 @@ def _configs(readme: str) -> dict[str, Mapping[str, Any]]:
     found = re.match(r"\ufeff?---\s*\n(.*?)\n---\s*(?:\n|\Z)", readme, re.DOTALL)
     try:
         head = yaml.safe_load(found[1]) if found else None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if re.search(r"^configs:", found[1] if found else "", re.MULTILINE) is None:
+            return {}
+        reason = str(getattr(error, "problem", None) or error)[:120]
+        raise NoSuchSplitError(
+            f"its README.md names which files are read (configs), and cannot be read: {reason}. Mend or remove it."
+        ) from None
     listed = head.get("configs") if isinstance(head, Mapping) else None
     listed = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
     return {
@@ -69,7 +76,10 @@ def _configs(readme: str) -> dict[str, Mapping[str, Any]]:
 
 def front_matter_configs(readme: str) -> str:
     """What of a README decides which files are read; "" where nothing does."""
-    configs = _configs(readme)
+    try:
+        configs = _configs(readme)
+    except NoSuchSplitError:  # said where the data is read
+        return ""
     return repr(sorted(configs.items())) if configs else ""
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trimtab.data.folders import front_matter_configs
+from trimtab.errors import TrimtabError
 
 
 def hash_source(source: str, nested: bool = False) -> str:
@@ -19,7 +20,13 @@ def hash_source(source: str, nested: bool = False) -> str:
     A folder's README.md, its card, changes nothing that it holds, and is left out. nested: folders inside it
     too, as data sets have them (links to folders are not followed: they may lead back).
     """
-    path = Path(source).expanduser()
+    try:
+        return _hash(Path(source).expanduser(), source, nested)
+    except OSError as error:
+        raise TrimtabError(f"{error.filename or source}: cannot be read ({error.strerror}).") from None
+
+
+def _hash(path: Path, source: str, nested: bool) -> str:
     if not path.exists():
         return source
     digest = hashlib.blake2b(digest_size=16)

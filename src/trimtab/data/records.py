@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from trimtab.data.fields import (
     BadRowError,
@@ -41,6 +41,15 @@ class ReadingSettings(Settings):
 
     columns: dict[str, str] = Field(default_factory=dict)
     """What the columns are called in the data, by trimtab's names: {prompt: question, chosen: response_a}."""
+
+    @field_validator("columns")
+    @classmethod
+    def _each_once(cls, value: dict[str, str]) -> dict[str, str]:
+        names = list(value.values())
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"column {twice[0]!r} cannot be two of trimtab's at once")
+        return value
+
     dialogue: Literal["turns", "text"] = "turns"
     """Texts written as "Human: … Assistant: …", or as messages in JSON: made into turns, or left as the text that
     they are."""
@@ -94,9 +103,10 @@ class Record:
         return self.prompt if isinstance(self.prompt, str) else self.prompt[-1].content
 
 
-def columns_of(records: Sequence[Record]) -> dict[str, list[Any]]:
-    """The records' other columns by name, one value a record: None where it has none."""
-    names = sorted({name for record in records for name in record.columns})
+def columns_of(records: Sequence[Record], among: Sequence[Record] | None = None) -> dict[str, list[Any]]:
+    """The records' other columns by name, one value a record: None where it has none. among: all records that these
+    are of, whose columns count too; which rows a batch happens to have is no matter."""
+    names = sorted({name for record in among or records for name in record.columns})
     return {name: [record.columns.get(name) for record in records] for name in names}
 
 
@@ -150,7 +160,7 @@ def to_record(row: Any, origin: str, settings: ReadingSettings | None = None) ->
     except BadRowError as error:
         raise type(error)(f"{origin}: {error}") from None
     others = {key: value for key, value in row.items() if key not in OWN_COLUMNS}
-    ignored = (*content.ignored, *_unread(row, layout))
+    ignored = (*content.ignored, *_unread(row, layout), *_other_system(prompt, row.get("system")))
     return Record(
         prompt, content.completions, content.scores, origin, others, content.labels, layout.name, ignored=ignored
     )
@@ -177,6 +187,13 @@ def _unread(row: Mapping[str, Any], layout: Layout) -> list[str]:
     columns = sorted(f"column {_shown(name)}" for name, value in row.items() if name not in read and said(value))
     keys = set().union(*(unread_keys(row[name]) for name in MESSAGES if name in read and name in row))
     return columns + [f"key {_shown(name)} of messages" for name in sorted(keys)]
+
+
+def _other_system(prompt: Prompt, system: Any) -> list[str]:
+    """A column `system` that the prompt's own system turn says otherwise."""
+    if not isinstance(prompt, tuple) or not isinstance(system, str) or not system.strip():
+        return []
+    return [] if prompt[0].content.strip() == system.strip() else ["column system, beside a system turn"]
 
 
 def _shown(name: Any) -> str:

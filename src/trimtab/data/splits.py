@@ -337,12 +337,16 @@ def choose(record: Record, completions: CompletionsOf) -> Record:
     if completions == "none":
         return replace(record, completions=(), scores=None, labels=None)
     if not record.completions:
-        raise TrimtabError(f"{record.origin}: a prompt without a completion; only GRPO and PPO can train on that.")
+        raise TrimtabError(
+            f"{record.origin}: a prompt without a completion; only methods with a reward can train on "
+            "that. Remove such rows, or keep them in a file of their own."
+        )
     if completions == "labelled":
         return record if record.labels is not None else replace(record, labels=_labels_of(record))
     if completions in ("pair", "all") and len(record.completions) < 2:
         raise TrimtabError(
-            f"{record.origin}: one completion only; preference training needs 'chosen' and 'rejected'."
+            f"{record.origin}: one completion only; preference training needs 'chosen' and 'rejected'. Remove such "
+            "rows, or train on them by SFT."
         )
     if completions == "all":
         return record

@@ -78,14 +78,28 @@ def load_tokenizer(source: str, trust: TrustSettings | None = None) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust.trust_remote_code)
     except Exception as error:  # the libraries raise whatever they like
-        reason = reason_of(error)
+        reason = _damaged(Path(source)) or f"cannot be loaded: {reason_of(error).rstrip('.')}."
         if not Path(source).exists():
-            reason = f"there is no such folder here, and from the hub: {reason}"
-        raise TrimtabError(f"tokenizer {source}: cannot be loaded: {reason} {advice}") from error
+            reason = (
+                f"cannot be loaded: there is no such folder here, and from the hub: {reason_of(error).rstrip('.')}."
+            )
+        raise TrimtabError(f"tokenizer {source}: {reason} {advice}") from error
     # From a folder with a config alone, transformers makes a tokenizer that knows no text.
     if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
         raise TrimtabError(f"tokenizer {source}: no tokenizer files, or empty ones. {advice}")
     return _as_its_file(tokenizer, source)
+
+
+def _damaged(folder: Path) -> str:
+    """Which of a tokenizer's files cannot be read, in words; "" for none. The library does not say which."""
+    for name in (FILE, CONFIG, NAMES, "added_tokens.json"):
+        try:
+            held = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
+        except (OSError, ValueError, RecursionError) as error:
+            return f"its {name} cannot be read: {error}. Copy it again, or mend it."
+        if not isinstance(held, dict):
+            return f"its {name} holds no settings but {type(held).__name__}. Copy it again, or mend it."
+    return ""
 
 
 def ids_of(tokenizer: Any, text: str) -> list[int]:

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
 from trimtab.data.settings import SEVERAL, TOKENS, Seed, Settings
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, is_out_of_memory, reason_of
 from trimtab.models.length_encoding import counting_down
 from trimtab.models.vocabulary import check_ids, embeddings_of
 from trimtab.rollout import vllm
@@ -169,6 +169,13 @@ def _generate_batch(
     try:
         with counting_down(model, decoding.target_length, longest):
             sequences = model.generate(input_ids=ids_BL, attention_mask=mask_BL, generation_config=given)
+    except Exception as error:  # the family's own code, with settings that it does not bear
+        if is_out_of_memory(error) or isinstance(error, TrimtabError):
+            raise
+        raise TrimtabError(
+            f"model {model.config._name_or_path}: transformers cannot generate with it: "
+            f"{reason_of(error).rstrip('.')}. Mend its config.json, or name another model."
+        ) from error
     finally:
         model.generation_config = own
     return [_as_text(chat, row, stops) for row in sequences[:, longest:].tolist()]

@@ -43,7 +43,7 @@ from trimtab.files import clear_leftovers
 from trimtab.folder_lock import holding
 from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision, trusting
 from trimtab.models.vocabulary import check_ids, check_tokenizer
-from trimtab.notices import collected, speaking_of, warn
+from trimtab.notices import collected, say, speaking_of, warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.remote import RemoteReward
@@ -284,7 +284,10 @@ def _fluency(
     device: torch.device,
 ) -> Measured:
     answered = [record for record in validation if record.completions and not record.is_unpaired]
-    groups, _ = encode_records(answered, chat, "first")
+    groups, counts = encode_records(answered, chat, "first")
+    if counts.dropped:
+        lost = ", ".join(f"{n} × {reason}" for reason, n in counts.dropped.items())
+        say(f"perplexity and bits per byte are of {counts.used} of {counts.rows} answers (left out: {lost})")
     if not groups:
         return Measured()
     check_ids((row for g in groups for row in (*g.prompts, *g.completions)), policy.model, "model")

@@ -41,6 +41,7 @@ from trimtab.losses.table import (
     parameters,
 )
 from trimtab.models.reference import ReferenceLogps
+from trimtab.notices import warn
 from trimtab.rollout.logps import logps_of
 from trimtab.training.method import Sums, share_ahead
 from trimtab.training.schedule import TrainingSettings
@@ -273,6 +274,12 @@ class ReferencePoint:
         for split in (prepared.train, prepared.validation):
             self.mismatched |= {id(group): other for group, other in zip(split, mismatch(split), strict=True)}
         self.reference = prepared.reference_logps(list(self.mismatched.values()))
+        if len(kinds := {label for group in prepared.train for label in group.labels or ()}) == 1:
+            kind = "desirable" if kinds.pop() else "undesirable"
+            warn(
+                f"loss kto: every completion is labelled {kind}: nothing to tell them from was given",
+                about="labels",
+            )
 
     def measure(self, groups: Sequence[CompletionGroup]) -> None:
         """Of these groups, which processes share out."""

@@ -26,6 +26,7 @@ from trimtab.evaluation.statistics import wilson_interval
 from trimtab.losses.response_conditioned import length_margins, response_conditioned
 from trimtab.losses.reward_model import bradley_terry, center
 from trimtab.models.reward_model import RewardModel, for_scoring, load_reward_model
+from trimtab.notices import warn
 from trimtab.training.method import Sums, share_ahead
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import Prepared, StageMethod
@@ -77,6 +78,13 @@ class RewardModelTraining(StageMethod):
             )
         if settings.margin is not None and any(group.scores is None for group in prepared.train):
             raise TrimtabError("reward: 'margin' needs rows with scores, and some have none. Leave it out.")
+        against = sum(g.scores is not None and g.scores[0] < g.scores[-1] for g in prepared.train)
+        if settings.margin is not None and against:
+            warn(
+                f"margin: in {against} of {len(prepared.train)} pairs the chosen completion has the lower score, "
+                "and a negative margin. Do high scores mean good ones?",
+                about="negative margins",
+            )
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> RewardModel:

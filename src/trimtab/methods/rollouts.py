@@ -110,7 +110,7 @@ def score_samples(
         [row.prompt for row in rows],
         [text for several in texts for text in several],
         completion_ids=[one.tokens for several in samples for one in several],
-        columns=columns_of(rows),
+        columns=columns_of(rows, records),
     )
     if len(found) != len(rows):
         raise ValueError(f"reward {reward.name}: {len(found)} scores for {len(rows)} completions")

@@ -5,6 +5,7 @@ adapter's by its task type too. Asked before weights are read, by every command,
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ TASKS: dict[str, KindName] = {
 PROMPTS = {"PREFIX_TUNING", "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "ADAPTION_PROMPT", "CPT"}
 """Adapters that put something before the text: no weights can hold them."""
 OTHER_FORMATS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "*.h5": "TensorFlow", "*.msgpack": "Flax"}
+READ = ("model.safetensors", "pytorch_model.bin")
+"""What transformers calls weights, or the file that says which files they are in."""
 BOTH_WAYS = set(MODEL_FOR_MASKED_LM_MAPPING_NAMES) - {"reformer", "xlm"}
 """Model types that are encoders unless their config says is_decoder."""
 
@@ -243,7 +246,34 @@ def _check_weights(source: str, named: str) -> None:
             f"model {named}: it has a config but no weights (model.safetensors).{_hint(folder)} "
             "Copy the weights there, or name the folder that has them."
         )
+    if not adapted:
+        _check_names(folder, named)
     check_files(folder, source if adapted else named, "adapter" if adapted else "model")
+
+
+def _check_names(folder: Path, named: str) -> None:
+    """TrimtabError where transformers would not look at the weights that are there, or do without what is
+    beside them."""
+    places = [folder / f"{kind}{end}" for kind in READ for end in ("", ".index.json")]
+    if not any(place.is_file() or place.is_symlink() for place in places):
+        name = model_weights(folder)[0].name
+        if shard := re.fullmatch(r"(.+)-\d{5}-of-\d{5}\.(safetensors|bin)", name):
+            raise TrimtabError(
+                f"model {named}: its weights are in parts ({name}, …), and {shard[1]}.{shard[2]}.index.json, which "
+                "says what is in which, is not there. Copy it too."
+            )
+        usual = READ[name.endswith(".bin")]
+        raise TrimtabError(
+            f"model {named}: its weights are called {name}, which transformers does not look for. If they are what "
+            f"config.json describes, call them {usual}."
+        )
+    file = folder / "generation_config.json"
+    try:
+        if not isinstance(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}, dict):
+            raise ValueError("it holds no settings")
+    except (OSError, ValueError, RecursionError) as error:
+        # transformers would do without, and a token that ends answers may be in it alone.
+        raise TrimtabError(f"model {named}: its {file.name} cannot be read: {error}. Mend or remove it.") from None
 
 
 def _check_adapter(source: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ def check_files(folder: Path, named: str, what: str = "model") -> None:
     """TrimtabError where a file that the index names is not there, one cannot be read, or one holds whole numbers
     in place of weights and no config says how they are quantised. Only headers are read."""
     quantised = _is_quantised(folder)
+    _check_pickles(folder, named)
     for file in sorted({*folder.glob("*.safetensors"), *_indexed(folder, named)}):
         if file.is_symlink() and not file.exists():
             raise TrimtabError(f"{what} {named}: {file.name} is a link to {file.readlink()}, where nothing is.")
@@ -37,6 +40,8 @@ def check_files(folder: Path, named: str, what: str = "model") -> None:
                 kinds = {name: held.get_slice(name).get_dtype() for name in held.keys()}  # noqa: SIM118
         except Exception as error:  # the library raises whatever it likes
             size = file.stat().st_size
+            if not os.access(file, os.R_OK):
+                raise TrimtabError(f"{what} {named}: {file.name}: there is no permission to read it.") from None
             raise TrimtabError(
                 f"{what} {named}: {file.name} ({size} bytes) cannot be read: {first_line(error)}. It is damaged, "
                 "or was copied in part: copy it again."
@@ -47,6 +52,18 @@ def check_files(folder: Path, named: str, what: str = "model") -> None:
             raise TrimtabError(
                 f"{what} {named}: {file.name}: tensor {whole[0]} holds whole numbers ({kinds[whole[0]]}): "
                 "quantised weights, without what they stand for. Name the model that they were made from."
+            )
+
+
+def _check_pickles(folder: Path, named: str) -> None:
+    """TrimtabError for files of torch.save, archives by now, that were cut: torch does not say which."""
+    for file in [] if any(folder.glob("*.safetensors")) else sorted(folder.glob("pytorch_model*.bin")):
+        with file.open("rb") as held:
+            packed = held.read(2) == b"PK"
+        if file.stat().st_size == 0 or (packed and not zipfile.is_zipfile(file)):
+            raise TrimtabError(
+                f"model {named}: {file.name} ({file.stat().st_size} bytes) is damaged, or was copied in part: copy "
+                "it again."
             )
 
 

@@ -34,6 +34,8 @@ from trimtab.rewards.settings_base import Making, NamedRewardSettings
 from trimtab.rewards.values import error_words, listed, plain, scored, short
 
 Function = Callable[..., Any]
+ALWAYS_GIVEN = ("trainer_state", "log_extra", "log_metric")
+"""What a function may ask for whatever the rows have."""
 
 
 class FunctionSettings(NamedRewardSettings):
@@ -146,7 +148,7 @@ class FunctionReward(Reward):
                 raise TrimtabError(f"{what}: a column's name is text, not {type(column).__name__}.")
             extras[column] = [plain(one) for one in listed(values, n, what)]
 
-        given |= {"trainer_state": None, "log_extra": log_extra, "log_metric": self._log_metric}
+        given |= dict(zip(ALWAYS_GIVEN, (None, log_extra, self._log_metric), strict=True))
         self.check_arguments(given)
         passed = given if self._takes_all else {k: v for k, v in given.items() if k in self._takes}
         texts = self.name, given["prompts"], given["completions"]

@@ -34,7 +34,7 @@ from trimtab.study.collect import (
     judge_warnings,
     opponent_name,
 )
-from trimtab.study.run import check_opponent, check_scorers, make_judge, resolve_model
+from trimtab.study.run import check_functions, check_opponent, check_scorers, make_judge, resolve_model
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,7 @@ def _evaluate(
     asked = evaluation_inputs("evaluate", model, data, overrides, part)
     if named is not None:
         check_scorers([named], asked.records, "--judge")
+        check_functions([named], asked.records)
     if opponent:
         check_opponent(resolve_model(opponent), asked.settings)
     readers = [tokenizer or asked.model, *([resolve_model(opponent)] if opponent else [])]

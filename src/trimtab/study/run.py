@@ -10,15 +10,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from trimtab.catalogue import ordered_methods
 from trimtab.data.adapters import home
 from trimtab.data.answered import answered
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import day_of_runs
 from trimtab.data.parsing import parse
-from trimtab.data.records import Record
+from trimtab.data.records import Record, columns_of
 from trimtab.data.splits import DataSettings, Splits, check_completions, split_records
-from trimtab.errors import TrimtabError
+from trimtab.errors import TrimtabError, first_line
 from trimtab.evaluation.measure import EvaluationSettings, measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Results
@@ -35,6 +37,7 @@ from trimtab.recipe import Recipe
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
+from trimtab.rewards.function import ALWAYS_GIVEN, FunctionReward, FunctionSettings, load_function
 from trimtab.rewards.settings import check_rewards, make_reward
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout import vllm
@@ -156,9 +159,12 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
         if not stage.rewards and completions != "first":
             for records in (splits.train, splits.validation):
                 check_completions(records, completions)
+    check_functions([recipe.judge] if recipe.judge else [], splits.test)
     engines = {recipe.evaluation.decoding.engine}
     for rewarded in recipe.rewarded.values():
         check_rewards(rewarded.rewards)
+        for records in (splits.train, splits.validation):
+            check_functions(rewarded.rewards, records, "completion_ids")
         engines.add(rewarded.sampling.engine)
     if recipe.trains_reward and recipe.reward_model:
         check_model_source(
@@ -288,6 +294,14 @@ def known_rewards() -> dict[str, Reward]:
     return {"gold": GoldJudge()}
 
 
+def check_functions(settings: Sequence[RewardSettings], records: Sequence[Record], *more: str) -> None:
+    """TrimtabError where a function needs a column that the rows don't have. more: what it is given besides."""
+    for one in settings if records else ():
+        if isinstance(one, FunctionSettings):
+            function = FunctionReward(load_function(one.path or ""), one.name)
+            function.check_arguments({*columns_of(records), "prompts", "completions", *more, *ALWAYS_GIVEN})
+
+
 def check_scorers(settings: Sequence[RewardSettings], records: Sequence[Record], option: str) -> None:
     """TrimtabError for the sandbox's judge on rows that are not the sandbox's."""
     if not records or not any(one.needs_sandbox for one in settings):
@@ -351,7 +365,10 @@ def report_only(folder: Path) -> Path:
     try:
         results = Results.read(file)
     except ValueError as error:
-        raise TrimtabError(f"{file}: not results that this version can read: {error}") from None
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else first_line(error)
+        raise TrimtabError(
+            f"{file}: not results that this version can read: {said}. The study's own command writes them anew."
+        ) from None
     with holding(folder):
         write_report(results, folder)
     return folder / "report.html"

@@ -8,6 +8,7 @@ compared there is a second copy of the model. Nothing is drawn, and nothing in m
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from transformers import (
 
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.tokenizer import FILE, first_difference, probes_of
-from trimtab.errors import TrimtabError, first_line
+from trimtab.errors import TrimtabError, first_line, is_out_of_memory, reason_of
 from trimtab.models.lora import ADAPTER
 from trimtab.models.quantized import is_quantized
 from trimtab.models.reward_model import RewardModel, for_scoring
@@ -36,6 +37,7 @@ ROWS, TOKENS = 2, 64
 NEAR, NEAR_IN_FOUR_BITS = 0.01, 0.5
 """Nats, or points of a score: rounding is less, another model more."""
 TRIAL = ".trial.tmp"
+ENDS = ("eos_token_id", "pad_token_id")
 NOT_COMPARED = {"_name_or_path", "architectures", "transformers_version", "quantization_config"}
 
 
@@ -85,13 +87,16 @@ def _as_it_was(policy: Any, chat: Any) -> Iterator[None]:
     tokenizer, model = chat.tokenizer, policy.model
     names = (tokenizer.eos_token, tokenizer.pad_token)
     configs = [c for c in (model.config, getattr(model, "generation_config", None)) if c is not None]
-    ids = [(config.eos_token_id, config.pad_token_id) for config in configs]
+    # Some families' configs know no such names (RWKV, CodeGen).
+    ids = [{name: getattr(config, name, None) for name in ENDS} for config in configs]
     try:
         yield
     finally:
         tokenizer.eos_token, tokenizer.pad_token = names
-        for config, (eos, pad) in zip(configs, ids, strict=True):
-            config.eos_token_id, config.pad_token_id = eos, pad
+        for config, before in zip(configs, ids, strict=True):
+            for name, token in before.items():
+                if hasattr(config, name):
+                    setattr(config, name, token)
 
 
 def read_back(folder: Path, policy: Any, chat: Any, groups: Sequence[CompletionGroup]) -> None:
@@ -160,9 +165,13 @@ def _in_memory(policy: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
 def _without_trimtab(model: Any, rows: Sequence[Sequence[int]], token_types: bool = False) -> torch.Tensor:
     """The same by a model that transformers has read."""
     out = []
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    cacheless = "use_cache" in inspect.signature(plain.forward).parameters  # not every family's cache bears one row
     for row in rows:
         half, ids = len(row) // 2, torch.tensor([row])
-        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if cacheless:
+            given["use_cache"] = False
         if token_types:
             given["token_type_ids"] = (torch.arange(len(row)) >= half).long()[None]
         logits = model(**given).logits[0].float()
@@ -186,12 +195,23 @@ def _same_model(theirs: Any, policy: Any, chat: Any, rows: Sequence[Sequence[int
     note = f" (its config differs in {', '.join(other)})" if other else ""
     if rows:
         scored = isinstance(policy, RewardModel)
-        found = _without_trimtab(theirs, rows, token_types=scored and policy.token_types)
+        try:
+            found = _without_trimtab(theirs, rows, token_types=scored and policy.token_types)
+        except Exception as error:  # the family's own code, with settings that it does not bear
+            if is_out_of_memory(error):
+                raise
+            raise TrimtabError(
+                f"model {policy.source}: transformers cannot run it: {reason_of(error).rstrip('.')}. Mend its "
+                "config.json, or name another model."
+            ) from error
         near = NEAR_IN_FOUR_BITS if is_quantized(policy.model) else NEAR
         _compare(_in_memory(policy, rows), found, near, ("scores" if scored else "log-probabilities") + note)
     if other:
         warn(f"the saved folder's config differs in {', '.join(other)}.")
-    entries, pad = int(theirs.get_input_embeddings().weight.shape[0]), theirs.config.get_text_config().pad_token_id
+    entries, pad = (
+        int(theirs.get_input_embeddings().weight.shape[0]),
+        getattr(theirs.config.get_text_config(), "pad_token_id", None),
+    )
     if pad is not None and pad >= entries:
         raise _refuse(f"its pad token is {pad}, of {entries} embeddings")
     if isinstance(policy, RewardModel):

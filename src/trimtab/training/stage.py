@@ -171,6 +171,8 @@ def _train(
     require_groups(train, train_counts, "training", data.train)
     wanted = validated(method, settings, splits)
     validation, validation_counts = encode_records(splits.validation, chat, wanted, expand)
+    if not splits.validation and settings.patience is not None:
+        warn("patience means nothing without validation rows: the run takes all its steps", about="patience")
     if splits.validation:
         require_groups(validation, validation_counts, "validation", data.validation or data.train)
     for split, found in (("training", train_counts), ("validation", validation_counts)):
