@@ -469,4 +469,4 @@ def test_padded_rows_are_said(capsys: pytest.CaptureFixture[str]) -> None:
         Policy(make("gpt2"))
         Policy(make("qwen2"))
     assert [line.split(":")[0] for line in run.lines] == ["gpt2"]
-    assert "it runs padded rows" in capsys.readouterr().err
+    assert "using padded rows" in capsys.readouterr().err

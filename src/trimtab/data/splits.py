@@ -338,7 +338,7 @@ def choose(record: Record, completions: CompletionsOf) -> Record:
         return replace(record, completions=(), scores=None, labels=None)
     if not record.completions:
         raise TrimtabError(
-            f"{record.origin}: a prompt without a completion; only methods with a reward can train on "
+            f"{record.origin}: a prompt without a completion; only GRPO and PPO can train on "
             "that. Remove such rows, or keep them in a file of their own."
         )
     if completions == "labelled":
