@@ -29,10 +29,13 @@ FLOW = (
     "report",
     "recipe_defaults",
     "recipe",
+    "settings_list",
+    "recipe_schema",
     "study",
     "init",
     "plan",
     "show",
+    "settings_command",
     "cli",
     "__main__",
 )

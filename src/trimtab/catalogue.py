@@ -23,7 +23,7 @@ class MethodEntry:
     points; both differ between methods. starts_from: the stage whose model it trains. driven_by: what tells it what
     is better. panels: quantities of its training figure, by their names in report/dynamics.py. caption: of that
     figure. compared: whether its model answers prompts, and stands in the tables of results. in_rounds: whether it
-    trains in several stages, called name-1, name-2, …
+    trains in several stages, called name-1, name-2, …. most_used: the settings that its command's help names.
     """
 
     name: str
@@ -38,6 +38,7 @@ class MethodEntry:
     caption: str = "training and validation."
     compared: bool = True
     in_rounds: bool = False
+    most_used: tuple[str, ...] = ()
 
 
 PREFERENCE_PANELS = (
@@ -61,6 +62,7 @@ METHOD_ENTRIES: tuple[MethodEntry, ...] = (
         name="sft", label="SFT", title="supervised fine-tuning",
         summary="Supervised fine-tuning on the chosen completions.",
         colour="#e69f00", marker="s", starts_from=START, driven_by="data",
+        most_used=("learning_rate", "batch_size", "epochs", "length_penalty", "lora"),
         panels=("loss", "entropy", "gradient norm"),
     ),
     MethodEntry(
@@ -73,6 +75,7 @@ METHOD_ENTRIES: tuple[MethodEntry, ...] = (
         name="dpo", label="DPO", title="direct preference optimization",
         summary="Direct preference optimization from a model that is also the reference.",
         colour="#0072b2", marker="^", starts_from=SFT, driven_by="data",
+        most_used=("learning_rate", "batch_size", "epochs", "loss", "beta", "lora"),
         panels=PREFERENCE_PANELS,
         caption="training and validation. The log-ratio to the reference is of the data's completions; it is not a "
         "KL, which is of the policy's own samples.",
@@ -81,6 +84,7 @@ METHOD_ENTRIES: tuple[MethodEntry, ...] = (
         name="reward", label="Reward model", title="a reward model (Bradley-Terry)",
         summary="A reward model from preference pairs (Bradley-Terry).",
         colour="#cc79a7", marker="*", starts_from=SFT, driven_by="data",
+        most_used=("learning_rate", "batch_size", "epochs", "margin", "lora"),
         panels=("pair accuracy", "loss", "reward margin", "gradient norm"),
         caption="training, and accuracy on held-out pairs with a Wilson interval.",
         compared=False,
@@ -90,6 +94,9 @@ METHOD_ENTRIES: tuple[MethodEntry, ...] = (
         title="a round of direct preference optimization on samples of the model that it started from",
         summary="Rounds of sampling, scoring and preference training; --reward yes_no: the model itself scores.",
         colour="#d55e00", marker=">", starts_from=SFT, driven_by="reward",
+        most_used=(
+            "learning_rate", "batch_size", "rounds", "samples", "loss", "beta", "sampling.max_new_tokens", "lora",
+        ),
         panels=PREFERENCE_PANELS,
         caption="training on the round's own pairs, and validation on the data's, which other models wrote. The "
         "reference is the model that the round starts from.",
@@ -100,6 +107,10 @@ METHOD_ENTRIES: tuple[MethodEntry, ...] = (
         title="group policy gradient (the objective is in the settings; leave_one_out is RLOO)",
         summary="Group policy gradient on a reward, from a model that is also the reference.",
         colour="#009e73", marker="v", starts_from=SFT, driven_by="reward",
+        most_used=(
+            "learning_rate", "batch_size", "max_steps", "samples", "kl_coefficient", "sampling.max_new_tokens",
+            "lora",
+        ),
         panels=(
             "preference accuracy", "KL", "loss", "training reward", "judge score", "length", "cut", "entropy",
             "equal rewards", "gradient norm",
@@ -110,6 +121,10 @@ METHOD_ENTRIES: tuple[MethodEntry, ...] = (
         name="ppo", label="PPO", title="proximal policy optimization with a value head",
         summary="PPO with a value head on a reward, from a model that is also the reference.",
         colour="#882255", marker="h", starts_from=SFT, driven_by="reward",
+        most_used=(
+            "learning_rate", "batch_size", "max_steps", "samples", "kl_coefficient", "sampling.max_new_tokens",
+            "lora",
+        ),
         panels=(
             "preference accuracy", "KL", "loss", "training reward", "judge score", "length", "cut", "entropy",
             "explained variance", "gradient norm",
@@ -119,6 +134,15 @@ METHOD_ENTRIES: tuple[MethodEntry, ...] = (
 )  # fmt: skip
 CATALOGUE: dict[str, MethodEntry] = {entry.name: entry for entry in METHOD_ENTRIES}
 """By name, in the order in which a study trains them and a report shows them."""
+
+
+def settings_hint(name: str) -> str:
+    """Which settings of a method are most used, and where all of them are listed."""
+    used = ", ".join(CATALOGUE[name].most_used)
+    return (
+        f"Settings (--set KEY=VALUE): {used}, and data.max_length. "
+        f"`trimtab settings {name}` lists all of them, each with its default and a sentence."
+    )
 
 
 def compared_methods() -> list[str]:

@@ -12,8 +12,10 @@ import typer
 from typer.core import TyperGroup
 
 from trimtab import __version__
+from trimtab.catalogue import settings_hint
 from trimtab.dead_ends import flush, in_words
 from trimtab.rewards.kinds import NAMES
+from trimtab.settings_command import settings_command
 from trimtab.show import hush, print_ending, print_results, print_table
 from trimtab.stopping import SENTENCE, Stopped, is_first_process, listening
 
@@ -130,7 +132,7 @@ def study(
     print(f"Report: {folder / 'report.html'}")
 
 
-@app.command()
+@app.command(epilog=settings_hint("sft"))
 def sft(
     model: Model,
     data: Data,
@@ -144,7 +146,7 @@ def sft(
     _train("sft", model, data, out, validation, tokenizer, limit, settings)
 
 
-@app.command()
+@app.command(epilog=settings_hint("dpo"))
 def dpo(
     model: Model,
     data: Data,
@@ -158,7 +160,7 @@ def dpo(
     _train("dpo", model, data, out, validation, tokenizer, limit, settings)
 
 
-@app.command()
+@app.command(epilog=settings_hint("reward"))
 def reward(
     model: Model,
     data: Data,
@@ -172,7 +174,7 @@ def reward(
     _train("reward", model, data, out, validation, tokenizer, limit, settings)
 
 
-@app.command("online-dpo")
+@app.command("online-dpo", epilog=settings_hint("online_dpo"))
 def online_dpo(
     model: Model,
     data: Data,
@@ -188,7 +190,7 @@ def online_dpo(
     _train("online_dpo", model, data, out, validation, tokenizer, limit, settings, rewards, accept_changed_reward)
 
 
-@app.command()
+@app.command(epilog=settings_hint("grpo"))
 def grpo(
     model: Model,
     data: Data,
@@ -204,7 +206,7 @@ def grpo(
     _train("grpo", model, data, out, validation, tokenizer, limit, settings, rewards, accept_changed_reward)
 
 
-@app.command()
+@app.command(epilog=settings_hint("ppo"))
 def ppo(
     model: Model,
     data: Data,
@@ -312,6 +314,9 @@ def report(folder: Annotated[Path, typer.Argument(help="A study's folder, with r
     from trimtab.study.run import report_only
 
     print(f"Report: {report_only(folder)}")
+
+
+app.command("settings")(settings_command)
 
 
 @app.command()

@@ -170,7 +170,7 @@ class LengthInstruction(Settings):
     spread: float = Field(2.0, gt=1, le=1000)
     """Bounds lie between the completion's words ÷ spread and × spread, evenly in the logarithm."""
     seed: Seed = 0
-    """Of the bounds; each depends on this, the prompt and the completion alone."""
+    """The bounds are drawn from it; each depends on this, the prompt and the completion alone."""
 
     @field_validator("at_most", "at_least")
     @classmethod

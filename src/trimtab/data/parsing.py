@@ -85,7 +85,7 @@ def _place(model: type[BaseModel], loc: Sequence[Any]) -> tuple[tuple[Any, ...],
     place: list[Any] = []
     models = [model]
     for part in loc:
-        tagged = [one for one in models if len(models) > 1 and part in _kinds_of(one)]
+        tagged = [one for one in models if len(models) > 1 and part in kinds_of(one)]
         if tagged:
             models = tagged
             continue
@@ -96,7 +96,7 @@ def _place(model: type[BaseModel], loc: Sequence[Any]) -> tuple[tuple[Any, ...],
     return tuple(place), models
 
 
-def _kinds_of(model: type[BaseModel]) -> tuple[Any, ...]:
+def kinds_of(model: type[BaseModel]) -> tuple[Any, ...]:
     """The values of `kind` that settings of this class have."""
     return get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
 

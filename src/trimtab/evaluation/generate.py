@@ -42,13 +42,13 @@ class Decoding(Settings):
     """Beam search divides a score by length ** length_penalty; transformers counts new tokens only, vLLM the
     prompt too."""
     temperature: float = Field(0.6, gt=0, le=HOTTEST)
-    """Of sample: below 1 the likelier tokens gain."""
+    """For sample: below 1 the likelier tokens gain."""
     top_p: float = Field(0.95, gt=0, le=1)
-    """Of sample: only the likeliest tokens, up to this share of probability."""
+    """For sample: only the likeliest tokens, up to this share of probability."""
     seed: Seed = 0
-    """Of sample: the same seed draws the same."""
+    """For sample: the same seed draws the same."""
     batch_size: int = Field(64, gt=0, le=SEVERAL)
-    """Of transformers; vLLM decides itself."""
+    """Prompts that transformers decodes together; vLLM decides itself."""
     engine: Engine = "transformers"
     """Who decodes: transformers, or vLLM."""
     vllm: VLLMSettings = VLLMSettings()

@@ -57,7 +57,7 @@ class EvaluationSettings(TrustSettings):
     decoding: Decoding = Decoding()
     """How completions are decoded."""
     precision: Precision = "auto"
-    """Of the products: bf16 by autocast, or float32. auto: as in training."""
+    """What products are computed in: bf16 by autocast, or float32. auto: as in training."""
     token_budget: int = Field(4096, gt=0, le=BUDGET)
     """Packed tokens of a pass for perplexity: memory and speed."""
 

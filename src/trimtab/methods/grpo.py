@@ -40,7 +40,7 @@ class GRPOSettings(OnPolicySettings):
     """What a step's loss is divided by. sum: completions. sequences: completions, each a mean over its tokens.
     tokens: completion tokens. constant: completions × sampling.max_new_tokens."""
     ratio: pg.RatioLevel = "token"
-    """Of the new policy to the one that sampled: by token, or of the whole sequence."""
+    """Whether the ratio of the new policy to the one that sampled is each token's, or the whole sequence's."""
     clip_low: float | None = Field(0.2, gt=0, lt=1)
     """The ratio is clipped below 1 − clip_low; None: it is not. It matters from the second
     update on the same samples."""
@@ -50,7 +50,7 @@ class GRPOSettings(OnPolicySettings):
     """How the reference is kept near. reward: the KL is subtracted from the reward. k2, exact, k3: an estimator of
     it is added to the loss."""
     kl_coefficient: float = Field(0.1, ge=0, le=WEIGHT)
-    """λ of Eq. 6."""
+    """λ of Eq. 6: how dear it is to leave the reference."""
     rollouts: Literal["on_policy", "fixed"] = "on_policy"
     """fixed: fixed_prompts prompts are sampled once, before training, and trained on in epochs."""
     fixed_prompts: int = Field(50, gt=0, le=ROWS)

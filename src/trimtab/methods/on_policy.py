@@ -58,10 +58,10 @@ class OnPolicySettings(TrainingSettings):
     updates_per_batch: int = Field(1, gt=0, le=STEPS)
     """Optimizer steps taken on the same samples."""
     kl_coefficient: float = Field(ge=0, le=WEIGHT)
-    """λ, or β, of the KL to the reference."""
+    """λ, or β, of the KL to the reference: how dear it is to leave it."""
     correction: Literal["none", "token", "tempered"] = "token"
-    """Of temperatures ≠ 1, and of another engine's arithmetic. none: as the report does; token: truncated
-    weights; tempered: π_T is optimised, and an engine's samples are weighed by token too."""
+    """What is corrected of temperatures ≠ 1, and of another engine's arithmetic. none: as the report does;
+    token: truncated weights; tempered: π_T is optimised, and an engine's samples are weighed by token too."""
     weight_cap: float = Field(2.0, gt=0)
     """No token weighs more than this, where correction weighs tokens."""
     sampling: Sampling = Sampling()

@@ -35,8 +35,8 @@ class OnlineDPOSettings(DPOSettings):
     rounds: int = Field(3, gt=0, le=10_000)
     """How often the model samples, and is trained on what it sampled."""
     prompts: int | None = Field(None, gt=0, le=ROWS)
-    """Of each round: the next so many in the order of the seed. None: the training prompts, shared out among the
-    rounds."""
+    """Prompts of each round: the next so many in the order of the seed. None: the training prompts, shared out
+    among the rounds."""
     samples: int = Field(4, ge=2, le=SEVERAL)
     """Completions of each prompt, drawn by the model that the round starts from, which is its reference too."""
     sampling: Sampling = Sampling()

@@ -53,7 +53,8 @@ class PPOSettings(OnPolicySettings):
     value_coefficient: float = Field(0.1, ge=0, le=WEIGHT)
     """Weight of the value's loss beside the policy's."""
     value_learning_rate: float | None = Field(None, gt=0, le=LEARNING_RATE)
-    """Of the value head, on the same schedule; None: ten times learning_rate, as it starts from nothing."""
+    """The learning rate of the value head, on the same schedule; None: ten times learning_rate, as it starts
+    from nothing."""
     whiten: bool = True
     """Advantages of a batch, all processes together, to mean 0 and deviation 1."""
 

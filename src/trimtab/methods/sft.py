@@ -44,7 +44,7 @@ class LengthPenaltySettings(Settings):
     """λ E[max(0, ℓ(ŷ) − ℓ(y))²], Eq. 3 of the course report."""
 
     weight: float = Field(0.001, gt=0, le=WEIGHT)
-    """λ."""
+    """λ, the weight of the penalty beside SFT's loss."""
     scale: Literal["sequence", "token"] = "sequence"
     """What λ is measured against: a sequence's summed loss (the report's Eq. 2), or a token's mean loss.
     Whatever the normalisation, the two losses then keep their proportion."""
@@ -54,7 +54,7 @@ class LengthPenaltySettings(Settings):
     """How the penalty's gradient is estimated. stop_hazard: by where the model may end its own paths.
     score_function: by the samples' log-probabilities. literal: not at all, as the formula says."""
     samples: int | None = Field(None, gt=0, le=SEVERAL)
-    """Of each prompt; None: 1 path for stop_hazard, 2 samples for score_function."""
+    """Samples of each prompt; None: 1 path for stop_hazard, 2 samples for score_function."""
     max_new_tokens: int = Field(350, gt=1, le=TOKENS)
     """Tokens of a sample at most."""
     max_grad_norm: float = Field(1.0, gt=0)
@@ -79,7 +79,7 @@ class LengthEncodingSettings(Settings):
     """Norm of what is added to an embedding, in norms of the starting model's average embedding. More of it
     controls the length better, and disturbs what the model knows."""
     base: float = Field(10_000.0, gt=1, le=1e12)
-    """Of the wavelengths, 2π to 2π · base tokens."""
+    """Base of the wavelengths, 2π to 2π · base tokens."""
     target_length: int | None = Field(None, gt=0, le=TOKENS)
     """Tokens, end of turn included, where nobody asks for another length; None: the median of the training
     completions'. evaluation.decoding.target_length asks."""
@@ -96,7 +96,8 @@ class SFTSettings(TrainingSettings):
     length_penalty: LengthPenaltySettings | None = None
     """A penalty on answers longer than the chosen ones; None: none."""
     length_encoding: LengthEncodingSettings | None = None
-    """None: none, but for a model that has one already, which goes on with it."""
+    """A countdown in the input, by which answers end at a length you ask for. None: none, but for a model that has
+    one already, which goes on with it."""
 
     @field_validator("length_encoding", mode="before")
     @classmethod

@@ -35,7 +35,7 @@ class LoraSettings(Settings):
     alpha: int = Field(32, gt=0, le=10**6)
     """The adapter's share is alpha / rank; usual is twice the rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Of the adapter's input, while training."""
+    """Share of the adapter's input that is left out while training."""
     targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     """Names of the layers that get one; all-linear: every linear layer but the head."""
     dora: bool = False

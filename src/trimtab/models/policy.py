@@ -48,13 +48,13 @@ class ModelSettings(TrustSettings):
     """How the policy is held in memory. Master weights are always float32."""
 
     precision: Precision = "auto"
-    """Of the products: bf16 by autocast, or float32. auto: bf16 on CUDA and on CPUs with AMX tiles, else
-    float32: with AVX-512's bf16 instructions alone, oneDNN's bf16 products measured 0.5 to 0.6 times as
+    """What products are computed in: bf16 by autocast, or float32. auto: bf16 on CUDA and on CPUs with AMX tiles,
+    else float32: with AVX-512's bf16 instructions alone, oneDNN's bf16 products measured 0.5 to 0.6 times as
     fast as its float32 ones, and a training step 0.73 to 0.99 times."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, more time, the same result."""
     lora: LoraSettings | None = None
-    """None: all weights are trained."""
+    """Low-rank adapters instead of all weights; None: all weights are trained."""
 
 
 def trusting(trust: TrustSettings | None) -> ModelSettings:

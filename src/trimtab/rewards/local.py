@@ -36,7 +36,7 @@ class LocalRewardSettings(NamedRewardSettings, TrustSettings):
     token_budget: int = Field(8192, gt=0, le=BUDGET)
     """Tokens of a pass: memory and speed."""
     precision: Precision = "float32"
-    """Of the products."""
+    """What products are computed in."""
     needed: ClassVar[tuple[str, ...]] = ("model",)
 
     @property

@@ -43,7 +43,7 @@ class NemotronLocalSettings(LocalRewardSettings):
     kind: Literal["nemotron_local"]
     """A Nemotron-HF language model, run here."""
     precision: Precision = "float32"
-    """Of the products, and of the weights too."""
+    """What products are computed in, and weights held in too."""
     only_within_prompts: ClassVar[bool] = True
 
     @classmethod

@@ -40,7 +40,7 @@ class VLLMSettings(Settings):
     max_length: int | None = Field(None, gt=0, le=TOKENS)
     """Tokens of the longest sequence, prompt and completion. None: the model's positions."""
     eager: bool = False
-    """Without graphs and compilation, which start slowly; a CPU always runs so."""
+    """Whether vLLM runs without graphs and compilation, which start slowly; a CPU always runs so."""
 
 
 class Sampling(Settings):

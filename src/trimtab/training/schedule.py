@@ -21,7 +21,7 @@ class TrainingSettings(ModelSettings):
     """What every method's training takes. Lengths of time are in optimizer steps."""
 
     learning_rate: float = Field(gt=0, le=LEARNING_RATE)
-    """Required: no value is right for every method."""
+    """The learning rate at its peak, after the warmup."""
     batch_size: int = Field(16, gt=0, le=SEVERAL)
     """Completion groups of a batch."""
     accumulation: int = Field(1, gt=0, le=SEVERAL)
@@ -29,13 +29,13 @@ class TrainingSettings(ModelSettings):
     epochs: float = Field(1.0, gt=0, le=10**6)
     """How often every row is seen; a part of one will do."""
     max_steps: int | None = Field(None, gt=0, le=STEPS)
-    """Overrides epochs."""
+    """Optimizer steps of the whole training; it overrides epochs."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls after its warmup: linear and cosine to 0, constant not at all."""
     warmup_steps: int = Field(10, ge=0, le=STEPS)
     """Optimizer steps in which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0, le=WEIGHT)
-    """0 is Adam; more is AdamW (matrices only)."""
+    """How fast weights decay: 0 is Adam, more is AdamW (matrices only)."""
     adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Adam's decay of its two moments."""
     adam_epsilon: float = Field(1e-8, gt=0, le=1)
@@ -49,15 +49,15 @@ class TrainingSettings(ModelSettings):
     token_budget: int = Field(4096, gt=0, le=BUDGET)
     """Packed tokens of a pass: memory and speed, never results."""
     seed: Seed = 42
-    """Of the data's order, of samples and of new weights."""
+    """The data's order, samples and new weights are drawn from it."""
     logging_interval: int = Field(10, gt=0, le=STEPS)
     """Optimizer steps from one line of metrics to the next."""
     evaluation_interval: int | None = Field(None, gt=0, le=STEPS)
-    """None: ten times in a run."""
+    """Optimizer steps from one evaluation to the next; None: ten times in a run."""
     sample_interval: int | None = Field(None, gt=0, le=STEPS)
-    """None: no samples while training."""
+    """Optimizer steps from one look at samples to the next; None: no samples while training."""
     checkpoint_interval: int | None = Field(None, gt=0, le=STEPS)
-    """None: with every evaluation."""
+    """Optimizer steps from one checkpoint to the next; None: with every evaluation."""
     patience: int | None = Field(None, gt=0, le=STEPS)
     """Stop after so many steps without a better best_metric; None: never."""
     best_metric: str | None = None
