@@ -42,7 +42,7 @@ from trimtab.study.collect import chosen_lengths
 from trimtab.training.loop import make_accelerator
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage
-from trimtab.training.stage_method import Prepared
+from trimtab.training.stage_method import TrainingContext
 
 SEED, TEST_SEED = 0, 99
 DECODING = EvaluationSettings(
@@ -209,11 +209,13 @@ def variance(sweep: Sweep, draws: int = 40) -> None:
         )
         settings = SFTSettings(learning_rate=SFT_RATE, length_penalty=given, **COMMON)
         policy = load_policy(sweep.sft())
-        method = SFT(settings, Prepared(policy, groups, [], settings, make_accelerator(settings), sweep.out, chat))
+        method = SFT(
+            settings, TrainingContext(policy, groups, [], settings, make_accelerator(settings), sweep.out, chat)
+        )
         mean, squared, started = None, 0.0, time.process_time()
         for step in range(draws):
             policy.eval()
-            extra = method.extra(groups, step)
+            extra = method.prepare(groups, step).extra
             assert extra is not None
             policy.zero_grad()
             for members in cut_into_passes(extra.groups, settings.token_budget):

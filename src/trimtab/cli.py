@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from trimtab import __version__
-from trimtab.catalogue import settings_hint
+from trimtab.catalogue import CATALOGUE, MethodEntry, settings_hint
 from trimtab.dead_ends import flush, in_words
 from trimtab.rewards.kinds import NAMES
 from trimtab.settings_command import settings_command
@@ -132,94 +132,40 @@ def study(
     print(f"Report: {folder / 'report.html'}")
 
 
-@app.command(epilog=settings_hint("sft"))
-def sft(
-    model: Model,
-    data: Data,
-    out: Out,
-    validation: Validation = None,
-    tokenizer: Tokenizer = None,
-    limit: Limit = None,
-    settings: Set = None,
-) -> None:
-    """Supervised fine-tuning on the chosen completions."""
-    _train("sft", model, data, out, validation, tokenizer, limit, settings)
+def _add_method(entry: MethodEntry) -> None:
+    """The command of one method of the catalogue."""
+
+    def on_data(
+        model: Model,
+        data: Data,
+        out: Out,
+        validation: Validation = None,
+        tokenizer: Tokenizer = None,
+        limit: Limit = None,
+        settings: Set = None,
+    ) -> None:
+        _train(entry.name, model, data, out, validation, tokenizer, limit, settings)
+
+    def on_a_reward(
+        model: Model,
+        data: Data,
+        out: Out,
+        rewards: Rewards = None,
+        validation: Validation = None,
+        tokenizer: Tokenizer = None,
+        limit: Limit = None,
+        accept_changed_reward: AcceptChangedReward = False,
+        settings: Set = None,
+    ) -> None:
+        _train(entry.name, model, data, out, validation, tokenizer, limit, settings, rewards, accept_changed_reward)
+
+    run = on_a_reward if entry.driven_by == "reward" else on_data
+    app.command(entry.name.replace("_", "-"), help=entry.summary, epilog=settings_hint(entry.name))(run)
 
 
-@app.command(epilog=settings_hint("dpo"))
-def dpo(
-    model: Model,
-    data: Data,
-    out: Out,
-    validation: Validation = None,
-    tokenizer: Tokenizer = None,
-    limit: Limit = None,
-    settings: Set = None,
-) -> None:
-    """Direct preference optimization from a model that is also the reference."""
-    _train("dpo", model, data, out, validation, tokenizer, limit, settings)
-
-
-@app.command(epilog=settings_hint("reward"))
-def reward(
-    model: Model,
-    data: Data,
-    out: Out,
-    validation: Validation = None,
-    tokenizer: Tokenizer = None,
-    limit: Limit = None,
-    settings: Set = None,
-) -> None:
-    """A reward model from preference pairs (Bradley-Terry)."""
-    _train("reward", model, data, out, validation, tokenizer, limit, settings)
-
-
-@app.command("online-dpo", epilog=settings_hint("online_dpo"))
-def online_dpo(
-    model: Model,
-    data: Data,
-    out: Out,
-    rewards: Rewards = None,
-    validation: Validation = None,
-    tokenizer: Tokenizer = None,
-    limit: Limit = None,
-    accept_changed_reward: AcceptChangedReward = False,
-    settings: Set = None,
-) -> None:
-    """Rounds of sampling, scoring and preference training; --reward yes_no: the model itself scores."""
-    _train("online_dpo", model, data, out, validation, tokenizer, limit, settings, rewards, accept_changed_reward)
-
-
-@app.command(epilog=settings_hint("grpo"))
-def grpo(
-    model: Model,
-    data: Data,
-    out: Out,
-    rewards: Rewards = None,
-    validation: Validation = None,
-    tokenizer: Tokenizer = None,
-    limit: Limit = None,
-    accept_changed_reward: AcceptChangedReward = False,
-    settings: Set = None,
-) -> None:
-    """Group policy gradient on a reward, from a model that is also the reference."""
-    _train("grpo", model, data, out, validation, tokenizer, limit, settings, rewards, accept_changed_reward)
-
-
-@app.command(epilog=settings_hint("ppo"))
-def ppo(
-    model: Model,
-    data: Data,
-    out: Out,
-    rewards: Rewards = None,
-    validation: Validation = None,
-    tokenizer: Tokenizer = None,
-    limit: Limit = None,
-    accept_changed_reward: AcceptChangedReward = False,
-    settings: Set = None,
-) -> None:
-    """PPO with a value head on a reward, from a model that is also the reference."""
-    _train("ppo", model, data, out, validation, tokenizer, limit, settings, rewards, accept_changed_reward)
+for _entry in CATALOGUE.values():
+    if _entry.summary:
+        _add_method(_entry)
 
 
 def _train(

@@ -35,7 +35,7 @@ class Disagreeing(SFT):
 
     def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
         self.seen += 1
-        return {"loss": float(self.seen if self.prepared.accelerator.process_index else -self.seen)}
+        return {"loss": float(self.seen if self.context.accelerator.process_index else -self.seen)}
 
 
 COMMON: dict[str, Any] = {

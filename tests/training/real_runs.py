@@ -249,8 +249,9 @@ def rloo(plan: Plan, world: World, out: Path, given: Given, **chosen: Any) -> Cu
     class OfGiven(GRPO):
         table: ClassVar[list[CompletionGroup]] = given.groups
 
-        def _make_sampler(self) -> Any:
-            return GivenSampler(self.prepared.policy, self.table, self.settings.token_budget)
+        def __init__(self, settings: Any, context: Any) -> None:
+            super().__init__(settings, context)
+            self.collector.sampler = GivenSampler(context.policy, self.table, settings.token_budget)
 
     settings: dict[str, Any] = {
         "samples": SAMPLES, "objective": "leave_one_out", "normalisation": "sum", "ratio": "sequence",

@@ -24,7 +24,7 @@ from trimtab.methods.rollouts import Scoring
 from trimtab.models.policy import Policy
 from trimtab.rewards.base import Scored
 from trimtab.rollout.sampler import Sample, Sampling
-from trimtab.training.stage_method import Prepared
+from trimtab.training.stage_method import TrainingContext
 
 trl = pytest.importorskip("trl")
 PROMPTS, SAMPLES, CAP = 3, 4, 12
@@ -169,7 +169,7 @@ def ours(world: World, new: Weights, folder: Path, **settings: Any) -> Found:
     )
     records = [Record(f"p{i}", ("",)) for i in range(PROMPTS)]
     given: Any = SimpleNamespace(take_metrics=dict)  # a reward that is never asked to score
-    prepared = Prepared(
+    prepared = TrainingContext(
         policy, world.groups, [], chosen, Accelerator(cpu=True), folder, None, train_records=records, reward=given
     )
     method = GRPO(chosen, prepared)  # the policy has the reference's weights now
@@ -186,13 +186,13 @@ def ours(world: World, new: Weights, folder: Path, **settings: Any) -> Found:
         scored = [Scored(r) for r in world.rewards[place : place + SAMPLES]]
         scorings.append(Scoring(group, samples, [""] * SAMPLES, scored))
         place += SAMPLES
-    method._sample = lambda *arguments, **named: scorings  # type: ignore[method-assign]
-    groups = method.step_groups(world.groups, 0)
+    method.collector.score = lambda *arguments, **named: scorings  # type: ignore[method-assign]
+    step = method.prepare(world.groups, 0)
     put(model, new)
-    total, losses, sums = method.total(groups), [], {"clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.0}
+    losses, sums = [], {"clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.0}
     terms = 0.0
-    for members in cut_into_passes(groups, chosen.token_budget):
-        loss, metrics = method.loss(policy, pack(members), total)
+    for members in cut_into_passes(step.groups, chosen.token_budget):
+        loss, metrics = step.loss(policy, pack(members), step.total)
         loss.backward()
         losses.append(float(loss.detach()))
         terms += metrics.get("ratio", (0.0, 1.0))[1]
@@ -200,7 +200,7 @@ def ours(world: World, new: Weights, folder: Path, **settings: Any) -> Found:
             sums[name] += metrics.get(name, (0.0, 1.0))[0]
     assert len(losses) > 1, "several passes"
     low, high = (value / terms for value in sums.values())
-    advantages = [a for rollout in method.batch for a in rollout.advantages]
+    advantages = [a for group in method.batch.groups for a in group.columns["advantages"].tolist()]
     return Found(advantages, sum(losses), (low, high), grads_of(model))
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -20,23 +21,24 @@ from trimtab.losses.sft import sft
 from trimtab.models.policy import Policy
 from trimtab.training.guard import ENOUGH, Guard
 from trimtab.training.loop import Loop
-from trimtab.training.method import OfflineMethod
 from trimtab.training.metrics import read_metrics
 from trimtab.training.schedule import TrainingSettings
+from trimtab.training.step import Step
 
 ROWS = [CompletionGroup((3, 4 + i), ((5, 6, 7 + i),), index=i) for i in range(8)]
 
 
-class Faulty(OfflineMethod):
+class Faulty:
     """SFT, but for what `spoil` does to the loss of row 5's pass."""
 
     best_metric, best_is = "score", "highest"
+    steps_per_batch, rates = 1, MappingProxyType({})
 
     def __init__(self, spoil: Callable[[Tensor], Tensor]) -> None:
         self.spoil, self.evaluations = spoil, 0
 
-    def total(self, groups: Any) -> float:
-        return float(len(groups))
+    def prepare(self, groups: Any, step: int) -> Step:
+        return Step(groups, float(len(groups)), self.loss)
 
     def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Any]:
         loss = sft(policy(batch).logps, total)
@@ -45,6 +47,12 @@ class Faulty(OfflineMethod):
     def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
         self.evaluations += 1
         return {"score": float(self.evaluations)}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: Any) -> None:
+        return
 
 
 def loop(spoil: Callable[[Tensor], Tensor], folder: Path, rows: Any = ROWS, **given: Any) -> Loop:

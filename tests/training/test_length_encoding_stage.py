@@ -22,7 +22,7 @@ from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.loop import Loop, make_accelerator
 from trimtab.training.stage import run_stage
-from trimtab.training.stage_method import Prepared
+from trimtab.training.stage_method import TrainingContext
 
 LETTERS, COLON, END = (3, 4, 5, 6), 7, 2
 LONGEST = 12
@@ -53,7 +53,7 @@ def untrained() -> Policy:
 def trained(folder: Path, **given: Any) -> Policy:
     """The same after some seconds with the letters."""
     policy, settings = untrained(), SFTSettings(**PLAIN | given)
-    prepared = Prepared(policy, DATA, [], settings, make_accelerator(settings), folder / "cache")
+    prepared = TrainingContext(policy, DATA, [], settings, make_accelerator(settings), folder / "cache")
     loop = Loop(policy, SFT(settings, prepared), DATA, settings, folder, prepared.accelerator, lambda path: None)
     for step in range(loop.steps):
         loop.train_step(step)
@@ -98,14 +98,14 @@ def test_slack_is_drawn_anew_and_only_of_whole_completions(tmp_path: Path) -> No
     cut = CompletionGroup((3, COLON), ((3, 3, 3),), truncated=(True,))
     groups = [letters(3, 4)] * 700 + [cut]
     settings = SFTSettings(length_encoding={"slack": 1.5}, **PLAIN)  # type: ignore[arg-type]
-    method = SFT(settings, Prepared(untrained(), groups, [], settings, make_accelerator(settings), tmp_path))
-    first = [group.target_length for group in method.step_groups(groups, 3)]
+    method = SFT(settings, TrainingContext(untrained(), groups, [], settings, make_accelerator(settings), tmp_path))
+    first = [group.target_length for group in method.prepare(groups, 3).groups]
     assert first[-1] is None
     counts = [first[:-1].count(n) for n in range(4, 11)]
     assert sum(counts) == 700
     assert min(counts) > 60
-    assert [group.target_length for group in method.step_groups(groups, 3)] == first
-    assert [group.target_length for group in method.step_groups(groups, 4)] != first
+    assert [group.target_length for group in method.prepare(groups, 3).groups] == first
+    assert [group.target_length for group in method.prepare(groups, 4).groups] != first
 
 
 SETTINGS: dict[str, Any] = {
@@ -166,7 +166,7 @@ def test_the_default_target_is_the_median_of_whole_completions(tmp_path: Path) -
 def encoding_of_data(groups: list[CompletionGroup], folder: Path, given: LengthEncodingSettings) -> LengthEncoding:
     settings = SFTSettings(length_encoding=given, **PLAIN)
     policy = untrained()
-    SFT(settings, Prepared(policy, groups, [], settings, make_accelerator(settings), folder))
+    SFT(settings, TrainingContext(policy, groups, [], settings, make_accelerator(settings), folder))
     assert policy.length_encoding is not None
     return policy.length_encoding
 

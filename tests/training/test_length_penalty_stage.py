@@ -23,13 +23,13 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
 from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models.policy import Policy, load_policy
-from trimtab.rollout.sampler import Sampling
+from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.loop import Loop
 from trimtab.training.metrics import read_metrics
 from trimtab.training.schedule import data_order
 from trimtab.training.stage import run_stage
-from trimtab.training.stage_method import Prepared
+from trimtab.training.stage_method import TrainingContext
 
 CAP = 16
 
@@ -142,6 +142,7 @@ class Step:
     grads: dict[str, Tensor]
     metrics: dict[str, float]
     method: SFT
+    drawn: list[list[Sample]]
 
 
 def step_of(folder: Path, penalty: dict[str, Any] | None, groups: Any = GROUPS, **given: Any) -> Step:
@@ -156,8 +157,18 @@ def step_of(folder: Path, penalty: dict[str, Any] | None, groups: Any = GROUPS, 
         **{"max_grad_norm": 1e9} | given,
     )  # fmt: skip
     policy, chat = Policy(model), SimpleNamespace(stop_tokens=[2], end_of_turn=2)
-    prepared = Prepared(policy, list(groups), [], settings, Accelerator(cpu=True), folder, chat)
+    prepared = TrainingContext(policy, list(groups), [], settings, Accelerator(cpu=True), folder, chat)
     method = SFT(settings, prepared)
+    drawn: list[list[Sample]] = []
+    if method.penalty is not None:
+        sampler, sample = method.penalty.sampler, method.penalty.sampler.sample
+
+        def keeping(*arguments: Any, **named: Any) -> list[list[Sample]]:
+            samples = sample(*arguments, **named)
+            drawn.extend(samples)
+            return samples
+
+        sampler.sample = keeping  # type: ignore[method-assign]
     loop = Loop(policy, method, groups, settings, folder, prepared.accelerator, lambda path: None)
     found: dict[str, Tensor] = {}
 
@@ -166,14 +177,14 @@ def step_of(folder: Path, penalty: dict[str, Any] | None, groups: Any = GROUPS, 
 
     loop.optimizer.step = keep
     metrics, _ = loop.train_step(0)
-    return Step(found, metrics, method)
+    return Step(found, metrics, method, drawn)
 
 
 def pairs_of(step: Step, groups: Any = GROUPS) -> list[tuple[CompletionGroup, list[Any]]]:
     """Each prompt with its samples, in the order in which the step took them."""
     taken = [groups[i] for i in data_order(len(groups), 42, 0)]
     whole = [group for group in taken if not any(group.truncated)]
-    return list(zip(whole, step.method.drawn.values(), strict=True))
+    return list(zip(whole, step.drawn, strict=True))
 
 
 def share(with_penalty: Step, without: Step) -> dict[str, Tensor]:
@@ -299,14 +310,14 @@ def test_rows_whose_chosen_completion_was_cut_have_no_penalty(tmp_path: Path) ->
     f = [max(0, len(one.tokens) - len(g.completions[0])) ** 2 for g, pair in pairs_of(some, cut) for one in pair]
     assert some.metrics["length_penalty/value"] == pytest.approx(sum(f) / 8)
     assert some.metrics["length_penalty"] == pytest.approx(0.25 / 4.5 * sum(f) / 8)
-    extra = some.method.extra(cut, 0)
+    extra = some.method.prepare(cut, 0).extra
     assert extra is not None
     assert sorted(group.index for group in extra.groups) == [0, 2, 3, 5]
     # Normalised by tokens: T̄ = 4.5 of all six, as SFT's loss is.
     assert extra.total == pytest.approx(4 * 2 / (0.25 / 4.5))
     plain = step_of(tmp_path, None)
     assert some.metrics["grad_norm"] == pytest.approx(plain.metrics["grad_norm"], rel=1e-5)
-    assert some.method.extra([replace(g, truncated=(True,)) for g in GROUPS], 0) is None
+    assert some.method.prepare([replace(g, truncated=(True,)) for g in GROUPS], 0).extra is None
 
 
 def test_targets_are_the_chosen_lengths(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -24,7 +25,6 @@ from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models.policy import Policy
 from trimtab.training.loop import Loop
-from trimtab.training.method import OfflineMethod
 from trimtab.training.metrics import read_metrics
 from trimtab.training.schedule import (
     TrainingSettings,
@@ -33,7 +33,8 @@ from trimtab.training.schedule import (
     learning_rate_factor,
     total_steps,
 )
-from trimtab.training.stage_method import Prepared
+from trimtab.training.stage_method import TrainingContext
+from trimtab.training.step import Step
 
 UNEVEN = [
     CompletionGroup(
@@ -57,8 +58,8 @@ ASKED = [
 """The same as rows under length instructions."""
 
 
-def prepared(policy: Policy, groups: list[CompletionGroup], settings: Any, folder: Path) -> Prepared:
-    return Prepared(policy, groups, groups[:3], settings, Accelerator(cpu=True), folder / "cache")
+def prepared(policy: Policy, groups: list[CompletionGroup], settings: Any, folder: Path) -> TrainingContext:
+    return TrainingContext(policy, groups, groups[:3], settings, Accelerator(cpu=True), folder / "cache")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_accumulation_gives_the_gradient_of_one_batch(kind: str, tmp_path: Path)
             settings = SFTSettings(normalisation="tokens" if counted else name, **shared)
             ready = prepared(policy, groups, settings, folder)
             method = SFT(settings, ready)
-        loop = Loop(policy, method, groups, settings, folder, ready.accelerator, lambda path: None)
+        loop = Loop(policy, method, method.train, settings, folder, ready.accelerator, lambda path: None)
         norms: list[dict[str, Tensor]] = []
         clip = loop.accelerator.clip_grad_norm_
 
@@ -142,7 +143,7 @@ def test_a_step_of_equal_policies_has_the_losses_value(loss: str, tmp_path: Path
     settings = DPOSettings(learning_rate=1e-3, loss=loss, beta=0.5, batch_size=8, max_steps=1, token_budget=40)
     ready = prepared(policy, UNEVEN, settings, tmp_path)
     method: Any = DPO(settings, ready)
-    loop = Loop(policy, method, UNEVEN, settings, tmp_path, ready.accelerator, lambda path: None)
+    loop = Loop(policy, method, method.train, settings, tmp_path, ready.accelerator, lambda path: None)
     assert loop.train_step(0)[0]["loss"] == pytest.approx(AT_THE_REFERENCE[loss], abs=1e-5)
 
 
@@ -174,23 +175,30 @@ def test_schedule_by_hand() -> None:
     assert [learning_rate_factor(constant, s, 4) for s in range(4)] == [0.5, 1, 1, 1]
 
 
-class Scripted(OfflineMethod):
+class Scripted:
     """A method whose validation values are given: the loop's decisions can be worked out by hand."""
 
     best_metric = "score"
     best_is = "highest"
+    steps_per_batch, rates = 1, MappingProxyType({})
 
     def __init__(self, values: list[float]) -> None:
         self.values = iter(values)
 
-    def total(self, groups: Any) -> float:
-        return float(len(groups))
+    def prepare(self, groups: Any, step: int) -> Step:
+        return Step(groups, float(len(groups)), self.loss)
 
     def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Any]:
         return sft(policy(batch).logps, total), {}
 
     def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
         return {"score": next(self.values)}
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: Any) -> None:
+        return
 
 
 def scripted(values: list[float], folder: Path, **settings: Any) -> tuple[Any, Path]:

@@ -12,11 +12,14 @@ _C completions of the batch, _G groups of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
+
+NO_COLUMNS: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,10 @@ class CompletionGroup:
     where the data has them. given: for each completion the rest of a prompt of its own, which stands between the
     shared prompt and it: attended to, in position, never predicted nor counted; none where all share theirs.
     target_length: what a length encoding counts down from, of all its completions; None: of each its own
-    (models/length_encoding.py). ValueError where there is nothing to predict a completion's first token from.
+    (models/length_encoding.py). columns: what a method knows of the group beside its tokens, by name: a tensor with
+    a value for each completion token, [M], or for each completion, [C], such as ref_logps and advantages.
+    companion: a group that the method reads beside this one, such as KTO's mismatched completions; never packed
+    with it. ValueError where there is nothing to predict a completion's first token from.
     """
 
     prompt: tuple[int, ...]
@@ -39,6 +45,8 @@ class CompletionGroup:
     labels: tuple[bool, ...] | None = None
     given: tuple[tuple[int, ...], ...] = ()
     target_length: int | None = None
+    columns: Mapping[str, Tensor] = field(default_factory=lambda: NO_COLUMNS, compare=False)
+    companion: CompletionGroup | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.given and len(self.given) != len(self.completions):
@@ -47,6 +55,10 @@ class CompletionGroup:
             raise ValueError("a group needs at least one prompt token: the first completion token follows it")
         if not self.completions or any(not c for c in self.completions):
             raise ValueError("a group needs at least one completion, and none of them empty")
+
+    def with_columns(self, **columns: Tensor) -> CompletionGroup:
+        """The same group with these columns beside those that it has."""
+        return replace(self, columns={**self.columns, **columns})
 
     @property
     def packed_length(self) -> int:
@@ -82,7 +94,8 @@ class PackedBatch:
 
     input_ids, position_ids: [N]. source: [M], the packed position whose hidden state predicts each
     completion token. target: [M], the tokens predicted. owner: [M], the completion of each. lengths:
-    [C], tokens of each completion. group_of: [C], the group of each completion.
+    [C], tokens of each completion. group_of: [C], the group of each completion. columns: the groups' own, one
+    behind the other, [M] or [C].
     """
 
     groups: tuple[CompletionGroup, ...]
@@ -94,6 +107,7 @@ class PackedBatch:
     owner: Tensor
     lengths: Tensor
     group_of: Tensor
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
     # Built on demand by the CUDA path, once a batch: see models/attention.py.
     cache: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
@@ -111,11 +125,12 @@ class PackedBatch:
         if str(self.input_ids.device) == str(device):
             return self
         moved = {name: getattr(self, name).to(device) for name in tensors}
-        return PackedBatch(groups=self.groups, segments=self.segments, **moved)
+        columns = {name: column.to(device) for name, column in self.columns.items()}
+        return PackedBatch(groups=self.groups, segments=self.segments, columns=columns, **moved)
 
 
 def pack(groups: Sequence[CompletionGroup]) -> PackedBatch:
-    """Lays groups side by side in one packed tree batch."""
+    """Lays groups side by side in one packed tree batch. All of them must have the same columns."""
     input_ids: list[int] = []
     position_ids: list[int] = []
     source: list[int] = []
@@ -155,7 +170,17 @@ def pack(groups: Sequence[CompletionGroup]) -> PackedBatch:
         owner=as_tensor(owner),
         lengths=as_tensor(lengths),
         group_of=as_tensor(group_of),
+        columns=_columns(groups),
     )
+
+
+def _columns(groups: Sequence[CompletionGroup]) -> dict[str, Tensor]:
+    """The groups' columns, concatenated. ValueError where a group lacks one that another has."""
+    names = list(groups[0].columns) if groups else []
+    for group in groups:
+        if set(group.columns) != set(names):
+            raise ValueError(f"groups with different columns: {sorted(names)} and {sorted(group.columns)}")
+    return {name: torch.cat([group.columns[name] for group in groups]) for name in names}
 
 
 def cut_into_passes(groups: Sequence[CompletionGroup], token_budget: int) -> list[list[CompletionGroup]]:

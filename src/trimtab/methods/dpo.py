@@ -5,8 +5,7 @@ training starts from: its log-probabilities are computed before the first step a
 which weighted sum of several, the table in losses/table.py says; what is made of a pair beforehand, by the setting
 `condition` and for the loss rc_dpo, data/conditions.py.
 Where we depart: dropout is off (as in TRL); a tie of implicit rewards counts half in the accuracy; KTO's reference
-point is of the whole optimizer step and all processes, over completions of another prompt of the data, the same in
-every epoch.
+point is kto_point.py's.
 
 Dimension suffixes: _M completion tokens of a batch, _C its completions, _G its groups.
 """
@@ -14,15 +13,15 @@ Dimension suffixes: _M completion tokens of a batch, _C its completions, _G its 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
-from accelerate.utils import gather_object
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from trimtab.data.chat import ChatFormat
 from trimtab.data.conditions import LengthInstruction, ScoreCondition
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.settings import LEARNING_RATE, WEIGHT
@@ -40,12 +39,11 @@ from trimtab.losses.table import (
     needs_reference,
     parameters,
 )
-from trimtab.models.reference import ReferenceLogps
-from trimtab.notices import warn
-from trimtab.rollout.logps import logps_of
-from trimtab.training.method import Sums, share_ahead
+from trimtab.methods.kto_point import reference_point, with_mismatched
+from trimtab.methods.pair_metrics import logp_metrics, pair_metrics
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import Prepared, StageMethod
+from trimtab.training.stage_method import StageMethod, TrainingContext
+from trimtab.training.step import Forward, Step, Sums, share_ahead
 
 
 class DPOSettings(TrainingSettings):
@@ -101,70 +99,73 @@ class DPOSettings(TrainingSettings):
 
 
 class DPO(StageMethod):
+    """Any loss of the table on preference pairs, rankings or labelled completions."""
+
     best_metric = "rewards/accuracies"
     best_is: Literal["highest", "lowest"] = "highest"
     completions = "pair"
     version = 2
     settings: DPOSettings
 
-    def __init__(self, settings: DPOSettings, prepared: Prepared) -> None:
-        super().__init__(settings, prepared)
+    def __init__(self, settings: DPOSettings, context: TrainingContext) -> None:
+        super().__init__(settings, context)
         if settings.level == "completion" or set(settings.weights) == {"sft"}:  # neither has pairs of rewards
             self.best_metric, self.best_is = "loss", "lowest"
         if "chosen_win_rates" in settings.inputs:
-            _check_win_rates([*prepared.train, *prepared.validation])
-        self.reference: ReferenceLogps = {}
+            _check_win_rates([*self.train, *self.validation])
         if any(map(needs_reference, settings.weights)):
-            self.reference = prepared.reference_logps([*prepared.train, *prepared.validation])
-        self.point = ReferencePoint(prepared, settings) if "reference_point" in settings.inputs else None
-        self.step_groups_count = self.step_chosen_tokens = 0
+            self.train, self.validation = context.with_reference(self.train, self.validation)
+        self.has_point = "reference_point" in settings.inputs
+        if self.has_point:
+            self.train, self.validation = with_mismatched(context, self.train, self.validation)
 
     @classmethod
-    def completions_of(cls, settings: Any) -> CompletionsOf:
+    def completions_of(cls, settings: DPOSettings) -> CompletionsOf:
         by_level: dict[Level, CompletionsOf] = {"pair": "pair", "group": "all", "completion": "labelled"}
         return by_level[settings.level]
 
     @classmethod
-    def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> Any:
+    def text_format(cls, tokenizer: Any, data: DataSettings, settings: DPOSettings) -> ChatFormat:
         condition = settings.condition
-        return super().text_format(condition.tokenizer(tokenizer) if condition else tokenizer, data, settings)
+        return ChatFormat(condition.tokenizer(tokenizer) if condition else tokenizer, data)
 
     @classmethod
-    def expansion(cls, settings: Any) -> Expansion | None:
+    def expansion(cls, settings: DPOSettings) -> Expansion | None:
         if any(map(needs_length_instructions, settings.weights)):
             return (settings.length_instruction or LengthInstruction()).pairs
         return settings.condition.pairs if settings.condition else None
 
     # ---- a step
 
-    def step_groups(self, groups: Sequence[CompletionGroup], step: int) -> Sequence[CompletionGroup]:
-        if self.point is not None:
-            self.point.measure(groups)
-        return groups
+    def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        facts = self._facts(groups)
+        completions = sum(len(group.completions) for group in groups)
+        total = completions if self.settings.level == "completion" else len(groups)
+        metrics: Sums = {"kl": (float(facts["reference_point"]), 1.0)} if self.has_point else {}
+        return Step(groups, total, partial(self.loss, facts=facts), metrics)
 
-    def step_metrics(self) -> Sums:
-        return {} if self.point is None else {"kl": (float(self.point.value), 1.0)}
+    def _facts(self, groups: Sequence[CompletionGroup]) -> dict[str, Any]:
+        """What losses may ask of the whole step, or of the whole validation split."""
+        point = reference_point(self.context, groups) if self.has_point else None
+        return {
+            "reference_point": point,
+            "step_groups": len(groups),
+            "step_chosen_tokens": sum(len(group.completions[0]) for group in groups),
+        }
 
-    def total(self, groups: Sequence[CompletionGroup]) -> float:
-        self.step_groups_count = len(groups)
-        self.step_chosen_tokens = sum(len(group.completions[0]) for group in groups)
-        return sum(len(g.completions) for g in groups) if self.settings.level == "completion" else len(groups)
-
-    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
-        losses, metrics = self._losses(policy, batch)
+    def loss(
+        self, policy: Forward, batch: PackedBatch, total: float, facts: Mapping[str, Any]
+    ) -> tuple[Tensor, Sums]:
+        """A pass's share of the weighted sum of the losses. facts: of the whole step."""
+        losses, metrics = self._losses(policy, batch, facts)
         return losses.sum() / total, metrics
 
-    def _losses(self, policy: Callable[..., Any], batch: PackedBatch) -> tuple[Tensor, Sums]:
+    def _losses(self, policy: Forward, batch: PackedBatch, facts: Mapping[str, Any]) -> tuple[Tensor, Sums]:
         settings = self.settings
         logps_M: Tensor = policy(batch).logps
-        reference_M = None
-        if self.reference:
-            reference_M = torch.cat([self.reference[id(group)] for group in batch.groups]).to(logps_M.device)
-        inputs = loss_inputs(batch, logps_M, reference_M) | {
-            "reference_point": None if self.point is None else self.point.value.to(logps_M.device),
-            "step_groups": self.step_groups_count,
-            "step_chosen_tokens": self.step_chosen_tokens,
-        }
+        inputs = loss_inputs(batch, logps_M, batch.columns.get("ref_logps")) | dict(facts)
+        if self.has_point:
+            inputs["reference_point"] = facts["reference_point"].to(logps_M.device)
         total: Tensor | None = None
         metrics: Sums = {}
         for name, weight in settings.weights.items():
@@ -194,17 +195,16 @@ class DPO(StageMethod):
 
     # ---- validation
 
-    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
-        validation = self.prepared.validation
-        if self.point is not None and validation:
-            self.point.measure(validation)
-        if validation:
-            self.total(validation)
-        found = super().evaluate(policy)
-        return found | {"kl": float(self.point.value)} if self.point is not None and found else found
+    def evaluate(self, policy: Forward) -> dict[str, float]:
+        if not self.validation:
+            return {}
+        facts = self._facts(self.validation)
+        means = self.context.evaluate(partial(self.evaluate_pass, facts=facts), policy, self.validation)
+        return means | ({"kl": float(facts["reference_point"])} if self.has_point else {})
 
-    def evaluate_pass(self, policy: Callable[..., Any], batch: PackedBatch) -> Sums:
-        losses, metrics = self._losses(policy, batch)
+    def evaluate_pass(self, policy: Forward, batch: PackedBatch, facts: Mapping[str, Any] | None = None) -> Sums:
+        """The loss, by group or completion, and the metrics of its pairs. facts: of the whole split."""
+        losses, metrics = self._losses(policy, batch, facts or self._facts(batch.groups))
         return {"loss": (float(losses.sum()), float(losses.numel())), **metrics}
 
 
@@ -262,75 +262,3 @@ def loss_inputs(batch: PackedBatch, logps_M: Tensor, reference_M: Tensor | None)
             found[f"{prefix}{side}_logps"] = whole_C[at_G]
             found[f"{prefix}{side}_logps_head"] = head_C[at_G]
     return found
-
-
-class ReferencePoint:
-    """KTO's z₀ = max(0, mean of log π(y'|x)/π_ref(y'|x)), y' the completions of the data's next other prompt."""
-
-    def __init__(self, prepared: Prepared, settings: TrainingSettings) -> None:
-        self.prepared, self.settings = prepared, settings
-        self.value = torch.tensor(0.0)
-        self.mismatched: dict[int, CompletionGroup] = {}
-        for split in (prepared.train, prepared.validation):
-            self.mismatched |= {id(group): other for group, other in zip(split, mismatch(split), strict=True)}
-        self.reference = prepared.reference_logps(list(self.mismatched.values()))
-        if len(kinds := {label for group in prepared.train for label in group.labels or ()}) == 1:
-            kind = "desirable" if kinds.pop() else "undesirable"
-            warn(
-                f"loss kto: every completion is labelled {kind}: nothing to tell them from was given",
-                about="labels",
-            )
-
-    def measure(self, groups: Sequence[CompletionGroup]) -> None:
-        """Of these groups, which processes share out."""
-        acc, policy = self.prepared.accelerator, self.prepared.policy
-        mine = [self.mismatched[id(group)] for group in groups][acc.process_index :: acc.num_processes]
-        with acc.autocast():
-            found = logps_of(policy, mine, None, self.settings.token_budget, acc.device)
-        ratios = [
-            float((ours.double() - theirs.double()).sum())
-            for group, of_group in zip(mine, found, strict=True)
-            for ours, theirs in zip(of_group, by_completion(self.reference[id(group)], group), strict=True)
-        ]
-        everyones = gather_object(ratios) if acc.num_processes > 1 else ratios
-        self.value = torch.tensor(max(0.0, sum(everyones) / len(everyones)))
-
-
-def by_completion(values_M: Tensor, group: CompletionGroup) -> tuple[Tensor, ...]:
-    return torch.split(values_M, [len(completion) for completion in group.completions])
-
-
-def mismatch(groups: Sequence[CompletionGroup]) -> list[CompletionGroup]:
-    """Each prompt with the completions of the next group whose prompt is another, cut where they would make the
-    longest row of all."""
-    found = []
-    longest = max((group.longest for group in groups), default=0)
-    for i, group in enumerate(groups):
-        after = (groups[(i + k) % len(groups)] for k in range(1, len(groups)))
-        other = next((g for g in after if g.prompt != group.prompt), None)
-        if other is None:
-            raise TrimtabError("loss kto: its reference point needs rows of at least two different prompts.")
-        rows = tuple(completion[: longest - len(group.prompt)] for completion in other.completions)
-        found.append(replace(group, completions=rows, truncated=(), scores=None, labels=None))
-    return found
-
-
-def pair_metrics(
-    chosen_rewards: Tensor, rejected_rewards: Tensor, chosen_logps: Tensor, rejected_logps: Tensor
-) -> Sums:
-    """TRL's names. accuracies: share of pairs whose implicit reward margin is positive, ties half."""
-    margins = chosen_rewards - rejected_rewards
-    values = {
-        "rewards/chosen": chosen_rewards,
-        "rewards/rejected": rejected_rewards,
-        "rewards/margins": margins,
-    }
-    found = {name: (float(value.sum()), float(value.numel())) for name, value in values.items()}
-    found["rewards/accuracies"] = share_ahead(margins)
-    return found | logp_metrics(chosen_logps, rejected_logps)
-
-
-def logp_metrics(chosen: Tensor, rejected: Tensor) -> Sums:
-    count = float(chosen.numel())
-    chosen, rejected = chosen.detach(), rejected.detach()
-    return {"logps/chosen": (float(chosen.sum()), count), "logps/rejected": (float(rejected.sum()), count)}

@@ -13,11 +13,12 @@ A policy with a length encoding samples, and is trained, under its own target le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
@@ -27,8 +28,19 @@ from trimtab.data.settings import ROWS, SEVERAL, WEIGHT
 from trimtab.errors import TrimtabError
 from trimtab.losses import policy_gradient as pg
 from trimtab.methods.on_policy import OnPolicyMethod, OnPolicySettings
-from trimtab.methods.rollouts import DIFFERENCE, Scoring, Shaped, engine_metrics, group_metrics, shape
-from trimtab.training.method import Sums
+from trimtab.methods.rollouts import (
+    DIFFERENCE,
+    Rollouts,
+    assign_advantages,
+    engine_metrics,
+    group_metrics,
+    kl_of_samples,
+    own_metrics,
+    rewards_after_kl,
+    rollout_group,
+    table_rows,
+)
+from trimtab.training.step import Forward, Step, Sums
 
 
 class GRPOSettings(OnPolicySettings):
@@ -79,103 +91,99 @@ class GRPOSettings(OnPolicySettings):
 
 
 class GRPO(OnPolicyMethod):
+    """sample → score → log-probabilities → KL into the reward → advantages → loss."""
+
     name = "grpo"
     version = 1
     settings: GRPOSettings
 
-    # ---- rollouts
-
     def training_groups(self) -> Sequence[CompletionGroup]:
+        """The prompts; with fixed rollouts, those."""
         if self.settings.rollouts == "on_policy":
-            return self.prepared.train
-        order = np.random.default_rng([self.settings.seed, 0]).permutation(len(self.prepared.train))
-        prompts = [self.prepared.train[i] for i in order[: self.settings.fixed_prompts].tolist()]
-        found = self._collect(prompts, 0)
-        self._hold(found)
-        if not found:
+            return self.train
+        order = np.random.default_rng([self.settings.seed, 0]).permutation(len(self.train))
+        prompts = [self.train[i] for i in order[: self.settings.fixed_prompts].tolist()]
+        self.batch = self.rollouts(prompts, 0)
+        if not self.batch.groups:
             raise TrimtabError("grpo: none of the fixed prompts has two completions with a reward.")
-        return [rollout.group for rollout in found]
+        return self.batch.groups
 
-    def step_groups(self, groups: Sequence[CompletionGroup], step: int) -> Sequence[CompletionGroup]:
-        if self.settings.rollouts == "fixed":
-            self._count([self.by_group[id(group)] for group in groups])
-            return groups
-        everyone = super().step_groups(groups, step)
-        if self.prepared.accelerator.num_processes > 1 or self._loss_has_kl:
-            return everyone
-        return [rollout.group for rollout in self.batch if any(rollout.advantages)]  # the others' gradient is 0
+    def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        batch, fixed = self.batch, self.settings.rollouts == "fixed"
+        if fixed:
+            batch = replace(batch, groups=list(groups))
+            drawn = step == 0
+        elif drawn := step % self.settings.updates_per_batch == 0:
+            self.batch = batch = self.rollouts(groups, step)
+        total = pg.normaliser(
+            self.settings.normalisation, batch.completions, batch.tokens, self.settings.sampling.max_new_tokens
+        )
+        trained = batch.groups
+        if not (fixed or self.loss_has_kl or self.context.accelerator.num_processes > 1):
+            trained = [group for group in trained if group.columns["advantages"].any()]  # the others' gradient is 0
+        metrics = batch.metrics if drawn else {}
+        loss = partial(self.loss, sees_rounding=f"{DIFFERENCE}/mean" not in metrics)
+        return Step(trained, total, loss, metrics, samples=batch.rows if drawn else ())
 
-    def _is_last(self, step: int) -> bool:
-        return self.settings.rollouts == "fixed" or super()._is_last(step)
-
-    @property
-    def _loss_has_kl(self) -> bool:
-        return self.settings.kl != "reward" and self.settings.kl_coefficient > 0
-
-    def _shape(self, scorings: Sequence[Scoring]) -> list[Shaped]:
-        settings = self.settings
-        references = self._logps(self.reference, scorings, self.tempered)
-        drawn_from = self._policy_logps(scorings)
-        old = drawn_from if self.tempered else [[torch.tensor(s.policy_logps) for s in o.samples] for o in scorings]
-        kl = settings.kl_coefficient if settings.kl == "reward" else 0.0
-        shaped = [
-            shape(one, olds, refs, settings.objective, kl, settings.mask_cut)
-            for one, olds, refs in zip(scorings, old, references, strict=True)
-        ]
-        self.pending = self._sampled_metrics(scorings, references) | group_metrics(scorings, shaped)
-        if self.by_vllm:
-            self.pending |= engine_metrics(scorings, drawn_from)
-        return shaped
-
-    def _policy_logps(self, scorings: Sequence[Scoring]) -> list[list[Tensor]]:
-        """The policy's log-probabilities of its samples, each at its own temperature. Those of another engine
-        are known at temperature 1 only."""
-        if self.by_vllm and any(s.temperature != 1 for one in scorings for s in one.samples):
-            return self._logps(self.prepared.policy, scorings, True)
-        return [
-            [torch.tensor(s.policy_logps if self.by_vllm else s.logps) for s in one.samples] for one in scorings
-        ]
+    def rollouts(self, prompts: Sequence[CompletionGroup], step: int) -> Rollouts:
+        """Everything before the loss. Of a group that has no advantage nothing is left."""
+        settings, collector = self.settings, self.collector
+        last = settings.rollouts == "fixed" or self.is_last_batch(step)
+        scorings = collector.draw(prompts, settings.samples, step, last)
+        old_logps = collector.sampled_logps(scorings)
+        ref_logps = collector.read(self.reference, scorings, "logps")["logps"]
+        coefficient = settings.kl_coefficient if settings.kl == "reward" else 0.0
+        assigned, groups = [], []
+        for scoring, old, ref in zip(scorings, old_logps, ref_logps, strict=True):
+            rewards = rewards_after_kl(scoring, kl_of_samples(old, ref), coefficient)
+            of_group = assign_advantages(scoring, rewards, settings.objective, settings.mask_cut)
+            kept = [float(of_group.advantages[place] or 0.0) for place in of_group.kept]
+            rollout = rollout_group(scoring, of_group.kept, kept, old_logps=old, ref_logps=ref) if kept else None
+            assigned.append(of_group)
+            groups.append(rollout)
+        metrics = collector.metrics(scorings, ref_logps, self.reference)
+        metrics |= group_metrics(scorings, assigned) | engine_metrics(scorings)
+        metrics |= own_metrics(collector.reward, metrics)
+        rows = table_rows(scorings, [one.advantages for one in assigned], self.context.train_records)
+        return Rollouts(collector.of_all(prompts, groups), metrics, rows)
 
     def state(self) -> Mapping[str, Any]:
-        if self.settings.rollouts == "fixed":
-            return {"table": self.table}  # the rollouts are drawn again, the same, and watched again
-        return super().state()
+        """Fixed rollouts are drawn again, the same, and watched again."""
+        return {} if self.settings.rollouts == "fixed" else super().state()
 
-    # ---- the loss
+    @property
+    def loss_has_kl(self) -> bool:
+        """Whether the KL is a term of the loss, and not of the reward."""
+        return self.settings.kl != "reward" and self.settings.kl_coefficient > 0
 
-    def total(self, groups: Sequence[CompletionGroup]) -> float:
-        return pg.normaliser(
-            self.settings.normalisation,
-            self.total_completions,
-            self.total_tokens,
-            self.settings.sampling.max_new_tokens,
-        )
+    def loss(
+        self, policy: Forward, batch: PackedBatch, total: float, sees_rounding: bool = True
+    ) -> tuple[Tensor, Sums]:
+        """A pass's share of the policy gradient, with the KL where it is a term of the loss.
 
-    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
-        settings, rollouts = self.settings, [self.by_group[id(group)] for group in batch.groups]
-        advantages_C = torch.tensor([a for r in rollouts for a in r.advantages], device=batch.target.device)
-        sampler_M, stored_M, ref_M = (
-            self._stored(batch, name) for name in ("sampler_logps", "old_logps", "ref_logps")
-        )
-        temperature = self._stored(batch, "temperatures") if self.tempered else None
+        sees_rounding: whether the pass says how far the sampler's arithmetic is from its own.
+        """
+        settings, columns = self.settings, batch.columns
+        old_M = columns["old_logps"]
         exact = self.reference if settings.kl == "exact" and settings.kl_coefficient else None
-        out = policy(batch, entropy=True, temperature=temperature, reference=exact)
+        temperatures = columns["temperatures"] if self.tempered else None
+        out = policy(batch, entropy=True, temperature=temperatures, reference=exact)
         on_policy = settings.updates_per_batch == 1 and settings.rollouts == "on_policy"
         # The very policy that sampled: its ratio is 1 exactly, whatever rounding the sampler has.
-        old_M = out.logps.detach() if on_policy else stored_M
+        denominator_M = out.logps.detach() if on_policy else old_M
         weights_M = pg.weigh_tokens(batch.lengths, batch.owner, settings.normalisation)
         token_M = weights_M
         if settings._corrected:
-            importance_M = pg.importance_weights(stored_M, sampler_M, settings.weight_cap)
+            importance_M = pg.importance_weights(old_M, columns["sampler_logps"], settings.weight_cap)
             token_M = importance_M if weights_M is None else weights_M * importance_M
-        found = pg.policy_gradient(
-            out.logps, old_M, advantages_C, batch.owner,
+        gradient = pg.policy_gradient(
+            out.logps, denominator_M, columns["advantages"], batch.owner,
             ratio=settings.ratio, clip_low=settings.clip_low, clip_high=settings.clip_high, weights_M=token_M,
         )  # fmt: skip
-        loss = found.losses.sum()
-        if self._loss_has_kl:
-            loss = loss + settings.kl_coefficient * self._kl(out, ref_M, batch, weights_M).sum()
-        return loss / total, self._pass_metrics(out, stored_M, found)
+        loss = gradient.losses.sum()
+        if self.loss_has_kl:
+            loss = loss + settings.kl_coefficient * self._kl(out, columns["ref_logps"], batch, weights_M).sum()
+        return loss / total, self._pass_metrics(out, old_M, gradient, sees_rounding)
 
     def _kl(self, out: Any, ref_M: Tensor, batch: PackedBatch, weights_M: Tensor | None) -> Tensor:
         count = batch.lengths.numel()
@@ -185,18 +193,18 @@ class GRPO(OnPolicyMethod):
             return pg.kl_k2(out.logps, ref_M, batch.owner, count)
         return pg.kl_k3(out.logps, ref_M, batch.owner, count, weights_M)
 
-    def _pass_metrics(self, out: Any, stored_M: Tensor, found: pg.PolicyGradient) -> Sums:
+    def _pass_metrics(self, out: Any, old_M: Tensor, gradient: pg.PolicyGradient, sees_rounding: bool) -> Sums:
         tokens = float(out.logps.numel())
-        off = (out.logps.detach() - stored_M).abs()
+        off = (out.logps.detach() - old_M).abs()
         metrics: Sums = {"entropy": (float(out.entropy.sum()), tokens)}
         if self.settings.updates_per_batch > 1 or self.settings.rollouts == "fixed":
-            ratios = float(found.ratios.numel())
+            ratios = float(gradient.ratios.numel())
             metrics |= {
-                "clip_ratio/low_mean": (float(found.clipped_low.sum()), ratios),
-                "clip_ratio/high_mean": (float(found.clipped_high.sum()), ratios),
-                "ratio": (float(found.ratios.sum()), ratios),
+                "clip_ratio/low_mean": (float(gradient.clipped_low.sum()), ratios),
+                "clip_ratio/high_mean": (float(gradient.clipped_high.sum()), ratios),
+                "ratio": (float(gradient.ratios.sum()), ratios),
             }
-        elif not self.by_vllm:  # vLLM's are known since the samples are
+        elif sees_rounding:
             # The same weights: what differs is the engine's rounding.
             metrics[f"{DIFFERENCE}/mean"] = (float(off.sum()), tokens)
             metrics[f"{DIFFERENCE}/max"] = (float(off.max()), 1)

@@ -13,9 +13,7 @@ Dimension suffixes: _M completion tokens, _C completions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
@@ -26,11 +24,20 @@ from trimtab.data.settings import LEARNING_RATE, SEVERAL, STEPS, WEIGHT
 from trimtab.losses import policy_gradient as pg
 from trimtab.losses import ppo
 from trimtab.methods.on_policy import OnPolicyMethod, OnPolicySettings
-from trimtab.methods.rollouts import Rollout, Scoring, Shaped, engine_metrics
-from trimtab.models.policy import VALUE_HEAD
-from trimtab.training.method import Sums
+from trimtab.methods.rollouts import (
+    Rollouts,
+    Scoring,
+    engine_metrics,
+    kl_of_samples,
+    own_metrics,
+    rollout_group,
+    table_rows,
+    trained_on,
+)
+from trimtab.models.policy import VALUE_HEAD, Policy
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import Prepared
+from trimtab.training.stage_method import TrainingContext
+from trimtab.training.step import Forward, Step, Sums
 
 HEAD_RATE = 10.0
 """The value head's learning rate as a multiple of the policy's, where none is given."""
@@ -59,134 +66,108 @@ class PPOSettings(OnPolicySettings):
     """Advantages of a batch, all processes together, to mean 0 and deviation 1."""
 
 
-@dataclass
-class ValuedRollout(Rollout):
-    """advantages: the mean over its tokens of each completion's, before whitening, for the table.
-
-    token_advantages, returns, values: float32 [M]; values of the policy that sampled.
-    """
-
-    tensors: ClassVar[tuple[str, ...]] = (*Rollout.tensors, "token_advantages", "returns", "values")
-
-    token_advantages: Tensor
-    returns: Tensor
-    values: Tensor
-
-
 class PPO(OnPolicyMethod):
+    """sample → score → values and log-probabilities → rewards and advantages by token → loss, several times."""
+
     name = "ppo"
-    rollout = ValuedRollout
     models_read = 2  # the policy too, for its values
     within_groups = False  # the baseline is the value head's
     version = 1
     settings: PPOSettings
 
-    def __init__(self, settings: PPOSettings, prepared: Prepared) -> None:
-        super().__init__(settings, prepared)
+    def __init__(self, settings: PPOSettings, context: TrainingContext) -> None:
+        super().__init__(settings, context)
         head = settings.value_learning_rate
         self.rates = {VALUE_HEAD: HEAD_RATE if head is None else head / settings.learning_rate}
 
     @classmethod
-    def load(cls, source: str, settings: TrainingSettings) -> Any:
+    def load(cls, source: str, settings: TrainingSettings) -> Policy:
         policy = super().load(source, settings)
         policy.add_value_head()
         return policy
 
-    # ---- rollouts
+    def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        drawn = step % self.settings.updates_per_batch == 0
+        if drawn:
+            self.batch = self.rollouts(groups, step)
+        batch = self.batch
+        # Tokens of the whole step: of policy and value alike, as in TRL.
+        metrics, rows = (batch.metrics, batch.rows) if drawn else ({}, [])
+        return Step(batch.groups, batch.tokens, self.loss, metrics, samples=rows)
 
-    def _shape(self, scorings: Sequence[Scoring]) -> list[Shaped]:
-        read = self._read(self.prepared.policy, scorings, self.tempered, "logps", "values")
-        references = self._logps(self.reference, scorings, self.tempered)
-        shaped = [
-            self._rollout(one, old, refs, values)
-            for one, old, refs, values in zip(scorings, read["logps"], references, read["values"], strict=True)
+    def rollouts(self, prompts: Sequence[CompletionGroup], step: int) -> Rollouts:
+        """Everything before the loss. Further columns, [M]: token_advantages, returns, and the values of the policy
+        that sampled; advantages are the mean over a completion's tokens, before whitening, for the table."""
+        collector = self.collector
+        scorings = collector.draw(prompts, self.settings.samples, step, self.is_last_batch(step))
+        read = collector.read(self.context.policy, scorings, "logps", "values")
+        ref_logps = collector.read(self.reference, scorings, "logps")["logps"]
+        valued = [
+            self._valued(*of_group)
+            for of_group in zip(scorings, read["logps"], ref_logps, read["values"], strict=True)
         ]
-        made = [one.rollout for one in shaped if one.rollout is not None]
-        self.pending = self._sampled_metrics(scorings, references)
-        self.pending |= {"groups_dropped": (len(shaped) - len(made), len(shaped))}
-        self.pending |= self._reward_metrics(scorings, read["logps"], references)
-        if self.tempered or all(s.temperature == 1 for one in scorings for s in one.samples):
-            self.pending |= engine_metrics(scorings, read["logps"])
-        elif self.by_vllm:
-            self.pending |= engine_metrics(scorings, self._logps(self.prepared.policy, scorings, True))
-        return shaped
+        groups = [group for group, _ in valued]
+        metrics = collector.metrics(scorings, ref_logps, self.reference)
+        metrics |= {"groups_dropped": (sum(group is None for group in groups), len(groups))}
+        metrics |= self._reward_metrics(scorings, read["logps"], ref_logps)
+        comparable = self.tempered or all(s.temperature == 1 for one in scorings for s in one.samples)
+        metrics |= engine_metrics(scorings, read["logps"] if comparable else None)
+        metrics |= own_metrics(collector.reward, metrics)
+        rows = table_rows(scorings, [means for _, means in valued], self.context.train_records)
+        everyones = collector.of_all(prompts, groups)
+        explained = _explained_variance(everyones)
+        metrics |= {} if explained is None else {"val/explained_variance": (explained, 1.0)}
+        return Rollouts(_whitened(everyones) if self.settings.whiten else everyones, metrics, rows)
 
-    def _rollout(
-        self, one: Scoring, old: Sequence[Tensor], ref_logps: Sequence[Tensor], values: Sequence[Tensor]
-    ) -> Shaped:
-        """A group's samples that have a score, with advantages and returns. The lists: a tensor a sample."""
+    def _valued(
+        self, scoring: Scoring, old: Sequence[Tensor], ref: Sequence[Tensor], values: Sequence[Tensor]
+    ) -> tuple[CompletionGroup | None, list[float | None]]:
+        """A group's samples that have a score, with advantages and returns; and each sample's mean advantage."""
         settings = self.settings
-        kept = [
-            i
-            for i, scored in enumerate(one.scored)
-            if scored.score is not None and not (settings.mask_cut and one.samples[i].finish == "cap")
-        ]
-        means: list[float | None] = [None] * len(one.samples)
+        scores = [scored.score for scored in scoring.scored]
+        kept = trained_on(scoring, scores, settings.mask_cut)
+        means: list[float | None] = [None] * len(scoring.samples)
         if not kept:
-            return Shaped(None, tuple(means), False)
-        lengths_C = torch.tensor([len(one.samples[i].tokens) for i in kept])
-        scores_C = torch.tensor([one.scored[i].score for i in kept])
-        old_M, ref_M, values_M = (torch.cat([part[i] for i in kept]) for part in (old, ref_logps, values))
+            return None, means
+        lengths_C = torch.tensor([len(scoring.samples[i].tokens) for i in kept])
+        scores_C = torch.tensor([scores[i] for i in kept])
+        old_M, ref_M, values_M = (torch.cat([part[i] for i in kept]) for part in (old, ref, values))
         rewards_M = ppo.token_rewards(scores_C, old_M, ref_M, lengths_C, settings.kl_coefficient)
-        found = ppo.gae(rewards_M, values_M, lengths_C, settings.gamma, settings.gae_lambda)
-        for i, part in zip(kept, torch.split(found.advantages, lengths_C.tolist()), strict=True):
+        gae = ppo.gae(rewards_M, values_M, lengths_C, settings.gamma, settings.gae_lambda)
+        for i, part in zip(kept, torch.split(gae.advantages, lengths_C.tolist()), strict=True):
             means[i] = float(part.mean())
-        rollout = ValuedRollout.of_samples(
-            one, kept, [float(means[i] or 0.0) for i in kept], old, ref_logps,
-            token_advantages=found.advantages, returns=found.returns, values=values_M,
-        )  # fmt: skip
-        return Shaped(rollout, tuple(means), False)
+        group = rollout_group(scoring, kept, [float(means[i] or 0.0) for i in kept], old_logps=old, ref_logps=ref)
+        by_token = {"token_advantages": gae.advantages, "returns": gae.returns, "values": values_M}
+        return group.with_columns(**by_token), means
 
     def _reward_metrics(
-        self, scorings: Sequence[Scoring], logps: list[list[Tensor]], references: list[list[Tensor]]
+        self, scorings: Sequence[Scoring], logps: list[list[Tensor]], ref_logps: list[list[Tensor]]
     ) -> Sums:
         """Under TRL's names: what the KL took from a completion's reward, and the reward after it."""
         penalties, rewards = [], []
-        for one, olds, refs in zip(scorings, logps, references, strict=True):
-            for scored, old, ref in zip(one.scored, olds, refs, strict=True):
-                penalties.append(-self.settings.kl_coefficient * float((old.double() - ref.double()).sum()))
+        for scoring, olds, refs in zip(scorings, logps, ref_logps, strict=True):
+            for scored, kl in zip(scoring.scored, kl_of_samples(olds, refs), strict=True):
+                penalties.append(-self.settings.kl_coefficient * kl)
                 if scored.score is not None:
                     rewards.append(scored.score + penalties[-1])
-        found: Sums = {"objective/non_score_reward": (sum(penalties), len(penalties))}
-        return found | ({"objective/rlhf_reward": (sum(rewards), len(rewards))} if rewards else {})
+        sums: Sums = {"objective/non_score_reward": (sum(penalties), len(penalties))}
+        return sums | ({"objective/rlhf_reward": (sum(rewards), len(rewards))} if rewards else {})
 
-    def _of_batch(self, rollouts: list[Any]) -> list[Any]:
-        if not rollouts:
-            return rollouts
-        returns_M = torch.cat([r.returns for r in rollouts])
-        explained = ppo.explained_variance(torch.cat([r.values for r in rollouts]), returns_M)
-        if explained is not None:
-            self.pending |= {"val/explained_variance": (explained, 1.0)}
-        if self.settings.whiten:
-            advantages_M = ppo.whiten(torch.cat([r.token_advantages for r in rollouts]))
-            pieces = torch.split(advantages_M, [r.group.completion_tokens for r in rollouts])
-            for rollout, piece in zip(rollouts, pieces, strict=True):
-                rollout.token_advantages = piece
-        return rollouts
-
-    # ---- the loss
-
-    def total(self, groups: Sequence[CompletionGroup]) -> float:
-        """Tokens of the whole step: of policy and value alike, as in TRL."""
-        return self.total_tokens
-
-    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
-        settings = self.settings
-        old_M, advantages_M = self._stored(batch, "old_logps"), self._stored(batch, "token_advantages")
-        old_values_M, returns_M = self._stored(batch, "values"), self._stored(batch, "returns")
-        out = policy(
-            batch, entropy=True, temperature=self._stored(batch, "temperatures") if self.tempered else None
-        )
+    def loss(self, policy: Forward, batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
+        """A pass's share of the clipped policy loss and the value loss."""
+        settings, columns = self.settings, batch.columns
+        old_M = columns["old_logps"]
+        out = policy(batch, entropy=True, temperature=columns["temperatures"] if self.tempered else None)
         weights_M = None
         if settings._corrected:
-            weights_M = pg.importance_weights(old_M, self._stored(batch, "sampler_logps"), settings.weight_cap)
+            weights_M = pg.importance_weights(old_M, columns["sampler_logps"], settings.weight_cap)
         each_M = torch.arange(len(old_M), device=old_M.device)  # every token has its own advantage
-        found = pg.policy_gradient(
-            out.logps, old_M, advantages_M, each_M,
+        gradient = pg.policy_gradient(
+            out.logps, old_M, columns["token_advantages"], each_M,
             clip_low=settings.clip, clip_high=settings.clip, weights_M=weights_M,
         )  # fmt: skip
-        value = ppo.value_loss(out.values, old_values_M, returns_M, settings.value_clip)
-        policy_loss, value_loss = found.losses.sum(), value.losses.sum()
+        value = ppo.value_loss(out.values, columns["values"], columns["returns"], settings.value_clip)
+        policy_loss, value_loss = gradient.losses.sum(), value.losses.sum()
         tokens, moved_M = float(len(old_M)), out.logps.detach() - old_M
         return (policy_loss + settings.value_coefficient * value_loss) / total, {
             "entropy": (float(out.entropy.sum()), tokens),
@@ -194,7 +175,24 @@ class PPO(OnPolicyMethod):
             "loss/value_avg": (float(value_loss.detach()), tokens),
             "policy/approxkl_avg": (0.5 * float((moved_M**2).sum()), tokens),
             "val/clipfrac_avg": (float(value.clipped.sum()), tokens),
-            "clip_ratio/low_mean": (float(found.clipped_low.sum()), tokens),
-            "clip_ratio/high_mean": (float(found.clipped_high.sum()), tokens),
-            "ratio": (float(found.ratios.sum()), tokens),
+            "clip_ratio/low_mean": (float(gradient.clipped_low.sum()), tokens),
+            "clip_ratio/high_mean": (float(gradient.clipped_high.sum()), tokens),
+            "ratio": (float(gradient.ratios.sum()), tokens),
         }
+
+
+def _explained_variance(groups: Sequence[CompletionGroup]) -> float | None:
+    """Share of the returns' variance that the values explain; None where there is none to explain."""
+    if not groups:
+        return None
+    values_M, returns_M = (torch.cat([group.columns[name] for group in groups]) for name in ("values", "returns"))
+    return ppo.explained_variance(values_M, returns_M)
+
+
+def _whitened(groups: list[CompletionGroup]) -> list[CompletionGroup]:
+    """The groups with token_advantages of mean 0 and deviation 1 over all of them."""
+    if not groups:
+        return groups
+    advantages_M = ppo.whiten(torch.cat([group.columns["token_advantages"] for group in groups]))
+    pieces = torch.split(advantages_M, [group.completion_tokens for group in groups])
+    return [group.with_columns(token_advantages=piece) for group, piece in zip(groups, pieces, strict=True)]

@@ -7,7 +7,7 @@ conditioned (Cai et al. 2025), a row is four completions: the pair, and each und
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +27,9 @@ from trimtab.losses.response_conditioned import length_margins, response_conditi
 from trimtab.losses.reward_model import bradley_terry, center
 from trimtab.models.reward_model import RewardModel, for_scoring, load_reward_model
 from trimtab.notices import warn
-from trimtab.training.method import Sums, share_ahead
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import Prepared, StageMethod
+from trimtab.training.stage_method import StageMethod, TrainingContext
+from trimtab.training.step import Forward, Step, Sums, share_ahead
 
 
 class ResponseConditioning(LengthInstruction):
@@ -63,25 +63,25 @@ class RewardModelTraining(StageMethod):
     version = 1
     settings: RewardModelSettings
 
-    def __init__(self, settings: RewardModelSettings, prepared: Prepared) -> None:
-        super().__init__(settings, prepared)
-        model: RewardModel = prepared.policy
-        model.bind(prepared.chat)
+    def __init__(self, settings: RewardModelSettings, context: TrainingContext) -> None:
+        super().__init__(settings, context)
+        model: RewardModel = context.policy
+        model.bind(context.chat)
         # A score is read at a completion's last token, which a packed batch would not feed.
-        prepared.train[:] = map(for_scoring, prepared.train)
-        prepared.validation[:] = map(for_scoring, prepared.validation)
-        longest = max(group.longest for group in prepared.train + prepared.validation) - 1
+        self.train = list(map(for_scoring, context.train))
+        self.validation = list(map(for_scoring, context.validation))
+        longest = max(group.longest for group in self.train + self.validation) - 1
         if model.max_length is not None and longest > model.max_length:
             raise TrimtabError(
                 f"reward model {model.source}: takes {model.max_length} positions, but a row has {longest} tokens. "
                 f"Set max_length to at most {model.max_length}."
             )
-        if settings.margin is not None and any(group.scores is None for group in prepared.train):
+        if settings.margin is not None and any(group.scores is None for group in self.train):
             raise TrimtabError("reward: 'margin' needs rows with scores, and some have none. Leave it out.")
-        against = sum(g.scores is not None and g.scores[0] < g.scores[-1] for g in prepared.train)
+        against = sum(g.scores is not None and g.scores[0] < g.scores[-1] for g in self.train)
         if settings.margin is not None and against:
             warn(
-                f"margin: in {against} of {len(prepared.train)} pairs the chosen completion has the lower score, "
+                f"margin: in {against} of {len(self.train)} pairs the chosen completion has the lower score, "
                 "and a negative margin. Do high scores mean good ones?",
                 about="negative margins",
             )
@@ -104,16 +104,17 @@ class RewardModelTraining(StageMethod):
         save_tokenizer(chat.tokenizer, folder)
         policy.save(folder)
 
-    def total(self, groups: Sequence[CompletionGroup]) -> float:
-        return len(groups)
+    def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        return Step(groups, len(groups), self.loss)
 
-    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
+    def loss(self, policy: Forward, batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
+        """A pass's share of the mean of −log σ(r_w − r_l − margin) over the step's pairs."""
         losses, chosen, rejected, metrics = self._losses(policy, batch)
         if self.settings.center:
             losses = losses + self.settings.center * center(chosen, rejected)
         return losses.sum() / total, metrics
 
-    def _losses(self, policy: Callable[..., Any], batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor, Sums]:
+    def _losses(self, policy: Forward, batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor, Sums]:
         conditioned = self.settings.response_conditioned
         scores = policy(batch).view(-1, 4 if conditioned else 2).unbind(1)
         chosen, rejected = scores[0], scores[-1]
@@ -128,15 +129,15 @@ class RewardModelTraining(StageMethod):
             metrics["length_accuracy"] = share_ahead(length_margins(*scores))
         return losses, chosen, rejected, metrics
 
-    def evaluate_pass(self, policy: Callable[..., Any], batch: PackedBatch) -> Sums:
+    def evaluate_pass(self, policy: Forward, batch: PackedBatch) -> Sums:
         losses, _, _, metrics = self._losses(policy, batch)
         return {"loss": (float(losses.sum()), float(losses.numel())), **metrics}
 
-    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
+    def evaluate(self, policy: Forward) -> dict[str, float]:
         """With a 95 % Wilson interval of the accuracy."""
         found = super().evaluate(policy)
         if found:
-            pairs = len(self.prepared.validation)
+            pairs = len(self.validation)
             interval = wilson_interval(round(found["accuracy"] * pairs), pairs)
             found |= {"accuracy/low": interval.low, "accuracy/high": interval.high}
         return found

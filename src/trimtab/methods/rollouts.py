@@ -1,9 +1,12 @@
 """Rollouts: completions of the policy's own, with their rewards, advantages and log-probabilities.
 
-In a step of GRPO or PPO data flows policy → rollout → rewards → advantages → loss → step; this is the part before
-the loss.
+In a step of GRPO or PPO data flows policy → samples → rewards → advantages → loss → step; these are the pure
+functions of the part before the loss. A rollout is a completion group whose columns hold what its loss needs
+beside a forward pass: advantages [C]; old_logps, of the policy that sampled, at the temperature that is
+optimised; sampler_logps, of the distribution that the tokens were drawn from; ref_logps, of the reference;
+temperatures; all float32 [M].
 
-Dimension suffixes: _M completion tokens of a group.
+Dimension suffixes: _M completion tokens of a group, _C its completions.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,63 +27,7 @@ from trimtab.losses.policy_gradient import effective_sample_size
 from trimtab.notices import warn
 from trimtab.rewards.base import Reward, Scored
 from trimtab.rollout.sampler import Sample
-
-Values = dict[str, tuple[float, float]]
-"""Metrics: name -> (sum, weight)."""
-
-
-@dataclass
-class Rollout:
-    """A group of scored completions of the policy's, and what its loss needs beside a forward pass.
-
-    advantages: one a completion. old_logps: of the policy that sampled, at the temperature that is optimised;
-    sampler_logps: of the distribution that the tokens were drawn from; ref_logps: of the reference. float32 [M].
-    """
-
-    tensors: ClassVar[tuple[str, ...]] = ("old_logps", "sampler_logps", "ref_logps", "temperatures")
-
-    group: CompletionGroup
-    advantages: list[float]
-    old_logps: Tensor
-    sampler_logps: Tensor
-    ref_logps: Tensor
-    temperatures: Tensor
-
-    @classmethod
-    def of_samples(
-        cls,
-        one: Scoring,
-        kept: Sequence[int],
-        advantages: list[float],
-        old: Sequence[Tensor],
-        ref_logps: Sequence[Tensor],
-        **more: Tensor,
-    ) -> Self:
-        """Of a group's samples at the places `kept`. advantages: of the kept; old, ref_logps: of all samples."""
-        samples = [one.samples[i] for i in kept]
-        return cls(
-            replace(one.group, completions=tuple(s.tokens for s in samples), truncated=(), scores=None),
-            advantages,
-            torch.cat([old[i] for i in kept]),
-            torch.cat([torch.tensor(s.logps) for s in samples]),
-            torch.cat([ref_logps[i] for i in kept]),
-            torch.cat([torch.full((len(s.tokens),), s.temperature) for s in samples]),
-            **more,
-        )
-
-    def state(self) -> dict[str, Any]:
-        """As JSON, exactly: a float32 is a float64."""
-        group = self.group
-        tensors = {name: getattr(self, name).tolist() for name in self.tensors}
-        kept = {"prompt": group.prompt, "completions": group.completions, "index": group.index}
-        return {**kept, "advantages": self.advantages, **tensors}
-
-    @classmethod
-    def of(cls, state: Mapping[str, Any]) -> Self:
-        completions = tuple(map(tuple, state["completions"]))
-        group = CompletionGroup(tuple(state["prompt"]), completions, state["index"])
-        return cls(group, state["advantages"], **{name: torch.tensor(state[name]) for name in cls.tensors})
-
+from trimtab.training.step import Sums
 
 ROUNDING = 1e-4
 """Nats a sequence: a difference in k1 below it, beside equal rewards, is the sampler's rounding."""
@@ -127,51 +74,109 @@ def sample_text(chat: ChatFormat, sample: Sample) -> str:
     return str(chat.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
 
-class Shaped(NamedTuple):
-    """rollout: None where none of the group's samples is trained on. advantages: one a sample."""
+def rollout_group(
+    scoring: Scoring, kept: Sequence[int], advantages: Sequence[float], **by_sample: Sequence[Tensor]
+) -> CompletionGroup:
+    """The samples at the places `kept` as a group to train on.
 
-    rollout: Rollout | None
+    advantages: one for each kept sample. by_sample: further columns, a tensor of its tokens for each sample.
+    """
+    samples = [scoring.samples[i] for i in kept]
+    group = replace(
+        scoring.group, completions=tuple(sample.tokens for sample in samples), truncated=(), scores=None, columns={}
+    )
+    return group.with_columns(
+        advantages=torch.tensor(list(advantages)),
+        sampler_logps=torch.cat([torch.tensor(sample.logps) for sample in samples]),
+        temperatures=torch.cat([torch.full((len(sample.tokens),), sample.temperature) for sample in samples]),
+        **{name: torch.cat([values[i] for i in kept]) for name, values in by_sample.items()},
+    )
+
+
+def group_state(group: CompletionGroup) -> dict[str, Any]:
+    """A rollout as JSON, exactly: a float32 is a float64."""
+    columns = {name: column.tolist() for name, column in group.columns.items()}
+    return {"prompt": group.prompt, "completions": group.completions, "index": group.index, **columns}
+
+
+def group_from_state(state: Mapping[str, Any]) -> CompletionGroup:
+    """The rollout that group_state wrote."""
+    columns = {name: torch.tensor(state[name]) for name in state if name not in ("prompt", "completions", "index")}
+    completions = tuple(map(tuple, state["completions"]))
+    return CompletionGroup(tuple(state["prompt"]), completions, state["index"], columns=columns)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """A batch of rollouts of all processes, and what the main process writes down about its own samples."""
+
+    groups: list[CompletionGroup]
+    metrics: Sums
+    rows: list[dict[str, Any]]
+
+    @property
+    def completions(self) -> int:
+        return sum(len(group.completions) for group in self.groups)
+
+    @property
+    def tokens(self) -> int:
+        return sum(group.completion_tokens for group in self.groups)
+
+
+class Assigned(NamedTuple):
+    """advantages: one for each sample, None where it has no reward. kept: the places of those that are trained on.
+    equal: whether all rewards of the group are the same, so that nothing is learnt from it."""
+
     advantages: tuple[float | None, ...]
+    kept: list[int]
     equal: bool
 
 
-def shape(
-    one: Scoring,
-    old: Sequence[Tensor],
-    ref_logps: Sequence[Tensor],
-    objective: str,
-    kl_coefficient: float,
-    mask_cut: bool,
-) -> Shaped:
-    """A group's rewards -> its rollout, of the completions that have an advantage.
+def kl_of_samples(policy_logps: Sequence[Tensor], ref_logps: Sequence[Tensor]) -> list[float]:
+    """k1 = log π(y|x) − log π_ref(y|x) of each sample, in nats: its mean estimates the KL to the reference."""
+    return [float((p.double() - r.double()).sum()) for p, r in zip(policy_logps, ref_logps, strict=True)]
 
-    old, ref_logps: of each sample, by the policy that sampled and by the reference, at the temperature that
-    is optimised. kl_coefficient: of k1 in the reward. mask_cut: completions cut at the cap keep their reward
-    in the baseline, and are not trained on.
+
+def rewards_after_kl(scoring: Scoring, kl: Sequence[float], coefficient: float) -> list[float | None]:
+    """R − λ · k1 of each sample; None where it has no score.
+
+    Where all scores are equal, and their k1 within the sampler's rounding, the scores stay: an advantage of
+    rounding alone would still be a full step for Adam.
     """
-    raw = [scored.score for scored in one.scored]
-    kl = [float((o.double() - r.double()).sum()) for o, r in zip(old, ref_logps, strict=True)]
-    rewards = [
-        None if r is None else r - kl_coefficient * k if kl_coefficient else r for r, k in zip(raw, kl, strict=True)
-    ]
-    known = [r for r in raw if r is not None]
-    equal = len(known) > 1 and min(known) == max(known)
-    costs = [k for k, r in zip(kl, raw, strict=True) if r is not None]
-    if equal and max(costs) - min(costs) < ROUNDING:
-        rewards = list(raw)  # Adam would make a full step of the rounding between two engines
-    found = group_advantages(rewards, objective)
-    kept = [
-        i
-        for i, value in enumerate(found.values)
-        if value is not None and not (mask_cut and one.samples[i].finish == "cap")
-    ]
-    if not kept:
-        return Shaped(None, found.values, equal)
-    rollout = Rollout.of_samples(one, kept, [float(found.values[i] or 0.0) for i in kept], old, ref_logps)
-    return Shaped(rollout, found.values, equal)
+    scores = [scored.score for scored in scoring.scored]
+    scored = [k for k, score in zip(kl, scores, strict=True) if score is not None]
+    if not coefficient or (all_equal(scoring) and max(scored) - min(scored) < ROUNDING):
+        return scores
+    return [None if r is None else r - coefficient * k for r, k in zip(scores, kl, strict=True)]
 
 
-def sample_metrics(scorings: Sequence[Scoring]) -> Values:
+def all_equal(scoring: Scoring) -> bool:
+    """Whether a group has two scores or more, all of them the same."""
+    scores = [scored.score for scored in scoring.scored if scored.score is not None]
+    return len(scores) > 1 and min(scores) == max(scores)
+
+
+def assign_advantages(
+    scoring: Scoring, rewards: Sequence[float | None], objective: str, mask_cut: bool
+) -> Assigned:
+    """A group's rewards → its advantages. objective: a name in ADVANTAGES.
+
+    mask_cut: completions cut at the cap keep their reward in the baseline, and are not trained on.
+    """
+    advantages = group_advantages(rewards, objective).values
+    return Assigned(advantages, trained_on(scoring, advantages, mask_cut), all_equal(scoring))
+
+
+def trained_on(scoring: Scoring, values: Sequence[float | None], mask_cut: bool) -> list[int]:
+    """The places of the samples that have a value and, with mask_cut, were not cut at the cap."""
+    return [
+        place
+        for place, (value, sample) in enumerate(zip(values, scoring.samples, strict=True))
+        if value is not None and not (mask_cut and sample.finish == "cap")
+    ]
+
+
+def sample_metrics(scorings: Sequence[Scoring]) -> Sums:
     """What was sampled, under TRL's names: docs/metrics.md has the formulas."""
     samples = [s for one in scorings for s in one.samples]
     lengths = [len(s.tokens) for s in samples]
@@ -213,9 +218,9 @@ LOGGED = {
 """Metrics of a step beside those of its samples."""
 
 
-def own_metrics(reward: Reward, known: Mapping[str, Any]) -> Values:
+def own_metrics(reward: Reward, known: Mapping[str, Any]) -> Sums:
     """What the reward function logged; under "reward_function/…" where the step has a metric of that name."""
-    found: Values = {}
+    found: Sums = {}
     for name, value in reward.take_metrics().items():
         taken = name in LOGGED or name in known or name.startswith(("loss/", "val/", "policy/", "clip_ratio/"))
         if taken:
@@ -234,23 +239,23 @@ def breakdown(scored: Sequence[Scored]) -> dict[str, list[float]]:
     return parts
 
 
-def group_metrics(scorings: Sequence[Scoring], shaped: Sequence[Shaped]) -> Values:
+def group_metrics(scorings: Sequence[Scoring], assigned: Sequence[Assigned]) -> Sums:
     """reward_std: mean over groups, K − 1. frac_reward_zero_std: groups whose rewards are all equal."""
     spreads = []
     for one in scorings:
         known = [s.score for s in one.scored if s.score is not None]
         if len(known) > 1:
             spreads.append(statistics.stdev(known))
-    out: Values = {
-        "frac_reward_zero_std": (sum(s.equal for s in shaped), len(shaped)),
-        "groups_dropped": (sum(all(a is None for a in s.advantages) for s in shaped), len(shaped)),
+    out: Sums = {
+        "frac_reward_zero_std": (sum(a.equal for a in assigned), len(assigned)),
+        "groups_dropped": (sum(all(v is None for v in a.advantages) for a in assigned), len(assigned)),
     }
     if spreads:
         out["reward_std"] = (sum(spreads), len(spreads))
     return out
 
 
-def ratio_metrics(scorings: Sequence[Scoring], ref_logps: Sequence[Sequence[Tensor]]) -> Values:
+def ratio_metrics(scorings: Sequence[Scoring], ref_logps: Sequence[Sequence[Tensor]]) -> Sums:
     """kl: k1 of whole sequences, on samples at temperature 1; off policy the same number is `log_ratio`.
     effective_sample_size: of whole-sequence weights, as a share, where sampler and policy differ."""
     kl: list[float] = []
@@ -265,7 +270,7 @@ def ratio_metrics(scorings: Sequence[Scoring], ref_logps: Sequence[Sequence[Tens
             owner.append(torch.full((len(ours),), samples))
             samples += 1
             on_policy &= sample.temperature == 1
-    out: Values = {"kl" if on_policy else "log_ratio": (sum(kl), len(kl))}
+    out: Sums = {"kl" if on_policy else "log_ratio": (sum(kl), len(kl))}
     policy_M, sampler_M = torch.cat(policy), torch.cat(sampler)
     if not on_policy or not torch.equal(policy_M, sampler_M):
         share = effective_sample_size(policy_M, sampler_M, torch.cat(owner), samples)
@@ -273,18 +278,23 @@ def ratio_metrics(scorings: Sequence[Scoring], ref_logps: Sequence[Sequence[Tens
     return out
 
 
-def engine_metrics(scorings: Sequence[Scoring], policy_logps: Sequence[Sequence[Tensor]]) -> Values:
-    """How far an engine's log-probabilities are from the trainer's, by token, absolute, in nats.
+def engine_metrics(scorings: Sequence[Scoring], policy_logps: Sequence[Sequence[Tensor]] | None = None) -> Sums:
+    """How far a sampler's log-probabilities are from the trainer's, by token, absolute, in nats.
 
     policy_logps: the trainer's, of each sample at its own temperature: those of other temperatures are not
-    comparable.
+    comparable. None: the sampler's word for them; nothing is said where it read both off the policy itself.
     """
-    pairs = [
-        (torch.tensor(sample.logps), ours)
-        for one, several in zip(scorings, policy_logps, strict=True)
-        for sample, ours in zip(one.samples, several, strict=True)
-    ]
-    off_M = torch.cat([(theirs - ours).abs() for theirs, ours in pairs])
+    if policy_logps is None:
+        if all(sample.logps is sample.tempered_logps for one in scorings for sample in one.samples):
+            return {}
+        policy_logps = [[torch.tensor(sample.tempered_logps) for sample in one.samples] for one in scorings]
+    off_M = torch.cat(
+        [
+            (torch.tensor(sample.logps) - ours).abs()
+            for one, of_group in zip(scorings, policy_logps, strict=True)
+            for sample, ours in zip(one.samples, of_group, strict=True)
+        ]
+    )
     return {
         f"{DIFFERENCE}/mean": (float(off_M.sum()), float(off_M.numel())),
         f"{DIFFERENCE}/max": (float(off_M.max()), 1),
@@ -292,14 +302,12 @@ def engine_metrics(scorings: Sequence[Scoring], policy_logps: Sequence[Sequence[
 
 
 def table_rows(
-    scorings: Sequence[Scoring], shaped: Sequence[Shaped], records: Sequence[Record]
+    scorings: Sequence[Scoring], advantages: Sequence[Sequence[float | None]], records: Sequence[Record]
 ) -> list[dict[str, Any]]:
     """For completions.jsonl: every sample with its reward, its parts and its advantage."""
     rows = []
-    for one, found in zip(scorings, shaped, strict=True):
-        for sample, text, scored, advantage in zip(
-            one.samples, one.texts, one.scored, found.advantages, strict=True
-        ):
+    for one, of_group in zip(scorings, advantages, strict=True):
+        for sample, text, scored, advantage in zip(one.samples, one.texts, one.scored, of_group, strict=True):
             row = {
                 "prompt": records[one.group.index].prompt_text,
                 "completion": text,

@@ -33,7 +33,7 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.files import damage, make_folder, read_json, sums_of, write_json
 from trimtab.folder_lock import holding
-from trimtab.methods.on_policy import make_sampler
+from trimtab.methods.collector import make_sampler
 from trimtab.methods.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
 from trimtab.methods.pairing import Pair, pair_of
 from trimtab.methods.rollouts import score_samples
@@ -243,7 +243,7 @@ class Round:
         policy = load_policy(self.model, trusting(settings))
         check_vocabulary(policy, [group for chunk in missing for group in chunks[chunk]], self.model)
         policy.to(accelerator.device).eval()
-        sampler = make_sampler(policy, settings, accelerator.num_processes, NAME)
+        sampler = make_sampler(policy, settings.sampling, settings, accelerator.num_processes, NAME)
         stops = stop_tokens(policy.model, chat)
         make_folder(self._file(0).parent)
         for chunk in missing:

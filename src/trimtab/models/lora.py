@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import Field, field_validator
@@ -24,6 +24,7 @@ from trimtab.models.quantized import Quantization, is_quantized, merge_unpacked
 from trimtab.models.weights import check_finite
 
 ADAPTER = "adapter"
+Module = TypeVar("Module", bound=nn.Module)
 """The folder, inside a stage's best/, that holds the adapter as peft saves it."""
 
 
@@ -194,7 +195,7 @@ def _part_ends(handle: Any) -> None:
     layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
 
 
-def frozen_copy(policy: nn.Module) -> nn.Module:
+def frozen_copy(policy: Module) -> Module:
     """The policy as it is now, to be a reference: what is frozen in it is shared, what is trained copied.
 
     So that with LoRA the reference costs an adapter, and not a model.

@@ -25,7 +25,7 @@ from trimtab.plan.work import Sampled, StageWork
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.loop import Loop, make_accelerator
-from trimtab.training.stage_method import Prepared
+from trimtab.training.stage_method import TrainingContext
 
 MEASURED_TOKENS = 1024
 """Of the pass that is timed; the time of a token hardly depends on how many there are beside it."""
@@ -104,8 +104,8 @@ class Stopwatch:
         settings = SFTSettings(**plain, learning_rate=1e-9)  # type: ignore[arg-type]
         with tempfile.TemporaryDirectory() as folder:
             accelerator = make_accelerator(settings)
-            prepared = Prepared(self.policy, [short], [], settings, accelerator, Path(folder))
-            made = SFT(settings, prepared)
+            context = TrainingContext(self.policy, [short], [], settings, accelerator, Path(folder))
+            made = SFT(settings, context)
             loop = Loop(self.policy, made, [short], settings, Path(folder), accelerator, lambda path: None)
             whole = self._timed(lambda: loop.train_step(0))
         return max(0.0, whole - short.packed_length * train_token)

@@ -77,6 +77,13 @@ class Sample:
     policy_logps: tuple[float, ...]
     finish: Finish
     temperature: float
+    reread_logps: tuple[float, ...] | None = None
+    """The policy's at the sample's own temperature, where the sampler's logps are another engine's."""
+
+    @property
+    def tempered_logps(self) -> tuple[float, ...]:
+        """The policy's own log-probabilities at the sample's temperature: one a token."""
+        return self.logps if self.reread_logps is None else self.reread_logps
 
 
 class Sampler(Protocol):

@@ -335,14 +335,17 @@ class VLLMSampler(Sampler):
             for prompt, several in zip(prompts, of_prompt, strict=True)
         ]
         with evaluating(self.policy):
-            own = logps_of(self.policy, groups, None, self.token_budget, self.policy.device)
-        return [list(map(_sample, *both, warm)) for both in zip(of_prompt, own, strict=True)]
+            own = tempered = logps_of(self.policy, groups, None, self.token_budget, self.policy.device)
+            if any(temperature not in (0, 1) for temperature in warm):
+                warmths = [[temperature or 1.0 for temperature in warm]] * len(groups)
+                tempered = logps_of(self.policy, groups, warmths, self.token_budget, self.policy.device)
+        return [list(map(_sample, *parts, warm)) for parts in zip(of_prompt, own, tempered, strict=True)]
 
 
-def _sample(one: Completion, own: Tensor, temperature: float) -> Sample:
-    """own: the policy's log-probabilities of its tokens."""
+def _sample(one: Completion, own: Tensor, tempered: Tensor, temperature: float) -> Sample:
+    """own: the policy's log-probabilities of its tokens; tempered: those at the sample's own temperature."""
     if own.isnan().any():
         raise broken()
     logps = tuple(one.logps) if temperature else (0.0,) * len(one.logps)
     finish: Finish = "stop" if one.stopped else "cap"
-    return Sample(tuple(one.tokens), logps, tuple(own.tolist()), finish, temperature)
+    return Sample(tuple(one.tokens), logps, tuple(own.tolist()), finish, temperature, tuple(tempered.tolist()))

@@ -20,7 +20,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
-from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, pack
 from trimtab.errors import TrimtabError
@@ -30,11 +29,11 @@ from trimtab.notices import say, warn
 from trimtab.stopping import Stopped, asked, patiently
 from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.guard import Guard, skipped_row
-from trimtab.training.method import ExtraLoss, Method, Sums
 from trimtab.training.metrics import Means, MetricsLog
 from trimtab.training.optimizer import make_optimizer
 from trimtab.training.progress import StepProgress
 from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
+from trimtab.training.step import ExtraLoss, Forward, Method, PassLoss, Sums
 
 LAST = "last"
 """The last weights, beside best/, where that holds the model that training started from."""
@@ -51,6 +50,8 @@ class Progress:
     best_step: int | None = None
     window: dict[str, list[float]] = field(default_factory=dict)
     """Sums of the metrics since the last logged row."""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """Rows for completions.jsonl that were drawn since the last logged row."""
     method: dict[str, Any] = field(default_factory=dict)
     """The method's own state."""
     guard: dict[str, Any] = field(default_factory=dict)
@@ -118,14 +119,14 @@ class Loop:
         data_step = step // self.method.steps_per_batch
         drawn = groups_of_step(self.groups, data_step, settings.step_groups, settings.seed)
         self.policy.eval()  # while the method samples
-        everyone = list(self.method.step_groups(drawn, step))
-        extra = self.method.extra(drawn, step)
+        prepared = self.method.prepare(drawn, step)
         self.policy.train()
+        self.state.samples = list(prepared.samples) or self.state.samples
         means = Means()
-        means.add(self.method.step_metrics())
-        total = self.method.total(everyone)
+        means.add(prepared.metrics)
+        everyone, extra = list(prepared.groups), prepared.extra
         mine = everyone[acc.process_index :: acc.num_processes]
-        loss, norm = self._gradient(mine, self.method.loss, total, settings.max_grad_norm, means)
+        loss, norm = self._gradient(mine, prepared.loss, prepared.total, settings.max_grad_norm, means)
         losses, norms = {"": loss}, {"": norm}
         if extra is not None:
             losses[extra.name], norms[extra.name] = self._add_gradient(extra, means)
@@ -169,7 +170,7 @@ class Loop:
     def _gradient(
         self,
         groups: Sequence[CompletionGroup],
-        loss_of: Callable[[Callable[..., Any], PackedBatch, float], tuple[Tensor, Sums]],
+        loss_of: PassLoss,
         total: float,
         max_norm: float,
         means: Means,
@@ -270,8 +271,9 @@ class Loop:
         }
         if self.accelerator.is_main_process:
             self.log.write(row)
-            for sampled in self.method.rows():
+            for sampled in self.state.samples:
                 self.completions.write({"step": step, **sampled})
+        self.state.samples = []
 
     def _epoch(self, step: int) -> float:
         return step / self.method.steps_per_batch * self.settings.step_groups / len(self.groups)
@@ -376,12 +378,13 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
     return Accelerator(mixed_precision={"float32": "no", "bf16": "bf16"}[settings.precision], cpu=on_cpu)
 
 
-EvaluateGroups = Callable[[Callable[..., Any], PackedBatch], Sums]
+EvaluateGroups = Callable[[Forward, PackedBatch], Sums]
+"""(model, batch) → metrics of a pass over validation groups."""
 
 
 def evaluate_groups(
     one_pass: EvaluateGroups,
-    policy: Callable[..., Any],
+    policy: Forward,
     groups: Sequence[CompletionGroup],
     token_budget: int,
     accelerator: Accelerator,

@@ -60,7 +60,7 @@ from trimtab.training.loop import Loop, make_accelerator
 from trimtab.training.peak import reset_peak_memory
 from trimtab.training.round_trip import read_back_once, rehearse
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import Prepared, StageMethod
+from trimtab.training.stage_method import StageMethod, TrainingContext
 
 SAMPLES, SAMPLE_TOKENS = 4, 128
 
@@ -189,7 +189,7 @@ def _train(
         stop_tokens(policy.model, chat)  # says so where it could never stop
     check_vocabulary(policy, train + validation, model)
     accelerator = make_accelerator(settings)
-    prepared = Prepared(
+    context = TrainingContext(
         policy, train, validation, settings, accelerator, asked.cache, chat,
         splits.train, splits.validation, reward, judge,
     )  # fmt: skip
@@ -201,7 +201,7 @@ def _train(
             rehearse(write, policy, chat, train, out)
             reset_peak_memory()  # training's is wanted
         accelerator.wait_for_everyone()
-    made = method(settings, prepared)
+    made = method(settings, context)
     sample = _sampler(policy, chat, splits)
     loop = Loop(policy, made, made.training_groups(), settings, out, accelerator, save, sample, title=asked.name)
     finished = loop.run()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from accelerate import Accelerator
-from torch import Tensor
 
 from trimtab.data.chat import ChatFormat, agree_on_special_tokens
 from trimtab.data.groups import CompletionGroup, PackedBatch
@@ -21,16 +21,16 @@ from trimtab.models.kinds import Role
 from trimtab.models.length_encoding import refuse_countdown
 from trimtab.models.lora import ADAPTER
 from trimtab.models.policy import load_policy
-from trimtab.models.reference import ReferenceLogps, reference_key, reference_logps
+from trimtab.models.reference import reference_key, reference_logps
 from trimtab.notices import say, warn
 from trimtab.rewards.base import Reward
 from trimtab.training.loop import EvaluateGroups, evaluate_groups
-from trimtab.training.method import OfflineMethod, Sums
 from trimtab.training.schedule import TrainingSettings
+from trimtab.training.step import Forward, Step, Sums
 
 
-@dataclass
-class Prepared:
+@dataclass(frozen=True)
+class TrainingContext:
     """What a method may need of its stage, made before the method is.
 
     records: where the index of a group of the split points. stops: every token that ends a completion.
@@ -55,11 +55,16 @@ class Prepared:
     def stops(self) -> list[int]:
         return stop_tokens(self.policy.model, self.chat)
 
-    def evaluate(self, one_pass: EvaluateGroups, policy: Callable[..., Any]) -> dict[str, float]:
-        return evaluate_groups(one_pass, policy, self.validation, self.settings.token_budget, self.accelerator)
+    def evaluate(
+        self, one_pass: EvaluateGroups, policy: Forward, groups: Sequence[CompletionGroup]
+    ) -> dict[str, float]:
+        """Means of a pass's metrics over all groups."""
+        return evaluate_groups(one_pass, policy, groups, self.settings.token_budget, self.accelerator)
 
-    def reference_logps(self, groups: Sequence[CompletionGroup]) -> ReferenceLogps:
-        """The starting model's log-probabilities of every group; cached on disk."""
+    def with_reference(self, *splits: Sequence[CompletionGroup]) -> list[list[CompletionGroup]]:
+        """The splits' groups with a column ref_logps [M]: the starting model's log-probabilities, cached on
+        disk."""
+        groups = [group for split in splits for group in split]
         condition = f"{self.settings.precision}|{self.accelerator.device.type}"
         key = reference_key(self.policy.starting_state(), condition + self.policy.countdown_key)
         if self.accelerator.is_main_process:
@@ -71,11 +76,15 @@ class Prepared:
                 self.policy, groups, self.cache, key, self.settings.token_budget, self.accelerator.device,
                 report=warn,
             )  # fmt: skip
-        return {id(group): logps for group, logps in zip(groups, found, strict=True)}
+        columns = iter(found)
+        return [[group.with_columns(ref_logps=next(columns)) for group in split] for split in splits]
 
 
-class StageMethod(OfflineMethod, ABC):
-    """A method (see loop.Method) with what a stage must know of it before it is made."""
+class StageMethod(ABC):
+    """A method (see step.Method) with what a stage must know of it before it is made."""
+
+    steps_per_batch: int = 1
+    rates: Mapping[str, float] = MappingProxyType({})
 
     completions: ClassVar[CompletionsOf]
     """Which of a record's completions it trains on."""
@@ -92,8 +101,9 @@ class StageMethod(OfflineMethod, ABC):
     best_metric: str
     best_is: Literal["highest", "lowest"]
 
-    def __init__(self, settings: Any, prepared: Prepared) -> None:
-        self.settings, self.prepared = settings, prepared
+    def __init__(self, settings: Any, context: TrainingContext) -> None:
+        self.settings, self.context = settings, context
+        self.train, self.validation = list(context.train), list(context.validation)
 
     @classmethod
     def completions_of(cls, settings: Any) -> CompletionsOf:
@@ -128,16 +138,24 @@ class StageMethod(OfflineMethod, ABC):
 
     def training_groups(self) -> Sequence[CompletionGroup]:
         """What an epoch goes over."""
-        return self.prepared.train
+        return self.train
 
     @abstractmethod
-    def total(self, groups: Sequence[CompletionGroup]) -> float: ...
+    def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        """The step, counted from 0, given the data's groups for it."""
 
     @abstractmethod
-    def loss(self, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Tensor, Sums]: ...
+    def evaluate_pass(self, policy: Forward, batch: PackedBatch) -> Sums:
+        """Metrics of validation groups."""
 
-    @abstractmethod
-    def evaluate_pass(self, policy: Callable[..., Any], batch: PackedBatch) -> Sums: ...
+    def evaluate(self, policy: Forward) -> dict[str, float]:
+        """Means over the validation groups; nothing where there are none."""
+        return self.context.evaluate(self.evaluate_pass, policy, self.validation)
 
-    def evaluate(self, policy: Callable[..., Any]) -> dict[str, float]:
-        return self.prepared.evaluate(self.evaluate_pass, policy)
+    def state(self) -> Mapping[str, Any]:
+        """What a checkpoint must keep, as JSON; a method that trains on data has nothing."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back what a checkpoint kept."""
+        return

@@ -1,0 +1,173 @@
+"""Samples of the policy's own, scored: what an on-policy method holds to get them.
+
+Processes share the prompts out, and each gets the rollouts of all. Random numbers belong to (seed, step, the
+prompt's place, sample), so that neither batches nor processes change what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import TypeVar
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from trimtab.data.groups import CompletionGroup
+from trimtab.data.records import Record
+from trimtab.errors import TrimtabError
+from trimtab.methods.rollouts import (
+    Scoring,
+    group_from_state,
+    group_state,
+    ratio_metrics,
+    sample_metrics,
+    score_samples,
+)
+from trimtab.methods.silence import ScoreWatch, tally
+from trimtab.models.policy import Policy
+from trimtab.rewards.base import Reward
+from trimtab.rollout.logps import read_off
+from trimtab.rollout.sampler import Sampler, Sampling
+from trimtab.rollout.transformers import TransformersSampler
+from trimtab.rollout.vllm import VLLMSampler
+from trimtab.training.schedule import TrainingSettings
+from trimtab.training.stage_method import TrainingContext
+from trimtab.training.step import Sums
+
+Item = TypeVar("Item")
+
+
+def make_sampler(
+    policy: Policy, sampling: Sampling, settings: TrainingSettings, processes: int, method: str
+) -> Sampler:
+    """What draws from the policy as `sampling` says, with the precision and token budget of the settings."""
+    if sampling.engine != "vllm":
+        return TransformersSampler(policy)
+    if processes > 1:
+        raise TrimtabError(
+            f"{method}: sampling.engine vllm runs in one process; use engine transformers in several."
+        )
+    return VLLMSampler(policy, sampling.vllm, settings.precision, settings.token_budget)
+
+
+class Collector:
+    """Draws samples of prompts, has them scored, and reads log-probabilities of them.
+
+    method: its name in messages. reward: what scores. within_groups: whether a completion is compared with those of
+    its own prompt only. tempered: whether what is optimised is the policy at each sample's own temperature.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        sampling: Sampling,
+        context: TrainingContext,
+        reward: Reward,
+        within_groups: bool,
+        tempered: bool,
+    ) -> None:
+        self.method, self.sampling, self.context, self.reward = method, sampling, context, reward
+        self.tempered = tempered
+        processes = context.accelerator.num_processes
+        self.sampler = make_sampler(context.policy, sampling, context.settings, processes, method)
+        self.watch = ScoreWatch(method, within_groups)
+
+    # ---- samples
+
+    def places(self, prompts: Sequence[CompletionGroup]) -> range:
+        """Which of the prompts are this process's. TrimtabError where a process would have none."""
+        acc = self.context.accelerator
+        if len(prompts) < acc.num_processes:
+            raise TrimtabError(
+                f"{self.method}: {len(prompts)} prompts are too few for {acc.num_processes} processes to share."
+            )
+        return range(acc.process_index, len(prompts), acc.num_processes)
+
+    def draw(self, prompts: Sequence[CompletionGroup], samples: int, step: int, last: bool) -> list[Scoring]:
+        """This process's prompts, each with its samples and their scores. last: no more will be drawn.
+
+        TrimtabError where the reward has nothing to say, in every process alike.
+        """
+        self.places(prompts)
+        seeds = np.random.SeedSequence([self.context.settings.seed, step, 0, 0])
+        scorings = self.score(
+            prompts, samples, self.sampling, int(seeds.generate_state(1)[0]), self.context.train_records
+        )
+        tallies = [tally(one) for one in scorings]
+        if self.context.accelerator.num_processes > 1:
+            tallies = gather_object(tallies)
+        self.watch.see(tallies, last=last)
+        return scorings
+
+    def score(
+        self,
+        prompts: Sequence[CompletionGroup],
+        samples: int,
+        sampling: Sampling,
+        seed: int,
+        records: Sequence[Record],
+    ) -> list[Scoring]:
+        """Samples of this process's share of the prompts, scored by the reward. records: where indices point."""
+        places = range(self.context.accelerator.process_index, len(prompts), self.context.accelerator.num_processes)
+        mine = [prompts[place] for place in places]
+        with self.context.accelerator.autocast():
+            drawn = self.sampler.sample(
+                [group.prompt for group in mine], samples, sampling,
+                seed=seed, stops=self.context.stops, places=places,
+            )  # fmt: skip
+        return score_samples(self.reward, self.context.chat, mine, drawn, records)
+
+    # ---- log-probabilities
+
+    def read(
+        self, model: Policy, scorings: Sequence[Scoring], *names: str, tempered: bool | None = None
+    ) -> dict[str, list[list[Tensor]]]:
+        """A model's outputs of the samples, such as logps: for each group and sample a tensor of its tokens.
+
+        tempered: at each sample's own temperature; None: where that is what is optimised.
+        """
+        by_temperature = self.tempered if tempered is None else tempered
+        groups = [CompletionGroup(one.group.prompt, tuple(s.tokens for s in one.samples)) for one in scorings]
+        temperatures = [[s.temperature for s in one.samples] for one in scorings] if by_temperature else None
+        context = self.context
+        with context.accelerator.autocast():
+            return read_off(
+                model, groups, temperatures, context.settings.token_budget, context.accelerator.device, names
+            )
+
+    def sampled_logps(self, scorings: Sequence[Scoring]) -> list[list[Tensor]]:
+        """The policy's log-probabilities of its samples, as it was when it drew them."""
+        return [
+            [torch.tensor(s.tempered_logps if self.tempered else s.policy_logps) for s in one.samples]
+            for one in scorings
+        ]
+
+    def metrics(self, scorings: Sequence[Scoring], ref_logps: list[list[Tensor]], reference: Policy) -> Sums:
+        """What was sampled, and how far from the reference. ref_logps: at the temperature that is optimised."""
+        at_one = self.read(reference, scorings, "logps", tempered=False)["logps"] if self.tempered else ref_logps
+        return sample_metrics(scorings) | ratio_metrics(scorings, at_one)
+
+    # ---- processes
+
+    def of_all(
+        self, prompts: Sequence[CompletionGroup], rollouts: Sequence[CompletionGroup | None]
+    ) -> list[CompletionGroup]:
+        """The rollouts of every process, in the prompts' order. rollouts: one for each prompt of this process."""
+        places = self.places(prompts)
+        mine = [(place, group) for place, group in zip(places, rollouts, strict=True) if group is not None]
+        if self.context.accelerator.num_processes == 1:
+            return [group for _, group in mine]
+        everyones = gather_object([(place, group_state(group)) for place, group in mine])
+        return [group_from_state(state) for _, state in sorted(everyones, key=itemgetter(0))]
+
+    def in_order(self, prompts: Sequence[CompletionGroup], items: list[Item]) -> list[Item]:
+        """Every process's items, one for each prompt, in the prompts' order."""
+        acc = self.context.accelerator
+        if acc.num_processes == 1:
+            return items
+        places = range(acc.process_index, len(prompts), acc.num_processes)
+        everyones = gather_object(list(zip(places, items, strict=True)))
+        return [item for _, item in sorted(everyones, key=itemgetter(0))]

@@ -1,0 +1,74 @@
+"""The length encoding of supervised fine-tuning: each completion is trained on under a countdown to its own end.
+
+models/length_encoding.py has the encoding itself; here are its settings, what the data decide of it, and the
+slack that makes a target an upper bound (docs/methods/length_encoding.md).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from pydantic import Field
+
+from trimtab.data.groups import CompletionGroup
+from trimtab.data.settings import TOKENS, WEIGHT, Settings
+from trimtab.errors import TrimtabError
+from trimtab.models.length_encoding import LengthEncoding, scale_for
+from trimtab.models.policy import Policy
+
+
+class LengthEncodingSettings(Settings):
+    """A countdown of the remaining tokens in the input, which makes completions end where they are asked to
+    (docs/methods/length_encoding.md). `length_encoding: true` stands for these defaults."""
+
+    strength: float = Field(0.3, gt=0, le=WEIGHT)
+    """Norm of what is added to an embedding, in norms of the starting model's average embedding. More of it
+    controls the length better, and disturbs what the model knows."""
+    base: float = Field(10_000.0, gt=1, le=1e12)
+    """Base of the wavelengths, 2π to 2π · base tokens."""
+    target_length: int | None = Field(None, gt=0, le=TOKENS)
+    """Tokens, end of turn included, where nobody asks for another length; None: the median of the training
+    completions'. evaluation.decoding.target_length asks."""
+    slack: float = Field(0.0, ge=0, le=WEIGHT)
+    """0: completions end at the target. More: a target is an upper bound; in training the count starts at ℓ + u for
+    a completion of ℓ tokens, u a whole number drawn anew in every step, uniform from 0 to slack · ℓ."""
+
+
+def make_encoding(
+    settings: LengthEncodingSettings, policy: Policy, train: Sequence[CompletionGroup]
+) -> LengthEncoding:
+    """The settings with what the starting model and the data decide. TrimtabError where the data have no length."""
+    whole = [len(group.completions[0]) for group in train if not any(group.truncated)]
+    if not whole:
+        raise TrimtabError(
+            "length_encoding: every training completion was cut, so none has an end to count down to. "
+            "Raise data.max_length."
+        )
+    return LengthEncoding(
+        scale=scale_for(policy.model.get_input_embeddings(), settings.strength),
+        base=settings.base,
+        target_length=settings.target_length or statistics.median_low(whole),
+        slack=settings.slack,
+    )
+
+
+def with_slack(
+    groups: Sequence[CompletionGroup], encoding: LengthEncoding | None, seed: int, step: int
+) -> Sequence[CompletionGroup]:
+    """The groups with what this step counts down from: drawn anew in every step, where the encoding has slack."""
+    if encoding is None or not encoding.slack:
+        return groups
+    draws = np.random.default_rng([seed, step, 1]).random(len(groups)).tolist()
+    return [
+        group if any(group.truncated) else replace(group, target_length=_slackened(group, encoding.slack, draw))
+        for group, draw in zip(groups, draws, strict=True)
+    ]
+
+
+def _slackened(group: CompletionGroup, slack: float, draw: float) -> int:
+    """The completion's length and a share `draw`, of [0, 1), of the slack: each whole number equally likely."""
+    length = len(group.completions[0])
+    return length + int(draw * (int(slack * length) + 1))
