@@ -90,6 +90,14 @@ METHOD_ENTRIES: tuple[MethodEntry, ...] = (
         compared=False,
     ),
     MethodEntry(
+        name="distillation", label="Distillation", title="on-policy distillation from a teacher (GKD)",
+        summary="On-policy distillation from a larger model of the same tokenizer (GKD).",
+        colour="#b8a800", marker="d", starts_from=SFT, driven_by="data",
+        panels=("loss", "divergence", "length", "entropy", "gradient norm"),
+        caption="training on the student's own answers and the data's, and validation on both. The divergence is "
+        "from the teacher, by token.",
+    ),
+    MethodEntry(
         name="online_dpo", label="Online DPO",
         title="a round of direct preference optimization on samples of the model that it started from",
         summary="Rounds of sampling, scoring and preference training; --reward yes_no: the model itself scores.",

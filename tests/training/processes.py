@@ -6,14 +6,17 @@ torchrun --nproc_per_node 2 processes.py MODEL PAIRS OUT [JOB …]
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from trimtab.data.splits import DataSettings
+from trimtab.methods.distillation import Distillation, DistillationSettings
 from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.grpo import GRPO, GRPOSettings
 from trimtab.methods.on_policy import OnPolicyMethod
@@ -54,6 +57,7 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "sft_length": (SFT, SFTSettings(**COMMON, length_penalty=PENALTY)),
     "sft_countdown": (SFT, SFTSettings(**COMMON, length_encoding=LengthEncodingSettings(slack=1.0))),
     "sft_lora": (SFT, SFTSettings(**COMMON, lora=LoraSettings(rank=4))),
+    "distillation": (Distillation, DistillationSettings(**COMMON, sampling=SHORT, validation_prompts=4)),
     "dpo": (DPO, DPOSettings(**COMMON)),
     "dpo_lora": (DPO, DPOSettings(**COMMON, lora=LoraSettings(rank=4))),
     "ld_dpo": (DPO, DPOSettings(**COMMON, loss="ld_dpo")),
@@ -97,6 +101,19 @@ def counted(file: Path) -> FunctionReward:
     return FunctionReward(counting)
 
 
+def a_teacher(student: Path) -> Path:
+    """Another model of the student's tokens, the same for every process."""
+    folder = student.with_name(f"{student.name}-teacher")
+    if not folder.is_dir():
+        shutil.copytree(student, folder)
+        torch.manual_seed(7)
+        model = AutoModelForCausalLM.from_pretrained(student)
+        for weight in model.parameters():
+            weight.data.add_(0.05 * torch.randn_like(weight))
+        model.save_pretrained(folder)
+    return folder
+
+
 SHARING = ("dpo", "dpo_lora")
 """Jobs that share a cache: the second reads the reference that the first has computed."""
 
@@ -107,6 +124,8 @@ def run_jobs(model: Path, pairs: Path, out: Path, jobs: Sequence[str] = ()) -> N
     for name in jobs or JOBS:
         method, settings = JOBS[name]
         cache = out / "cache" if name in SHARING else None
+        if isinstance(settings, DistillationSettings):
+            settings = settings.model_copy(update={"teacher": str(a_teacher(model))})
         out.mkdir(parents=True, exist_ok=True)
         reward = counted(out / f"{name}.calls") if issubclass(method, (OnPolicyMethod, OnlineDPO)) else None
         if method is OnlineDPO:

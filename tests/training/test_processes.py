@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from training.processes import JOBS, SHARING, run_jobs
+from training.processes import JOBS, SHARING, a_teacher, run_jobs
 from trimtab.training.metrics import read_metrics
 
 COMPARED = ("loss", "grad_norm", "eval_loss", "reward", "length_penalty", "length_penalty/grad_norm", "kl")
@@ -32,6 +32,7 @@ def ran(
     """The jobs that the selected tests look at, by two processes and by one."""
     jobs = looked_at(request.session)
     folder = tmp_path_factory.mktemp("processes")
+    a_teacher(toy_model)  # before two processes want it
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
     command += [str(toy_model), str(toy_pairs), str(folder / "2"), *jobs]
     found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=500)

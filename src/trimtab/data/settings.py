@@ -28,6 +28,11 @@ SECONDS = 1e7
 """Four months."""
 
 
+NAMES_A_MODEL = "names a model"
+ModelSource = Annotated[str, NAMES_A_MODEL]
+"""A setting that names a model: a folder, a hub name, or a starter of the sandbox such as sandbox:base."""
+
+
 class Settings(BaseModel):
     """Finite numbers only; a number is no boolean, and a boolean no number; texts are not empty.
 

@@ -26,9 +26,7 @@ def with_mismatched(context: TrainingContext, *splits: Sequence[CompletionGroup]
     companions = context.with_reference(*map(mismatch, splits))
     if len(kinds := {label for group in splits[0] for label in group.labels or ()}) == 1:
         kind = "desirable" if kinds.pop() else "undesirable"
-        warn(
-            f"loss kto: every completion is labelled {kind}: nothing to tell them from was given", about="labels"
-        )
+        warn(f"loss kto: every completion is labelled {kind}: nothing to tell them from was given", about="labels")
     return [
         [replace(group, companion=other) for group, other in zip(split, others, strict=True)]
         for split, others in zip(splits, companions, strict=True)

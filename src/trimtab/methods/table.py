@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from trimtab.methods.distillation import Distillation, DistillationSettings
 from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.grpo import GRPO, GRPOSettings
 from trimtab.methods.online_dpo import OnlineDPO, OnlineDPOSettings
@@ -34,6 +35,7 @@ METHODS: dict[str, Binding] = {
     "dpo": Binding(DPO, DPOSettings),
     "reward": Binding(RewardModelTraining, RewardModelSettings),
     "online_dpo": Binding(OnlineDPO, OnlineDPOSettings),
+    "distillation": Binding(Distillation, DistillationSettings),
     "grpo": Binding(GRPO, GRPOSettings),
     "ppo": Binding(PPO, PPOSettings),
 }

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 Head = Callable[[Tensor], Tensor]
+Divergence = Callable[[Tensor, Tensor], Tensor]
+"""(log π, log π_ref), float32 [S, V] each → a number for each token, [S]."""
 SLICE_ENTRIES = 2**25
 """Entries of one slice's float32 logits: 128 MiB."""
 
@@ -27,7 +29,8 @@ def slice_length(vocabulary: int) -> int:
 
 class TokenStatistics(NamedTuple):
     """Of each prediction, float32 [M]. logps: of the target. entropy: nats, detached. stop_logps: log of the
-    stop tokens' total probability. kl: KL(π‖π_ref) over the vocabulary, nats. None where not asked for.
+    stop tokens' total probability. kl: KL(π‖π_ref), or another divergence, over the vocabulary, nats. None where
+    not asked for.
     values: of a value head, where the policy has one."""
 
     logps: Tensor
@@ -37,17 +40,23 @@ class TokenStatistics(NamedTuple):
     values: Tensor | None = None
 
 
+def kl_to_reference(logps_SV: Tensor, reference_SV: Tensor) -> Tensor:
+    """KL(π‖π_ref) of each token's distribution, in nats: [S, V], [S, V] → [S]."""
+    return (logps_SV.exp() * (logps_SV - reference_SV)).sum(-1)
+
+
 class Wanted(NamedTuple):
     """What is computed beside the targets' log-probabilities.
 
     stops: token ids [n], for stop_logps. temperature: [M], all logits are divided by it. reference: the
-    reference's head and its hidden states [M, D], for the exact KL.
+    reference's head and its hidden states [M, D], for the exact divergence.
     """
 
     entropy: bool = False
     stops: Tensor | None = None
     temperature: Tensor | None = None
     reference: tuple[Head, Tensor] | None = None
+    divergence: Divergence = kl_to_reference
 
     def part(self, lo: int, hi: int) -> Wanted:
         """The same for a slice of the tokens."""
@@ -77,9 +86,12 @@ def _slice(head: Head, hidden_SD: Tensor, target_S: Tensor, wanted: Wanted) -> T
             reference_SV = reference_head(reference_SD).float()
             if wanted.temperature is not None:
                 reference_SV = reference_SV / wanted.temperature[:, None]
-            reference_SV = torch.log_softmax(reference_SV, dim=-1)
-        logps_SV = logits_SV - log_z_S[:, None]
-        kl_S = (logps_SV.exp() * (logps_SV - reference_SV)).sum(-1)
+        # Of one family, models of several sizes pad their embeddings differently: no token is behind the shorter.
+        width = min(logits_SV.shape[-1], reference_SV.shape[-1])
+        reference_SV = torch.log_softmax(reference_SV[:, :width], dim=-1)
+        whole = width == logits_SV.shape[-1]
+        logps_SV = logits_SV - log_z_S[:, None] if whole else torch.log_softmax(logits_SV[:, :width], dim=-1)
+        kl_S = wanted.divergence(logps_SV, reference_SV)
     return TokenStatistics(logps_S, entropy_S, stop_logps_S, kl_S)
 
 

@@ -26,7 +26,7 @@ from trimtab.models import attention
 from trimtab.models.folder import save_folder
 from trimtab.models.kinds import check_model_source
 from trimtab.models.length_encoding import KEY, LengthEncoding, encoding_of, packed_counts, row_counts
-from trimtab.models.logprobs import Head, TokenStatistics, Wanted, token_logps
+from trimtab.models.logprobs import Divergence, Head, TokenStatistics, Wanted, kl_to_reference, token_logps
 from trimtab.models.lora import ADAPTER, LoraSettings, add_lora, load_adapter, merged, plain_state, say_untied
 from trimtab.models.quantized import FourBit, hold_still, load_arguments, note, noted
 from trimtab.models.weights import HOW, check_finite, refuse_unfit, say_unused
@@ -150,11 +150,12 @@ class Policy(nn.Module):
         stops: Sequence[int] | None = None,
         temperature: Tensor | None = None,
         reference: Policy | None = None,
+        divergence: Divergence = kl_to_reference,
     ) -> PolicyOutput:
         """Log-probabilities of the batch's completion tokens, and what else is asked for.
 
         stops: token ids whose total log-probability is wanted at each step. temperature: [M], of each
-        token's distribution. reference: a frozen policy of the same vocabulary, for the exact KL to it.
+        token's distribution. reference: a frozen policy of the same vocabulary, for the exact divergence from it.
         """
         head, hidden_MD, state_MD = self._hidden(batch)
         wanted = Wanted(entropy, None, temperature, None)
@@ -162,7 +163,7 @@ class Policy(nn.Module):
             wanted = wanted._replace(stops=torch.tensor(list(stops), device=batch.target.device))
         if reference is not None:
             with torch.no_grad():
-                wanted = wanted._replace(reference=reference._hidden(batch)[:2])
+                wanted = wanted._replace(reference=reference._hidden(batch)[:2], divergence=divergence)
         out = token_logps(head, hidden_MD, batch.target, self.vocabulary, wanted)
         return out if state_MD is None else out._replace(values=self._values(state_MD))
 

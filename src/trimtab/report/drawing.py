@@ -21,7 +21,7 @@ from trimtab.catalogue import CATALOGUE, family
 
 # Three colours that the page recolours for dark mode; no series uses them.
 INK, RULE, PAPER = "#1f2328", "#d7dbe0", "#fefefe"
-OTHERS = ("#cc79a7", "#b8a800", "#8c564b")
+OTHERS = ("#cc79a7", "#332288", "#8c564b")
 WIDTH = 7.2  # inches
 FONTS = "'DejaVu Sans', Verdana, system-ui, sans-serif"
 

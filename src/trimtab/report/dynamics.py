@@ -45,6 +45,9 @@ PANELS = {
     "judge score": Panel("judge score", {"judge": ""}),
     "KL": Panel("KL to reference, nats", {"kl": ""}),
     "log-probabilities": Panel("log π(y | x), nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
+    "divergence": Panel(
+        "divergence from the teacher, nats a token", {"divergence": "data's", "own/divergence": "own"}
+    ),
     "length": Panel("completion length, tokens", {"completions/mean_length": ""}),
     "cut": Panel("cut at the cap, share", {"completions/clipped_ratio": ""}),
     "entropy": Panel("entropy, nats a token", {"entropy": ""}),

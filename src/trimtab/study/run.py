@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -19,6 +19,7 @@ from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import day_of_runs
 from trimtab.data.parsing import parse
 from trimtab.data.records import Record, columns_of
+from trimtab.data.settings import NAMES_A_MODEL
 from trimtab.data.splits import DataSettings, Splits, check_completions, split_records
 from trimtab.errors import TrimtabError, first_line
 from trimtab.evaluation.measure import EvaluationSettings, measure
@@ -57,6 +58,7 @@ from trimtab.study.stages import last_stages, stages_of
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage
 
+Stages = TypeVar("Stages", bound=TrainingSettings)
 SCORES = Path("cache") / "scores.sqlite"
 """Of remote rewards, in a study's folder or an evaluation's."""
 
@@ -69,6 +71,16 @@ def resolve_model(name: str) -> str:
     if not folder.is_dir():
         raise TrimtabError(f"model {name}: the sandbox has sandbox:base and sandbox:instruct.")
     return str(folder)
+
+
+def with_models_found(settings: Stages) -> Stages:
+    """The settings with the places of the models that they name, such as a teacher."""
+    named = {
+        name: resolve_model(getattr(settings, name))
+        for name, field in type(settings).model_fields.items()
+        if NAMES_A_MODEL in field.metadata
+    }
+    return settings.model_copy(update=named) if named else settings
 
 
 def make_judge(settings: RewardSettings | None, out: Path) -> Reward | None:
@@ -161,11 +173,12 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
                 check_completions(records, completions)
     check_functions([recipe.judge] if recipe.judge else [], splits.test)
     engines = {recipe.evaluation.decoding.engine}
-    for rewarded in recipe.rewarded.values():
-        check_rewards(rewarded.rewards)
-        for records in (splits.train, splits.validation):
-            check_functions(rewarded.rewards, records, "completion_ids")
-        engines.add(rewarded.sampling.engine)
+    for stage in stages_of(recipe):
+        check_rewards(stage.rewards)
+        for records in (splits.train, splits.validation) if stage.rewards else ():
+            check_functions(stage.rewards, records, "completion_ids")
+        if (sampling := getattr(stage.settings, "sampling", None)) is not None:
+            engines.add(sampling.engine)
     if recipe.trains_reward and recipe.reward_model:
         check_model_source(
             resolve_model(recipe.reward_model), recipe.settings_of("reward"), "start of a reward model"
@@ -175,6 +188,8 @@ def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForm
     model = resolve_model(recipe.model)
     sources = [recipe.tokenizer or recipe.model, *([recipe.opponent] if recipe.opponent else [])]
     chats = [ChatFormat(load_tokenizer(resolve_model(one), recipe.evaluation), data) for one in sources]
+    for stage in stages_of(recipe):
+        METHODS[stage.method].method.check_needs(with_models_found(stage.settings), chats[0])
     try:
         found = answered(splits.test, chats)
         check_prompts(
@@ -268,7 +283,7 @@ def train_methods(
         from_stage = stage.starts_from in models
         model = models[stage.starts_from] if from_stage else resolve_model(stage.model)
         tokens = tokenizer if model == base and not from_stage else None
-        method, settings = METHODS[stage.method].method, stage.settings
+        method, settings = METHODS[stage.method].method, with_models_found(stage.settings)
         if isinstance(settings, OnlineDPOSettings):
             if stage.method not in reward_of_round:
                 reward_of_round[stage.method] = rewards_of_rounds(settings, known, scores)
@@ -326,6 +341,7 @@ def run_alone(
 def _run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
+    settings = with_models_found(settings)
     if isinstance(settings, OnlineDPOSettings):
         if any(one.needs_sandbox for one in settings.rewards):
             check_scorers(settings.rewards, split_records(data).train, "--reward")

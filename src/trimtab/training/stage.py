@@ -81,6 +81,7 @@ def stage_inputs(
         "data_hashes": [hash_source(source, nested=True) for source in sources],
         "model": hash_model(model),
         "tokenizer": hash_source(tokenizer_source(tokenizer)),
+        **method.other_inputs(settings),
     }
 
 
@@ -166,6 +167,7 @@ def _train(
     method, data, model, out = asked.method, asked.data, asked.model, asked.out
     settings = asked.settings
     chat = dated(method.text_format(load_tokenizer(asked.tokenizer, settings), data, settings), out, asked)
+    method.check_needs(settings, chat)
     expand = method.expansion(settings)
     train, train_counts = encode_records(splits.train, chat, method.completions_of(settings), expand)
     require_groups(train, train_counts, "training", data.train)

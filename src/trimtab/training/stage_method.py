@@ -111,6 +111,16 @@ class StageMethod(ABC):
         return cls.completions
 
     @classmethod
+    def other_inputs(cls, settings: Any) -> dict[str, str]:
+        """What the result depends on beside model, data and settings, such as the hash of a teacher."""
+        return {}
+
+    @classmethod
+    def check_needs(cls, settings: Any, chat: ChatFormat) -> None:
+        """TrimtabError where something that the settings name is not there or does not fit, before training."""
+        return
+
+    @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Any:
         """The model to train. TrimtabError for one that counts down, which a method must know how to carry on."""
         policy = load_policy(source, settings, settings.seed)
