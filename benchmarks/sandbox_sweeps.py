@@ -39,7 +39,7 @@ from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.starters import starter
 from trimtab.study.collect import chosen_lengths
-from trimtab.training.loop import make_accelerator
+from trimtab.training.accelerator import make_accelerator
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage
 from trimtab.training.stage_method import TrainingContext

@@ -20,7 +20,8 @@ from trimtab.models.length_encoding import LengthEncoding
 from trimtab.models.policy import Policy, load_policy
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
-from trimtab.training.loop import Loop, make_accelerator
+from trimtab.training.accelerator import make_accelerator
+from trimtab.training.loop import Loop
 from trimtab.training.stage import run_stage
 from trimtab.training.stage_method import TrainingContext
 

@@ -29,8 +29,8 @@ SECONDS = 1e7
 
 
 NAMES_A_MODEL = "names a model"
-ModelSource = Annotated[str, NAMES_A_MODEL]
-"""A setting that names a model: a folder, a hub name, or a starter of the sandbox such as sandbox:base."""
+ModelSource = Annotated[str | None, NAMES_A_MODEL]
+"""A setting that names a model: a folder, a hub name, or a starter of the sandbox such as sandbox:base; or none."""
 
 
 class Settings(BaseModel):

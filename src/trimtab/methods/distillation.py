@@ -40,7 +40,7 @@ from trimtab.training.step import Forward, Step, Sums
 class DistillationSettings(TrainingSettings):
     learning_rate: float = Field(1e-5, gt=0, le=LEARNING_RATE)
     """The peak of the schedule."""
-    teacher: ModelSource = ""
+    teacher: ModelSource = None
     """A model of the same tokenizer, usually a larger one: a folder, a hub name, or sandbox:instruct."""
     beta: float = Field(0.5, ge=0, le=1)
     """Of the divergence: 0 is KL(teacher ‖ student), 1 the reverse KL, between them the Jensen-Shannon
@@ -72,7 +72,7 @@ class Distillation(StageMethod):
 
     def __init__(self, settings: DistillationSettings, context: TrainingContext) -> None:
         super().__init__(settings, context)
-        self.teacher = load_policy(settings.teacher, trusting(settings)).to(context.accelerator.device)
+        self.teacher = load_policy(teacher_of(settings), trusting(settings)).to(context.accelerator.device)
         self.teacher.eval().requires_grad_(False)
         acc = context.accelerator
         self.sampler = make_sampler(context.policy, settings.sampling, settings, acc.num_processes, "distillation")
@@ -89,8 +89,7 @@ class Distillation(StageMethod):
     @classmethod
     def check_needs(cls, settings: DistillationSettings, chat: ChatFormat) -> None:
         """TrimtabError where the teacher is not there, or does not speak in the student's tokens."""
-        cls.other_inputs(settings)
-        check_model_source(settings.teacher, settings, "policy")
+        check_model_source(teacher_of(settings), settings, "policy")
         check_same_tokens(chat.tokenizer, settings)
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
@@ -163,9 +162,18 @@ class Distillation(StageMethod):
         }
 
 
+def teacher_of(settings: DistillationSettings) -> str:
+    """The teacher's source. TrimtabError where the settings name none."""
+    if settings.teacher is None:
+        raise TrimtabError(
+            "distillation: no teacher. Name one with --set teacher=FOLDER (in a recipe: distillation.teacher)."
+        )
+    return settings.teacher
+
+
 def check_same_tokens(tokenizer: Any, settings: DistillationSettings) -> None:
     """TrimtabError where the teacher's tokenizer gives other ids: distributions over these do not compare."""
-    own, of_teacher = tokenizer.get_vocab(), load_tokenizer(settings.teacher, settings).get_vocab()
+    own, of_teacher = tokenizer.get_vocab(), load_tokenizer(teacher_of(settings), settings).get_vocab()
     different = [token for token, i in own.items() if of_teacher.get(token) != i]
     if different:
         raise TrimtabError(

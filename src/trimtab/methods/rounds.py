@@ -44,10 +44,10 @@ from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
+from trimtab.training.accelerator import make_accelerator
 from trimtab.training.changed import changes_of
 from trimtab.training.ending import WARNINGS
 from trimtab.training.folder import claim, inputs_key, settle
-from trimtab.training.loop import make_accelerator
 from trimtab.training.schedule import groups_of_step
 from trimtab.training.stage import run_stage, stage_inputs
 

@@ -24,7 +24,8 @@ from trimtab.plan.memory import build
 from trimtab.plan.work import Sampled, StageWork
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
-from trimtab.training.loop import Loop, make_accelerator
+from trimtab.training.accelerator import make_accelerator
+from trimtab.training.loop import Loop
 from trimtab.training.stage_method import TrainingContext
 
 MEASURED_TOKENS = 1024

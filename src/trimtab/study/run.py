@@ -76,9 +76,9 @@ def resolve_model(name: str) -> str:
 def with_models_found(settings: Stages) -> Stages:
     """The settings with the places of the models that they name, such as a teacher."""
     named = {
-        name: resolve_model(getattr(settings, name))
+        name: resolve_model(source)
         for name, field in type(settings).model_fields.items()
-        if NAMES_A_MODEL in field.metadata
+        if NAMES_A_MODEL in field.metadata and (source := getattr(settings, name)) is not None
     }
     return settings.model_copy(update=named) if named else settings
 

@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 
-from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, pack
+from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
 from trimtab.errors import TrimtabError
 from trimtab.files import write_directory
 from trimtab.models.policy import Policy
@@ -33,7 +32,7 @@ from trimtab.training.metrics import Means, MetricsLog
 from trimtab.training.optimizer import make_optimizer
 from trimtab.training.progress import StepProgress
 from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
-from trimtab.training.step import ExtraLoss, Forward, Method, PassLoss, Sums
+from trimtab.training.step import ExtraLoss, Method, PassLoss
 
 LAST = "last"
 """The last weights, beside best/, where that holds the model that training started from."""
@@ -361,41 +360,3 @@ class Loop:
 
 def _by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return {name: [part[name] for part in parts] for name in parts[0]}
-
-
-def make_accelerator(settings: TrainingSettings) -> Accelerator:
-    """Device, processes and precision, which must be settled.
-
-    On the CPU the algorithms are deterministic, so that a resumed run gives bit-identical weights.
-    """
-    torch.manual_seed(settings.seed)
-    AcceleratorState._reset_state()  # each stage has its own precision
-    on_cpu = not torch.cuda.is_available()
-    if on_cpu:
-        torch.use_deterministic_algorithms(True)
-        # Every tensor here is written before it is read; filling each first costs a third of the time.
-        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
-    return Accelerator(mixed_precision={"float32": "no", "bf16": "bf16"}[settings.precision], cpu=on_cpu)
-
-
-EvaluateGroups = Callable[[Forward, PackedBatch], Sums]
-"""(model, batch) → metrics of a pass over validation groups."""
-
-
-def evaluate_groups(
-    one_pass: EvaluateGroups,
-    policy: Forward,
-    groups: Sequence[CompletionGroup],
-    token_budget: int,
-    accelerator: Accelerator,
-) -> dict[str, float]:
-    """Means of a pass's metrics over all groups, shared out among the processes."""
-    if not groups:
-        return {}
-    means = Means()
-    mine = list(groups[accelerator.process_index :: accelerator.num_processes])
-    for members in cut_into_passes(mine, token_budget):
-        means.add(one_pass(policy, pack(members).to(accelerator.device)))
-    if accelerator.num_processes > 1:
-        means = Means.merge(gather_object([means.sums]))
-    return means.means()

@@ -52,11 +52,12 @@ from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import without_asking
+from trimtab.training.accelerator import make_accelerator
 from trimtab.training.changed import changes_of
 from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.ending import WARNINGS, mark_done
 from trimtab.training.folder import changed_model, check_finished, claim, inputs_key, settle
-from trimtab.training.loop import Loop, make_accelerator
+from trimtab.training.loop import Loop
 from trimtab.training.peak import reset_peak_memory
 from trimtab.training.round_trip import read_back_once, rehearse
 from trimtab.training.schedule import TrainingSettings

@@ -24,7 +24,7 @@ from trimtab.models.policy import load_policy
 from trimtab.models.reference import reference_key, reference_logps
 from trimtab.notices import say, warn
 from trimtab.rewards.base import Reward
-from trimtab.training.loop import EvaluateGroups, evaluate_groups
+from trimtab.training.held_out import EvaluateGroups, evaluate_groups
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.step import Forward, Step, Sums
 
