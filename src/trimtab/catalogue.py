@@ -94,6 +94,9 @@ METHOD_ENTRIES: tuple[MethodEntry, ...] = (
         summary="On-policy distillation from a larger model of the same tokenizer (GKD).",
         colour="#b8a800", marker="d", starts_from=SFT, driven_by="data",
         panels=("loss", "divergence", "length", "entropy", "gradient norm"),
+        most_used=(
+            "teacher", "beta", "own_share", "learning_rate", "batch_size", "epochs", "sampling.max_new_tokens",
+        ),
         caption="training on the student's own answers and the data's, and validation on both. The divergence is "
         "from the teacher, by token.",
     ),
