@@ -11,8 +11,9 @@ import pytest
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import Record
-from trimtab.data.splits import Splits
+from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
+from trimtab.methods.distillation import DistillationSettings
 from trimtab.methods.dpo import DPOSettings
 from trimtab.plan.estimate import make_plan
 from trimtab.plan.memory import count_parameters
@@ -20,7 +21,8 @@ from trimtab.plan.speed import Speed
 from trimtab.plan.tables import duration, plan_tables, size
 from trimtab.plan.work import StageWork, evaluations_in, stage_work
 from trimtab.recipe import Recipe, parse
-from trimtab.study.run import run_study
+from trimtab.rollout.sampler import Sampling
+from trimtab.study.run import resolve_model, run_study
 from trimtab.study.stages import Stage
 from trimtab.training.metrics import read_metrics
 
@@ -211,3 +213,24 @@ def test_a_plan_runs_no_code_of_a_models(
     with pytest.raises(TrimtabError, match="asks for Python code of its own"):
         make_plan(parse(Recipe, recipe | {"model": str(folder)}, "test"), measured=False)
     assert not (folder / "ran").exists()
+
+
+def test_a_students_answers_and_its_teachers_passes_are_counted(tmp_path: Path) -> None:
+    """12 rows, 4 a step, 6 steps, evaluated at 0, 3 and 6; half of the prompts answered anew, at most 8 tokens."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"p{i}", "completion": "a b"}) + "\n" for i in range(15)))
+    data = DataSettings(train=str(rows), max_length=64, validation_rows=3)
+    settings = DistillationSettings(
+        batch_size=4, max_steps=6, evaluation_interval=3, sampling=Sampling(max_new_tokens=8), own_share=0.5
+    )
+    chat = ChatFormat(load_tokenizer(resolve_model("sandbox:base")), data)
+    work = stage_work(Stage("distillation", "distillation", settings, "sft", ""), False, split_records(data), chat)
+    assert work.rollouts is not None
+    assert work.validation_samples is not None
+    assert (work.rollouts.completions, work.rollouts.cap) == (12, 8)
+    assert work.validation_samples.completions == 9
+    assert work.forward_tokens == pytest.approx(6 * work.step_tokens), "the teacher reads what is trained on"
+    none = settings.model_copy(update={"own_share": 0.0})
+    work = stage_work(Stage("distillation", "distillation", none, "sft", ""), False, split_records(data), chat)
+    assert work.rollouts is None
+    assert work.validation_samples is None

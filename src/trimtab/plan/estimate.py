@@ -100,10 +100,12 @@ def _config_of(work: StageWork, recipe: Recipe, config: Any) -> Any:
 
 
 def _local_models(work: StageWork, recipe: Recipe, model: str) -> int:
-    """Bytes of models that only score, in a stage's process: the judge in each, a method's rewards in its own."""
+    """Bytes of models that only score or teach in a stage's process: the judge in each, a method's in its own."""
     scoring = [recipe.judge] if recipe.judge else []
     rewards = recipe.rewarded[work.method].rewards if work.method in recipe.rewarded else ()
     found = sum(_scorer_bytes(one, model) for one in [*scoring, *rewards])
+    teacher = getattr(work.settings, "teacher", None)
+    found += FLOAT * count_parameters(resolve_model(teacher)).total if teacher else 0
     if any(one.needs_training for one in rewards):
         found += (
             FLOAT

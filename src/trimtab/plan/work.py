@@ -17,6 +17,7 @@ from trimtab.data.records import Record
 from trimtab.data.splits import Expansion, Splits, encode_records
 from trimtab.errors import TrimtabError
 from trimtab.losses.table import needs_reference
+from trimtab.methods.distillation import DistillationSettings
 from trimtab.methods.dpo import DPOSettings
 from trimtab.methods.grpo import GRPOSettings
 from trimtab.methods.on_policy import OnPolicySettings
@@ -134,7 +135,9 @@ def stage_work(stage: Stage, recipe_judged: bool, splits: Splits, chat: ChatForm
             name, method, settings, recipe_judged, train, validation, pairs and bool(splits.validation)
         )
     steps = total_steps(settings, train.count)
-    passes = _passes(train.groups, settings, steps)
+    teaching = _teaching(settings, steps, train, validation) if isinstance(settings, DistillationSettings) else None
+    groups = teaching.groups if teaching else train.groups
+    passes = _passes(groups, settings, steps)
     penalty = _penalty(settings, steps, train) if isinstance(settings, SFTSettings) else None
     step_tokens = _step_tokens(passes)
     # KTO's reference point: completions of other prompts, as many again, by policy and reference.
@@ -153,9 +156,38 @@ def stage_work(stage: Stage, recipe_judged: bool, splits: Splits, chat: ChatForm
         reference_tokens=referenced if _has_reference(settings) else 0.0,
         held_tokens=train.tokens + validation.tokens,
         penalty=penalty,
-        forward_tokens=points * steps * step_tokens,
-        **_rhythm(settings, steps, (1 + points) * validation.tokens),
+        rollouts=teaching.rollouts if teaching else None,
+        validation_samples=teaching.validation_samples if teaching else None,
+        forward_tokens=(points + (teaching is not None)) * steps * step_tokens,
+        **_rhythm(settings, steps, (1 + points + (teaching is not None)) * validation.tokens),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Teaching:
+    """What distillation adds: groups as long as the student's answers may be, and the answers that it draws."""
+
+    groups: list[CompletionGroup]
+    rollouts: Sampled | None
+    validation_samples: Sampled | None
+
+
+def _teaching(settings: DistillationSettings, steps: int, train: Rows, validation: Rows) -> _Teaching:
+    cap, share, size = settings.sampling.max_new_tokens, settings.own_share, settings.sampling.batch_size
+    mean_prompt = sum(len(g.prompt) for g in train.groups) / len(train.groups)
+    own = math.ceil(share * settings.step_groups)
+    held_out = min(settings.validation_prompts, validation.count) if share else 0
+    interval = settings.evaluation_interval or max(1, steps // 10)
+    checked = evaluations_in(steps, interval) * held_out
+    answers = [_sampled_group(g, 1, cap) for g in train.groups]
+    longer = [max(pair, key=lambda g: g.packed_length) for pair in zip(train.groups, answers, strict=True)]
+    return _Teaching(
+        longer if share else train.groups,
+        Sampled(math.ceil(share * steps * settings.step_groups), cap, min(size, own), mean_prompt)
+        if share
+        else None,
+        Sampled(checked, cap, min(size, held_out), mean_prompt) if held_out else None,
+    )
 
 
 def _has_reference(settings: TrainingSettings) -> bool:
