@@ -28,7 +28,8 @@ from trimtab.data.groups import cut_into_passes, pack
 from trimtab.data.hashing import hash_source
 from trimtab.data.splits import DataSettings, encode_records, split_records
 from trimtab.evaluation.generate import Decoding
-from trimtab.evaluation.measure import EvaluationSettings, measure
+from trimtab.evaluation.measure import measure
+from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.methods.sft import SFT, LengthPenaltySettings, SFTSettings
 from trimtab.methods.table import METHODS
 from trimtab.models.policy import load_policy
@@ -94,7 +95,10 @@ class Sweep:
         decoding = DECODING.decoding.model_copy(update={"target_length": target})
         settings = DECODING.model_copy(update={"decoding": decoding})
         hashed = hash_source(model)
-        return measure(name, model, hashed, self.test, [], settings, self.data(), self.judge, place, tokenizer)
+        task = EvaluationTask(
+            name, model, hashed, self.test, [], settings, self.data(), self.judge, place, tokenizer
+        )
+        return measure(task)
 
     def lengths(self, name: str, model: Path | str, target: int | None = None) -> list[int]:
         """Tokens of the answers. target: of models with a length encoding."""

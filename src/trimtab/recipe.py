@@ -16,7 +16,7 @@ from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.measure import EvaluationSettings
+from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.methods.table import METHODS
 from trimtab.recipe_defaults import defaults_model, with_defaults, with_inherited
 from trimtab.rewards.settings import AnyReward, check_judge, reward_named

@@ -14,10 +14,11 @@ from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import Message, Record
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
-from trimtab.evaluation import measure as module
+from trimtab.evaluation import complete as module
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
-from trimtab.evaluation.measure import EvaluationSettings, measure
+from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs, read_scores
+from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.models.policy import load_policy
 from trimtab.rewards.base import Reward, Scored
 
@@ -83,7 +84,7 @@ def test_what_vouches_for_an_evaluation_goes_before_it_is_replaced(
     def run(cap: int) -> list[str]:
         settings = EvaluationSettings(decoding=Decoding(strategy="greedy", max_new_tokens=cap))
         data = DataSettings(train="unused")
-        out = measure("m", model, "hash", records, records, settings, data, None, tmp_path / "e")
+        out = measure(EvaluationTask("m", model, "hash", records, records, settings, data, None, tmp_path / "e"))
         return [g.completion for g in out.generations]
 
     first = run(4)
@@ -114,7 +115,7 @@ def test_bf16_rounds_weights_and_no_rotary_frequency(
     data = DataSettings(train="rows")
     for precision in ("bf16", "float32"):
         settings = EvaluationSettings(precision=precision)  # type: ignore[arg-type]
-        measure("m", folder, "hash", [], [], settings, data, None, tmp_path / precision)
+        measure(EvaluationTask("m", folder, "hash", [], [], settings, data, None, tmp_path / precision))
     assert seen == [({torch.bfloat16}, {torch.float32}), ({torch.float32}, {torch.float32})]
 
 
@@ -122,10 +123,10 @@ def test_a_foreign_tokenizer_is_refused(tiny_model_dir: Callable[..., Path], tmp
     folder = tiny_model_dir()
     smaller = tiny_model_dir("smaller", vocab_size=50, eos_token_id=None, pad_token_id=None)
     with pytest.raises(TrimtabError, match="the model 50 embeddings"):
-        measure(
+        measure(EvaluationTask(
             "m", str(smaller), "hash", [], [], EvaluationSettings(), DataSettings(train="rows"), None,
             tmp_path / "e", str(folder),
-        )  # fmt: skip
+        ))  # fmt: skip
 
 
 class Counting(Reward):
@@ -150,7 +151,11 @@ def test_the_judge_sees_every_turn_and_its_reasons_are_kept(
     model, settings = str(tiny_model_dir()), EvaluationSettings(decoding=Decoding(max_new_tokens=3))
 
     def run(judge: Reward) -> MethodOutputs:
-        return measure("m", model, "hash", records, [], settings, DataSettings(train="rows"), judge, tmp_path / "e")
+        return measure(
+            EvaluationTask(
+                "m", model, "hash", records, [], settings, DataSettings(train="rows"), judge, tmp_path / "e"
+            )
+        )
 
     judge = Counting()
     found = run(judge).scores

@@ -14,8 +14,9 @@ from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding
-from trimtab.evaluation.measure import EvaluationSettings, measure
+from trimtab.evaluation.measure import measure
 from trimtab.evaluation.results import Results
+from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.rewards.base import Reward, Scored
 from trimtab.study.evaluate import Part, evaluate_only, generate_only
 
@@ -74,7 +75,9 @@ def test_scores_that_say_nothing_are_told(
 
     def run() -> list[str]:
         data, judge = DataSettings(train="unused"), Judging(*scores)
-        found = measure("sft", model, "hash", records, [], settings, data, judge, tmp_path / "e").warnings
+        found = measure(
+            EvaluationTask("sft", model, "hash", records, [], settings, data, judge, tmp_path / "e")
+        ).warnings
         return [line for line in found if not line.startswith("tokenizer ")]
 
     assert run() == expected

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from trimtab.evaluation.behaviours import DEFINITIONS, behaviours, loops, prompt_echo, repeated_ngrams
+from trimtab.evaluation.behaviours import BEHAVIOURS, behaviours, loops, prompt_echo, repeated_ngrams
 from trimtab.evaluation.bleu import corpus_bleu
 
 
@@ -89,7 +89,7 @@ def test_rules(name: str, yes: str, no: str) -> None:
 
 def test_shares() -> None:
     found = behaviours(["p"] * 4, ["Maybe.", "Yes.", "Yes.", ""])
-    assert list(found) == list(DEFINITIONS)
+    assert list(found) == list(BEHAVIOURS)
     assert found["hedging"] == 0.25
     assert found["empty"] == 0.25
     assert found["repeated_ngrams"] is None

@@ -17,7 +17,7 @@ from rewards.toy import reward_settings
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.measure import EvaluationSettings
+from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.methods.sft import SFTSettings
 from trimtab.models.policy import ModelSettings, check_model_source, load_policy, trusting
 from trimtab.models.reward_model import load_reward_model

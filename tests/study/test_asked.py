@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from trimtab.data.splits import DataSettings
-from trimtab.evaluation.measure import EvaluationSettings
 from trimtab.evaluation.results import Provenance, Results, Source
+from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.recipe import SHIPPED, Recipe, load_recipe, parse
 from trimtab.report.render import render_html, write_report
 from trimtab.report.tables import all_tables

@@ -21,7 +21,7 @@ from training.toy import write_model, write_pairs
 from trimtab import cli
 from trimtab.data.records import Record, read_records
 from trimtab.errors import TrimtabError
-from trimtab.evaluation import measure as measuring
+from trimtab.evaluation import complete, scoring
 from trimtab.evaluation.outputs import Generation, read_generations, read_scores, write_rows
 from trimtab.recipe import Recipe, parse, stage_settings
 from trimtab.rewards.cache import ScoreCache
@@ -217,8 +217,8 @@ def test_a_judge_that_was_stopped_goes_on_without_generating_again(
     rows = str(write_pairs(tmp_path / "rows.jsonl", 20))
     settings = ["decoding.strategy=greedy", "decoding.max_new_tokens=8"]
     generated = []
-    original = measuring.generate
-    monkeypatch.setattr(measuring, "generate", lambda *a, **k: generated.append(1) or original(*a, **k))
+    original = complete.generate
+    monkeypatch.setattr(complete, "generate", lambda *a, **k: generated.append(1) or original(*a, **k))
 
     def run(judge: str) -> Any:
         return evaluate_only(str(model), rows, tmp_path / "out", "sandbox:instruct", judge, None, settings)
@@ -377,7 +377,7 @@ def test_a_function_judges_with_the_rows_columns(model: Path, tmp_path: Path) ->
 
 def test_a_judge_reports_for_nobody_once_it_has_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next seed's GRPO asks the same judge: it must not speak of an evaluation that is over."""
-    monkeypatch.setattr(measuring, "SCORES_SAID_EVERY", 0.0)
+    monkeypatch.setattr(scoring, "SCORES_SAID_EVERY", 0.0)
     said: list[str] = []
     write_rows(
         tmp_path / "generations.jsonl", [Generation(id="0", prompt="p", completion="c", tokens=1, terminated=True)]
@@ -385,7 +385,7 @@ def test_a_judge_reports_for_nobody_once_it_has_judged(tmp_path: Path, monkeypat
     (tmp_path / "measures.json").write_text("{}")
     with serving() as server:
         judge = NemotronReward("m", base_url=server.address + "/v1")
-        measuring._judge(judge, [Record("p", ())], tmp_path, said.append)
+        scoring.judge_completions(judge, [Record("p", ())], tmp_path, said.append)
         assert said == ["1/1 scores"]
         judge.scored(["another"], ["completion"])
     assert len(said) == 1

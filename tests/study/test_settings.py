@@ -16,7 +16,7 @@ from trimtab.data.splits import DataSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding
-from trimtab.evaluation.measure import EvaluationSettings
+from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.methods.on_policy import OnPolicySettings
 from trimtab.methods.reward import RewardModelSettings
 from trimtab.methods.sft import SFTSettings

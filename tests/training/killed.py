@@ -27,7 +27,7 @@ import torch
 
 from trimtab import cli, files
 from trimtab.evaluation import generate as generating
-from trimtab.evaluation import measure as measuring
+from trimtab.evaluation import scoring
 from trimtab.models import reference
 from trimtab.rewards import function
 from trimtab.rollout import transformers as sampler
@@ -75,7 +75,7 @@ def arm(moment: str, count: int) -> None:
         before(
             *{
                 "answering": (generating, "_generate_batch"),
-                "judging": (measuring, "score_all"),
+                "judging": (scoring, "score_all"),
                 "reporting": (study, "write_report"),
             }[place]
         )

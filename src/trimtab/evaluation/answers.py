@@ -44,10 +44,12 @@ class Answers:
 
     @cached_property
     def prompts(self) -> list[str]:
+        """Each prompt, as text."""
         return [generation.prompt for generation in self.outputs.generations]
 
     @cached_property
     def texts(self) -> list[str]:
+        """Each completion."""
         return [generation.completion for generation in self.outputs.generations]
 
     @cached_property

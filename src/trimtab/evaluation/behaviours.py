@@ -9,19 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-
-DEFINITIONS: dict[str, str] = {
-    "loops": "share in which a line or sentence of at least two words occurs three times or more, or a "
-    "phrase of 2 to 20 words is said three times in a row",
-    "repeated_ngrams": "mean share of 4-word sequences that occurred before in the same completion",
-    "markers": 'share with a rating of itself such as "Confidence: 90%" or "Score: 8/10"',
-    "meta_commentary": 'share that speaks of itself or the task ("as an AI", "I was trained on", '
-    '"I\'m here to assist", "here is my response")',
-    "hedging": 'share with a hedge ("it depends", "perhaps", "might", "I\'m not sure", "hard to say")',
-    "list_structure": "share with two or more lines that begin with a bullet or a number",
-    "prompt_echo": "share that repeats eight consecutive words of the prompt, or all of a prompt of 4 to 7",
-    "empty": "share with no visible text",
-}
+from dataclasses import dataclass
 
 _LOOP_TIMES = 3
 _NGRAM = 4
@@ -101,24 +89,58 @@ def prompt_echo(prompt: str, completion: str) -> bool | None:
     return any(f" {' '.join(asked[i : i + n])} " in said for i in range(len(asked) - n + 1))
 
 
-def _mean(values: Sequence[float | bool | None]) -> float | None:
-    known = [float(v) for v in values if v is not None]
-    return sum(known) / len(known) if known else None
+@dataclass(frozen=True)
+class Behaviour:
+    """definition: how it is counted, for the report. rule: of a prompt and its completion: whether it is there, or
+    its share; None where it does not apply."""
+
+    definition: str
+    rule: Callable[[str, str], float | bool | None]
+
+
+BEHAVIOURS: dict[str, Behaviour] = {
+    "loops": Behaviour(
+        "share in which a line or sentence of at least two words occurs three times or more, or a "
+        "phrase of 2 to 20 words is said three times in a row",
+        lambda _, completion: loops(completion),
+    ),
+    "repeated_ngrams": Behaviour(
+        "mean share of 4-word sequences that occurred before in the same completion",
+        lambda _, completion: repeated_ngrams(completion),
+    ),
+    "markers": Behaviour(
+        'share with a rating of itself such as "Confidence: 90%" or "Score: 8/10"',
+        lambda _, completion: bool(_MARKER.search(completion)),
+    ),
+    "meta_commentary": Behaviour(
+        'share that speaks of itself or the task ("as an AI", "I was trained on", '
+        '"I\'m here to assist", "here is my response")',
+        lambda _, completion: bool(_META.search(_plain(completion))),
+    ),
+    "hedging": Behaviour(
+        'share with a hedge ("it depends", "perhaps", "might", "I\'m not sure", "hard to say")',
+        lambda _, completion: bool(_HEDGE.search(_plain(completion))),
+    ),
+    "list_structure": Behaviour(
+        "share with two or more lines that begin with a bullet or a number",
+        lambda _, completion: len(_LIST_LINE.findall(completion)) >= 2,
+    ),
+    "prompt_echo": Behaviour(
+        "share that repeats eight consecutive words of the prompt, or all of a prompt of 4 to 7", prompt_echo
+    ),
+    "empty": Behaviour("share with no visible text", lambda _, completion: not completion.strip()),
+}
+"""By name, in the order of the report. To add one: one row, and its rule above where it takes more than a line."""
 
 
 def behaviours(prompts: Sequence[str], completions: Sequence[str]) -> dict[str, float | None]:
-    """Each behaviour of DEFINITIONS as a share of the completions; None where it applies to none."""
+    """Each of BEHAVIOURS as a share of the completions; None where it applies to none."""
     if len(prompts) != len(completions):
         raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions")
-    rules: dict[str, Callable[[str], float | bool | None]] = {
-        "loops": loops,
-        "repeated_ngrams": repeated_ngrams,
-        "markers": lambda text: bool(_MARKER.search(text)),
-        "meta_commentary": lambda text: bool(_META.search(_plain(text))),
-        "hedging": lambda text: bool(_HEDGE.search(_plain(text))),
-        "list_structure": lambda text: len(_LIST_LINE.findall(text)) >= 2,
-        "empty": lambda text: not text.strip(),
-    }
-    shares = {name: _mean([rule(text) for text in completions]) for name, rule in rules.items()}
-    shares["prompt_echo"] = _mean([prompt_echo(p, c) for p, c in zip(prompts, completions, strict=True)])
-    return {name: shares[name] for name in DEFINITIONS}
+    pairs = list(zip(prompts, completions, strict=True))
+    return {name: _mean([behaviour.rule(*pair) for pair in pairs]) for name, behaviour in BEHAVIOURS.items()}
+
+
+def _mean(values: Sequence[float | bool | None]) -> float | None:
+    applicable = [float(value) for value in values if value is not None]
+    return sum(applicable) / len(applicable) if applicable else None

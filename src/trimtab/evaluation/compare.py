@@ -17,8 +17,8 @@ from trimtab.evaluation.statistics import Floats, holm, sign_flip_p_value
 def matrix(metric: Metric, runs: Sequence[Answers]) -> Floats | None:
     """Prompts × seeds, NaN where a value is missing; None where some seed does not know the metric."""
     columns = [None if metric.per_prompt is None else metric.per_prompt(answers) for answers in runs]
-    known = [column for column in columns if column is not None]
-    return np.stack(known, axis=1) if len(known) == len(columns) else None
+    complete = [column for column in columns if column is not None]
+    return np.stack(complete, axis=1) if len(complete) == len(columns) else None
 
 
 def compare(

@@ -81,6 +81,7 @@ class Decoding(Settings):
         )
 
     def arguments(self) -> dict[str, Any]:
+        """What transformers' generate takes for this strategy."""
         if self.strategy == "beam":
             return {"do_sample": False, "num_beams": self.num_beams, "length_penalty": self.length_penalty}
         if self.strategy == "sample":
@@ -109,9 +110,9 @@ def stop_tokens(model: Any, chat: ChatFormat) -> list[int]:
             f"model: a turn ends with {name!r}, token {chat.end_of_turn}, but the model has {entries} embeddings: "
             "it could never stop. Name the tokenizer that belongs to it, or add embeddings to it."
         )
-    known = model.generation_config.eos_token_id
-    known = known if isinstance(known, list) else [known]
-    stops = [*chat.stop_tokens, *(token for token in known if isinstance(token, int))]
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    stops = [*chat.stop_tokens, *(token for token in ends if isinstance(token, int))]
     return [token for token in dict.fromkeys(stops) if 0 <= token < entries]
 
 
@@ -144,12 +145,12 @@ def generate(
         torch.manual_seed(decoding.seed)
         for lo in range(0, len(order), decoding.batch_size):
             places = order[lo : lo + decoding.batch_size]
-            for place, one in zip(
+            for place, generated in zip(
                 places, _generate_batch(model, chat, [ids[i] for i in places], decoding, stops), strict=True
             ):
-                out[place] = one
+                out[place] = generated
             progress(min(lo + decoding.batch_size, len(order)))
-    return [one for one in out if one is not None]
+    return [generated for generated in out if generated is not None]
 
 
 def _generate_batch(
@@ -159,7 +160,7 @@ def _generate_batch(
     pad = stops[0]
     ids_BL = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)
     mask_BL = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    given = transformers.GenerationConfig(
+    config = transformers.GenerationConfig(
         max_new_tokens=decoding.max_new_tokens, eos_token_id=stops, pad_token_id=pad, **decoding.arguments()
     )
     own = model.generation_config
@@ -168,7 +169,7 @@ def _generate_batch(
     model.generation_config = transformers.GenerationConfig(eos_token_id=stops, pad_token_id=pad)
     try:
         with counting_down(model, decoding.target_length, longest):
-            sequences = model.generate(input_ids=ids_BL, attention_mask=mask_BL, generation_config=given)
+            sequences = model.generate(input_ids=ids_BL, attention_mask=mask_BL, generation_config=config)
     except Exception as error:  # the family's own code, with settings that it does not bear
         if is_out_of_memory(error) or isinstance(error, TrimtabError):
             raise
@@ -199,7 +200,7 @@ def _generate_with_vllm(
     seeds = [vllm.seed_of(decoding.seed, i) for i in range(len(prompts))]
     temperatures = [decoding.temperature if samples else 0.0] * len(prompts)
     drawn = engine.draw(prompts, temperatures, seeds, top_p=decoding.top_p if samples else 1.0, **ends)
-    return [one.tokens for one in drawn]
+    return [sample.tokens for sample in drawn]
 
 
 def _as_text(chat: ChatFormat, row: list[int], stops: list[int]) -> Generated:

@@ -103,6 +103,6 @@ def _mean_behaviours(runs: Sequence[Answers]) -> dict[str, float | None]:
     shares = [behaviours(answers.prompts, answers.texts) for answers in runs]
     means: dict[str, float | None] = {}
     for name in shares[0]:
-        known = [share for by_name in shares if (share := by_name[name]) is not None]
-        means[name] = float(np.mean(known)) if known else None
+        applicable = [share for by_name in shares if (share := by_name[name]) is not None]
+        means[name] = float(np.mean(applicable)) if applicable else None
     return means

@@ -62,6 +62,7 @@ class Measured(BaseModel):
 
 
 def read_measured(folder: Path) -> Measured:
+    """What measures.json of an evaluation's folder holds. TrimtabError where it is missing or damaged."""
     file = folder / "measures.json"
     try:
         return Measured.model_validate(read_json(file, AGAIN.format(folder)))
@@ -70,6 +71,7 @@ def read_measured(folder: Path) -> Measured:
 
 
 def write_measured(folder: Path, measured: Measured) -> None:
+    """Writes measures.json into an evaluation's folder."""
     write_json(folder / "measures.json", measured.model_dump())
 
 
@@ -99,10 +101,12 @@ def _read(path: Path, model: type[RowT]) -> list[RowT]:
 
 
 def read_generations(path: Path) -> list[Generation]:
+    """Every completion of the file. TrimtabError, with the line, where one cannot be read or an id comes twice."""
     return _read(path, Generation)
 
 
 def read_scores(path: Path) -> list[Score]:
+    """Every score of the file, missing ones too. TrimtabError as of `read_generations`."""
     return _read(path, Score)
 
 
@@ -112,12 +116,14 @@ def _some(ids: Iterable[str]) -> str:
 
 
 def check_unique(ids: Sequence[str], where: str) -> None:
+    """TrimtabError, with the ids, where one comes twice."""
     twice = [i for i, count in Counter(ids).items() if count > 1]
     if twice:
         raise TrimtabError(f"{where}: duplicated id {_some(twice)}")
 
 
 def check_same(ids: Sequence[str], expected: Sequence[str], where: str) -> None:
+    """TrimtabError where an id lacks, is unexpected, or comes twice. Their order is free."""
     check_unique(ids, where)
     lacking, extra = set(expected) - set(ids), set(ids) - set(expected)
     if lacking:

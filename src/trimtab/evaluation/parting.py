@@ -36,12 +36,12 @@ class Evaluation:
 
 def evaluations(curves: StageCurves) -> list[Evaluation]:
     """Those that have both scores, in order."""
-    found = []
+    points = []
     for row in curves.validation:
         step, reward, judge, kl = (row.get(key) for key in ("step", REWARD, JUDGE, KL))
         if isinstance(step, int) and isinstance(reward, (int, float)) and isinstance(judge, (int, float)):
-            found.append(Evaluation(step, reward, judge, kl if isinstance(kl, (int, float)) else None))
-    return sorted(found, key=lambda e: e.step)
+            points.append(Evaluation(step, reward, judge, kl if isinstance(kl, (int, float)) else None))
+    return sorted(points, key=lambda e: e.step)
 
 
 def change(values: Sequence[float]) -> float:

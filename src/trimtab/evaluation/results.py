@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
@@ -18,9 +18,6 @@ from trimtab.evaluation.estimate import STORED, Estimate, Interval95, SeedSpread
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS
 from trimtab.files import write_text
-
-SCHEMA_VERSION = 1
-SCHEMA_VERSION = 1
 
 
 def _finite_or_none(row: object) -> object:
@@ -75,6 +72,8 @@ class StageCurves(_Model):
 
 
 class Sample(_Model):
+    """One prompt with every method's completion and score; chosen: the data's own answer."""
+
     prompt: str
     chosen: str | None = None
     completions: dict[str, str] = {}
@@ -150,11 +149,12 @@ class Results(_Model):
     def curves_of(self, stage: str) -> dict[int, StageCurves]:
         """By seed, the first seed first."""
         first = self.provenance.seeds[0] if self.provenance.seeds else 0
-        found = {first: self.curves[stage]} if stage in self.curves else {}
-        return found | {seed: by[stage] for seed, by in self.other_curves.items() if stage in by}
+        by_seed = {first: self.curves[stage]} if stage in self.curves else {}
+        return by_seed | {seed: by[stage] for seed, by in self.other_curves.items() if stage in by}
 
     def to_json(self) -> str:
-        return self.model_dump_json(indent=2, by_alias=True) + "\n"
+        """The text of results.json."""
+        return self.model_dump_json(indent=2) + "\n"
 
     def write(self, path: Path) -> None:
         """Write aside, then rename: a reader never sees half a file."""
@@ -162,8 +162,5 @@ class Results(_Model):
 
     @classmethod
     def read(cls, path: Path) -> Results:
+        """Results from a file. ValueError where it holds something else, or another version's."""
         return cls.model_validate_json(path.read_text(encoding="utf-8"))
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Results:
-        return cls.model_validate(value)

@@ -2,7 +2,7 @@
 
 The unit of resampling is always the prompt. Everything is seeded and vectorised; memory is bounded by
 working in chunks. With one row a prompt, intervals say what other prompts would have given; what another
-training seed would have given is seeds.py's.
+training seed would have given is pooling.py's.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Interval:
     high: float
 
     def pair(self) -> tuple[float, float]:
+        """Both ends, as results.json holds them."""
         return (self.low, self.high)
 
 

@@ -22,23 +22,28 @@ LENGTH_DROP = 0.05  # raw minus length-controlled win rate that is worth a sente
 
 
 def percent(share: float) -> str:
+    """ "61.9 %"."""
     return f"{100 * share:.1f} %"
 
 
 def points(difference: float) -> str:
+    """A difference of two shares: "+19.6 points"."""
     return f"{100 * difference:+.1f} points".replace("-", "−")
 
 
 def p_text(p: float) -> str:
+    """ "p = 0.012", or "p < 0.001"."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def interval_text(ci: tuple[float, float], scale: float = 100, digits: int = 1) -> str:
+    """ "15.4 to 23.7", each end times `scale`."""
     low, high = (f"{scale * x:.{digits}f}".replace("-", "−") for x in ci)
     return f"{low} to {high}"
 
 
 def clear(c: Comparison) -> bool:
+    """Whether the interval excludes no difference and the p-value survives the correction."""
     p = c.p_value if c.p_holm is None else c.p_holm
     return (c.ci95[0] > 0 or c.ci95[1] < 0) and p < ALPHA
 
@@ -132,22 +137,22 @@ def _change(c: Comparison, scale: float) -> str:
     return ", ".join(f"{scale * x:+.1f}".replace("-", "−") for x in c.ci95)
 
 
-def stage_paths(results: Results, stage: str, wanted: str) -> list[str]:
-    """The stage's evaluations in words, of the seeds where training reward and judge did `wanted`."""
-    found = []
-    every = results.curves_of(stage)
-    for seed, curves in every.items():
+def stage_paths(results: Results, stage: str, outcome: str) -> list[str]:
+    """The stage's evaluations in words, of the seeds where training reward and judge did `outcome`."""
+    sentences = []
+    by_seed = results.curves_of(stage)
+    for seed, curves in by_seed.items():
         path = evaluations(curves)
-        if parting(path) == wanted:
-            found.append((f"seed {seed}: " if len(every) > 1 else "") + sentence(path))
-    return found
+        if parting(path) == outcome:
+            sentences.append((f"seed {seed}: " if len(by_seed) > 1 else "") + sentence(path))
+    return sentences
 
 
 def _together_sentences(results: Results) -> list[str]:
     return [
-        f"{label(stage)}: training reward and judge rose together: {'; '.join(found)}."
+        f"{label(stage)}: training reward and judge rose together: {'; '.join(paths)}."
         for stage in optimising_methods()
-        if (found := stage_paths(results, stage, "together"))
+        if (paths := stage_paths(results, stage, "together"))
     ]
 
 

@@ -40,6 +40,7 @@ def vouched(file: Path, inputs: Mapping[str, Any]) -> bool:
 
 
 def as_read(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs as they come back from a file: tuples become lists, keys become text."""
     read: dict[str, Any] = json.loads(json.dumps(inputs))
     return read
 
@@ -63,13 +64,14 @@ def _unreadable(folder: Path) -> str | None:
 
 
 def vouch(file: Path, inputs: Mapping[str, Any], names: Sequence[str], told: Mapping[str, str]) -> None:
+    """Writes a voucher for the files of those names beside it. told: warnings of their making, by subject."""
     write_json(file, {**inputs, FILES: sums_of(file.parent, names), WARNINGS: dict(told)})
 
 
 def warnings_of(file: Path) -> dict[str, str]:
     """By subject; none where an earlier version wrote none."""
-    found = _kept(file).get(WARNINGS)
-    return {str(about): str(line) for about, line in found.items()} if isinstance(found, dict) else {}
+    warned = _kept(file).get(WARNINGS)
+    return {str(about): str(line) for about, line in warned.items()} if isinstance(warned, dict) else {}
 
 
 def _kept(file: Path) -> dict[str, Any]:
@@ -82,14 +84,14 @@ def _kept(file: Path) -> dict[str, Any]:
 def others(folder: Path, inputs: Mapping[str, Any]) -> str | None:
     """What differs, in words, between these inputs and those of what lies there, whoever judged it; None where
     nothing does, or where nothing of this version lies there."""
-    ours = as_read(inputs)
+    asked = as_read(inputs)
     for name in ("inputs.json", "generated.json"):
         kept = _kept(folder / name)
-        if kept and kept.get("version") == ours["version"]:
-            parts = [part for part in {**kept, **ours} if part not in (FILES, WARNINGS, "judge", "counts")]
-            theirs = {part: kept.get(part) for part in parts}
-            mine = {part: ours.get(part) for part in parts}
-            return None if theirs == mine else difference(theirs, mine)
+        if kept and kept.get("version") == asked["version"]:
+            parts = [part for part in {**kept, **asked} if part not in (FILES, WARNINGS, "judge", "counts")]
+            before = {part: kept.get(part) for part in parts}
+            now = {part: asked.get(part) for part in parts}
+            return None if before == now else difference(before, now)
     return None
 
 

@@ -18,12 +18,12 @@ SHOWN = 12
 """Markers of a table; audit.json has more."""
 
 
-def audit_tables(found: Findings) -> list[Table]:
+def audit_tables(findings: Findings) -> list[Table]:
     """The tables that have something to show, the most general first."""
-    tables = [_rows(found), _reasons(found), _lengths(found)]
-    for name, split in found.splits.items():
+    tables = [_rows(findings), _reasons(findings), _lengths(findings)]
+    for name, split in findings.splits.items():
         tables += _markers(name, split)
-    tables += [_characters(found), _shared(found)]
+    tables += [_characters(findings), _shared(findings)]
     return [table for table in tables if table.rows]
 
 
@@ -32,8 +32,8 @@ def _table(name: str, caption: str, header: str, rows: Sequence[Sequence[str]], 
     return Table(name, caption, header.split("|"), cells, records=[], notes=[note for note in notes if note])
 
 
-def _rows(found: Findings) -> Table:
-    splits = found.splits.values()
+def _rows(findings: Findings) -> Table:
+    splits = findings.splits.values()
 
     def line(name: str, values: Sequence[int | None]) -> list[list[str]]:
         shown = any(values) or name == "rows"
@@ -55,27 +55,27 @@ def _rows(found: Findings) -> Table:
         *line("preferred both ways", [s.conflicts.count for s in splits]),
         *line("completions cut at the end", [s.truncated for s in splits]),
     ]
-    layouts = "; ".join(f"{name} ({count:,})" for name, count in found.layouts.items())
-    unpaired = found.unpaired_labels
+    layouts = "; ".join(f"{name} ({count:,})" for name, count in findings.layouts.items())
+    unpaired = findings.unpaired_labels
     left = f"{unpaired:,} labelled completions found no partner." if unpaired else ""
-    caption = f"Rows of {Path(found.source).name}"
-    return _table("rows", caption, "|".join(["", *found.splits]), rows, f"Layout: {layouts}.", left)
+    caption = f"Rows of {Path(findings.source).name}"
+    return _table("rows", caption, "|".join(["", *findings.splits]), rows, f"Layout: {layouts}.", left)
 
 
-def _reasons(found: Findings) -> Table:
+def _reasons(findings: Findings) -> Table:
     """Rows that cannot be read, and rows that training would leave out."""
 
     def lines(kind: str, reasons: Mapping[str, Found]) -> Iterator[list[str]]:
-        for reason, one in reasons.items():
-            yield [kind, _short(reason), str(one.count), ", ".join(one.examples)]
+        for reason, counted in reasons.items():
+            yield [kind, _short(reason), str(counted.count), ", ".join(counted.examples)]
 
-    rows = list(lines("cannot be read", found.unreadable))
-    for name, split in found.splits.items():
+    rows = list(lines("cannot be read", findings.unreadable))
+    for name, split in findings.splits.items():
         rows += lines(f"dropped from {name}", split.dropped)
         rows += lines(f"not used in {name}", split.ignored)
         if split.conflicts.count:
             rows += lines(f"kept in {name}", {"preferred both ways": split.conflicts})
-    limit = f"Counted for max_length {found.max_length}." if found.max_length else ""
+    limit = f"Counted for max_length {findings.max_length}." if findings.max_length else ""
     return _table("reasons", "Rows that are not used, or doubtful", "|reason|rows|the first", rows, limit)
 
 
@@ -83,18 +83,18 @@ def _short(text: str) -> str:
     return text if len(text) <= 160 else text[:157] + "…"
 
 
-def _lengths(found: Findings) -> Table:
+def _lengths(findings: Findings) -> Table:
     rows = [
         [f"{name}: {side}", *(number(v, 0) for v in (q.p10, q.median, q.p90, q.mean, q.maximum))]
-        for name, split in found.splits.items()
+        for name, split in findings.splits.items()
         for side, q in split.lengths.items()
     ]
     longer = [
         f"{name}: chosen is the longer in {number(split.chosen_longer_share, 1, 100)} % of the pairs that differ."
-        for name, split in found.splits.items()
+        for name, split in findings.splits.items()
         if split.chosen_longer_share is not None
     ]
-    return _table("lengths", f"Lengths in {found.unit}", "|10 %|median|90 %|mean|longest", rows, *longer)
+    return _table("lengths", f"Lengths in {findings.unit}", "|10 %|median|90 %|mean|longest", rows, *longer)
 
 
 def _markers(name: str, split: SplitFindings) -> list[Table]:
@@ -129,40 +129,40 @@ def _marker_table(title: str, sides: str, ups: Sequence[Marker], downs: Sequence
     return _table("markers", f"Markers, {title}", f"|{sides}|p, adjusted", rows, note)
 
 
-def _characters(found: Findings) -> Table:
+def _characters(findings: Findings) -> Table:
     rows = [
-        [f"{name}: {kind}", str(one.count), ", ".join(one.examples)]
-        for name, split in found.splits.items()
-        for kind, one in (split.odd_characters | split.remarks).items()
+        [f"{name}: {kind}", str(counted.count), ", ".join(counted.examples)]
+        for name, split in findings.splits.items()
+        for kind, counted in (split.odd_characters | split.remarks).items()
     ]
     return _table("characters", "Odd characters and tokens in texts", "|rows|the first", rows)
 
 
-def _shared(found: Findings) -> Table:
+def _shared(findings: Findings) -> Table:
     rows = [
         [
-            f"{one.second} rows whose prompt is in {one.first}",
-            str(one.exact),
-            str(one.alike.count),
-            str(one.rows),
-            "; ".join(one.alike.examples),
+            f"{shared.second} rows whose prompt is in {shared.first}",
+            str(shared.exact),
+            str(shared.alike.count),
+            str(shared.rows),
+            "; ".join(shared.alike.examples),
         ]
-        for one in found.shared_prompts
+        for shared in findings.shared_prompts
     ]
     note = "Alike: but for case, punctuation and white space."
     return _table("shared", "Prompts that splits share", "|exactly|alike|of|the first", rows, note)
 
 
-def write_audit(found: Findings, out: Path) -> Path:
+def write_audit(findings: Findings, out: Path) -> Path:
     """OUT/audit.json and OUT/audit.md; returns the latter."""
     with holding(out):
-        return _write_held(found, out)
+        return _write_held(findings, out)
 
 
-def _write_held(found: Findings, out: Path) -> Path:
-    write_text(out / "audit.json", found.model_dump_json(indent=2) + "\n")
-    parts = [f"# Audit of {escape_markdown(found.source)}\n"]
-    for table in audit_tables(found):
+def _write_held(findings: Findings, out: Path) -> Path:
+    write_text(out / "audit.json", findings.model_dump_json(indent=2) + "\n")
+    parts = [f"# Audit of {escape_markdown(findings.source)}\n"]
+    for table in audit_tables(findings):
         parts.append(f"## {escape_markdown(table.caption)}\n\n{to_markdown(table)}")
     page = out / "audit.md"
     write_text(page, "\n".join(parts))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from trimtab.catalogue import CATALOGUE, family, label
 from trimtab.evaluation.markdown import escape_markdown
-from trimtab.evaluation.results import Results
+from trimtab.evaluation.results import Comparison, Results
 from trimtab.report.formats import to_markdown
 from trimtab.report.tables import methods_table
 from trimtab.training.card import public_text
@@ -26,15 +26,17 @@ def results_section(results: Results, method: str) -> str:
     for line in (line for line in results.warnings if about(line, results) in (None, family(method))):
         lines += [f"> **Warning:** {escape_markdown(public_text(line))}", ">"]
     lines += ["", to_markdown(replace(table, rows=rows)), _how(results), ""]
-    compared = [c for c in results.comparisons if c.metric == "win_rate" and method in (c.a, c.b)]
-    for one in compared:
-        low, high = one.ci95
-        p = one.p_value if one.p_holm is None else one.p_holm
-        lines.append(
-            f"- {label(one.a)} − {label(one.b)}: {100 * one.difference:+.1f} points of win rate "
-            f"[{100 * low:+.1f}, {100 * high:+.1f}], p = {p:.3g}{'' if one.p_holm is None else ' after Holm'}"
-        )
+    for c in results.comparisons:
+        if c.metric == "win_rate" and method in (c.a, c.b):
+            lines.append(_win_rate_line(c))
     return "\n".join(lines)
+
+
+def _win_rate_line(c: Comparison) -> str:
+    low, high = c.ci95
+    p, corrected = (c.p_value, "") if c.p_holm is None else (c.p_holm, " after Holm")
+    difference = f"{100 * c.difference:+.1f} points of win rate [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"- {label(c.a)} − {label(c.b)}: {difference}, p = {p:.3g}{corrected}"
 
 
 HEAD = "MOST SCORES ARE MISSING: "
@@ -52,12 +54,12 @@ def about(warning: str, results: Results) -> str | None:
 
 def _how(results: Results) -> str:
     """Who judged, with which seeds and decoding."""
-    found = []
+    sentences = []
     against, judge = (escape_markdown(public_text(text or "")) for text in (results.opponent, results.judge))
     if results.judge:
-        found.append(f"Win rates are against {against}, judged by {judge}; ties count half.")
+        sentences.append(f"Win rates are against {against}, judged by {judge}; ties count half.")
     seeds = results.provenance.seeds
     pooled = " (pooled; these weights are of one of them)" if len(seeds) > 1 else ""
-    found.append(f"Intervals are 95 %. Training seeds: {', '.join(map(str, seeds)) or 'unknown'}{pooled}.")
-    found.append(f"Decoding: `{results.provenance.decoding}`.")
-    return " ".join(found)
+    sentences.append(f"Intervals are 95 %. Training seeds: {', '.join(map(str, seeds)) or 'unknown'}{pooled}.")
+    sentences.append(f"Decoding: `{results.provenance.decoding}`.")
+    return " ".join(sentences)

@@ -31,37 +31,37 @@ def markers_table(results: Results, top: int = 10) -> Table:
 
 def settings_table(results: Results) -> Table:
     """What was set, beside the default."""
-    found = results.provenance.settings
+    changed = results.provenance.settings
     return Table(
         "settings",
         "Settings that differ from their defaults",
         ["Setting", "Value", "Default"],
-        [[one.name, one.value, NONE if one.default is None else one.default] for one in found],
-        [{"setting": one.name, "value": one.value, "default": one.default} for one in found],
+        [[s.name, s.value, NONE if s.default is None else s.default] for s in changed],
+        [{"setting": s.name, "value": s.value, "default": s.default} for s in changed],
     )
 
 
 def defaults_table(results: Results) -> Table:
     """What was left at its default."""
-    found = results.provenance.defaults
+    defaults = results.provenance.defaults
     return Table(
         "defaults",
         "Settings at their defaults",
         ["Setting", "Value"],
-        [[name, value] for name, value in found.items()],
-        [{"setting": name, "value": value} for name, value in found.items()],
+        [[name, value] for name, value in defaults.items()],
+        [{"setting": name, "value": value} for name, value in defaults.items()],
     )
 
 
 def sources_table(results: Results) -> Table:
     """Models and data by their names and hashes."""
-    p = results.provenance
-    found = [(kind, one) for kind, ones in (("model", p.models), ("data", p.data)) for one in ones]
-    shown = [(one.role if one.role == kind else f"{kind}: {one.role}", one) for kind, one in found]
+    sources = [("model", source) for source in results.provenance.models]
+    sources += [("data", source) for source in results.provenance.data]
+    named = [(source.role if source.role == kind else f"{kind}: {source.role}", source) for kind, source in sources]
     return Table(
         "sources",
         "Models and data",
         ["What", "Name", "Hash"],
-        [[what, one.name, one.hash or NONE] for what, one in shown],
-        [{"what": what, "name": one.name, "hash": one.hash} for what, one in shown],
+        [[what, source.name, source.hash or NONE] for what, source in named],
+        [{"what": what, "name": source.name, "hash": source.hash} for what, source in named],
     )

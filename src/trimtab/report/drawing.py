@@ -66,6 +66,7 @@ def canvas(height: float, width: float = WIDTH) -> Iterator[Figure]:
 
 
 def to_svg(figure: Figure) -> str:
+    """The figure as SVG, the same bytes for the same figure: without dates or random names."""
     out = io.StringIO()
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(out, format="svg", metadata=nothing)
@@ -82,6 +83,7 @@ def inline(svg: str, title: str) -> str:
 
 
 def shorten(name: str, limit: int = 34) -> str:
+    """A name of at most `limit` characters, with an ellipsis where it was longer."""
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 

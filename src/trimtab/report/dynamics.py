@@ -68,15 +68,16 @@ Points = tuple[list[float], list[float]]
 
 
 def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
-    found = [
+    points = [
         (float(row["step"]), float(row[key]))
         for row in rows
         if isinstance(row.get("step"), (int, float)) and isinstance(row.get(key), (int, float))
     ]
-    return [x for x, _ in found], [y for _, y in found]
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def has_data(panel: Panel, curves: StageCurves) -> bool:
+    """Whether any of the panel's keys was logged."""
     return any(_points(curves.train, key)[0] or _points(curves.validation, f"eval_{key}")[0] for key in panel.keys)
 
 
@@ -188,7 +189,7 @@ def length_penalty(results: Results) -> str | None:
 
 def over_optimisation(results: Results, stage: str) -> str | None:
     """Training reward and judge against KL, side by side: the same completions, a path for each seed."""
-    every = {seed: evaluations(found) for seed, found in results.curves_of(stage).items()}
+    every = {seed: evaluations(curves) for seed, curves in results.curves_of(stage).items()}
     paths = {seed: [e for e in path if e.kl is not None] for seed, path in every.items()}
     paths = {seed: path for seed, path in paths.items() if len(path) > 1}
     if not paths:

@@ -180,12 +180,12 @@ def behaviours(results: Results) -> str | None:
         axes = figure.subplots()
         step = 0.7 / max(1, len(entries) - 1)
         for i, (key, shown, m) in enumerate(entries):
-            known = [(100 * v, y) for y, k in enumerate(names) if (v := m.behaviours.get(k)) is not None]
+            shares = [(100 * v, y) for y, k in enumerate(names) if (v := m.behaviours.get(k)) is not None]
             marker = CATALOGUE[key].marker if key in CATALOGUE else OTHER_MARKERS[i % len(OTHER_MARKERS)]
             shade = INK if key == "opponent" else colour(key, i)
             offset = i * step - 0.35 if len(entries) > 1 else 0.0
             axes.plot(
-                [x for x, _ in known], [y + offset for _, y in known], marker, color=shade,
+                [x for x, _ in shares], [y + offset for _, y in shares], marker, color=shade,
                 markersize=5.5, alpha=0.9, label=shorten(shown, 26),
             )  # fmt: skip
         _label_rows(axes, [_plain(k) for k in names])

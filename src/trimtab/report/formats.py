@@ -47,6 +47,7 @@ def escape_csv(value: Value) -> str:
 
 
 def to_markdown(table: Table) -> str:
+    """A Markdown table, with its notes below it."""
     header = [escape_markdown(h) for h in table.header]
     lines = [f"| {' | '.join(header)} |", f"|{'|'.join([' --- ', *[' ---: '] * (len(header) - 1)])}|"]
     lines += [f"| {' | '.join(escape_markdown(cell) for cell in row)} |" for row in table.rows]
@@ -54,6 +55,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
+    """The table's raw values, a row a record; a column that a record lacks is empty."""
     columns = list(dict.fromkeys(key for record in table.records for key in record))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

@@ -91,6 +91,7 @@ class _BySeed:
     is_difference: bool
 
     def row(self) -> list[str]:
+        """As text, a cell a column."""
         digits, scale, sign = self.metric.digits, self.metric.scale, self.is_difference
         each = ", ".join(number(value, digits, scale, sign) for value in self.spread.values.values())
         intervals = [
@@ -100,6 +101,7 @@ class _BySeed:
         return [self.shown, self.title, number(self.mean, digits, scale, sign), each, *intervals]
 
     def record(self) -> dict[str, Value]:
+        """As raw values."""
         return {"of": self.name, "metric": self.title, "mean": self.mean, **_seed_record(self.spread)}
 
 

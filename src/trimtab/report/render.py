@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from trimtab.catalogue import CATALOGUE, family, label, ordered_methods
-from trimtab.evaluation.behaviours import DEFINITIONS
+from trimtab.evaluation.behaviours import BEHAVIOURS
 from trimtab.evaluation.metrics import paired_metrics
 from trimtab.evaluation.results import Results, Sample
 from trimtab.files import make_folder, write_text
@@ -98,6 +98,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class ShownSample:
+    """A prompt and what every method answered."""
+
     prompt: str
     answers: list[Answer]
 
@@ -177,9 +179,11 @@ def render_html(results: Results, svgs: dict[str, str] | None = None) -> str:
     assert loader is not None
     css = loader.get_source(environment, "report.css")[0]
     tables: dict[str, Table] = all_tables(results)
-    several = len(set(results.provenance.seeds)) > 1
+    several_seeds = len(set(results.provenance.seeds)) > 1
     captions = _captions()
-    shown = {n: _figure(n, svg, _caption(n, captions[n], several)) for n, svg in svgs.items() if n in captions}
+    shown = {
+        n: _figure(n, svg, _caption(n, captions[n], several_seeds)) for n, svg in svgs.items() if n in captions
+    }
     headlines, others = _differences(shown)
     hacking = [
         _figure(name, svgs[name], f"{label(stage)} {OVER_OPTIMISATION}")
@@ -200,7 +204,7 @@ def render_html(results: Results, svgs: dict[str, str] | None = None) -> str:
         hacking=hacking,
         curves=stages,
         samples=[_sample(s, results.opponent) for s in results.samples],
-        definitions={behaviour_label(k): v for k, v in DEFINITIONS.items()},
+        definitions={behaviour_label(name): row.definition for name, row in BEHAVIOURS.items()},
         costs=_costs(results),
     )
 

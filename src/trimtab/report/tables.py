@@ -36,10 +36,12 @@ def methods_table(results: Results) -> Table:
     """One row a method: quality, likelihood, length."""
     columns = method_columns()
     rows = [[shown, *(column.cell(m) for column in columns)] for _, shown, m in entries(results)]
-    several = len(set(results.provenance.seeds)) > 1
+    several_seeds = len(set(results.provenance.seeds)) > 1
     brackets = "Means over training seeds. Brackets: 95 % interval over prompts and over seeds, whichever reaches "
     brackets = (
-        f"{brackets}further on each side." if several else "Brackets: 95 % interval by bootstrap over prompts."
+        f"{brackets}further on each side."
+        if several_seeds
+        else "Brackets: 95 % interval by bootstrap over prompts."
     )
     notes = [
         f"{brackets} Win rate: ties count as half. At equal length: "

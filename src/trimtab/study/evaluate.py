@@ -13,9 +13,10 @@ from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.measure import EvaluationSettings, measure
+from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
+from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.folder_lock import holding
 from trimtab.models.kinds import check_model_source, positions_of
@@ -144,10 +145,10 @@ def generate_only(
     _refuse_others(out, TRAINED | EVALUATED)
     asked = evaluation_inputs("generate", model, data, overrides, part)
     asked, _ = _answerable(asked, [tokenizer or asked.model], reads_answers=False)
-    measure(
+    measure(EvaluationTask(
         "model", asked.model, hash_model(asked.model), asked.records, [], asked.settings, asked.data, None, out,
         tokenizer, say, replaces=False,
-    )  # fmt: skip
+    ))  # fmt: skip
     return out / "generations.jsonl"
 
 
@@ -194,10 +195,10 @@ def _evaluate(
 
     def one(name: str, source: str, its_tokenizer: str | None) -> MethodOutputs:
         folder = out / "evaluation" / name
-        return measure(
+        return measure(EvaluationTask(
             name, source, hash_model(source), records, records, settings, rows, scorer, folder,
             its_tokenizer, say, replaces=False,
-        )  # fmt: skip
+        ))  # fmt: skip
 
     mine = one("model", where, tokenizer)
     theirs = one("opponent", resolve_model(opponent), None) if opponent else None

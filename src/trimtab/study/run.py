@@ -22,9 +22,10 @@ from trimtab.data.records import Record, columns_of
 from trimtab.data.settings import NAMES_A_MODEL
 from trimtab.data.splits import DataSettings, Splits, check_completions, split_records
 from trimtab.errors import TrimtabError, first_line
-from trimtab.evaluation.measure import EvaluationSettings, measure
+from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Results
+from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.files import make_folder, read_json, write_file
 from trimtab.folder_lock import holding
 from trimtab.methods.on_policy import OnPolicySettings
@@ -367,10 +368,10 @@ def evaluate_one(
     judge: Reward | None,
 ) -> MethodOutputs:
     tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer and name == "base" else None
-    return measure(
+    return measure(EvaluationTask(
         name, model, hash_model(model), splits.test, splits.validation, recipe.evaluation, data, judge,
         seed / "evaluation" / name, tokenizer, say, day_of_runs(seed.parent),
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def report_only(folder: Path) -> Path:

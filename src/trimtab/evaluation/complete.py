@@ -1,0 +1,103 @@
+"""A model's completions of the test prompts, and its fluency on the chosen ones."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import torch
+
+from trimtab.data.beside import ignored_of
+from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.day import control_tokens_of_model, day_for, day_of_model, keep_day, values_of_model
+from trimtab.data.splits import encode_records
+from trimtab.evaluation.generate import generate, stop_tokens
+from trimtab.evaluation.outputs import Generation, Measured, write_measured, write_rows
+from trimtab.evaluation.perplexity import fluency
+from trimtab.evaluation.settings import EvaluationTask
+from trimtab.models.policy import Policy, load_policy, resolve_precision, trusting
+from trimtab.models.vocabulary import check_ids, check_tokenizer
+from trimtab.notices import say, warn
+
+
+def evaluation_device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def complete(task: EvaluationTask) -> None:
+    """Writes generations.jsonl and measures.json into the task's folder."""
+    started = time.monotonic()
+    device = evaluation_device()
+    chat = ChatFormat(load_tokenizer(task.tokenizer_source, task.settings), task.data)
+    if chat.asks_for_today:
+        chat = chat.on(day_for(task.folder, day_of_model(task.model), task.day))
+        keep_day(task.folder, chat.day)
+    _say_what_is_left(task, chat)
+    policy = load_policy(task.model, trusting(task.settings))
+    policy.to(device).eval()
+    check_tokenizer(chat.tokenizer, policy.model, f"model {task.model}")
+    target = task.settings.decoding.target_length
+    if target is not None and policy.length_encoding is None:
+        task.report(f"has no length encoding; target_length={target} does not reach it")
+    precision = resolve_precision(task.settings.precision, device)
+    measured = _fluency(policy, chat, task, precision, device)
+    if precision == "bf16":
+        # Weights only: rotary frequencies are buffers, and rounded ones shift every position.
+        for weight in policy.parameters():
+            weight.data = weight.data.to(torch.bfloat16)
+    rows = generate(
+        policy.model,
+        chat,
+        [record.prompt for record in task.test],
+        task.settings.decoding,
+        stop_tokens(policy.model, chat),
+        lambda done: task.report(f"{done}/{len(task.test)} completions"),
+    )
+    generations = [
+        Generation(id=str(i), prompt=r.prompt_text, completion=g.text, tokens=g.tokens, terminated=g.terminated)
+        for i, (r, g) in enumerate(zip(task.test, rows, strict=True))
+    ]
+    write_rows(task.folder / "generations.jsonl", generations)
+    measured.seconds = time.monotonic() - started
+    write_measured(task.folder, measured)
+
+
+def _say_what_is_left(task: EvaluationTask, chat: ChatFormat) -> None:
+    """What rows hold that is not used, and values for the template that are not those of the model's training."""
+    lost = Counter(item for record in task.test for item in ignored_of(record, chat))
+    if lost:
+        named = ", ".join(f"{item} ({count} rows)" for item, count in sorted(lost.items()))
+        task.report(f"not used: {named}")
+    if unread := chat.unread_values:
+        warn(f"its chat template does not read {', '.join(unread)}", about="template values")
+    trained, data = values_of_model(task.model), task.data
+    if trained != data.chat_template_kwargs and trained:
+        warn(
+            f"trained with chat_template_kwargs {trained}, evaluated with {data.chat_template_kwargs or 'none'}; "
+            "set data.chat_template_kwargs to the same",
+            about="template values of training",
+        )
+    control = control_tokens_of_model(task.model)
+    if data.control_tokens != control != "text":
+        warn(
+            f"trained with control_tokens {control}, evaluated with {data.control_tokens}; set data.control_tokens "
+            "to the same",
+            about="control tokens of training",
+        )
+
+
+def _fluency(
+    policy: Policy, chat: ChatFormat, task: EvaluationTask, precision: str, device: torch.device
+) -> Measured:
+    answered = [record for record in task.validation if record.completions and not record.is_unpaired]
+    groups, counts = encode_records(answered, chat, "first")
+    if counts.dropped:
+        lost = ", ".join(f"{n} × {reason}" for reason, n in counts.dropped.items())
+        say(f"perplexity and bits per byte are of {counts.used} of {counts.rows} answers (left out: {lost})")
+    if not groups:
+        return Measured()
+    check_ids((row for g in groups for row in (*g.prompts, *g.completions)), policy.model, "model")
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        chosen = fluency(policy, chat, groups, task.settings.token_budget, device)
+    return Measured(perplexity=chosen.perplexity, bits_per_byte=chosen.bits_per_byte)
