@@ -45,7 +45,7 @@ def test_a_run_that_was_stopped_goes_on(
     class StoppedError(Exception):
         pass
 
-    from trimtab.methods import on_policy as module
+    from trimtab.methods import collector as module
 
     calls, scored = [], module.score_samples
 

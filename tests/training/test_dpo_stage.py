@@ -62,7 +62,7 @@ def test_a_run_that_took_no_step_is_not_done(
     toy_model: Path, toy_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = DPO.loss
-    monkeypatch.setattr(DPO, "loss", lambda *args: (loss(*args)[0] * float("nan"), {}))
+    monkeypatch.setattr(DPO, "loss", lambda *args, **facts: (loss(*args, **facts)[0] * float("nan"), {}))
     with pytest.raises(TrimtabError, match=r"2 steps were not taken \(.*\), all there are"):
         run(toy_model, toy_pairs, tmp_path / "out")
     assert not (tmp_path / "out" / "done.json").exists()

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from training.grpo_runs import CAP, Ran, grpo
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding
-from trimtab.methods import on_policy as module
+from trimtab.methods import collector as module
 from trimtab.methods.grpo import GRPOSettings
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
@@ -40,7 +40,10 @@ def first_step(
 
             def sample(self, *args: Any, **kwargs: Any) -> list[list[Sample]]:
                 drawn = super().sample(*args, **kwargs)
-                return [[replace(s, logps=tuple(p - shift for p in s.logps)) for s in of] for of in drawn]
+                return [
+                    [replace(s, logps=tuple(p - shift for p in s.logps), reread_logps=s.logps) for s in of]
+                    for of in drawn
+                ]
 
         monkeypatch.setattr(module, "VLLMSampler", Off)
         sampling = Sampling(engine="vllm", temperatures=temperatures, max_new_tokens=CAP)

@@ -100,7 +100,7 @@ def headless(groups: list[CompletionGroup]) -> PackedBatch:
 
 def mean_of_means(self: SFT, policy: Callable[..., Any], batch: PackedBatch, total: float) -> tuple[Any, Any]:
     """Each pass by its own tokens, as some tools normalise."""
-    everyone = list(self.prepared.train)
+    everyone = list(self.train)
     passes = len(cut_into_passes(everyone, self.settings.token_budget))
     return sft(policy(batch).logps, batch.target.numel() * passes), {}
 

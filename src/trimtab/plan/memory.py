@@ -125,7 +125,7 @@ def parameters_of(policy: Any) -> Parameters:
 
 def _saved_more(policy: Any) -> int:
     """peft writes an end that has an adapter once more, beside the adapter; merging parts tied ends."""
-    if policy.adapter is None:
+    if isinstance(policy, RewardModel) or policy.adapter is None:  # a reward model keeps no adapter beside it
         return 0
     ends = [policy.model.get_input_embeddings(), policy.model.get_output_embeddings()]
     twice = [end.base_layer for end in ends if hasattr(end, "base_layer")]
