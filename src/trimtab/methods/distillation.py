@@ -38,6 +38,8 @@ from trimtab.training.step import Forward, Step, Sums
 
 
 class DistillationSettings(TrainingSettings):
+    """What distillation takes beside all that training takes."""
+
     learning_rate: float = Field(1e-5, gt=0, le=LEARNING_RATE)
     """The peak of the schedule."""
     teacher: ModelSource = None
@@ -93,6 +95,7 @@ class Distillation(StageMethod):
         check_same_tokens(chat.tokenizer, settings)
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        """The groups, some of them with the student's own answer in place of the data's."""
         draws = np.random.default_rng([self.settings.seed, step, 2]).random(len(groups))
         own = [place for place in range(len(groups)) if draws[place] < self.settings.own_share]
         answered = dict(zip(own, self._answers([groups[place] for place in own], step), strict=True))

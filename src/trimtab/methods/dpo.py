@@ -47,6 +47,8 @@ from trimtab.training.step import Forward, Step, Sums, share_ahead
 
 
 class DPOSettings(TrainingSettings):
+    """What preference training takes beside all that training takes."""
+
     learning_rate: float = Field(5e-6, gt=0, le=LEARNING_RATE)
     loss: str | dict[str, Annotated[float, Field(le=WEIGHT)]] = "dpo"
     """A name of the table in losses/table.py, or several with their weights: {dpo: 1.0, sft: 0.1}."""
@@ -86,10 +88,12 @@ class DPOSettings(TrainingSettings):
 
     @property
     def weights(self) -> dict[str, float]:
+        """Loss → its weight in the sum."""
         return {self.loss: 1.0} if isinstance(self.loss, str) else self.loss
 
     @property
     def level(self) -> Level:
+        """What its losses are of: pairs, rankings of a group, or single completions."""
         return level_of(next(iter(self.weights)))
 
     @property
@@ -121,16 +125,19 @@ class DPO(StageMethod):
 
     @classmethod
     def completions_of(cls, settings: DPOSettings) -> CompletionsOf:
+        """Which of a record's completions the losses read."""
         by_level: dict[Level, CompletionsOf] = {"pair": "pair", "group": "all", "completion": "labelled"}
         return by_level[settings.level]
 
     @classmethod
     def text_format(cls, tokenizer: Any, data: DataSettings, settings: DPOSettings) -> ChatFormat:
+        """How records become token ids; under a score condition the template asks for a score."""
         condition = settings.condition
         return ChatFormat(condition.tokenizer(tokenizer) if condition else tokenizer, data)
 
     @classmethod
     def expansion(cls, settings: DPOSettings) -> Expansion | None:
+        """The further pairs that rc_dpo, or a score condition, makes of a record."""
         if any(map(needs_length_instructions, settings.weights)):
             return (settings.length_instruction or LengthInstruction()).pairs
         return settings.condition.pairs if settings.condition else None
@@ -138,6 +145,7 @@ class DPO(StageMethod):
     # ---- a step
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        """The groups with the loss of the step, which knows what its losses ask of the whole step."""
         facts = self._facts(groups)
         completions = sum(len(group.completions) for group in groups)
         total = completions if self.settings.level == "completion" else len(groups)
@@ -196,6 +204,7 @@ class DPO(StageMethod):
     # ---- validation
 
     def evaluate(self, policy: Forward) -> dict[str, float]:
+        """Means over the validation groups; nothing where there are none."""
         if not self.validation:
             return {}
         facts = self._facts(self.validation)

@@ -44,6 +44,8 @@ from trimtab.training.step import Forward, Step, Sums
 
 
 class GRPOSettings(OnPolicySettings):
+    """What GRPO takes beside all that on-policy training takes."""
+
     samples: int = Field(4, ge=2, le=SEVERAL)
     """Completions of each prompt; a baseline needs two."""
     objective: str = "leave_one_out"
@@ -109,6 +111,7 @@ class GRPO(OnPolicyMethod):
         return self.batch.groups
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        """The rollouts of the step: fresh ones, those of the batch that several steps share, or fixed ones."""
         batch, fixed = self.batch, self.settings.rollouts == "fixed"
         if fixed:
             batch = replace(batch, groups=list(groups))

@@ -50,6 +50,7 @@ def reference_point(context: TrainingContext, groups: Sequence[CompletionGroup])
 
 
 def by_completion(values_M: Tensor, group: CompletionGroup) -> tuple[Tensor, ...]:
+    """A group's values by token, [M], as one tensor for each completion."""
     return torch.split(values_M, [len(completion) for completion in group.completions])
 
 

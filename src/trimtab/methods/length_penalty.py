@@ -62,6 +62,7 @@ class LengthPenaltySettings(Settings):
 
     @property
     def paths(self) -> int:
+        """How many samples of each prompt the estimator takes."""
         return self.samples or (2 if self.estimator == "score_function" else 1)
 
 

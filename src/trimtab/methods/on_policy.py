@@ -120,6 +120,7 @@ class OnPolicyMethod(StageMethod):
         return kept | {"batch": [group_state(group) for group in self.batch.groups]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back what a checkpoint kept."""
         self.collector.watch.load_state(state.get("watch", {}))
         if "batch" in state:
             self.batch = Rollouts([group_from_state(one) for one in state["batch"]], {}, [])

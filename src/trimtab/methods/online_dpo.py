@@ -65,6 +65,7 @@ class OnlineDPOSettings(DPOSettings):
 
     @property
     def reads_win_rates(self) -> bool:
+        """Whether its loss reads each completion's win rate."""
         return "chosen_win_rates" in self.inputs
 
 
@@ -76,6 +77,7 @@ class OnlineDPO(DPO):
 
     @classmethod
     def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> SampledFormat:
+        """Pairs are trained on as the tokens that were drawn."""
         return SampledFormat(tokenizer, data)
 
 

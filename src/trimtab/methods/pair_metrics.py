@@ -23,6 +23,7 @@ def pair_metrics(
 
 
 def logp_metrics(chosen: Tensor, rejected: Tensor) -> Sums:
+    """Mean log-probabilities of whole completions, in nats."""
     count = float(chosen.numel())
     chosen, rejected = chosen.detach(), rejected.detach()
     return {"logps/chosen": (float(chosen.sum()), count), "logps/rejected": (float(rejected.sum()), count)}

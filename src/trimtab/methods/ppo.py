@@ -44,6 +44,8 @@ HEAD_RATE = 10.0
 
 
 class PPOSettings(OnPolicySettings):
+    """What PPO takes beside all that on-policy training takes."""
+
     samples: int = Field(1, gt=0, le=SEVERAL)
     """Completions of each prompt: the value is the baseline, so one will do."""
     updates_per_batch: int = Field(4, gt=0, le=STEPS)
@@ -82,11 +84,13 @@ class PPO(OnPolicyMethod):
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Policy:
+        """The policy with a value head, which starts at 0."""
         policy = super().load(source, settings)
         policy.add_value_head()
         return policy
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        """The rollouts of the batch, which `updates_per_batch` steps train on."""
         drawn = step % self.settings.updates_per_batch == 0
         if drawn:
             self.batch = self.rollouts(groups, step)

@@ -40,6 +40,8 @@ class ResponseConditioning(LengthInstruction):
 
 
 class RewardModelSettings(TrainingSettings):
+    """What training a reward model takes beside all that training takes."""
+
     learning_rate: float = Field(1e-5, gt=0, le=LEARNING_RATE)
     margin: float | None = Field(None, gt=0, le=WEIGHT)
     """Times the difference of a pair's scores, subtracted from the difference of rewards; None: no margin."""
@@ -56,6 +58,8 @@ class RewardModelSettings(TrainingSettings):
 
 
 class RewardModelTraining(StageMethod):
+    """The Bradley-Terry likelihood of preference pairs."""
+
     best_metric = "accuracy"
     best_is: Literal["highest", "lowest"] = "highest"
     completions = "pair"
@@ -88,23 +92,28 @@ class RewardModelTraining(StageMethod):
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> RewardModel:
+        """A sequence classifier with one score, new or trained before."""
         return load_reward_model(source, settings, seed=settings.seed)
 
     @classmethod
     def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> Any:
+        """Pairs as the reward model reads them."""
         return reward_format(tokenizer, data)
 
     @classmethod
     def expansion(cls, settings: Any) -> Expansion | None:
+        """The further pairs that response conditioning makes of a record."""
         conditioned: ResponseConditioning | None = settings.response_conditioned
         return conditioned.pairs if conditioned else None
 
     @classmethod
     def save(cls, policy: Any, chat: Any, folder: Path) -> None:
+        """Writes a plain sequence classifier, with its tokenizer."""
         save_tokenizer(chat.tokenizer, folder)
         policy.save(folder)
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        """All groups, with the mean over the pairs of the step as the loss."""
         return Step(groups, len(groups), self.loss)
 
     def loss(self, policy: Forward, batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
@@ -130,6 +139,7 @@ class RewardModelTraining(StageMethod):
         return losses, chosen, rejected, metrics
 
     def evaluate_pass(self, policy: Forward, batch: PackedBatch) -> Sums:
+        """The loss and accuracy of held-out pairs."""
         losses, _, _, metrics = self._losses(policy, batch)
         return {"loss": (float(losses.sum()), float(losses.numel())), **metrics}
 

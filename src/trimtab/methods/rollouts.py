@@ -116,10 +116,12 @@ class Rollouts:
 
     @property
     def completions(self) -> int:
+        """How many completions are trained on, in all processes."""
         return sum(len(group.completions) for group in self.groups)
 
     @property
     def tokens(self) -> int:
+        """How many completion tokens are trained on, in all processes."""
         return sum(group.completion_tokens for group in self.groups)
 
 

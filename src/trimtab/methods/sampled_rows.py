@@ -30,6 +30,7 @@ class SampledFormat(ChatFormat):
     """
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
+        """The tokens as they were drawn; other rows as ever."""
         sampled = record.columns.get("sampled")
         if sampled is None:
             return super().encode(record, index)
@@ -43,6 +44,7 @@ def keep(sample: Sample) -> dict[str, Any]:
 
 
 def kept(value: Mapping[str, Any]) -> Sample:
+    """The sample that `keep` wrote, without log-probabilities."""
     return Sample(tuple(value["tokens"]), (), (), value["finish"], value["temperature"])
 
 
@@ -79,4 +81,5 @@ def held_out_row(record: Record, win_rates: bool) -> dict[str, Any]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows as JSON lines, all at once."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

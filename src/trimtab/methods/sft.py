@@ -25,6 +25,8 @@ from trimtab.training.step import Forward, Step, Sums
 
 
 class SFTSettings(TrainingSettings):
+    """What supervised fine-tuning takes beside all that training takes."""
+
     learning_rate: float = Field(2e-5, gt=0, le=LEARNING_RATE)
     normalisation: Normalisation = "tokens"
     """What the loss is a mean over: the tokens of a step's completions, or its sequences, each a sum over
@@ -75,9 +77,11 @@ class SFT(StageMethod):
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Policy:
+        """The policy; one that counts down goes on with it."""
         return load_policy(source, settings, settings.seed)
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
+        """All groups; in some steps with the length penalty beside them."""
         groups = with_slack(groups, self.context.policy.length_encoding, self.settings.seed, step)
         by_tokens = self.settings.normalisation == "tokens"
         total = total_completion_tokens(groups) if by_tokens else len(groups)

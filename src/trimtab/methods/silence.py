@@ -30,6 +30,7 @@ class Tally(NamedTuple):
 
 
 def tally(one: Scoring) -> Tally:
+    """What a group's scores say, in few numbers."""
     known = [s.score for s in one.scored if s.score is not None]
     reasons = tuple(s.reason or "no reason given" for s in one.scored if s.score is None)
     return Tally(len(one.scored), len(known), min(known, default=0.0), max(known, default=0.0), reasons)
@@ -110,7 +111,9 @@ class ScoreWatch:
         )
 
     def state(self) -> dict[str, int]:
+        """What a checkpoint keeps of it."""
         return dict(self.seen)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back what a checkpoint kept."""
         self.seen |= {name: int(value) for name, value in state.items()}

@@ -110,10 +110,12 @@ def make_fake(policy: nn.Module) -> None:
 
 
 def count_parameters(source: str, lora: LoraSettings | None = None, role: Role = "policy") -> Parameters:
+    """The sizes of a model, as its config has them and with an adapter where LoRA adds one."""
     return parameters_of(without_data(load_config(source, role), lora, False))
 
 
 def parameters_of(policy: Any) -> Parameters:
+    """The sizes of a model that is there, without data or with it."""
     weights = list(policy.parameters())
     return Parameters(
         sum(p.numel() for p in weights),
@@ -214,6 +216,7 @@ class Memory:
 
     @property
     def total(self) -> int:
+        """All parts together, in bytes."""
         return sum(self.parts.values())
 
 

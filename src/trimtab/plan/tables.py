@@ -13,6 +13,7 @@ def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
 
 
 def plan_tables(plan: Plan) -> list[Table]:
+    """A plan as tables: stages, memory by part, time by part, calls."""
     found = [_parameters(plan), _stages(plan), _memory(plan)]
     if any(stage.seconds for stage in plan.stages):
         found.append(_time(plan))
@@ -98,6 +99,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
+    """Seconds as people say them."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:

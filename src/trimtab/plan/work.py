@@ -48,6 +48,7 @@ class Sampled:
 
     @property
     def batches(self) -> int:
+        """How many batches are decoded."""
         return math.ceil(self.completions / self.together) if self.completions else 0
 
 

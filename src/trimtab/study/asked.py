@@ -49,6 +49,7 @@ def command_line(words: Sequence[str] | None = None) -> str | None:
 
 
 def today() -> str:
+    """The minute at which a report is made, in UTC."""
     return datetime.now(UTC).isoformat(timespec="minutes").replace("+00:00", "Z")
 
 

@@ -50,6 +50,7 @@ class SeedRun:
         return {path.name: path for path in places if path.is_dir()}
 
     def done(self) -> dict[str, Any]:
+        """What each finished stage wrote down of itself, by stage."""
         return {name: _read_json(folder / "done.json") for name, folder in self.stages().items()}
 
     def drawn(self) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def opponent_name(asked: str) -> str:
 
 
 def environment(seed: int, seeds: Sequence[int] = ()) -> dict[str, Any]:
+    """Versions, device, threads and seeds of this run."""
     return {
         "versions": {"python": platform.python_version(), "trimtab": __version__}
         | {name: version(name) for name in LIBRARIES},

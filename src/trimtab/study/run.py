@@ -85,6 +85,7 @@ def with_models_found(settings: Stages) -> Stages:
 
 
 def make_judge(settings: RewardSettings | None, out: Path) -> Reward | None:
+    """The judge of a study, or none. TrimtabError where it cannot be made."""
     return make_reward([settings], known_rewards(), out / SCORES) if settings else None
 
 
@@ -367,6 +368,7 @@ def evaluate_one(
     seed: Path,
     judge: Reward | None,
 ) -> MethodOutputs:
+    """Completes, measures and judges one model's answers; what is done already is kept."""
     tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer and name == "base" else None
     return measure(EvaluationTask(
         name, model, hash_model(model), splits.test, splits.validation, recipe.evaluation, data, judge,

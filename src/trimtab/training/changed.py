@@ -74,6 +74,7 @@ def _is_scored(chunk: Path) -> bool:
 
 
 def words(change: Mapping[str, Any], finished: bool = False) -> str:
+    """One change of a reward as a sentence for the card and the warnings."""
     if finished:
         return (
             f"the {change['what']} was changed after this was done (--accept-changed-reward): this had the old one."

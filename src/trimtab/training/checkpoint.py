@@ -22,6 +22,7 @@ from trimtab.files import SUMS, read_json, write_directory, write_json, written_
 
 
 def random_states() -> dict[str, Any]:
+    """The states of every generator that training may draw from."""
     numpy_state: Any = np.random.get_state(legacy=True)
     states: dict[str, Any] = {
         "python": random.getstate(),
@@ -38,6 +39,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
+    """Puts the generators back to states that random_states gave."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = states["numpy"]
@@ -67,9 +69,11 @@ class Checkpoints:
         self.again = f"Put it back, or remove {folder}, and the same command starts again from the first step."
 
     def steps(self) -> list[int]:
+        """The optimizer steps that have a checkpoint, in order."""
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))
 
     def path(self, step: int) -> Path:
+        """The folder of the checkpoint of a step."""
         return self.folder / f"step-{step:08d}"
 
     def best_path(self, step: int) -> Path:
@@ -91,6 +95,8 @@ class Checkpoints:
         shutil.copytree(self.best_path(step), out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SUMS))
 
     def save(self, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
+        """Writes a checkpoint aside, syncs it, and renames it; older ones go."""
+
         def write(folder: Path) -> None:
             save_file(trained_state(model), folder / "model.safetensors")
             torch.save({"optimizer": optimizer.state_dict(), "random": random_states()}, folder / "optimizer.pt")
@@ -138,6 +144,7 @@ class Checkpoints:
         return state, f"{folder / SUMS} is gone" if lacking else None
 
     def load(self, step: int, model: torch.nn.Module, optimizer: Any) -> None:
+        """Reads weights, moments and random states of a step back into place."""
         folder = self.path(step)
         try:
             saved_weights = load_file(folder / "model.safetensors")

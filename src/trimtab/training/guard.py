@@ -42,9 +42,11 @@ class Guard:
         return None
 
     def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the guard."""
         return {"norms": self.norms, "skipped": self.skipped}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back what a checkpoint kept."""
         self.norms, self.skipped = list(state.get("norms", [])), int(state.get("skipped", 0))
 
 

@@ -212,6 +212,7 @@ class Loop:
     # ---- the run
 
     def run(self) -> Finished:
+        """Runs the remaining steps, from the newest checkpoint on. Stopped where a signal asks for it."""
         self._resume()
         if self.accelerator.is_main_process:
             for name, log in self.logs.items():

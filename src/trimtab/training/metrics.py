@@ -48,6 +48,7 @@ class MetricsLog:
         return f"{self.path}: was changed since the checkpoint; it is kept as it is" if mark else None
 
     def write(self, row: Mapping[str, Any]) -> None:
+        """Appends one row, and syncs it."""
         self._read_once()
         line = _line(row)
         append_text(self.path, line)
@@ -96,6 +97,7 @@ class Means:
         self.sums: dict[str, list[float]] = {}
 
     def add(self, values: Mapping[str, tuple[float, float]]) -> None:
+        """Adds (sum, weight) of each name; of a name that ends in /max it keeps the largest."""
         for name, (total, weight) in values.items():
             if name.endswith("/max"):
                 largest = max(total, self.sums.get(name, [total])[0])
@@ -106,10 +108,12 @@ class Means:
             entry[1] += weight
 
     def means(self) -> dict[str, float]:
+        """The mean of each name that has a weight."""
         return {name: total / weight for name, (total, weight) in self.sums.items() if weight}
 
     @staticmethod
     def merge(parts: Iterable[dict[str, list[float]]]) -> Means:
+        """The sums of several processes or windows, added up."""
         out = Means()
         for part in parts:
             out.add({name: (values[0], values[1]) for name, values in part.items()})

@@ -34,6 +34,7 @@ class StepProgress:
         self.bar.stop()
 
     def advance(self, loss: float | None, tokens: int) -> None:
+        """Shows one step more, with its loss and the tokens that it took."""
         self.done += 1
         self.tokens += tokens
         if loss is not None:

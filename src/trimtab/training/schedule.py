@@ -74,6 +74,7 @@ class TrainingSettings(ModelSettings):
 
     @property
     def step_groups(self) -> int:
+        """Completion groups of one optimizer step."""
         return self.batch_size * self.accumulation
 
 
@@ -94,6 +95,7 @@ def groups_of_step(groups: Sequence[CompletionGroup], step: int, size: int, seed
 
 
 def total_steps(settings: TrainingSettings, rows: int) -> int:
+    """Optimizer steps of a run over so many rows: max_steps, or as many as the epochs take."""
     return settings.max_steps or max(1, math.ceil(settings.epochs * rows / settings.step_groups))
 
 

@@ -150,6 +150,7 @@ class Asked:
 
     @property
     def sources(self) -> dict[str, str | None]:
+        """What a model card names: the places of model, tokenizer and rows."""
         data = self.data
         return {
             "model": self.model, "tokenizer": self.tokenizer, "train": data.train, "validation": data.validation,

@@ -53,6 +53,7 @@ class TrainingContext:
 
     @property
     def stops(self) -> list[int]:
+        """The tokens that end a completion."""
         return stop_tokens(self.policy.model, self.chat)
 
     def evaluate(
