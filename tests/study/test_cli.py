@@ -303,11 +303,11 @@ def test_a_study_that_never_began_keeps_no_folder(dead_end: Callable[..., str], 
 
 def test_a_study_refuses_the_folder_of_another(dead_end: Callable[..., str], tmp_path: Path) -> None:
     from trimtab.recipe import load_recipe
-    from trimtab.study.folder import claim_study
+    from trimtab.study.folder import open_study_folder
 
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump({"name": "r", "model": "m", "data": {"train": "absent.jsonl"}}))
-    claim_study(load_recipe(recipe), tmp_path / "taken")
+    open_study_folder(load_recipe(recipe), tmp_path / "taken")
     (tmp_path / "taken" / "seed-0" / "stages" / "sft").mkdir(parents=True)
     (tmp_path / "taken" / "seed-0" / "stages" / "sft" / "done.json").write_text("{}")
     found = dead_end("study", recipe, "--out", "taken", "--set", "dpo.beta=0.5")
@@ -323,7 +323,7 @@ def test_a_study_refuses_the_folder_of_another(dead_end: Callable[..., str], tmp
 def test_a_study_that_never_began_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     """A user's recipe.yaml and data beside it are nobody's study; only the sandbox's rows are remade."""
     from trimtab.recipe import load_recipe
-    from trimtab.study.folder import claim_study
+    from trimtab.study.folder import open_study_folder
 
     mine = tmp_path / "mine"
     (mine / "data").mkdir(parents=True)
@@ -332,9 +332,9 @@ def test_a_study_that_never_began_leaves_what_is_not_its_own(tmp_path: Path) -> 
     rows = mine / "data" / "train.jsonl"
     rows.write_text("my rows")
     with pytest.raises(TrimtabError, match="not a study of trimtab's"):
-        claim_study(load_recipe(recipe), mine)
+        open_study_folder(load_recipe(recipe), mine)
     for beta in ("0.1", "0.2"):  # the second finds the first, which never began
-        claim_study(load_recipe(recipe, [f"dpo.beta={beta}"]), tmp_path / "study")
+        open_study_folder(load_recipe(recipe, [f"dpo.beta={beta}"]), tmp_path / "study")
         (tmp_path / "study" / "data").mkdir(exist_ok=True)
         (tmp_path / "study" / "data" / "train.jsonl").write_text("my rows")
     assert rows.read_text() == "my rows"

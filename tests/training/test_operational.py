@@ -11,7 +11,7 @@ import pytest
 from trimtab.errors import TrimtabError
 from trimtab.files import read_json, write_json
 from trimtab.recipe import stage_settings
-from trimtab.training.folder import claim, inputs_key, settle
+from trimtab.training.folder import inputs_key, open_stage_folder, resolve_auto
 
 INPUTS: dict[str, Any] = {
     "stage": "grpo",
@@ -43,46 +43,46 @@ def with_setting(name: str, value: Any) -> dict[str, Any]:
 
 
 def begin(folder: Path, inputs: dict[str, Any]) -> None:
-    assert not claim(folder, inputs)
+    assert not open_stage_folder(folder, inputs)
     (folder / "metrics.jsonl").touch()
 
 
 @pytest.mark.parametrize(("name", "value"), SAME)
 def test_goes_on_with_another(name: str, value: Any, tmp_path: Path) -> None:
     begin(tmp_path, INPUTS)
-    assert not claim(tmp_path, with_setting(name, value))
+    assert not open_stage_folder(tmp_path, with_setting(name, value))
     write_json(tmp_path / "done.json", {"key": inputs_key(INPUTS)})
-    assert claim(tmp_path, with_setting(name, value))
+    assert open_stage_folder(tmp_path, with_setting(name, value))
 
 
 @pytest.mark.parametrize(("name", "value"), OTHER)
 def test_is_another_run_with_another(name: str, value: Any, tmp_path: Path) -> None:
     begin(tmp_path, INPUTS)
     with pytest.raises(TrimtabError, match=rf"holds another run \(its settings\.{name.partition('.')[0]} differ"):
-        claim(tmp_path, with_setting(name, value))
+        open_stage_folder(tmp_path, with_setting(name, value))
 
 
 def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     """Its key was of all settings, and its files had no checksums."""
     (tmp_path / "stage.json").write_text(json.dumps({"key": "old", "trimtab": "0.1", **INPUTS}))
     (tmp_path / "metrics.jsonl").touch()
-    assert not claim(tmp_path, with_setting("token_budget", 64))
+    assert not open_stage_folder(tmp_path, with_setting("token_budget", 64))
     (tmp_path / "done.json").write_text('{"key": "old"}')
-    assert claim(tmp_path, with_setting("token_budget", 64))
+    assert open_stage_folder(tmp_path, with_setting("token_budget", 64))
     with pytest.raises(TrimtabError, match="holds another run"):
-        claim(tmp_path, with_setting("seed", 2))
+        open_stage_folder(tmp_path, with_setting("seed", 2))
 
 
 def test_a_change_is_written_down(tmp_path: Path) -> None:
     settings, _ = stage_settings("sft", "rows.jsonl", None, ["precision=float32"], [])
-    assert settle(tmp_path, settings).precision == "float32"
+    assert resolve_auto(tmp_path, settings).precision == "float32"
     (tmp_path / "checkpoints" / "step-00000012").mkdir(parents=True)
     less = settings.model_copy(update={"token_budget": 64})
     for _ in range(2):
-        settle(tmp_path, less)
+        resolve_auto(tmp_path, less)
     assert read_json(tmp_path / "settled.json", "")["changed"] == [
         {"step": 12, "setting": "token_budget", "from": 4096, "to": 64}
     ]
     (tmp_path / "settled.json").unlink()
     with pytest.raises(TrimtabError, match=r"settled\.json: is gone.*Put it back, or remove"):
-        settle(tmp_path, less)
+        resolve_auto(tmp_path, less)

@@ -56,7 +56,7 @@ class ScoreCondition(Settings):
         return value
 
     @model_validator(mode="after")
-    def _ordered(self) -> ScoreCondition:
+    def _check_range(self) -> ScoreCondition:
         if self.low >= self.high:
             raise ValueError("low must be below high")
         return self

@@ -56,7 +56,7 @@ class DataSettings(TruncationSettings, ReadingSettings):
     """KTO's labels: whether a desirable and an undesirable completion of the same prompt are made a pair."""
 
     @model_validator(mode="after")
-    def _one_way_each(self) -> DataSettings:
+    def _check_splits(self) -> DataSettings:
         for name in ("validation", "test"):
             share = getattr(self, f"{name}_share")
             if share is not None and (getattr(self, name) or getattr(self, f"{name}_rows")):

@@ -55,7 +55,7 @@ class Decoding(Settings):
     """What vLLM takes of the machine, where it decodes."""
 
     @model_validator(mode="after")
-    def _warm_enough(self) -> Decoding:
+    def _check_temperature(self) -> Decoding:
         check_temperature(self.engine, self.temperature)
         if self.target_length is not None and self.target_length > self.max_new_tokens:
             raise ValueError("target_length is beyond max_new_tokens, which would cut every completion")

@@ -64,7 +64,7 @@ class DPOSettings(TrainingSettings):
 
     @field_validator("loss")
     @classmethod
-    def _known(cls, value: str | dict[str, float]) -> str | dict[str, float]:
+    def _check_loss(cls, value: str | dict[str, float]) -> str | dict[str, float]:
         names = [value] if isinstance(value, str) else list(value)
         if not names:
             raise ValueError(f"name at least one of {', '.join(LOSSES)}")
@@ -74,7 +74,7 @@ class DPOSettings(TrainingSettings):
         return value
 
     @model_validator(mode="after")
-    def _taken(self) -> DPOSettings:
+    def _check_loss_options(self) -> DPOSettings:
         numbers = [*self.weights.values(), *self.loss_options.values()]
         if not all(map(math.isfinite, numbers)) or min(self.weights.values()) < 0 or not any(self.weights.values()):
             raise ValueError("loss: weights and options must be finite, weights not negative and one above 0")

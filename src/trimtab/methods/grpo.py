@@ -72,13 +72,13 @@ class GRPOSettings(OnPolicySettings):
 
     @field_validator("objective")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _check_objective(cls, value: str) -> str:
         if value not in ADVANTAGES:
             raise ValueError(f"unknown objective {value!r}; known: {', '.join(ADVANTAGES)}")
         return value
 
     @model_validator(mode="after")
-    def _honest(self) -> GRPOSettings:
+    def _check_kl_and_ratio(self) -> GRPOSettings:
         if self.rollouts == "fixed" and self.kl == "reward" and self.kl_coefficient:
             raise ValueError(
                 "kl 'reward' is always 0 with fixed rollouts, which come from the reference itself; use k2 or exact"

@@ -55,7 +55,7 @@ class LengthPenaltySettings(Settings):
     """The penalty's gradient is clipped to it before it is added."""
 
     @model_validator(mode="after")
-    def _enough(self) -> LengthPenaltySettings:
+    def _check_samples(self) -> LengthPenaltySettings:
         if self.estimator == "score_function" and self.samples == 1:
             raise ValueError("score_function needs at least two samples of each prompt for its baseline")
         return self

@@ -49,7 +49,7 @@ class OnPolicySettings(TrainingSettings):
     """How many held-out prompts are sampled at each evaluation; 0 for none."""
 
     @model_validator(mode="after")
-    def _warm(self) -> Self:
+    def _check_temperatures(self) -> Self:
         if any(t <= 0 for t in self.sampling.temperatures):
             raise ValueError("training samples need temperatures above 0: greedy ones have no gradient")
         return self

@@ -47,7 +47,7 @@ class OnlineDPOSettings(DPOSettings):
     """best_random: the best sample against one drawn from those that score lower."""
 
     @model_validator(mode="after")
-    def _of_pairs(self) -> OnlineDPOSettings:
+    def _check_pairs(self) -> OnlineDPOSettings:
         if not any(self.sampling.temperatures):
             raise ValueError("samples at temperature 0 are all the same, and no pair: raise sampling.temperatures")
         if set(self.weights) == {"sft"}:

@@ -51,7 +51,7 @@ class RewardModelSettings(TrainingSettings):
     """The response-conditioned model of Cai et al. 2025, against a taste for length; {} has its defaults."""
 
     @model_validator(mode="after")
-    def _in_float32(self) -> RewardModelSettings:
+    def _check_quantize(self) -> RewardModelSettings:
         if self.lora is not None and self.lora.quantize is not None:
             raise ValueError("lora.quantize is for language models; a reward model takes lora without it")
         return self

@@ -47,7 +47,7 @@ from trimtab.rewards.settings import make_reward
 from trimtab.training.accelerator import make_accelerator
 from trimtab.training.changed import changes_of
 from trimtab.training.ending import WARNINGS
-from trimtab.training.folder import claim, inputs_key, settle
+from trimtab.training.folder import inputs_key, open_stage_folder, resolve_auto
 from trimtab.training.schedule import groups_of_step
 from trimtab.training.stage import run_stage, stage_inputs
 
@@ -154,11 +154,11 @@ class Round:
         groups = self._prompts(chat)
         inputs = self._inputs(len(groups))
         with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
-            done = claim(self.folder, inputs, "samples", self.model)
+            done = open_stage_folder(self.folder, inputs, "samples", self.model)
             done = done and self._whole()
         if not done:
             self.settings = self.settings.model_copy(
-                update={"precision": settle(self.folder, self.settings).precision}
+                update={"precision": resolve_auto(self.folder, self.settings).precision}
             )
             if chat.asks_for_today:
                 keep_day(self.folder, chat.day)

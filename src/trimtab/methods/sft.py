@@ -39,11 +39,11 @@ class SFTSettings(TrainingSettings):
 
     @field_validator("length_encoding", mode="before")
     @classmethod
-    def _switched(cls, value: Any) -> Any:
+    def _read_length_encoding(cls, value: Any) -> Any:
         return ({} if value else None) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> SFTSettings:
+    def _check_length_control(self) -> SFTSettings:
         if self.length_penalty is not None and self.length_encoding is not None:
             raise ValueError("length_penalty and length_encoding exclude each other: choose one")
         return self

@@ -59,7 +59,7 @@ class Sampling(Settings):
     """What vLLM takes of the machine, where it draws."""
 
     @model_validator(mode="after")
-    def _warm_enough(self) -> Sampling:
+    def _check_temperatures(self) -> Sampling:
         for temperature in self.temperatures:
             check_temperature(self.engine, temperature)
         return self

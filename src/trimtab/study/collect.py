@@ -79,7 +79,7 @@ def environment(seed: int, seeds: Sequence[int] = ()) -> dict[str, Any]:
     }
 
 
-def gather(
+def collect_results(
     recipe: Recipe,
     chat: ChatFormat,
     splits: Splits,

@@ -16,7 +16,7 @@ from trimtab.study.collect import environment
 from trimtab.training.operational import without_operational
 
 
-def claim_study(recipe: Recipe, out: Path, seeds: Sequence[int] = ()) -> None:
+def open_study_folder(recipe: Recipe, out: Path, seeds: Sequence[int] = ()) -> None:
     """Takes the folder for this recipe, or refuses another study's. Seeds are no part of what a study is: each
     has a folder of its own, and environment.json says which the last command was for."""
     file, text = out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)

@@ -48,13 +48,9 @@ from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.starters import starter
-from trimtab.study.collect import (
-    SeedRun,
-    gather,
-    opponent_name,
-)
+from trimtab.study.collect import SeedRun, collect_results, opponent_name
 from trimtab.study.export import write_cards
-from trimtab.study.folder import claim_study
+from trimtab.study.folder import open_study_folder
 from trimtab.study.stages import last_stages, stages_of
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage
@@ -127,7 +123,7 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
 
 def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: Warnings) -> Results:
     wanted = seeds_of(out, recipe.seed, seeds)
-    claim_study(recipe, out, wanted)
+    open_study_folder(recipe, out, wanted)
     data = recipe.data or sandbox_data(recipe, out)
     if recipe.limit is not None:
         data = data.model_copy(update={"limit": recipe.limit})
@@ -153,7 +149,7 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: War
     if recipe.opponent:
         opponent = shared("opponent", resolve_model(recipe.opponent))
         opponent.name = opponent_name(recipe.opponent)
-    results = gather(recipe, chat, splits, runs, fixed, opponent, data, named_models(recipe), told.lines)
+    results = collect_results(recipe, chat, splits, runs, fixed, opponent, data, named_models(recipe), told.lines)
     results.write(out / "results.json")
     write_report(results, out)
     for run in runs:

@@ -52,11 +52,11 @@ def accepted(folder: Path, theirs: dict[str, Any], ours: dict[str, Any], key: st
     ]
     changes = [*theirs.get("reward_changes", ()), *found]
     if done is not None:
-        lines = [*done.get("warnings", ()), *(words(one, finished=True) for one in found)]
+        lines = [*done.get("warnings", ()), *(describe_change(one, finished=True) for one in found)]
         write_json(file, done | {"key": key, "reward_changes": changes, "warnings": lines})
     write_json(folder / "stage.json", theirs | ours | {"key": key, "reward_changes": changes})
     for one in found:
-        say(f"{folder.name}: {words(one, finished=done is not None)}")
+        say(f"{folder.name}: {describe_change(one, finished=done is not None)}")
     return True
 
 
@@ -73,7 +73,7 @@ def _is_scored(chunk: Path) -> bool:
     return False
 
 
-def words(change: Mapping[str, Any], finished: bool = False) -> str:
+def describe_change(change: Mapping[str, Any], finished: bool = False) -> str:
     """One change of a reward as a sentence for the card and the warnings."""
     if finished:
         return (
@@ -90,5 +90,5 @@ def changes_of(folder: Path) -> list[dict[str, Any]]:
     kept = read_json(folder / "stage.json", f"Put it back, or remove {folder}.")
     found: list[dict[str, Any]] = kept.get("reward_changes", [])
     for one in found:
-        warn(words(one), aloud=False)
+        warn(describe_change(one), aloud=False)
     return found

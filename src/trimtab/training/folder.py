@@ -43,7 +43,7 @@ def _bare(inputs: dict[str, Any]) -> dict[str, Any]:
     return {part: without_operational(value) for part, value in read.items() if part not in BESIDE}
 
 
-def claim(folder: Path, inputs: dict[str, Any], begun: str = "metrics.jsonl", model: str = "") -> bool:
+def open_stage_folder(folder: Path, inputs: dict[str, Any], begun: str = "metrics.jsonl", model: str = "") -> bool:
     """Takes the folder for these inputs. True when the stage is already done; an error for others'.
 
     begun: what is in the folder once something was done for its inputs. model: where training starts.
@@ -76,7 +76,7 @@ def claim(folder: Path, inputs: dict[str, Any], begun: str = "metrics.jsonl", mo
     return read_json(done, AGAIN.format(folder)).get("key") in (key, theirs["key"] if same else key)
 
 
-def settle(folder: Path, settings: TrainingSettings) -> TrainingSettings:
+def resolve_auto(folder: Path, settings: TrainingSettings) -> TrainingSettings:
     """Settings with every `auto` decided; the decision is kept in settled.json, so that a resumed run keeps it.
 
     There too: which settings that change no result were changed, and from which step on.

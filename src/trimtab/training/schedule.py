@@ -67,7 +67,7 @@ class TrainingSettings(ModelSettings):
     """Whether the highest or the lowest best_metric is best; goes with best_metric."""
 
     @model_validator(mode="after")
-    def _named_with_direction(self) -> TrainingSettings:
+    def _check_best_metric(self) -> TrainingSettings:
         if (self.best_metric is None) != (self.best_is is None):
             raise ValueError("best_metric and best_is (highest or lowest) go together")
         return self

@@ -56,7 +56,7 @@ from trimtab.training.accelerator import make_accelerator
 from trimtab.training.changed import changes_of
 from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.ending import WARNINGS, mark_done
-from trimtab.training.folder import changed_model, check_finished, claim, inputs_key, settle
+from trimtab.training.folder import changed_model, check_finished, inputs_key, open_stage_folder, resolve_auto
 from trimtab.training.loop import Loop
 from trimtab.training.peak import reset_peak_memory
 from trimtab.training.round_trip import read_back_once, rehearse
@@ -120,7 +120,7 @@ def _run_held(asked: Asked, splits: Splits | None, reward: Reward | None, judge:
     inputs |= {part: one.signature for part, one in scored_by.items() if one is not None}
     # One process after the other, so that none finds a folder half claimed.
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
-        done = claim(out, inputs, model=model)
+        done = open_stage_folder(out, inputs, model=model)
     if done:
         check_finished(out, name)
         say(f"{name}: already done")
@@ -187,7 +187,7 @@ def _train(
     _say_what_was_left(asked.name, counts, splits, chat)
     write_json(out / "data.json", {**{part: one.model_dump() for part, one in counts.items()}, **splits.notes()})
     reset_peak_memory()
-    settings = settle(out, settings)
+    settings = resolve_auto(out, settings)
     policy = method.load(model, settings)
     if isinstance(policy, Policy):
         stop_tokens(policy.model, chat)  # says so where it could never stop
