@@ -27,6 +27,7 @@ FLOW = (
     "methods",
     "sandbox",
     "report",
+    "command_settings",
     "recipe_defaults",
     "recipe",
     "settings_list",

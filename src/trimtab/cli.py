@@ -120,7 +120,8 @@ def study(
     settings: Set = None,
 ) -> None:
     """The whole experiment: train every method, compare them, report."""
-    from trimtab.recipe import load_recipe, seeds_named
+    from trimtab.command_settings import seeds_named
+    from trimtab.recipe import load_recipe
     from trimtab.study.run import run_study
     from trimtab.training.changed import accepting_changed_reward
 
@@ -180,7 +181,7 @@ def _train(
     rewards: list[str] | None = None,
     accept_changed_reward: bool = False,
 ) -> None:
-    from trimtab.recipe import stage_settings
+    from trimtab.command_settings import stage_settings
     from trimtab.study.run import run_alone
     from trimtab.training.changed import accepting_changed_reward
 
@@ -240,8 +241,8 @@ def audit(
     settings: Set = None,
 ) -> None:
     """What a data set holds and what it will teach: drops, lengths, markers, contradictions, shared prompts."""
+    from trimtab.command_settings import audit_settings
     from trimtab.data.findings import examine
-    from trimtab.recipe import audit_settings
     from trimtab.report.audit import audit_tables, write_audit
     from trimtab.study.run import resolve_model
 

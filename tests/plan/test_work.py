@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.parsing import parse
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
@@ -20,7 +21,7 @@ from trimtab.plan.memory import count_parameters
 from trimtab.plan.speed import Speed
 from trimtab.plan.tables import duration, plan_tables, size
 from trimtab.plan.work import StageWork, evaluations_in, stage_work
-from trimtab.recipe import Recipe, parse
+from trimtab.recipe import Recipe
 from trimtab.rollout.sampler import Sampling
 from trimtab.study.run import resolve_model, run_study
 from trimtab.study.stages import Stage

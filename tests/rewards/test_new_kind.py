@@ -16,7 +16,8 @@ USED = """
 import json
 from trimtab.cli import NAMES
 from trimtab.errors import TrimtabError
-from trimtab.recipe import Recipe, stage_settings
+from trimtab.command_settings import stage_settings
+from trimtab.recipe import Recipe
 from trimtab.data.parsing import parse
 from trimtab.rewards.settings import make_reward, reward_named, without_asking
 

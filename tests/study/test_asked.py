@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from trimtab.data.parsing import parse
 from trimtab.data.splits import DataSettings
 from trimtab.evaluation.results import Provenance, Results, Source
 from trimtab.evaluation.settings import EvaluationSettings
-from trimtab.recipe import SHIPPED, Recipe, load_recipe, parse
+from trimtab.recipe import SHIPPED, Recipe, load_recipe
 from trimtab.report.render import render_html, write_report
 from trimtab.report.tables import all_tables
 from trimtab.study.asked import HIDDEN, command_line, data_sources, of_study, set_and_default, without_secrets

@@ -13,10 +13,11 @@ import yaml
 
 from training.toy import write_model
 from trimtab.data.hashing import hash_source
+from trimtab.data.parsing import parse
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.evaluation.results import Results
-from trimtab.recipe import Recipe, parse
+from trimtab.recipe import Recipe
 from trimtab.report.card import results_section
 from trimtab.study.export import export_model
 from trimtab.study.run import run_alone, run_study
@@ -101,7 +102,7 @@ def test_cards_change_no_hash_and_a_study_stays_done(study: tuple[Path, Recipe, 
 def test_a_stage_alone_claims_no_quality(
     tiny_model_dir: Callable[..., Path], write_jsonl: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from trimtab.recipe import stage_settings
+    from trimtab.command_settings import stage_settings
 
     rows = write_jsonl([{"prompt": f"Say {i}", "chosen": f"{i} it is", "rejected": "no"} for i in range(8)])
     sets = ["batch_size=2", "max_steps=1", "data.validation_rows=2"]
@@ -165,7 +166,7 @@ def test_a_card_names_no_folder_and_no_server(study: tuple[Path, Recipe, Results
 def test_a_card_claims_no_validation_where_there_was_none(
     tiny_model_dir: Callable[..., Path], write_jsonl: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from trimtab.recipe import stage_settings
+    from trimtab.command_settings import stage_settings
 
     rows = write_jsonl([{"prompt": f"Say {i}", "chosen": f"{i} it is", "rejected": "no"} for i in range(4)])
     settings, data = stage_settings("sft", str(rows), None, ["batch_size=2", "max_steps=2"])
@@ -229,7 +230,7 @@ def test_names_in_a_card_are_no_markup(
     tiny_model_dir: Callable[..., Path], write_jsonl: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Of the model's folder, of the data and of the opponent; a setting's text closes no block."""
-    from trimtab.recipe import stage_settings
+    from trimtab.command_settings import stage_settings
 
     hostile = "a|b <img src=x> [l](javascript:x) `c`"
     pairs = [{"prompt": f"Say {i}", "chosen": "it is", "rejected": "no"} for i in range(6)]

@@ -19,11 +19,13 @@ from rewards.toy import reward_settings
 from servers.nemotron_server import RewardServer, score_of, serving
 from training.toy import write_model, write_pairs
 from trimtab import cli
+from trimtab.command_settings import stage_settings
+from trimtab.data.parsing import parse
 from trimtab.data.records import Record, read_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import complete, scoring
 from trimtab.evaluation.outputs import Generation, read_generations, read_scores, write_rows
-from trimtab.recipe import Recipe, parse, stage_settings
+from trimtab.recipe import Recipe
 from trimtab.rewards.cache import ScoreCache
 from trimtab.rewards.nemotron import NemotronReward
 from trimtab.rewards.settings import reward_named

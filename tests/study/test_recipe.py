@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from trimtab.command_settings import stage_settings
+from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
 from trimtab.methods.sft import LengthEncodingSettings
 from trimtab.models.lora import LoraSettings
-from trimtab.recipe import SHIPPED, Recipe, apply_overrides, load_recipe, parse, stage_settings
+from trimtab.recipe import SHIPPED, Recipe, load_recipe
 from trimtab.study.collect import _study_warnings
 from trimtab.study.run import recipe_of_seed
 

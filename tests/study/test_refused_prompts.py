@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from trimtab.data.parsing import parse
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.outputs import read_generations
 from trimtab.evaluation.results import SplitCounts
 from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.recipe import Recipe, parse
+from trimtab.recipe import Recipe
 from trimtab.study.evaluate import evaluate_only, generate_only
 from trimtab.study.run import run_study
 from trimtab.training.stage import run_stage

@@ -14,10 +14,11 @@ import yaml
 from study.same_results import but_for_the_date
 from training.toy import write_model
 from trimtab.catalogue import label, ordered_methods
+from trimtab.data.parsing import parse
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.models.lora import hash_model
-from trimtab.recipe import Recipe, parse
+from trimtab.recipe import Recipe
 from trimtab.study.export import export_model
 from trimtab.study.run import run_study
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from trimtab.command_settings import audit_settings, data_settings
 from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import SplitCounts
 from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.notices import collected
-from trimtab.recipe import audit_settings, data_settings
 from trimtab.study.collect import opponent_name
 from trimtab.study.evaluate import Part, evaluate_only, evaluation_inputs, generate_only
 from trimtab.training.stage import stage_inputs

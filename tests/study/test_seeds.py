@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from training.toy import write_model
+from trimtab.data.parsing import parse
 from trimtab.errors import TrimtabError
-from trimtab.recipe import Recipe, parse
+from trimtab.recipe import Recipe
 from trimtab.study.run import recipe_of_seed, run_study, seeds_of
 
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "learning_rate": 1e-3}

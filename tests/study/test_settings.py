@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from trimtab.command_settings import seeds_named, stage_settings
+from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.settings import Settings, plain_types
 from trimtab.data.splits import DataSettings
 from trimtab.data.yaml_text import read_yaml
@@ -23,15 +25,7 @@ from trimtab.methods.sft import SFTSettings
 from trimtab.methods.table import METHODS
 from trimtab.models.length_encoding import LengthEncoding
 from trimtab.models.lora import LoraSettings
-from trimtab.recipe import (
-    Recipe,
-    StageDefaults,
-    apply_overrides,
-    load_recipe,
-    parse,
-    seeds_named,
-    stage_settings,
-)
+from trimtab.recipe import Recipe, StageDefaults, load_recipe
 from trimtab.rewards.classifier import ClassifierSettings
 from trimtab.rewards.function import FunctionSettings
 from trimtab.rewards.local import LocalRewardSettings

@@ -10,10 +10,10 @@ import torch
 
 from training.by_hand import advantages_of
 from training.grpo_runs import PROMPTS, SAMPLES, STOPS, Ran, as_some, grpo, reward_named, weights_of
+from trimtab.command_settings import stage_settings
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.methods.grpo import GRPO, GRPOSettings
-from trimtab.recipe import stage_settings
 from trimtab.training.stage import run_stage
 
 # ---- what it learns, and what it logs

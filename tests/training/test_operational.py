@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from trimtab.command_settings import stage_settings
 from trimtab.errors import TrimtabError
 from trimtab.files import read_json, write_json
-from trimtab.recipe import stage_settings
 from trimtab.training.folder import inputs_key, open_stage_folder, resolve_auto
 
 INPUTS: dict[str, Any] = {

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from training.grpo_runs import CAP, STOPS, Ran, as_some, ppo, reward_named, weights_of
 from training.ppo_by_hand import train_by_hand
 from training.test_grpo_steps import same_weights
+from trimtab.command_settings import stage_settings
 from trimtab.errors import TrimtabError
 from trimtab.methods.ppo import PPOSettings
 from trimtab.models.lora import LoraSettings
-from trimtab.recipe import stage_settings
 from trimtab.rollout.sampler import Sampling
 
 STEEP = {"learning_rate": 0.3, "adam_epsilon": 1.0, "max_grad_norm": 1e6, "value_learning_rate": 1.5}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trimtab.command_settings import data_settings
 from trimtab.data.answered import answered
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.parsing import apply_overrides, parse
@@ -22,7 +23,6 @@ from trimtab.folder_lock import holding
 from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, warn
-from trimtab.recipe import data_settings
 from trimtab.report.render import write_report
 from trimtab.rewards.settings import reward_named
 from trimtab.rollout.sampler import check_prompts

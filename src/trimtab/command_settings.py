@@ -1,0 +1,77 @@
+"""The settings of a command: of one that runs a part of a study by itself, `--set` and the options beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trimtab.data.parsing import apply_overrides, parse
+from trimtab.data.splits import DataSettings
+from trimtab.data.trust import TrustSettings
+from trimtab.errors import TrimtabError
+from trimtab.methods.table import METHODS
+from trimtab.rewards.settings import reward_named
+from trimtab.training.schedule import TrainingSettings
+
+
+def stage_settings(
+    method: str, data: str, validation: str | None, overrides: Sequence[str], rewards: Sequence[str] = ()
+) -> tuple[TrainingSettings, DataSettings]:
+    """The settings of one stage run by itself: `beta=0.2` is the method's, `data.max_length=512` the data's.
+
+    rewards: of a method that has some, by their short names (see `reward_named`).
+    """
+    value = apply_overrides({}, overrides)
+    rows = data_settings(data, validation, value.pop("data", {}))
+    if rewards:
+        value["rewards"] = [reward_named(reward).model_dump(exclude_unset=True) for reward in rewards]
+    return parse(METHODS[method].settings, value, f"--set ({method})", _of_one_stage), rows
+
+
+def _of_one_stage(name: str) -> str | None:
+    return (
+        " A command for one stage takes its settings without the stage's name, such as learning_rate=1e-5."
+        if name in METHODS
+        else None
+    )
+
+
+def data_settings(data: str, validation: str | None, value: dict[str, Any]) -> DataSettings:
+    """The settings of the rows, of the options --data and --validation and of `--set data.…`, which is `value`.
+
+    TrimtabError where an option and a setting contradict each other, or a setting is wrong.
+    """
+    if not isinstance(value, dict):
+        raise TrimtabError(f"--set data={value}: data has settings inside, such as data.max_length=512.")
+    given = {"train": data} | ({"validation": validation} if validation else {})
+    for name, source in given.items():
+        option = "--data" if name == "train" else f"--{name}"
+        if value.get(name, source) != source:
+            raise TrimtabError(f"--set data.{name}={value[name]}: {option} says {source}. Give one of the two.")
+    return parse(DataSettings, given | value, "--set (data)")
+
+
+def audit_settings(
+    data: str, validation: str | None, overrides: Sequence[str], has_tokenizer: bool = True
+) -> tuple[DataSettings, TrustSettings]:
+    """The settings of `trimtab audit`: `data.max_length=512` as in training; trust_remote_code the tokenizer's."""
+    value = apply_overrides({}, overrides)
+    given = value.pop("data", {})
+    rows = data_settings(data, validation, given)
+    counted = [name for name in ("max_length", "min_completion_length") if name in given]
+    if counted and not has_tokenizer:
+        raise TrimtabError(f"--set data.{counted[0]}: it counts tokens, so name whose with --model or --tokenizer.")
+    return rows, parse(TrustSettings, value, "--set (audit)")
+
+
+def seeds_named(text: str) -> list[int]:
+    """`--seeds 0,1,2`."""
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**64:
+        raise TrimtabError(
+            f"--seeds {text!r}: expected whole numbers from 0 to 2⁶⁴ − 1 with commas between, such as 0,1,2."
+        )
+    return seeds
