@@ -33,6 +33,7 @@ FLOW = (
     "settings_list",
     "recipe_schema",
     "study",
+    "api",
     "init",
     "plan",
     "show",
@@ -86,11 +87,18 @@ def test_imports_are_found() -> None:
     assert found("from .. import report", "data") == {"report"}
 
 
+def _for_editors(node: ast.If) -> bool:
+    return ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
 def test_rooms_import_only_to_their_left(file: Path) -> None:
     parts = file.relative_to(SOURCE).parts
     own = room(parts)
-    used = imported(ast.parse(file.read_text(encoding="utf-8")), parts[:-1]) - FOR_ALL
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if parts == ("__init__.py",):  # its names are there for editors, and loaded when they are asked for
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and _for_editors(node))]
+    used = imported(tree, parts[:-1]) - FOR_ALL
     if own in FOR_ALL:
         assert used == set()
         return

@@ -11,6 +11,7 @@ from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.methods.table import METHODS
 from trimtab.rewards.settings import reward_named
+from trimtab.rewards.settings_base import RewardSettings
 from trimtab.training.schedule import TrainingSettings
 
 
@@ -22,9 +23,17 @@ def stage_settings(
     rewards: of a method that has some, by their short names (see `reward_named`).
     """
     value = apply_overrides({}, overrides)
+    return read_stage_settings(method, data, validation, value, [reward_named(reward) for reward in rewards])
+
+
+def read_stage_settings(
+    method: str, data: str, validation: str | None, value: dict[str, Any], rewards: Sequence[RewardSettings] = ()
+) -> tuple[TrainingSettings, DataSettings]:
+    """The same from a dictionary, in which `data` holds the data's own."""
+    value = dict(value)
     rows = data_settings(data, validation, value.pop("data", {}))
     if rewards:
-        value["rewards"] = [reward_named(reward).model_dump(exclude_unset=True) for reward in rewards]
+        value["rewards"] = list(rewards)
     return parse(METHODS[method].settings, value, f"--set ({method})", _of_one_stage), rows
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from trimtab.errors import TrimtabError, first_line, is_out_of_memory
 from trimtab.files import refusal
@@ -33,6 +35,19 @@ def in_words(error: BaseException) -> str | None:
 def _may_not_read(path: object) -> bool:
     """Of a file that is there; a folder may be written to, and not entered."""
     return isinstance(path, str) and os.path.exists(path) and not os.access(path, os.R_OK)
+
+
+@contextmanager
+def as_trimtab_errors() -> Iterator[None]:
+    """Around what another program calls: every dead end that the command puts into words is a TrimtabError."""
+    try:
+        yield
+    except TrimtabError:
+        raise
+    except Exception as error:
+        if (words := in_words(error)) is None:
+            raise
+        raise TrimtabError(words) from error
 
 
 def flush() -> None:

@@ -229,11 +229,8 @@ def recipe_file(path: Path) -> Path:
     )
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from its file, or by its name where it comes with the package, with `--set` upon it.
-
-    TrimtabError where there is no such file, it is no YAML, or something in it is wrong.
-    """
+def read_recipe(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The file, and what is written in it. TrimtabError where there is none, or it holds no settings."""
     path = recipe_file(path.expanduser())
     try:
         value = read_yaml(path.read_text(encoding="utf-8"))
@@ -241,4 +238,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise TrimtabError(f"recipe {path}: not valid YAML: {error}") from None
     if not isinstance(value, dict):
         raise TrimtabError(f"recipe {path}: expected settings with names, found {type(value).__name__}.")
+    return path, value
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from its file, or by its name where it comes with the package, with `--set` upon it.
+
+    TrimtabError where there is no such file, it is no YAML, or something in it is wrong.
+    """
+    path, value = read_recipe(path)
     return parse(Recipe, apply_overrides(value, overrides), str(path))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.command_settings import audit_settings, data_settings
+from trimtab.data.parsing import apply_overrides
 from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import SplitCounts
@@ -73,7 +74,7 @@ def test_settings_that_mean_something_in_training_only(
     command: str, setting: str, expected: str, model: str, data: str
 ) -> None:
     with pytest.raises(TrimtabError, match=expected):
-        evaluation_inputs(command, model, data, [f"data.{setting}"], Part())
+        evaluation_inputs(command, {"model": model}, data, apply_overrides({}, [f"data.{setting}"]), Part())
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
 from trimtab.data.audit import AuditReport
+from trimtab.evaluation import frames
 from trimtab.evaluation.estimate import STORED, Estimate, Interval95, SeedSpread, negated
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS
 from trimtab.files import write_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def _finite_or_none(row: object) -> object:
@@ -151,6 +155,18 @@ class Results(_Model):
         first = self.provenance.seeds[0] if self.provenance.seeds else 0
         by_seed = {first: self.curves[stage]} if stage in self.curves else {}
         return by_seed | {seed: by[stage] for seed, by in self.other_curves.items() if stage in by}
+
+    def frame(self) -> DataFrame:
+        """A pandas row for each method, and one for the opponent: see frames.py."""
+        return frames.methods_frame(self)
+
+    def comparison_frame(self) -> DataFrame:
+        """A pandas row for each pair of methods and metric."""
+        return frames.comparisons_frame(self)
+
+    def curve_frame(self) -> DataFrame:
+        """A pandas row for each logged step of each stage and seed."""
+        return frames.curves_frame(self)
 
     def to_json(self) -> str:
         """The text of results.json."""

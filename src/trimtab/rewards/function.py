@@ -21,8 +21,10 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, ClassVar, Literal
+
+from pydantic import PrivateAttr
 
 from trimtab.data.message import prompt_as_json
 from trimtab.errors import TrimtabError
@@ -46,6 +48,7 @@ class FunctionSettings(NamedRewardSettings):
     path: str | None = None
     """Where it is: path/to/file.py:name or package.module:name."""
     needed: ClassVar[tuple[str, ...]] = ("path",)
+    _passed: Function | None = PrivateAttr(None)
 
     @property
     def what(self) -> str:
@@ -60,11 +63,25 @@ class FunctionSettings(NamedRewardSettings):
         where = (self.path or "").rpartition(":")[0]
         return Path(where).with_suffix("").parts if where.endswith(".py") else tuple(where.split("."))
 
+    @classmethod
+    def of(cls, function: Function) -> FunctionSettings:
+        """A function that a program passes itself: `path` says only what it is called. TrimtabError for none."""
+        module = getattr(function, "__module__", None) or type(function).__module__
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        check_function(f"{module}:{name}", name, function)
+        settings = cls(kind="function", path=f"{module}:{name}")
+        settings._passed = function
+        return settings
+
+    def load(self) -> FunctionReward:
+        """TrimtabError where there is no such function."""
+        return FunctionReward(self._passed or load_function(self.path or ""), self.name)
+
     def make(self, making: Making) -> Reward:
-        return FunctionReward(load_function(self.path or ""), self.name)
+        return self.load()
 
     def check(self) -> None:
-        load_function(self.path or "")
+        self.load()
 
 
 class FunctionReward(Reward):
@@ -216,7 +233,7 @@ def source_hash(function: Function) -> str:
     try:
         text = inspect.getsource(target)
     except (OSError, TypeError):  # made by exec, or written in C
-        text = f"{target.__module__}.{target.__qualname__}"
+        text = f"{target.__module__}.{target.__qualname__}{_code_text(getattr(target, '__code__', None))}"
     if str(target.__module__).startswith(OWN_MODULE):
         try:
             text += inspect.getsource(sys.modules[target.__module__])
@@ -228,6 +245,14 @@ def source_hash(function: Function) -> str:
     kept += [] if target is plain else sorted(getattr(plain, "__dict__", {}).items())
     text += "\n".join(repr(value) if _is_plain(value) else type(value).__name__ for value in kept)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _code_text(code: CodeType | None) -> str:
+    """What a function without a source does; "" of one written in C."""
+    if code is None:
+        return ""
+    inner = [_code_text(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return repr((code.co_code, code.co_names, code.co_varnames, inner))
 
 
 def _cell(cell: Any) -> Any:
@@ -262,15 +287,20 @@ def load_function(spec: str) -> Function:
                 f"reward function {spec}: {where} has no {name!r}. It has: {', '.join(public) or 'no function'}."
             )
         found = getattr(found, part)
-    if inspect.isclass(found):
+    check_function(spec, name, found)
+    function: Function = found
+    return function
+
+
+def check_function(spec: str, name: str, value: Any) -> None:
+    """TrimtabError for a class, and for what cannot be called."""
+    if inspect.isclass(value):
         raise TrimtabError(
             f"reward function {spec}: {name!r} is a class. Name a function, or an object of the class that the "
             f"file makes and that can be called ({name.lower()} = {name}())."
         )
-    if not callable(found):
-        raise TrimtabError(f"reward function {spec}: {name!r} is a {type(found).__name__}, not a function.")
-    function: Function = found
-    return function
+    if not callable(value):
+        raise TrimtabError(f"reward function {spec}: {name!r} is a {type(value).__name__}, not a function.")
 
 
 def _load_file(spec: str, path: Path) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import AfterValidator, Discriminator, Tag, ValidatorFunctionWrapHandler, WrapValidator
 
 from trimtab.data.parsing import parse
+from trimtab.data.settings import Settings
 from trimtab.errors import TrimtabError
 from trimtab.rewards.base import Reward
+from trimtab.rewards.function import FunctionSettings
 from trimtab.rewards.kinds import KINDS, NAMES
 from trimtab.rewards.settings_base import Making, RewardSettings
 from trimtab.rewards.weighted import WeightedReward
@@ -112,6 +115,22 @@ def reward_named(name: str) -> RewardSettings:
     if "/" not in name and not Path(name).expanduser().is_dir():
         raise TrimtabError(f"reward {name!r}: no such folder, nor a name of a reward. Known: {NAMES}.")
     return parse(CLASSES["classifier"], {"kind": "classifier", "model": name}, f"reward {name}")
+
+
+class _OneReward(Settings):
+    reward: AnyReward
+
+
+def reward_given(value: Any, option: str) -> RewardSettings:
+    """A reward as a program may give it: a short name, settings with a kind, or a Python function. TrimtabError
+    where it is none of them. option: what it is given as."""
+    if isinstance(value, RewardSettings):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return reward_named(os.fspath(value))
+    if isinstance(value, Mapping):
+        return parse(_OneReward, {"reward": dict(value)}, option).reward
+    return FunctionSettings.of(value)
 
 
 def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:

@@ -1,4 +1,4 @@
-"""One model by itself: what it answers, and how good that is. `trimtab generate` and `trimtab evaluate`."""
+"""Models by themselves: what they answer, and how good that is. `trimtab generate` and `trimtab evaluate`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, warn
 from trimtab.report.render import write_report
 from trimtab.rewards.settings import reward_named
+from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout.sampler import check_prompts
 from trimtab.study.asked import command_line, data_sources, model_sources, set_and_default, today
 from trimtab.study.collect import (
@@ -87,28 +88,34 @@ def _refuse_ignored(command: str, given: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Inputs:
-    """model: its folder or hub name. records: those that were asked for. counts: what became of all rows."""
+    """models: folders or hub names, by their names in results. records: those that were asked for. counts: what
+    became of all rows."""
 
-    model: str
+    models: Mapping[str, str]
     settings: EvaluationSettings
     data: DataSettings
     records: list[Record]
     counts: SplitCounts
 
 
-def evaluation_inputs(command: str, model: str, data: str, overrides: Sequence[str], part: Part) -> Inputs:
-    value = apply_overrides({}, overrides)
+def evaluation_inputs(
+    command: str, models: Mapping[str, str], data: str, value: Mapping[str, Any], part: Part
+) -> Inputs:
+    """The checked settings and the rows. value: the evaluation's settings, in which `data` holds the data's own."""
+    value = dict(value)
     given = value.pop("data", {})
     rows = data_settings(data, None, given)
     _refuse_ignored(command, given)
     settings = parse(EvaluationSettings, value, "--set (evaluation)")
-    check_model_source(resolve_model(model), settings, "policy")
+    places = {name: resolve_model(model) for name, model in models.items()}
+    for place in places.values():
+        check_model_source(place, settings, "policy")
     splits = split_records(rows)
     if splits.unreadable:
         n = len(splits.unreadable)
         warn(f"{n} rows could not be used and were left out; the first: {splits.unreadable[0]}", "unreadable rows")
     records = part.of(splits.train, data)
-    return Inputs(resolve_model(model), settings, rows, records, part.counts(splits))
+    return Inputs(places, settings, rows, records, part.counts(splits))
 
 
 def _answerable(asked: Inputs, readers: Sequence[str], reads_answers: bool) -> tuple[Inputs, list[ChatFormat]]:
@@ -117,9 +124,9 @@ def _answerable(asked: Inputs, readers: Sequence[str], reads_answers: bool) -> t
     chats = [ChatFormat(load_tokenizer(one, asked.settings), asked.data) for one in readers]
     found = answered(asked.records, chats, reads_answers)
     found.tell("evaluation" if reads_answers else "generate")
-    positions = positions_of(asked.model, asked.settings)
     cap, origins = asked.settings.decoding.max_new_tokens, [record.origin for record in found.records]
-    check_prompts(found.prompts, cap, positions, origins=origins)
+    for model in asked.models.values():
+        check_prompts(found.prompts, cap, positions_of(model, asked.settings), origins=origins)
     kept, dropped = asked.counts.kept - sum(found.dropped.values()), asked.counts.dropped | found.dropped
     counts = asked.counts.model_copy(update={"kept": kept, "dropped": dropped})
     return replace(asked, records=found.records, counts=counts), chats
@@ -143,13 +150,32 @@ def generate_only(
 ) -> Path:
     """`trimtab generate`: the prompts' completions, unjudged."""
     _refuse_others(out, TRAINED | EVALUATED)
-    asked = evaluation_inputs("generate", model, data, overrides, part)
-    asked, _ = _answerable(asked, [tokenizer or asked.model], reads_answers=False)
+    asked = evaluation_inputs("generate", {"model": model}, data, apply_overrides({}, overrides), part)
+    place = asked.models["model"]
+    asked, _ = _answerable(asked, [tokenizer or place], reads_answers=False)
     measure(EvaluationTask(
-        "model", asked.model, hash_model(asked.model), asked.records, [], asked.settings, asked.data, None, out,
+        "model", place, hash_model(place), asked.records, [], asked.settings, asked.data, None, out,
         tokenizer, say, replaces=False,
     ))  # fmt: skip
     return out / "generations.jsonl"
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What is asked of an evaluation.
+
+    models: folders or hub names, by what each is called in results. value: settings, in which `data` holds the
+    data's own. tokenizer: the models', where they have none of their own. name: of the results.
+    """
+
+    models: Mapping[str, str]
+    data: str
+    value: Mapping[str, Any]
+    opponent: str | None = None
+    judge: RewardSettings | None = None
+    tokenizer: str | None = None
+    part: Part = Part()
+    name: str = "evaluation"
 
 
 def evaluate_only(
@@ -163,73 +189,96 @@ def evaluate_only(
     part: Part = Part(),
 ) -> Results:
     """`trimtab evaluate`: one model on the rows of a data set, against an opponent where one is named."""
+    scorer = reward_named(judge) if judge is not None else None
+    value = apply_overrides({}, overrides)
+    request = EvaluationRequest({"model": model}, data, value, opponent, scorer, tokenizer, part, out.name)
+    return evaluate_to_folder(request, out)
+
+
+def evaluate_to_folder(request: EvaluationRequest, out: Path) -> Results:
+    """Evaluates, and writes results and report beside the answers. What `out` has of the same inputs is kept.
+    TrimtabError where it is the folder of something else."""
     _refuse_others(out, TRAINED | GENERATED)
+    with holding(out):
+        results = evaluate_models(request, out)
+        results.write(out / "results.json")
+        write_report(results, out)
+    return results
+
+
+def evaluate_models(request: EvaluationRequest, out: Path) -> Results:
+    """Evaluates models on the same rows, against an opponent where one is named. out: for answers and scores."""
     with holding(out), collected() as told:
-        return _evaluate(model, data, out, opponent, judge, tokenizer, overrides, part, told)
+        return _evaluate(request, out, told)
 
 
-def _evaluate(
-    model: str,
-    data: str,
-    out: Path,
-    opponent: str | None,
-    judge: str | None,
-    tokenizer: str | None,
-    overrides: Sequence[str],
-    part: Part,
-    told: Warnings,
-) -> Results:
-    if (judge is None) != (opponent is None):
+def _evaluate(request: EvaluationRequest, out: Path, told: Warnings) -> Results:
+    if (request.judge is None) != (request.opponent is None):
         raise TrimtabError("--judge and --opponent go together: a win rate needs both.")
-    named = reward_named(judge) if judge is not None else None
-    scorer = make_judge(named, out)
-    asked = evaluation_inputs("evaluate", model, data, overrides, part)
-    if named is not None:
-        check_scorers([named], asked.records, "--judge")
-        check_functions([named], asked.records)
-    if opponent:
-        check_opponent(resolve_model(opponent), asked.settings)
-    readers = [tokenizer or asked.model, *([resolve_model(opponent)] if opponent else [])]
-    asked, (chat, *_) = _answerable(asked, readers, reads_answers=True)
-    where, settings, rows, records = asked.model, asked.settings, asked.data, asked.records
+    judge = make_judge(request.judge, out)
+    asked = evaluation_inputs("evaluate", request.models, request.data, request.value, request.part)
+    if request.judge is not None:
+        check_scorers([request.judge], asked.records, "--judge")
+        check_functions([request.judge], asked.records)
+    opponent_place = resolve_model(request.opponent) if request.opponent else None
+    if opponent_place:
+        check_opponent(opponent_place, asked.settings)
+    readers = [request.tokenizer or place for place in asked.models.values()]
+    readers += [opponent_place] if opponent_place else []
+    asked, chats = _answerable(asked, readers, reads_answers=True)
+    _warn_of_tokenizers(list(asked.models), chats)
 
-    def one(name: str, source: str, its_tokenizer: str | None) -> MethodOutputs:
-        folder = out / "evaluation" / name
+    def measured(name: str, model: str, tokenizer: str | None) -> MethodOutputs:
         return measure(EvaluationTask(
-            name, source, hash_model(source), records, records, settings, rows, scorer, folder,
-            its_tokenizer, say, replaces=False,
+            name, model, hash_model(model), asked.records, asked.records, asked.settings, asked.data, judge,
+            out / "evaluation" / name, tokenizer, say, replaces=False,
         ))  # fmt: skip
 
-    mine = one("model", where, tokenizer)
-    theirs = one("opponent", resolve_model(opponent), None) if opponent else None
-    if theirs is not None and opponent:
-        theirs.name = opponent_name(opponent)
-    other = (opponent, resolve_model(opponent)) if opponent else None
-    changed, defaults = set_and_default({"": settings, "data": rows})
-    outputs = StudyOutputs({}, [mine], theirs, chosen_texts(records), chosen_lengths(chat, records))
-    about = About(
-        name=out.name,
-        judge=named.describe() if named else None,
-        warnings=[
-            *told.lines,
-            *evaluation_warnings([mine, *([theirs] if theirs else [])], told.lines),
-            *(judge_warnings(named) if named else []),
-        ],
+    answers = [measured(name, place, request.tokenizer) for name, place in asked.models.items()]
+    opponent = measured("opponent", opponent_place, None) if opponent_place else None
+    if opponent is not None and request.opponent:
+        opponent.name = opponent_name(request.opponent)
+    lengths = chosen_lengths(chats[0], asked.records)
+    outputs = StudyOutputs({}, answers, opponent, chosen_texts(asked.records), lengths)
+    warnings = [
+        *told.lines,
+        *evaluation_warnings([*answers, *([opponent] if opponent else [])], told.lines),
+        *(judge_warnings(request.judge) if request.judge else []),
+    ]
+    return summarise(outputs, _about(request, asked, warnings))
+
+
+def _warn_of_tokenizers(names: Sequence[str], chats: Sequence[ChatFormat]) -> None:
+    """Where models count differently. chats: the models' first, in the same order."""
+    vocabularies = [chat.tokenizer.get_vocab() for chat in chats[: len(names)]]
+    if others := [name for name, one in zip(names, vocabularies, strict=True) if one != vocabularies[0]]:
+        warn(
+            f"{', '.join(others)}: another tokenizer than {names[0]}'s, so perplexity and lengths in tokens do not "
+            "compare; bits per byte and win rates do"
+        )
+
+
+def _about(request: EvaluationRequest, asked: Inputs, warnings: Sequence[str]) -> About:
+    models: dict[str, tuple[str, str] | None] = {
+        name: (model, asked.models[name]) for name, model in request.models.items()
+    }
+    models["opponent"] = (request.opponent, resolve_model(request.opponent)) if request.opponent else None
+    changed, defaults = set_and_default({"": asked.settings, "data": asked.data})
+    return About(
+        name=request.name,
+        judge=request.judge.describe() if request.judge else None,
+        warnings=warnings,
         data={"evaluation": asked.counts},
         provenance=Provenance(
             versions=environment(0)["versions"],
             device=environment(0)["device"],
-            hashes={"model": hash_model(where)},
-            decoding=settings.decoding.signature(),
+            hashes={name: hash_model(place) for name, place in asked.models.items()},
+            decoding=asked.settings.decoding.signature(),
             command=command_line(),
             date=today(),
-            models=model_sources({"model": (model, where), "opponent": other}),
-            data=[Source(role="evaluated", name=one.name, hash=one.hash) for one in data_sources(rows)[:1]],
+            models=model_sources(models),
+            data=[Source(role="evaluated", name=one.name, hash=one.hash) for one in data_sources(asked.data)[:1]],
             settings=changed,
             defaults=defaults,
         ),
     )
-    results = summarise(outputs, about)
-    results.write(out / "results.json")
-    write_report(results, out)
-    return results

@@ -39,7 +39,7 @@ from trimtab.recipe import Recipe
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
-from trimtab.rewards.function import ALWAYS_GIVEN, FunctionReward, FunctionSettings, load_function
+from trimtab.rewards.function import ALWAYS_GIVEN, FunctionSettings
 from trimtab.rewards.settings import check_rewards, make_reward
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout import vllm
@@ -311,8 +311,7 @@ def check_functions(settings: Sequence[RewardSettings], records: Sequence[Record
     """TrimtabError where a function needs a column that the rows don't have. more: what it is given besides."""
     for one in settings if records else ():
         if isinstance(one, FunctionSettings):
-            function = FunctionReward(load_function(one.path or ""), one.name)
-            function.check_arguments({*columns_of(records), "prompts", "completions", *more, *ALWAYS_GIVEN})
+            one.load().check_arguments({*columns_of(records), "prompts", "completions", *more, *ALWAYS_GIVEN})
 
 
 def check_scorers(settings: Sequence[RewardSettings], records: Sequence[Record], option: str) -> None:
