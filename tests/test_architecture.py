@@ -17,6 +17,7 @@ FLOW = (
     "folder_lock",
     "dead_ends",
     "data",
+    "audit",
     "models",
     "losses",
     "advantages",

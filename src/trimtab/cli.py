@@ -241,8 +241,8 @@ def audit(
     settings: Set = None,
 ) -> None:
     """What a data set holds and what it will teach: drops, lengths, markers, contradictions, shared prompts."""
+    from trimtab.audit.findings import examine
     from trimtab.command_settings import audit_settings
-    from trimtab.data.findings import examine
     from trimtab.report.audit import audit_tables, write_audit
     from trimtab.study.run import resolve_model
 

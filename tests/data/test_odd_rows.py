@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from conftest import byte_tokenizer
 from data.odd_rows import ODD, Odd, pair
+from trimtab.audit.findings import examine
 from trimtab.data.chat import ChatFormat, TruncationSettings
-from trimtab.data.findings import examine
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings, SplitCounts, encode_records, split_records
 from trimtab.errors import TrimtabError

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from conftest import CHATML
+from trimtab.audit.findings import examine
 from trimtab.data import templates
 from trimtab.data.chat import ChatFormat, TruncationSettings
 from trimtab.data.encoding import remark_lines
-from trimtab.data.findings import examine
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.pairs import TurnFormat
 from trimtab.data.records import Message, Record

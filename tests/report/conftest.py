@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trimtab.data.audit import audit
+from trimtab.audit.preferences import audit
 from trimtab.data.records import Record
 from trimtab.evaluation.answers import Options
 from trimtab.evaluation.outputs import Generation, MethodOutputs, Score

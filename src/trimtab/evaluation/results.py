@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
-from trimtab.data.audit import AuditReport
+from trimtab.audit.preferences import AuditReport
 from trimtab.evaluation import frames
 from trimtab.evaluation.estimate import STORED, Estimate, Interval95, SeedSpread, negated
 from trimtab.evaluation.method_result import MethodResult

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from trimtab.audit.preferences import AuditReport, amplification
 from trimtab.catalogue import ordered_methods
-from trimtab.data.audit import AuditReport, amplification
 from trimtab.evaluation.answers import DEFAULTS, Answers, Options, scores_of
 from trimtab.evaluation.cautions import warnings_of
 from trimtab.evaluation.compare import compare

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from trimtab.data.audit import Marker
-from trimtab.data.findings import Findings, SplitFindings
-from trimtab.data.oddities import Found
+from trimtab.audit.findings import Findings, SplitFindings
+from trimtab.audit.markers import Marker
+from trimtab.audit.oddities import Found
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.files import write_text
 from trimtab.folder_lock import holding

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from trimtab import __version__
+from trimtab.audit.preferences import audit
 from trimtab.catalogue import compared_methods, family, label, trained_methods
-from trimtab.data.audit import audit
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from trimtab.data.audit import find_markers
+from trimtab.audit.findings import Findings, Measuring, examine
+from trimtab.audit.markers import find_markers
+from trimtab.audit.oddities import ODD_CHARACTERS, alike_key, conflicts, matched_by_label, odd_characters
 from trimtab.data.chat import ChatFormat, TruncationSettings
-from trimtab.data.findings import Findings, Measuring, examine
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.oddities import ODD_CHARACTERS, alike_key, conflicts, matched_by_label, odd_characters
 from trimtab.data.records import Message, Record
 from trimtab.data.splits import DataSettings
 from trimtab.report.audit import audit_tables, write_audit

@@ -10,16 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trimtab.data.audit import (
-    amplification,
-    audit,
-    benjamini_hochberg,
-    find_markers,
-    forms,
-    holds,
-    line_shape,
-    tarone_threshold,
-)
+from trimtab.audit.markers import benjamini_hochberg, find_markers, forms, holds, line_shape, tarone_threshold
+from trimtab.audit.preferences import amplification, audit
 from trimtab.data.records import Record
 
 WORDS = [f"{a}{b}" for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u")]

@@ -1,7 +1,7 @@
 """`trimtab audit`: everything that can be said of a data set before anything is trained on it.
 
-Rows and layouts, what cannot be read or used, lengths, markers (data/audit.py), contradictions, prompts that
-splits share, odd characters (data/oddities.py). Lengths are in tokens where a tokenizer is given, the template and
+Rows and layouts, what cannot be read or used, lengths, markers (markers.py), contradictions, prompts that
+splits share, odd characters (oddities.py). Lengths are in tokens where a tokenizer is given, the template and
 the end of turn included, as training would see them; else in characters.
 """
 
@@ -14,10 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trimtab.data.audit import AuditReport, LengthQuantiles, Marker, audit, find_markers, quantiles
-from trimtab.data.beside import ignored_of
-from trimtab.data.chat import ChatFormat, Dropped, load_tokenizer, unusable
-from trimtab.data.oddities import (
+from trimtab.audit.markers import Marker, find_markers
+from trimtab.audit.oddities import (
     Found,
     SharedPrompts,
     conflicts,
@@ -26,6 +24,9 @@ from trimtab.data.oddities import (
     shared_prompts,
     text_of_prompt,
 )
+from trimtab.audit.preferences import AuditReport, LengthQuantiles, audit, quantiles
+from trimtab.data.beside import ignored_of
+from trimtab.data.chat import ChatFormat, Dropped, load_tokenizer, unusable
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, choose, split_records
 from trimtab.data.trust import TrustSettings

@@ -1,6 +1,6 @@
 """What looks wrong in records without being an error: odd characters, contradictions, prompts that splits share.
 
-Everything here looks at text alone; data/findings.py puts it together.
+Everything here looks at text alone; findings.py puts it together.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def matched_by_label(records: Sequence[Record], seed: int = 0) -> list[tuple[str
     """Desirable and undesirable completions put side by side at random, to be compared as pairs are.
 
     Where a label says nothing of the text, either of two such completions is as likely to hold a form as the
-    other, whatever their prompts: the sign test of data/audit.py holds for them as it does for pairs.
+    other, whatever their prompts: the sign test of markers.py holds for them as it does for pairs.
     """
     sides: dict[bool, list[str]] = {True: [], False: []}
     for record in records:

@@ -1,4 +1,4 @@
-"""What the preference data will teach: lengths, duplicates, and markers.
+"""Markers: what one side of the pairs says more often than the other, and so what a model learns to say.
 
 A *marker* is a surface form (1-5 words, or the shape of a line) that one side of the pairs holds
 more often than the other. Presence is counted per completion; a pair is *discordant* for a form when
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,9 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.stats import binom
-
-from trimtab.data.oddities import text_of_prompt
-from trimtab.data.records import Record
 
 MAX_WORDS = 5
 MAX_LINE_CHARACTERS = 80
@@ -39,12 +36,10 @@ Kind = Literal["line", "n-gram"]
 Form = tuple[Kind, str]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Marker(_Model):
+class Marker(BaseModel):
     """One form; shares are of pairs, `difference` = chosen - rejected, `ratio` = (b + ½) / (c + ½)."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     kind: Kind
     text: str
@@ -58,39 +53,6 @@ class Marker(_Model):
     p_value: float
     p_adjusted: float
     significant: bool
-
-
-class LengthQuantiles(_Model):
-    """Quantiles 0.1, 0.5, 0.9, the mean and the maximum."""
-
-    p10: float
-    median: float
-    p90: float
-    mean: float
-    maximum: float
-
-
-class AuditReport(_Model):
-    """Counts over all records; markers over `pairs_examined` of them, the most significant first.
-
-    `chosen_longer_share` is in characters, of the pairs that differ (equal lengths are not longer).
-    """
-
-    records: int
-    pairs: int
-    duplicate_prompts: int
-    duplicate_records: int
-    identical_pairs: int
-    empty_completions: int
-    equal_scores: int
-    chosen_longer_share: float | None
-    lengths_words: dict[str, LengthQuantiles]
-    lengths_characters: dict[str, LengthQuantiles]
-    pairs_examined: int
-    forms_tested: dict[str, int]
-    markers: list[Marker]
-    markers_of_rejected: list[Marker]
-    amplification: dict[str, dict[str, float | None]] = {}
 
 
 def words(text: str) -> list[str]:
@@ -246,63 +208,3 @@ def find_markers(
     sides = [[t for t in kept.values() if t.b > t.c], [t for t in kept.values() if t.b < t.c]]
     ups, downs = ([_to_marker(t, a, len(pairs), alpha) for t, a in _merge(side, top)] for side in sides)
     return ups, downs, {kind: len(family) for kind, family in families.items()}
-
-
-def quantiles(values: Sequence[int]) -> LengthQuantiles:
-    p10, median, p90 = (float(q) for q in np.quantile(values, [0.1, 0.5, 0.9]))
-    return LengthQuantiles(p10=p10, median=median, p90=p90, mean=float(np.mean(values)), maximum=float(max(values)))
-
-
-def _evenly(pairs: list[tuple[str, str]], limit: int) -> list[tuple[str, str]]:
-    if len(pairs) <= limit:
-        return pairs
-    return [pairs[i] for i in np.linspace(0, len(pairs) - 1, limit).astype(int)]
-
-
-def audit(records: Iterable[Record], *, alpha: float = 0.05, top: int = 20, max_pairs: int = 5000) -> AuditReport:
-    """Audit preference records; rows without two completions count in `records` only.
-
-    n-grams of more than `max_pairs` pairs would not fit in memory: an even sample of that size is
-    examined, and `pairs_examined` says so.
-    """
-    rows = list(records)
-    both = [r for r in rows if len(r.completions) >= 2]
-    pairs = [(r.completions[0], r.completions[-1]) for r in both]
-    sides = {
-        "prompt": [text_of_prompt(r) for r in rows],
-        "chosen": [p[0] for p in pairs],
-        "rejected": [p[1] for p in pairs],
-    }
-    examined = _evenly([p for p in pairs if p[0] != p[1]], max_pairs)
-    markers, of_rejected, tested = find_markers(examined, alpha=alpha, top=top)
-    longer = [np.sign(len(c) - len(r)) for c, r in pairs if c != r]
-    whole = Counter((prompt, r.completions) for prompt, r in zip(sides["prompt"], rows, strict=True))
-    return AuditReport(
-        records=len(rows),
-        pairs=len(pairs),
-        duplicate_prompts=len(rows) - len(set(sides["prompt"])),
-        duplicate_records=len(rows) - len(whole),
-        identical_pairs=sum(c == r for c, r in pairs),
-        empty_completions=sum(not text.strip() for r in rows for text in r.completions),
-        equal_scores=sum(r.scores is not None and r.scores[0] == r.scores[-1] for r in both),
-        chosen_longer_share=float(np.mean([s > 0 for s in longer])) if longer else None,
-        lengths_words={k: quantiles([len(t.split()) for t in v]) for k, v in sides.items() if v},
-        lengths_characters={k: quantiles([len(t) for t in v]) for k, v in sides.items() if v},
-        pairs_examined=len(examined),
-        forms_tested=tested,
-        markers=markers,
-        markers_of_rejected=of_rejected,
-    )
-
-
-def amplification(
-    report: AuditReport, outputs: Mapping[str, Sequence[str]], *, top: int = 10
-) -> dict[str, dict[str, float | None]]:
-    """{marker text: {method: share of its outputs that hold the marker}}; None where there are none."""
-    return {
-        marker.text: {
-            method: (sum(holds(t, marker) for t in texts) / len(texts) if texts else None)
-            for method, texts in outputs.items()
-        }
-        for marker in report.markers[:top]
-    }
