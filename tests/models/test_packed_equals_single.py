@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from models.families import FAMILIES, OTHERS, TREE, batches, make, single_logps
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.models import attention
+from trimtab.models.attention_flex import flex_tree_attention
 from trimtab.models.policy import Policy
 from trimtab.notices import collected
 
@@ -101,7 +102,7 @@ def test_flex_attention_gives_the_same_numbers(family: str, members: list[Comple
     with torch.no_grad(), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         expected = policy(batch).logps
-        patch.setattr(attention, "segment_attention", attention.flex_tree_attention)
+        patch.setattr(attention, "tree_attention", flex_tree_attention)
         assert torch.allclose(policy(pack(members)).logps, expected, atol=2e-5)
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from models.families import FAMILIES, OTHERS, TREE, WINDOW
 from trimtab.data.groups import CompletionGroup, pack
-from trimtab.models import attention
+from trimtab.models.attention_flex import tree_mask
 from trimtab.models.policy import Policy
 
 GROUPS = [
@@ -89,7 +89,7 @@ def test_the_block_mask_sees_the_same(family: str) -> None:
     """The CUDA path's pattern, read off its mask for every pair of places."""
     policy, batch = one_layer(family), pack(GROUPS)
     window = getattr(policy.model.config, "sliding_window", None)
-    mask = attention.tree_mask(batch, window)
+    mask = tree_mask(batch, window)
     places = torch.arange(batch.tokens)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

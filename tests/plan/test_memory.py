@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.methods.sft import SFTSettings
-from trimtab.models.attention import buckets
+from trimtab.models.buckets import buckets
 from trimtab.models.lora import LoraSettings
 from trimtab.models.policy import ModelSettings, load_policy
 from trimtab.plan.estimate import disk_of

@@ -108,7 +108,7 @@ class PackedBatch:
     lengths: Tensor
     group_of: Tensor
     columns: Mapping[str, Tensor] = field(default_factory=dict)
-    # Built on demand by the CUDA path, once a batch: see models/attention.py.
+    # Built on demand by the CUDA path, once a batch: see models/attention_flex.py.
     cache: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     @property

@@ -31,7 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from trimtab.data.groups import PackedBatch, pack
 from trimtab.methods.on_policy import OnPolicySettings
 from trimtab.methods.online_dpo import NAME
-from trimtab.models.attention import buckets
+from trimtab.models.buckets import buckets
 from trimtab.models.kinds import Role, check_role, kind_of
 from trimtab.models.lora import LoraSettings, add_lora, parting_head
 from trimtab.models.policy import Policy
