@@ -32,7 +32,7 @@ from trimtab.evaluation.measure import measure
 from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.methods.sft import SFT, LengthPenaltySettings, SFTSettings
 from trimtab.methods.table import METHODS
-from trimtab.models.policy import load_policy
+from trimtab.models.loading import load_policy
 from trimtab.recipe import STAGES
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.sandbox.annotator import write_preferences

@@ -201,7 +201,7 @@ def _check_length_encoding(recipe: Recipe) -> None:
     if not _counts_down(recipe.settings_of(SFT)) or not {SFT, *following} & set(recipe.methods):
         return
     for name in following:
-        if not METHODS[name].method.counts_down:
+        if not METHODS[name].method.carries_inputs:
             raise ValueError(f"method '{name}' cannot go on from SFT with a length_encoding: leave one of them out")
     engines = {recipe.evaluation.decoding.engine, *(one.sampling.engine for one in recipe.rewarded.values())}
     if "vllm" in engines:

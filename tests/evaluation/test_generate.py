@@ -19,7 +19,7 @@ from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs, read_scores
 from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
-from trimtab.models.policy import load_policy
+from trimtab.models.loading import load_policy
 from trimtab.rewards.base import Reward, Scored
 
 PROMPTS = ["Where is the cat?", "A much longer question, about many things at once: tell me all.", "Hi"]

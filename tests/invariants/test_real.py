@@ -14,7 +14,7 @@ from trimtab.data.splits import DataSettings, encode_records
 from trimtab.evaluation.perplexity import fluency
 from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.sft import SFT, SFTSettings
-from trimtab.models.policy import load_policy
+from trimtab.models.loading import load_policy
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage
 

@@ -19,9 +19,11 @@ from trimtab.data.adapters import tokenizer_source
 from trimtab.data.chat import load_tokenizer
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.kinds import check_model_source, kind_of
+from trimtab.models.loading import load_policy
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import ModelSettings, Policy, load_policy
+from trimtab.models.policy import Policy
 from trimtab.models.reward_model import load_reward_model
+from trimtab.models.settings import ModelSettings
 from trimtab.notices import collected
 from trimtab.plan.memory import load_config
 

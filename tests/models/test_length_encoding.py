@@ -22,10 +22,12 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import Decoding, generate
 from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.grpo import GRPO, GRPOSettings
-from trimtab.models.length_encoding import KEY, LengthEncoding, packed_counts, scale_for
+from trimtab.models.length_encoding import COUNTS_FROM, KEY, LengthEncoding, packed_counts, scale_for
+from trimtab.models.loading import load_policy
 from trimtab.models.lora import ADAPTER, LoraSettings
-from trimtab.models.policy import ModelSettings, Policy, load_policy
+from trimtab.models.policy import Policy
 from trimtab.models.reward_model import load_reward_model
+from trimtab.models.settings import ModelSettings
 from trimtab.rollout import rows
 from trimtab.rollout.sampler import Sampling, VLLMSettings
 from trimtab.rollout.transformers import TransformersSampler
@@ -39,7 +41,7 @@ def policy_of(family: str) -> Policy:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         policy = Policy(make(family)).eval()
-    policy.count_down(ENCODING)
+    policy.inputs.adopt(ENCODING)
     return policy
 
 
@@ -66,7 +68,8 @@ def single_logps(model: Any, groups: Sequence[CompletionGroup], target: int | No
     out = []
     for group in groups:
         for completion in group.completions:
-            start = target or group.target_length or (0 if any(group.truncated) else len(completion))
+            asked = int(group.columns[COUNTS_FROM][0])
+            start = target or asked or (0 if any(group.truncated) else len(completion))
             logps = single(model, group.prompt, completion, start)[:-1].log_softmax(-1)
             out.append(logps.gather(-1, torch.tensor(completion)[:, None])[:, 0])
     return torch.cat(out)
@@ -87,15 +90,25 @@ def test_vectors_by_hand() -> None:
     assert torch.allclose(ENCODING.vectors(torch.tensor([9]), 24)[0], torch.tensor(wave(9, 24)), atol=1e-6)
 
 
+def counting(groups: Sequence[CompletionGroup], *starts: int) -> list[CompletionGroup]:
+    """The groups with what each counts down from; 0: its own length."""
+    return [
+        group.with_columns(**{COUNTS_FROM: torch.tensor([start] * len(group.completions))})
+        for group, start in zip(groups, starts, strict=True)
+    ]
+
+
 def test_counts_by_hand() -> None:
     """A prompt's last token has its completion's length, what predicts the last token 1; a cut one has none."""
     groups = [
         CompletionGroup((5, 6, 7), ((8, 9, 10, 2),)),
         CompletionGroup((5,), ((8, 9, 10),), truncated=(True,)),
         CompletionGroup((5, 6), ((2,),)),
-        CompletionGroup((5, 6), ((8, 9), (8, 9, 10, 11, 2)), target_length=3),
-        CompletionGroup((5,), ((8, 9, 2),), truncated=(False,), target_length=7),
+        CompletionGroup((5, 6), ((8, 9), (8, 9, 10, 11, 2))),
+        CompletionGroup((5,), ((8, 9, 2),), truncated=(False,)),
     ]
+    assert packed_counts(pack(groups[:3]), None).tolist() == [0, 0, 4, 3, 2, 1, 0, 0, 0, 0, 1]
+    groups = counting(groups, 0, 0, 0, 3, 7)
     own = [[0, 0, 4, 3, 2, 1], [0, 0, 0], [0, 1], [0, 3, 2, 2, 1, 1, 1], [7, 6, 5]]
     held = [[0, 0, 2, 1, 1, 1], [2, 1, 1], [0, 2], [0, 2, 1, 1, 1, 1, 1], [2, 1, 1]]
     for target, expected in ((None, own), (2, held)):
@@ -109,12 +122,15 @@ def test_completions_of_one_prompt_need_a_target() -> None:
             policy_of(family)(pack([shared]))
 
 
-GROUPS = [
-    CompletionGroup((5, 6, 7), ((8, 9, 10, 11, 12, 13, 14, 15, 2),)),
-    CompletionGroup((20,), ((21, 22),), truncated=(True,)),
-    CompletionGroup((30, 31, 32, 33), ((2,),)),
-    CompletionGroup((40, 41), ((42, 43, 2), (44,), (42, 45, 46, 47, 2)), target_length=4),
-]
+GROUPS = counting(
+    [
+        CompletionGroup((5, 6, 7), ((8, 9, 10, 11, 12, 13, 14, 15, 2),)),
+        CompletionGroup((20,), ((21, 22),), truncated=(True,)),
+        CompletionGroup((30, 31, 32, 33), ((2,),)),
+        CompletionGroup((40, 41), ((42, 43, 2), (44,), (42, 45, 46, 47, 2))),
+    ],
+    *(0, 0, 0, 4),
+)
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama", "gemma2", "gemma3", "gpt2"])
@@ -122,7 +138,7 @@ GROUPS = [
 def test_packed_equals_single_sequences(family: str, target: int | None) -> None:
     """Log-probabilities and gradients, those of the embeddings too; a shared prompt where there is one target."""
     policy = policy_of(family)
-    model, policy.target_length = make(family), target
+    model, policy.inputs.target = make(family), target
     expected = single_logps(model, GROUPS, target)
     weights = torch.randn(expected.numel(), generator=torch.Generator().manual_seed(0))
     (expected * weights).sum().backward()
@@ -134,7 +150,7 @@ def test_packed_equals_single_sequences(family: str, target: int | None) -> None
         noise = 1e-6 if name.endswith("k_proj.bias") else 1e-8
         assert weight.grad is not None
         assert (ours[name].grad - weight.grad).norm() <= 1e-5 * weight.grad.norm() + noise, name
-    policy.length_encoding = None
+    policy.inputs.encoding = None
     assert (policy(pack(GROUPS[:3])).logps - expected[:12]).abs().max() > 0.1, "the countdown matters"
 
 
@@ -181,7 +197,7 @@ def test_the_sampler_counts_down_from_the_policys_target(family: str) -> None:
     policy = policy_of(family)
     given = Sampling(temperatures=(0.0,), max_new_tokens=8)
     for held, start in ((None, ENCODING.target_length), (3, 3)):
-        policy.target_length = held
+        policy.inputs.target = held
         found = TransformersSampler(policy).sample(PROMPTS, 2, given, seed=0, stops=[])
         for prompt, samples in zip(PROMPTS, found, strict=True):
             assert [list(s.tokens) for s in samples] == [greedy(policy.model, prompt, start, 8)] * 2
@@ -191,7 +207,7 @@ def test_the_sampler_counts_down_from_the_policys_target(family: str) -> None:
 def test_beams_by_enumeration(family: str) -> None:
     """As many beams as tokens: the best of all pairs of tokens, which counts of 2 and 1 decide."""
     policy = policy_of(family)
-    policy.target_length = 2
+    policy.inputs.target = 2
     search = {"num_beams": 61, "length_penalty": 1.0, "max_new_tokens": 2}
     found = TransformersSampler(policy).beam(PROMPTS, stops=[], **search)  # type: ignore[arg-type]
     for prompt, beam in zip(PROMPTS, found, strict=True):
@@ -206,7 +222,7 @@ def test_evaluation_counts_down_and_leaves_no_hook(target: int | None, tiny_mode
     """Padded batches, whose prompts end in one column, through transformers' generate."""
     folder = str(tiny_model_dir(initializer_range=0.3))
     policy, chat = load_policy(folder).eval(), ChatFormat(load_tokenizer(folder))
-    policy.count_down(ENCODING)
+    policy.inputs.adopt(ENCODING)
     prompts, stop = ["Where is the cat?", "A longer question: why?"], 1
     decoding = Decoding(strategy="greedy", max_new_tokens=9, target_length=target)
     found = generate(policy.model, chat, prompts, decoding, [stop])
@@ -255,12 +271,12 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     folder = saved(policy, tmp_path / "model")
     assert json.loads((folder / "config.json").read_text())[KEY] == ENCODING.model_dump()
     again = load_policy(str(folder)).eval()
-    assert again.length_encoding == ENCODING
+    assert again.inputs.encoding == ENCODING
     with torch.no_grad():
         assert torch.equal(again(pack(GROUPS)).logps, policy(pack(GROUPS)).logps)
         plain = AutoModelForCausalLM.from_pretrained(folder).eval()
         assert torch.equal(plain.get_input_embeddings().weight, policy.model.get_input_embeddings().weight)
-    assert copy.deepcopy(policy).length_encoding == ENCODING
+    assert copy.deepcopy(policy).inputs.encoding == ENCODING
     reward = load_reward_model(str(folder))
     assert not hasattr(reward.model.config, KEY), "a reward model does not count"
 
@@ -268,13 +284,13 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 def test_an_adapter_brings_it_along(tmp_path: Path) -> None:
     make("qwen2").save_pretrained(tmp_path / "base")
     policy = load_policy(str(tmp_path / "base"), ModelSettings(lora=LoraSettings(rank=2)), seed=0).eval()
-    policy.count_down(ENCODING)
+    policy.inputs.adopt(ENCODING)
     folder = saved(policy, tmp_path / "tuned")
     with torch.no_grad():
         expected = policy(pack(GROUPS)).logps
         for place in (folder, folder / ADAPTER):
             again = load_policy(str(place)).eval()
-            assert again.length_encoding == ENCODING, place
+            assert again.inputs.encoding == ENCODING, place
             torch.testing.assert_close(again(pack(GROUPS)).logps, expected, atol=2e-5, rtol=1e-5)
 
 
@@ -283,7 +299,7 @@ def test_who_cannot_count_says_so(tmp_path: Path) -> None:
     folder = str(saved(policy, tmp_path / "model"))
     with pytest.raises(TrimtabError, match="counts down to a target length"):
         DPO.load(folder, DPOSettings())
-    assert GRPO.load(folder, GRPOSettings()).target_length == ENCODING.target_length
+    assert GRPO.load(folder, GRPOSettings()).inputs.target == ENCODING.target_length
     with pytest.raises(TrimtabError, match="choose engine transformers"):
         engine_for(policy.model, "float32", VLLMSettings())
     config = tmp_path / "model" / "config.json"
@@ -295,10 +311,10 @@ def test_who_cannot_count_says_so(tmp_path: Path) -> None:
 def test_what_a_reference_depends_on() -> None:
     """The same weights with another encoding, or held to another target, are another reference."""
     policy = policy_of("qwen2")
-    keys = [policy.countdown_key]
-    policy.target_length = 5
-    keys.append(policy.countdown_key)
-    policy.count_down(ENCODING.model_copy(update={"scale": 1.4}))
-    keys.append(policy.countdown_key)
+    keys = [policy.inputs.key]
+    policy.inputs.target = 5
+    keys.append(policy.inputs.key)
+    policy.inputs.adopt(ENCODING.model_copy(update={"scale": 1.4}))
+    keys.append(policy.inputs.key)
     assert len(set(keys)) == 3
-    assert Policy(make("qwen2")).countdown_key == ""
+    assert Policy(make("qwen2")).inputs.key == ""

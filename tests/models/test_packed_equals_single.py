@@ -13,6 +13,7 @@ from models.families import FAMILIES, OTHERS, TREE, batches, make, single_logps
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.models import attention
 from trimtab.models.attention_flex import flex_tree_attention
+from trimtab.models.families import serves_tree
 from trimtab.models.policy import Policy
 from trimtab.notices import collected
 
@@ -121,7 +122,5 @@ def test_a_completion_sees_its_prompt_and_itself_only() -> None:
 def test_length_dependent_rope_is_not_run_as_a_tree() -> None:
     config = copy.deepcopy(FAMILIES["llama"])
     config.rope_parameters = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
-    from trimtab.models.policy import _serves_tree
-
-    assert not _serves_tree(config)
-    assert _serves_tree(FAMILIES["llama"])
+    assert not serves_tree(config)
+    assert serves_tree(FAMILIES["llama"])

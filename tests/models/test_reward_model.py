@@ -19,8 +19,8 @@ from models.families import FAMILIES, SHAPE, VOCABULARY, batches, make
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.pairs import TurnFormat, reward_format
 from trimtab.errors import TrimtabError
-from trimtab.models.policy import ModelSettings
 from trimtab.models.reward_model import RewardModel, for_scoring, load_reward_model
+from trimtab.models.settings import ModelSettings
 
 BERT_SHAPE = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 BERT = BertConfig(

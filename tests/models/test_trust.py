@@ -19,8 +19,10 @@ from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.methods.sft import SFTSettings
-from trimtab.models.policy import ModelSettings, check_model_source, load_policy, trusting
+from trimtab.models.kinds import check_model_source
+from trimtab.models.loading import load_policy
 from trimtab.models.reward_model import load_reward_model
+from trimtab.models.settings import ModelSettings, trusting
 
 Make = Callable[..., Path]
 PICKLES, CODE = ModelSettings(allow_pickle=True), ModelSettings(trust_remote_code=True)

@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.methods.sft import SFTSettings
 from trimtab.models.buckets import buckets
+from trimtab.models.loading import load_policy
 from trimtab.models.lora import LoraSettings
-from trimtab.models.policy import ModelSettings, load_policy
+from trimtab.models.settings import ModelSettings
 from trimtab.plan.estimate import disk_of
 from trimtab.plan.memory import (
     Live,

@@ -9,7 +9,7 @@ import pytest
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.evaluation.generate import Decoding, Generated, generate, stop_tokens
-from trimtab.models.policy import load_policy
+from trimtab.models.loading import load_policy
 from trimtab.sandbox.generate import test_prompts
 from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.starters import starter

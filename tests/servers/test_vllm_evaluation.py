@@ -12,7 +12,7 @@ from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import read_records
 from trimtab.evaluation import generate as module
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
-from trimtab.models.policy import load_policy
+from trimtab.models.loading import load_policy
 from trimtab.rollout.sampler import VLLMSettings
 
 pytestmark = pytest.mark.vllm

@@ -19,7 +19,7 @@ from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.losses.distillation import generalised_jsd
 from trimtab.methods.distillation import Distillation, DistillationSettings
-from trimtab.models.policy import load_policy
+from trimtab.models.loading import load_policy
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage

@@ -16,8 +16,9 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.methods.sft import SFT, LengthEncodingSettings, SFTSettings
-from trimtab.models.length_encoding import LengthEncoding
-from trimtab.models.policy import Policy, load_policy
+from trimtab.models.length_encoding import COUNTS_FROM, LengthEncoding
+from trimtab.models.loading import load_policy
+from trimtab.models.policy import Policy
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.accelerator import make_accelerator
@@ -63,7 +64,7 @@ def trained(folder: Path, **given: Any) -> Policy:
 
 def answered(policy: Policy, target: int, temperature: float = 1.0) -> list[int]:
     """Lengths of eight answers to every letter; greedy ones consist of that letter."""
-    policy.target_length = target
+    policy.inputs.target = target
     given = Sampling(temperatures=(temperature,), max_new_tokens=3 * LONGEST)
     found = TransformersSampler(policy).sample([(a, COLON) for a in LETTERS], 8, given, seed=1, stops=[END])
     for letter, samples in zip(LETTERS, found, strict=True):
@@ -78,7 +79,7 @@ def test_answers_are_as_long_as_they_are_asked_to_be(tmp_path: Path) -> None:
     for target in range(2, LONGEST + 1):
         assert set(answered(policy, target, temperature=0.0)) == {target}
         assert statistics.mean(abs(n - target) for n in answered(policy, target)) < 0.1
-    policy.length_encoding = None
+    policy.inputs.encoding = None
     apart = [abs(n - target) for target in range(2, LONGEST + 1) for n in answered(policy, target)]
     assert statistics.mean(apart) > 2
 
@@ -100,13 +101,13 @@ def test_slack_is_drawn_anew_and_only_of_whole_completions(tmp_path: Path) -> No
     groups = [letters(3, 4)] * 700 + [cut]
     settings = SFTSettings(length_encoding={"slack": 1.5}, **PLAIN)  # type: ignore[arg-type]
     method = SFT(settings, TrainingContext(untrained(), groups, [], settings, make_accelerator(settings), tmp_path))
-    first = [group.target_length for group in method.prepare(groups, 3).groups]
-    assert first[-1] is None
+    first = [int(group.columns[COUNTS_FROM]) for group in method.prepare(groups, 3).groups]
+    assert first[-1] == 0
     counts = [first[:-1].count(n) for n in range(4, 11)]
     assert sum(counts) == 700
     assert min(counts) > 60
-    assert [group.target_length for group in method.prepare(groups, 3).groups] == first
-    assert [group.target_length for group in method.prepare(groups, 4).groups] != first
+    assert [int(group.columns[COUNTS_FROM]) for group in method.prepare(groups, 3).groups] == first
+    assert [int(group.columns[COUNTS_FROM]) for group in method.prepare(groups, 4).groups] != first
 
 
 SETTINGS: dict[str, Any] = {
@@ -142,13 +143,13 @@ def test_a_stage_resumes_and_keeps_its_encoding(
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert any(not torch.equal(one[name], start[name]) for name in one)
     assert (whole / "config.json").read_text() == (resumed / "config.json").read_text()
-    kept = load_policy(str(whole)).length_encoding
+    kept = load_policy(str(whole)).inputs.encoding
     assert kept is not None
     assert (kept.slack, kept.base) == (0.5, 10_000.0)
     assert f"{kept.target_length} tokens where nobody asks" in (whole / "README.md").read_text()
     # SFT goes on with what the model has; a penalty would steer the length too.
     again = run(whole, toy_pairs, tmp_path / "again", length_encoding=None, max_steps=1)
-    assert load_policy(str(again)).length_encoding == kept
+    assert load_policy(str(again)).inputs.encoding == kept
     with pytest.raises(TrimtabError, match="leave length_penalty out"):
         run(whole, toy_pairs, tmp_path / "both", length_encoding=None, length_penalty={})
 
@@ -168,15 +169,15 @@ def encoding_of_data(groups: list[CompletionGroup], folder: Path, given: LengthE
     settings = SFTSettings(length_encoding=given, **PLAIN)
     policy = untrained()
     SFT(settings, TrainingContext(policy, groups, [], settings, make_accelerator(settings), folder))
-    assert policy.length_encoding is not None
-    return policy.length_encoding
+    assert policy.inputs.encoding is not None
+    return policy.inputs.encoding
 
 
 def test_grpo_goes_on_under_the_models_target(tmp_path: Path, stopping_model: Path, toy_pairs: Path) -> None:
     """Sampler and trainer count alike: with four samples a prompt their log-probabilities are equal; and the saved
     model still counts."""
     policy = load_policy(str(stopping_model))
-    policy.count_down(LengthEncoding(scale=1.0, base=100.0, target_length=4))
+    policy.inputs.adopt(LengthEncoding(scale=1.0, base=100.0, target_length=4))
     policy.save(tmp_path / "start")
     for file in stopping_model.iterdir():
         if not (tmp_path / "start" / file.name).exists() or file.name == "generation_config.json":
@@ -184,4 +185,4 @@ def test_grpo_goes_on_under_the_models_target(tmp_path: Path, stopping_model: Pa
     ran = grpo(tmp_path / "start", toy_pairs, tmp_path / "run", max_steps=1, validation=4, validation_prompts=4)
     assert ran.rows[0]["sampling/sampling_logp_difference/max"] < 1e-4
     assert ran.rows[0]["kl"] == pytest.approx(0, abs=1e-4)
-    assert load_policy(str(ran.out / "best")).length_encoding == policy.length_encoding
+    assert load_policy(str(ran.out / "best")).inputs.encoding == policy.inputs.encoding

@@ -22,7 +22,8 @@ from training.toy import write_plain_pairs
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
 from trimtab.methods.sft import SFT, SFTSettings
-from trimtab.models.policy import Policy, load_policy
+from trimtab.models.loading import load_policy
+from trimtab.models.policy import Policy
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.loop import Loop

@@ -23,8 +23,9 @@ from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.methods.reward import RewardModelSettings, RewardModelTraining
 from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models import folder as folders
+from trimtab.models.loading import load_policy
 from trimtab.models.lora import LoraSettings
-from trimtab.models.policy import Policy, load_policy
+from trimtab.models.policy import Policy
 from trimtab.training.round_trip import TRIAL, rehearse
 from trimtab.training.stage import run_stage
 

@@ -23,7 +23,7 @@ from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.online_dpo import OnlineDPOSettings, round_folders
 from trimtab.methods.rounds import run_rounds
 from trimtab.methods.sampled_rows import SampledFormat
-from trimtab.models.policy import load_policy
+from trimtab.models.loading import load_policy
 from trimtab.rewards.base import Reward
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler

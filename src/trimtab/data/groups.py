@@ -30,8 +30,7 @@ class CompletionGroup:
     not truncated; no prompt token is. index: the row's place in its split. scores, labels: one a completion,
     where the data has them. given: for each completion the rest of a prompt of its own, which stands between the
     shared prompt and it: attended to, in position, never predicted nor counted; none where all share theirs.
-    target_length: what a length encoding counts down from, of all its completions; None: of each its own
-    (models/length_encoding.py). columns: what a method knows of the group beside its tokens, by name: a tensor with
+    columns: what a method knows of the group beside its tokens, by name: a tensor with
     a value for each completion token, [M], or for each completion, [C], such as ref_logps and advantages.
     companion: a group that the method reads beside this one, such as KTO's mismatched completions; never packed
     with it. ValueError where there is nothing to predict a completion's first token from.
@@ -44,7 +43,6 @@ class CompletionGroup:
     scores: tuple[float, ...] | None = None
     labels: tuple[bool, ...] | None = None
     given: tuple[tuple[int, ...], ...] = ()
-    target_length: int | None = None
     columns: Mapping[str, Tensor] = field(default_factory=lambda: NO_COLUMNS, compare=False)
     companion: CompletionGroup | None = field(default=None, compare=False)
 

@@ -15,7 +15,9 @@ from trimtab.evaluation.generate import generate, stop_tokens
 from trimtab.evaluation.outputs import Generation, Measured, write_measured, write_rows
 from trimtab.evaluation.perplexity import fluency
 from trimtab.evaluation.settings import EvaluationTask
-from trimtab.models.policy import Policy, load_policy, resolve_precision, trusting
+from trimtab.models.loading import load_policy
+from trimtab.models.policy import Policy
+from trimtab.models.settings import resolve_precision, trusting
 from trimtab.models.vocabulary import check_ids, check_tokenizer
 from trimtab.notices import say, warn
 
@@ -37,9 +39,8 @@ def complete(task: EvaluationTask) -> None:
     policy = load_policy(task.model, trusting(task.settings))
     policy.to(device).eval()
     check_tokenizer(chat.tokenizer, policy.model, f"model {task.model}")
-    target = task.settings.decoding.target_length
-    if target is not None and policy.length_encoding is None:
-        task.report(f"has no length encoding; target_length={target} does not reach it")
+    if unheard := task.settings.decoding.unheard_by(policy):
+        task.report(unheard)
     precision = resolve_precision(task.settings.precision, device)
     measured = _fluency(policy, chat, task, precision, device)
     if precision == "bf16":

@@ -19,7 +19,8 @@ from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
 from trimtab.data.settings import SEVERAL, TOKENS, Seed, Settings
 from trimtab.errors import TrimtabError, is_out_of_memory, reason_of
-from trimtab.models.length_encoding import counting_down
+from trimtab.models.inputs import feeding
+from trimtab.models.policy import Policy
 from trimtab.models.vocabulary import check_ids, embeddings_of
 from trimtab.rollout import vllm
 from trimtab.rollout.sampler import HOTTEST, Engine, VLLMSettings, check_prompts, check_temperature
@@ -60,6 +61,12 @@ class Decoding(Settings):
         if self.target_length is not None and self.target_length > self.max_new_tokens:
             raise ValueError("target_length is beyond max_new_tokens, which would cut every completion")
         return self
+
+    def unheard_by(self, policy: Policy) -> str | None:
+        """What a policy is not fed of these settings, in words."""
+        if self.target_length is None or policy.inputs.encoding is not None:
+            return None
+        return f"has no length encoding; target_length={self.target_length} does not reach it"
 
     def signature(self) -> str:
         """Everything that the completions depend on beside model and prompts."""
@@ -168,7 +175,7 @@ def _generate_batch(
     # ships with would make its decoding another.
     model.generation_config = transformers.GenerationConfig(eos_token_id=stops, pad_token_id=pad)
     try:
-        with counting_down(model, decoding.target_length, longest):
+        with feeding(model, longest, decoding.target_length):
             sequences = model.generate(input_ids=ids_BL, attention_mask=mask_BL, generation_config=config)
     except Exception as error:  # the family's own code, with settings that it does not bear
         if is_out_of_memory(error) or isinstance(error, TrimtabError):

@@ -14,7 +14,7 @@ from trimtab.data.settings import BUDGET
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
 from trimtab.evaluation.generate import Decoding
-from trimtab.models.policy import Precision
+from trimtab.models.settings import Precision
 from trimtab.rewards.base import Reward
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.settings import TOKENS, WEIGHT, Settings
 from trimtab.errors import TrimtabError
-from trimtab.models.length_encoding import LengthEncoding, scale_for
+from trimtab.models.length_encoding import COUNTS_FROM, LengthEncoding, scale_for
 from trimtab.models.policy import Policy
 
 
@@ -62,9 +62,13 @@ def with_slack(
     if encoding is None or not encoding.slack:
         return groups
     draws = np.random.default_rng([seed, step, 1]).random(len(groups)).tolist()
-    return [
-        group if any(group.truncated) else replace(group, target_length=_slackened(group, encoding.slack, draw))
+    starts = [
+        0 if any(group.truncated) else _slackened(group, encoding.slack, draw)
         for group, draw in zip(groups, draws, strict=True)
+    ]
+    return [
+        group.with_columns(**{COUNTS_FROM: torch.tensor([start] * len(group.completions))})
+        for group, start in zip(groups, starts, strict=True)
     ]
 
 

@@ -29,8 +29,9 @@ from trimtab.errors import TrimtabError
 from trimtab.losses.distillation import generalised_jsd
 from trimtab.methods.collector import make_sampler
 from trimtab.models.kinds import check_model_source
+from trimtab.models.loading import load_policy
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import load_policy, trusting
+from trimtab.models.settings import trusting
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import StageMethod, TrainingContext

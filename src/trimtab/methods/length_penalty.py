@@ -95,7 +95,7 @@ class LengthPenalty:
     def _sample(self, groups: Sequence[CompletionGroup], step: int) -> list[CompletionGroup]:
         """This process's share of the prompts, with the policy's completions in place of the data's.
 
-        Columns, [C]: target_lengths, tokens of the data's completion; ends, where the sample's path ends.
+        Columns, [C]: data_lengths, tokens of the data's completion; ends, where the sample's path ends.
         """
         acc, settings = self.context.accelerator, self.settings
         places = range(acc.process_index, len(groups), acc.num_processes)
@@ -114,7 +114,7 @@ class LengthPenalty:
             )
         return [
             CompletionGroup(group.prompt, tuple(s.tokens for s in of_group), group.index).with_columns(
-                target_lengths=torch.tensor([len(group.completions[0])] * len(of_group)),
+                data_lengths=torch.tensor([len(group.completions[0])] * len(of_group)),
                 ends=torch.tensor([len(s.tokens) + (s.finish == "survival") for s in of_group]),
             )
             for group, of_group in zip(mine, samples, strict=True)
@@ -122,7 +122,7 @@ class LengthPenalty:
 
     def loss(self, policy: Forward, batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:
         """A pass's share of the penalty, whose gradient is the estimator's."""
-        settings, targets_C = self.settings, batch.columns["target_lengths"]
+        settings, targets_C = self.settings, batch.columns["data_lengths"]
         out = policy(batch, stops=self.context.stops if self.by_hazard else None)
         if self.by_hazard:
             logps_CT, mask_CT = pad_rows(out.logps, batch.lengths.tolist())

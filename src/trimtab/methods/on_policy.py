@@ -13,8 +13,9 @@ from trimtab.errors import TrimtabError
 from trimtab.methods.collector import Collector
 from trimtab.methods.held_out import HeldOut, has_pairs
 from trimtab.methods.rollouts import Rollouts, group_from_state, group_state
+from trimtab.models.loading import load_policy
 from trimtab.models.lora import frozen_copy
-from trimtab.models.policy import Policy, load_policy
+from trimtab.models.policy import Policy
 from trimtab.rewards.settings import Rewards
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.schedule import TrainingSettings, total_steps
@@ -69,7 +70,7 @@ class OnPolicyMethod(StageMethod):
     best_metric = "rewards/accuracies"
     best_is: Literal["highest", "lowest"] = "highest"
     completions = "none"
-    counts_down = True
+    carries_inputs = True
     validation_completions = "pair"
     name: ClassVar[str]
     models_read: ClassVar[int] = 1
@@ -103,7 +104,9 @@ class OnPolicyMethod(StageMethod):
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Policy:
         """A model with a length encoding counts down from its own target."""
-        return load_policy(source, settings, settings.seed).held_to_target()
+        policy = load_policy(source, settings, settings.seed)
+        policy.inputs.hold_target()
+        return policy
 
     def is_last_batch(self, step: int) -> bool:
         """Whether no batch is drawn after that of this step."""

@@ -39,7 +39,8 @@ from trimtab.methods.pairing import Pair, pair_of
 from trimtab.methods.rollouts import score_samples
 from trimtab.methods.sampled_rows import held_out_row, keep, kept, pair_row, write_rows
 from trimtab.models.kinds import check_model_source
-from trimtab.models.policy import load_policy, trusting
+from trimtab.models.loading import load_policy
+from trimtab.models.settings import trusting
 from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.base import Reward

@@ -18,7 +18,8 @@ from trimtab.errors import TrimtabError
 from trimtab.losses.sft import Normalisation, sft
 from trimtab.methods.countdown import LengthEncodingSettings, make_encoding, with_slack
 from trimtab.methods.length_penalty import LengthPenalty, LengthPenaltySettings
-from trimtab.models.policy import Policy, load_policy
+from trimtab.models.loading import load_policy
+from trimtab.models.policy import Policy
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import StageMethod, TrainingContext
 from trimtab.training.step import Forward, Step, Sums
@@ -60,7 +61,7 @@ class SFT(StageMethod):
     best_metric = "loss"
     best_is: Literal["highest", "lowest"] = "lowest"
     completions = "first"
-    counts_down = True
+    carries_inputs = True
     version = 1
 
     settings: SFTSettings
@@ -68,8 +69,8 @@ class SFT(StageMethod):
     def __init__(self, settings: SFTSettings, context: TrainingContext) -> None:
         super().__init__(settings, context)
         if settings.length_encoding is not None:
-            context.policy.count_down(make_encoding(settings.length_encoding, context.policy, self.train))
-        elif settings.length_penalty is not None and context.policy.length_encoding is not None:
+            context.policy.inputs.adopt(make_encoding(settings.length_encoding, context.policy, self.train))
+        elif settings.length_penalty is not None and context.policy.inputs.encoding is not None:
             raise TrimtabError("sft: this model counts down to a target length already: leave length_penalty out.")
         self.penalty: LengthPenalty | None = None
         if settings.length_penalty is not None:
@@ -82,7 +83,7 @@ class SFT(StageMethod):
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
         """All groups; in some steps with the length penalty beside them."""
-        groups = with_slack(groups, self.context.policy.length_encoding, self.settings.seed, step)
+        groups = with_slack(groups, self.context.policy.inputs.encoding, self.settings.seed, step)
         by_tokens = self.settings.normalisation == "tokens"
         total = total_completion_tokens(groups) if by_tokens else len(groups)
         extra = self.penalty.of_step(groups, step) if self.penalty else None

@@ -8,6 +8,7 @@ Dimension suffixes: _H heads, _N packed tokens, _D head size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -99,14 +100,13 @@ def _one_query(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: floa
     return out.reshape(rows, 1, heads, v.shape[-1])
 
 
-def packed_hidden(backbone: Any, batch: PackedBatch, embeddings_ND: Tensor | None = None) -> Tensor:
+def packed_hidden(backbone: Any, batch: PackedBatch, fed: Mapping[str, Tensor] | None = None) -> Tensor:
     """The hidden states of a packed batch, [N, D], from a backbone that runs this file's attention.
 
-    embeddings_ND: what it is fed in place of its own embeddings of the tokens.
+    fed: what it is fed for the tokens, [N] or [N, D], by argument; None: their ids.
     """
-    fed = {"input_ids": batch.input_ids} if embeddings_ND is None else {"inputs_embeds": embeddings_ND}
     hidden: Tensor = backbone(
-        **{name: tensor[None] for name, tensor in fed.items()},
+        **{name: tensor[None] for name, tensor in (fed or {"input_ids": batch.input_ids}).items()},
         position_ids=batch.position_ids[None],
         # A 4-dimensional mask is passed on as it is, so that transformers builds no N × N one.
         attention_mask=torch.empty(1, 1, 1, 1, device=batch.input_ids.device),

@@ -27,6 +27,8 @@ from trimtab.errors import TrimtabError
 
 KEY = "trimtab_length_encoding"
 """In a model's config, and of a file in an adapter's folder."""
+COUNTS_FROM = "counts_from"
+"""A group's column, [C]: what all its completions count down from; 0: each from its own length."""
 SLICE = 4096
 """Embeddings that are measured at once."""
 
@@ -71,15 +73,6 @@ def encoding_of(config: Any) -> LengthEncoding | None:
         ) from None
 
 
-def refuse_countdown(config: Any, source: str) -> None:
-    """TrimtabError for a model that counts down, where a method cannot carry that on."""
-    if getattr(config, KEY, None) is not None:
-        raise TrimtabError(
-            f"model {source}: counts down to a target length (sft.length_encoding), and this method's completions "
-            "have lengths of their own. Start from a model without, or go on with sft or grpo."
-        )
-
-
 @torch.no_grad()
 def scale_for(embedding: Any, strength: float) -> float:
     """The scale at which an encoding's norm is `strength` times the root mean square norm of what the embedding
@@ -116,12 +109,13 @@ def start_of(group: CompletionGroup, target: int | None) -> int:
     0, which is none, where the completion was cut: its end is not known. TrimtabError where completions that
     share the prompt would each have another.
     """
-    if target is not None or group.target_length is not None:
-        return target or group.target_length or 0
+    asked = target or (int(group.columns[COUNTS_FROM][0]) if COUNTS_FROM in group.columns else 0)
+    if asked:
+        return asked
     if len(group.completions) > 1:
         raise TrimtabError(
             "length_encoding: completions of one prompt share its last token, which can count down from one length "
-            "only: give the group, or the policy, a target_length."
+            "only: give the group, or the policy, a target length."
         )
     return 0 if any(group.truncated) else len(group.completions[0])
 

@@ -25,11 +25,15 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import RewardFormat
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models import attention
+from trimtab.models.families import serves_tree
 from trimtab.models.folder import save_folder
+from trimtab.models.inputs import forget_inputs
 from trimtab.models.kinds import check_model_source, kind_of
-from trimtab.models.length_encoding import KEY
+from trimtab.models.loading import load_policy
 from trimtab.models.lora import adapter_shapes, add_lora, load_adapter, merged
-from trimtab.models.policy import ModelSettings, _disable_dropout, _serves_tree, load_policy
+from trimtab.models.padded_rows import padded_rows
+from trimtab.models.policy import disable_dropout
+from trimtab.models.settings import ModelSettings
 from trimtab.models.weights import HOW, check_finite, refuse_unfit
 from trimtab.notices import warn
 
@@ -56,10 +60,10 @@ class RewardModel(nn.Module):
         self.source = source
         self.new_head = new_head
         self.is_decoder = isinstance(getattr(model, "score", None), nn.Linear)
-        self.uses_tree = self.is_decoder and _serves_tree(model.config)
+        self.uses_tree = self.is_decoder and serves_tree(model.config)
         self.token_types = not self.is_decoder and self._knows_token_types
         if adapter is None:
-            _disable_dropout(model)  # an adapter's own dropout stays
+            disable_dropout(model)  # an adapter's own dropout stays
         if self.uses_tree:
             model.set_attn_implementation(attention.NAME)
         elif self.is_decoder:
@@ -136,25 +140,19 @@ class RewardModel(nn.Module):
 
     def _forward_rows(self, batch: PackedBatch) -> Tensor:
         """One row for each completion, padded on the right."""
-        prompts = [prompt for group in batch.groups for prompt in group.prompts]
-        completions = [completion for group in batch.groups for completion in group.completions]
-        rows = [p + c[:-1] for p, c in zip(prompts, completions, strict=True)]
-        ids_CL = torch.full((len(rows), max(map(len, rows))), self.pad_token_id or 0)
-        mask_CL, types_CL = torch.zeros_like(ids_CL), torch.zeros_like(ids_CL)
-        for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-            ids_CL[i, : len(row)] = torch.tensor(row)
-            mask_CL[i, : len(row)] = 1
-            types_CL[i, len(prompt) : len(row)] = 1
-        device = batch.input_ids.device
-        inputs = {"input_ids": ids_CL.to(device), "attention_mask": mask_CL.to(device)}
+        padded, device = padded_rows(batch, self.pad_token_id or 0), batch.input_ids.device
+        inputs = {"input_ids": padded.ids.to(device), "attention_mask": padded.mask.to(device)}
         if not self.is_decoder:
             if self.token_types:
+                types_CL = torch.zeros_like(padded.ids)
+                for i, (row, start) in enumerate(zip(padded.rows, padded.starts, strict=True)):
+                    types_CL[i, start : len(row)] = 1
                 inputs["token_type_ids"] = types_CL.to(device)
             logits: Tensor = self.model(**inputs).logits
             return logits[:, 0].float()
         hidden_CLD = self.model.base_model(**inputs, use_cache=False).last_hidden_state
-        places = torch.tensor([self._read_at(row) for row in rows], device=device)
-        return self._head(hidden_CLD[torch.arange(len(rows), device=device), places])
+        places = torch.tensor([self._read_at(row) for row in padded.rows], device=device)
+        return self._head(hidden_CLD[torch.arange(len(places), device=device), places])
 
     def save(self, folder: Path) -> None:
         """Writes a plain transformers sequence classifier; ValueError for a decoder that was never bound and
@@ -179,13 +177,12 @@ def load_reward_model(
     trained = kind_of(source, settings).name == "classifier"
     model = _load_classifier(source, settings, seed, trained)
     model.requires_grad_(True)  # peft froze what an adapter stood on
-    if hasattr(model.config, KEY):  # a reward model reads what is written: there is nothing to count down to
-        delattr(model.config, KEY)
+    forget_inputs(model.config)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     adapter = None
     if settings.lora is not None:
-        _disable_dropout(model)
+        disable_dropout(model)
         adapter = add_lora(model, settings.lora, seed, source, head=_head(source, model))
     return RewardModel(model, source, new_head=not trained, adapter=adapter)
 

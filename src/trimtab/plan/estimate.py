@@ -15,7 +15,7 @@ import torch
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.methods.online_dpo import OnlineDPOSettings
-from trimtab.models.policy import resolve_precision
+from trimtab.models.settings import resolve_precision
 from trimtab.plan.memory import FLOAT, Memory, Parameters, count_parameters, load_config, module_bytes, stage_memory
 from trimtab.plan.speed import Speed, Stopwatch
 from trimtab.plan.work import Sampled, StageWork, encoded, stage_work

@@ -21,8 +21,8 @@ from trimtab.data.pairs import TurnFormat, reward_format
 from trimtab.data.trust import TrustSettings
 from trimtab.models.kinds import Role
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import Precision, resolve_precision, trusting
 from trimtab.models.reward_model import for_scoring, load_reward_model
+from trimtab.models.settings import Precision, resolve_precision, trusting
 from trimtab.models.vocabulary import check_ids, check_tokenizer
 from trimtab.rewards.base import Reward
 from trimtab.rewards.local import LocalReward, LocalRewardSettings, Row

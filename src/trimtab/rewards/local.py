@@ -16,8 +16,8 @@ from trimtab.data.settings import BUDGET
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.models.kinds import check_model_source
-from trimtab.models.policy import Precision
 from trimtab.models.reward_model import for_scoring
+from trimtab.models.settings import Precision
 from trimtab.rewards.base import Prompt, Reward, Scored
 from trimtab.rewards.settings_base import NamedRewardSettings
 from trimtab.rewards.values import as_score

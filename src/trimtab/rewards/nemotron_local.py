@@ -26,7 +26,7 @@ from trimtab.data.pairs import TurnFormat
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.kinds import check_model_source
-from trimtab.models.policy import Precision, resolve_precision
+from trimtab.models.settings import Precision, resolve_precision
 from trimtab.models.weights import HOW, check_finite, refuse_unfit
 from trimtab.rewards.base import Reward
 from trimtab.rewards.local import LocalReward, LocalRewardSettings, folder_named

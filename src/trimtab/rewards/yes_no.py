@@ -31,9 +31,11 @@ from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.models.kinds import Role
+from trimtab.models.loading import load_policy
 from trimtab.models.lora import hash_model
-from trimtab.models.policy import Policy, Precision, load_policy, resolve_precision, trusting
+from trimtab.models.policy import Policy
 from trimtab.models.reward_model import for_scoring
+from trimtab.models.settings import Precision, resolve_precision, trusting
 from trimtab.rewards.base import Prompt, Reward
 from trimtab.rewards.local import LocalReward, LocalRewardSettings, Row, folder_named
 from trimtab.rewards.settings_base import Making

@@ -25,8 +25,9 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from trimtab.models.length_encoding import Countdown
-from trimtab.models.policy import LENGTH_DEPENDENT_ROPE, Policy
+from trimtab.models.families import has_length_dependent_rope
+from trimtab.models.inputs import RowInputs
+from trimtab.models.policy import Policy
 
 ROOM = 32
 """Columns that a full buffer grows by at least; it grows by half of its length besides."""
@@ -113,27 +114,26 @@ class Prompts:
         self.ids_PT = torch.tensor(padded, device=policy.device)
         self.length_P = torch.tensor([len(prompt) for prompt in prompts], device=policy.device)
         self.cache = DynamicCache() if serves_cache(policy) else None
-        start_P = torch.tensor(targets or [policy.default_target] * len(prompts), device=policy.device)
-        self.countdown = Countdown(self.length_P - 1, start_P)
-        self.logits_PV = _last_logits(policy, self.ids_PT, self.length_P, self.cache, self.countdown)
+        self.inputs = policy.inputs.of_prompts(self.length_P, targets)
+        self.logits_PV = _last_logits(policy, self.ids_PT, self.length_P, self.cache, self.inputs)
 
     def rows(self, prompt_B: Tensor) -> Rows:
         """One row for each entry, which names a prompt by its place here."""
-        countdown = self.countdown.keep(prompt_B)
+        inputs = self.inputs.keep(prompt_B)
         length_B = self.length_P[prompt_B]
         if self.cache is None:
-            return RecomputedRows(self.policy, self.ids_PT[prompt_B], length_B, countdown)
+            return RecomputedRows(self.policy, self.ids_PT[prompt_B], length_B, inputs)
         pad_B = self.ids_PT.shape[1] - length_B
         cache = Cache(layers=[_spread(layer, prompt_B, pad_B) for layer in self.cache.layers])
-        return CachedRows(self.policy, cache, length_B, pad_B, countdown)
+        return CachedRows(self.policy, cache, length_B, pad_B, inputs)
 
 
 class CachedRows:
     """Rows whose keys and values are kept. length_B: tokens so far, pad_B: columns of padding on the left."""
 
-    def __init__(self, policy: Policy, cache: Any, length_B: Tensor, pad_B: Tensor, countdown: Countdown) -> None:
+    def __init__(self, policy: Policy, cache: Any, length_B: Tensor, pad_B: Tensor, inputs: RowInputs) -> None:
         self.policy, self.cache, self.length_B, self.pad_B = policy, cache, length_B, pad_B
-        self.countdown = countdown
+        self.inputs = inputs
         self.columns = int(cache.layers[0].keys.shape[2])
         self.padded = bool(pad_B.any())
         config = policy.model.config
@@ -143,7 +143,7 @@ class CachedRows:
     def advance(self, token_B: Tensor) -> Tensor:
         self.columns += 1
         inputs = {
-            **self.policy.fed(token_B[:, None], self.countdown.at(self.length_B)[:, None]),
+            **self.inputs.next(token_B, self.length_B),
             "position_ids": self.length_B[:, None],
             "attention_mask": self._mask(),
             "past_key_values": self.cache,
@@ -166,7 +166,7 @@ class CachedRows:
 
     def keep(self, index: Tensor) -> None:
         self.length_B, pad_B = self.length_B[index], self.pad_B[index]
-        self.countdown = self.countdown.keep(index)
+        self.inputs = self.inputs.keep(index)
         first = int(pad_B.min()) if self.padded else 0
         self.pad_B = pad_B - first
         self.padded = self.padded and bool(self.pad_B.any())
@@ -178,18 +178,18 @@ class CachedRows:
 class RecomputedRows:
     """Rows run from the start for every token. ids_BT is padded on the right; length_B: tokens so far."""
 
-    def __init__(self, policy: Policy, ids_BT: Tensor, length_B: Tensor, countdown: Countdown) -> None:
-        self.policy, self.ids_BT, self.length_B, self.countdown = policy, ids_BT, length_B, countdown
+    def __init__(self, policy: Policy, ids_BT: Tensor, length_B: Tensor, inputs: RowInputs) -> None:
+        self.policy, self.ids_BT, self.length_B, self.inputs = policy, ids_BT, length_B, inputs
 
     def advance(self, token_B: Tensor) -> Tensor:
         ids_BT = torch.cat([self.ids_BT, token_B[:, None]], dim=1)
         self.ids_BT = ids_BT.scatter(1, self.length_B[:, None], token_B[:, None])
         self.length_B = self.length_B + 1
-        return _last_logits(self.policy, self.ids_BT, self.length_B, None, self.countdown)
+        return _last_logits(self.policy, self.ids_BT, self.length_B, None, self.inputs)
 
     def keep(self, index: Tensor) -> None:
         self.length_B = self.length_B[index]
-        self.countdown = self.countdown.keep(index)
+        self.inputs = self.inputs.keep(index)
         self.ids_BT = self.ids_BT[index, : int(self.length_B.max())]
 
 
@@ -201,35 +201,32 @@ def serves_cache(policy: Policy) -> bool:
     takes = set(inspect.signature(model.forward).parameters)
     if getattr(model, "_is_stateful", False) or not {"position_ids", "past_key_values", "attention_mask"} <= takes:
         return False
-    rope = getattr(model.config, "rope_parameters", None) or {}
-    by_layer = rope.values() if any(isinstance(v, dict) for v in rope.values()) else [rope]
-    if {r.get("rope_type") for r in by_layer if isinstance(r, dict)} & LENGTH_DEPENDENT_ROPE:
+    if has_length_dependent_rope(model.config):
         return False
     kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
     chunked = getattr(model.config, "attention_chunk_size", None) is not None
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and not chunked
 
 
-def _last_logits(policy: Policy, ids_BT: Tensor, length_B: Tensor, cache: Any, countdown: Countdown) -> Tensor:
+def _last_logits(policy: Policy, ids_BT: Tensor, length_B: Tensor, cache: Any, inputs: RowInputs) -> Tensor:
     """The logits after each row's last token, [B, V]. ids_BT is padded on the right."""
     last_B = length_B - 1
     row_B = torch.arange(len(ids_BT), device=ids_BT.device)
     column_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
     position_BT = column_T.expand_as(ids_BT)
-    counts_BT = Countdown(countdown.last[:, None], countdown.start[:, None]).at(column_T)
-    inputs: dict[str, Any] = {**policy.fed(ids_BT, counts_BT), "use_cache": cache is not None}
+    fed: dict[str, Any] = {**inputs.whole(ids_BT), "use_cache": cache is not None}
     if policy.uses_tree:
-        inputs |= {"past_key_values": cache, "position_ids": position_BT}
-        return policy.head(policy.model.model(**inputs).last_hidden_state[row_B, last_B])
+        fed |= {"past_key_values": cache, "position_ids": position_BT}
+        return policy.head(policy.model.model(**fed).last_hidden_state[row_B, last_B])
     takes = inspect.signature(policy.model.forward).parameters
-    inputs["attention_mask"] = (column_T < length_B[:, None]).long()
+    fed["attention_mask"] = (column_T < length_B[:, None]).long()
     if "position_ids" in takes:
-        inputs["position_ids"] = position_BT
+        fed["position_ids"] = position_BT
     if cache is not None:
-        inputs["past_key_values"] = cache
+        fed["past_key_values"] = cache
     if "logits_to_keep" not in takes:
-        logits: Tensor = policy.model(**inputs).logits
+        logits: Tensor = policy.model(**fed).logits
         return logits[row_B, last_B]
     wanted, place_B = torch.unique(last_B, return_inverse=True)
-    some: Tensor = policy.model(**inputs, logits_to_keep=wanted).logits
+    some: Tensor = policy.model(**fed, logits_to_keep=wanted).logits
     return some[row_B, place_B]

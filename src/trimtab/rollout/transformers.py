@@ -20,7 +20,6 @@ import torch
 import transformers
 from torch import Tensor
 
-from trimtab.models.length_encoding import counting_down
 from trimtab.models.policy import Policy
 from trimtab.rollout.logps import evaluating
 from trimtab.rollout.rows import Prompts
@@ -284,7 +283,7 @@ def _generate(
     model.generation_config = transformers.GenerationConfig(**ends)
     try:
         config = transformers.GenerationConfig(do_sample=False, **given, **ends)
-        with counting_down(model, policy.target_length, longest):
+        with policy.inputs.generating(longest):
             sequences = model.generate(input_ids=ids_BT, attention_mask=mask_BT, generation_config=config)
     finally:
         model.generation_config = own

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup
 from trimtab.errors import TrimtabError, reason_of
-from trimtab.models.length_encoding import KEY
+from trimtab.models.inputs import refuse_inputs_in_vllm
 from trimtab.models.lora import merged, shares_ends
 from trimtab.models.policy import Policy
 from trimtab.rollout.logps import evaluating, logps_of
@@ -255,11 +255,7 @@ def engine_for(model: Any, dtype: str, settings: VLLMSettings) -> Engine:
     The one there is, where it fits; else it is closed and another is made: a GPU has room for one.
     dtype: float32 or bfloat16. TrimtabError where vLLM is not installed, or cannot serve the model.
     """
-    if getattr(model.config, KEY, None) is not None:
-        raise TrimtabError(
-            "engine vllm: this model counts down to a target length (sft.length_encoding), which vLLM has no input "
-            "for: choose engine transformers."
-        )
+    refuse_inputs_in_vllm(model.config)
     shape = {name: value for name, value in model.config.to_dict().items() if name not in NOT_SHAPE}
     key = json.dumps([shape, dtype, settings.model_dump()], sort_keys=True, default=str)
     if key not in _live:

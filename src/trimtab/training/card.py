@@ -19,7 +19,7 @@ from trimtab.data.conditions import ScoreCondition
 from trimtab.data.day import SETTLED, read_day
 from trimtab.evaluation.markdown import escape_markdown, fenced
 from trimtab.files import read_json
-from trimtab.models.length_encoding import KEY
+from trimtab.models.inputs import describe_inputs
 
 CARD = "README.md"
 HIDDEN = "(an address)"
@@ -42,7 +42,7 @@ def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str 
         f"# {title}",
         results or "**Not evaluated**: this card is of a training run by itself. No claim of quality is made.",
         _training(_title(name, inputs["settings"]), origin, done, data["validation"]["used"] > 0),
-        *_target_length(stage / "best" / "config.json"),
+        *_inputs(stage / "best" / "config.json"),
         _data(data, done["sources"]),
         *_asked_for(inputs["settings"]),
         *_template(inputs["data"].get("chat_template_kwargs"), read_day(stage / SETTLED)),
@@ -177,19 +177,9 @@ def _training(title: str, origin: list[str], done: Mapping[str, Any], validated:
     )
 
 
-def _target_length(config: Path) -> list[str]:
-    """A section on the length encoding, where the model has one."""
-    encoding = json.loads(config.read_text(encoding="utf-8")).get(KEY) if config.is_file() else None
-    if encoding is None:
-        return []
-    ends = "at that length or before" if encoding["slack"] else "at that length"
-    return [
-        "## Target length\nThis model is told in its input how many tokens remain, and was trained to end its "
-        f"answers {ends} (Butcher et al. 2024, arXiv 2412.11937; the numbers are in config.json, `{KEY}`). "
-        f"**trimtab gives it that input**: {encoding['target_length']} tokens where nobody asks, others "
-        "by `trimtab generate --set decoding.target_length=40`. transformers, vLLM and other software do not: "
-        "there it has no target, and lacks an input that it was trained with."
-    ]
+def _inputs(config: Path) -> list[str]:
+    """A section on what the model is fed beside token ids, where that is anything."""
+    return describe_inputs(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else []
 
 
 def _chosen_by(done: Mapping[str, Any], validated: bool) -> str:

@@ -13,7 +13,7 @@ from trimtab import __version__
 from trimtab.data.day import SETTLED
 from trimtab.errors import TrimtabError
 from trimtab.files import clear_leftovers, damage, difference, make_folder, read_json, sums_of, write_json
-from trimtab.models.policy import resolve_precision
+from trimtab.models.settings import resolve_precision
 from trimtab.notices import say, warn
 from trimtab.stopping import is_first_process
 from trimtab.training.card import CARD

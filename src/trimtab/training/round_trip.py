@@ -12,7 +12,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -147,15 +147,13 @@ def _in_memory(policy: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     groups = _as_groups(rows)
     if isinstance(policy, RewardModel):
         groups = [for_scoring(group) for group in groups]
-    was_training, encoding = policy.training, getattr(policy, "length_encoding", None)
+    was_training = policy.training
     policy.eval()
     try:
-        if encoding is not None:  # a stranger counts nothing down
-            policy.length_encoding = None
-        found = policy(pack(groups).to(policy.device))
+        # A stranger feeds ids alone.
+        with nullcontext() if isinstance(policy, RewardModel) else policy.inputs.ids_alone():
+            found = policy(pack(groups).to(policy.device))
     finally:
-        if encoding is not None:
-            policy.length_encoding = encoding
         policy.train(was_training)
     values: torch.Tensor = found if isinstance(policy, RewardModel) else found.logps
     return values.float().cpu()

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.settings import BUDGET, LEARNING_RATE, SEVERAL, STEPS, WEIGHT, Seed
-from trimtab.models.policy import ModelSettings
+from trimtab.models.settings import ModelSettings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 

@@ -18,9 +18,8 @@ from trimtab.data.splits import CompletionsOf, DataSettings, Expansion
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.models.kinds import Role
-from trimtab.models.length_encoding import refuse_countdown
+from trimtab.models.loading import load_policy
 from trimtab.models.lora import ADAPTER
-from trimtab.models.policy import load_policy
 from trimtab.models.reference import reference_key, reference_logps
 from trimtab.notices import say, warn
 from trimtab.rewards.base import Reward
@@ -67,7 +66,7 @@ class TrainingContext:
         disk."""
         groups = [group for split in splits for group in split]
         condition = f"{self.settings.precision}|{self.accelerator.device.type}"
-        key = reference_key(self.policy.starting_state(), condition + self.policy.countdown_key)
+        key = reference_key(self.policy.starting_state(), condition + self.policy.inputs.key)
         if self.accelerator.is_main_process:
             say(f"reference: log-probabilities of {len(groups)} groups")
         self.policy.eval()
@@ -93,8 +92,8 @@ class StageMethod(ABC):
     """Which it is validated on, where the data has them; None: the same."""
     reads: ClassVar[frozenset[str]] = frozenset()
     """Columns that it reads itself."""
-    counts_down: ClassVar[bool] = False
-    """Whether it carries on the countdown of a model with a length encoding."""
+    carries_inputs: ClassVar[bool] = False
+    """Whether it goes on with what a model is fed beside token ids (models/inputs.py)."""
     role: ClassVar[Role] = "policy"
     """What its model must be to begin with."""
     version: ClassVar[int]
@@ -123,9 +122,9 @@ class StageMethod(ABC):
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Any:
-        """The model to train. TrimtabError for one that counts down, which a method must know how to carry on."""
+        """The model to train. TrimtabError for one that is fed more than token ids: few methods carry that on."""
         policy = load_policy(source, settings, settings.seed)
-        refuse_countdown(policy.model.config, source)
+        policy.inputs.refuse(source)
         return policy
 
     @classmethod
