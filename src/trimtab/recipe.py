@@ -147,7 +147,7 @@ class Recipe(_WithStages):
                         f"{name}'s reward of kind '{reward.kind}' needs a model: only online_dpo asks the policy "
                         "itself"
                     )
-        _check_length_encoding(self)
+        _check_inputs(self)
         for stage in map(self._own, METHODS):
             if stage is not None and "seed" not in stage.model_fields_set:
                 stage.seed = self.seed
@@ -184,32 +184,20 @@ class Recipe(_WithStages):
         return any(reward.needs_training for settings in self.rewarded.values() for reward in settings.rewards)
 
 
-def _check_length_encoding(recipe: Recipe) -> None:
-    """ValueError where a method, or the engine of one, cannot count down."""
-    for name in recipe.methods:
-        if (
-            name in METHODS
-            and (of := recipe.settings_of(name))
-            and _counts_down(of)
-            and of.length_penalty is not None
-        ):
-            raise ValueError(
-                f"method '{name}' is SFT with the length penalty, which excludes length_encoding: give {name} "
-                "settings of its own without it"
-            )
+def _check_inputs(recipe: Recipe) -> None:
+    """ValueError where a method or its engine cannot go on with what SFT's model is fed beside token ids."""
+    for name in filter(METHODS.__contains__, recipe.methods):
+        recipe.settings_of(name)  # each says what excludes what
     following = [name for name in recipe.methods if CATALOGUE[name].starts_from == SFT]
-    if not _counts_down(recipe.settings_of(SFT)) or not {SFT, *following} & set(recipe.methods):
+    setting = METHODS[SFT].method.added_input(recipe.settings_of(SFT))
+    if setting is None or not {SFT, *following} & set(recipe.methods):
         return
     for name in following:
         if not METHODS[name].method.carries_inputs:
-            raise ValueError(f"method '{name}' cannot go on from SFT with a length_encoding: leave one of them out")
+            raise ValueError(f"method '{name}' cannot go on from SFT with a {setting}: leave one of them out")
     engines = {recipe.evaluation.decoding.engine, *(one.sampling.engine for one in recipe.rewarded.values())}
     if "vllm" in engines:
-        raise ValueError("sft.length_encoding needs engine transformers: vLLM has no input for it")
-
-
-def _counts_down(settings: TrainingSettings) -> bool:
-    return getattr(settings, "length_encoding", None) is not None
+        raise ValueError(f"sft.{setting} needs engine transformers: vLLM has no input for it")
 
 
 def recipe_file(path: Path) -> Path:

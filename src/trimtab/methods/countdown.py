@@ -19,6 +19,12 @@ from trimtab.errors import TrimtabError
 from trimtab.models.length_encoding import COUNTS_FROM, LengthEncoding, scale_for
 from trimtab.models.policy import Policy
 
+CAVEAT = (
+    "The SFT model has a length encoding: it and what starts from it answer at the length that they are asked for, "
+    "and their perplexity is given each reference's length: it does not compare with others'."
+)
+"""What reports say of its results."""
+
 
 class LengthEncodingSettings(Settings):
     """A countdown of the remaining tokens in the input, which makes completions end where they are asked to

@@ -16,7 +16,7 @@ from trimtab.data.groups import CompletionGroup, PackedBatch, total_completion_t
 from trimtab.data.settings import LEARNING_RATE
 from trimtab.errors import TrimtabError
 from trimtab.losses.sft import Normalisation, sft
-from trimtab.methods.countdown import LengthEncodingSettings, make_encoding, with_slack
+from trimtab.methods.countdown import CAVEAT, LengthEncodingSettings, make_encoding, with_slack
 from trimtab.methods.length_penalty import LengthPenalty, LengthPenaltySettings
 from trimtab.models.loading import load_policy
 from trimtab.models.policy import Policy
@@ -51,7 +51,12 @@ class SFTSettings(TrainingSettings):
 
 
 def penalised(settings: SFTSettings) -> SFTSettings:
-    """The settings with a length penalty: their own, or its defaults."""
+    """The settings with a length penalty: their own, or its defaults. ValueError where they have an encoding."""
+    if settings.length_encoding is not None:
+        raise ValueError(
+            "method 'sft_length' is SFT with the length penalty, which excludes length_encoding: give sft_length "
+            "settings of its own without it"
+        )
     return settings.model_copy(update={"length_penalty": settings.length_penalty or LengthPenaltySettings()})
 
 
@@ -75,6 +80,14 @@ class SFT(StageMethod):
         self.penalty: LengthPenalty | None = None
         if settings.length_penalty is not None:
             self.penalty = LengthPenalty(settings.length_penalty, settings.normalisation, settings.seed, context)
+
+    @classmethod
+    def added_input(cls, settings: SFTSettings) -> str | None:
+        return "length_encoding" if settings.length_encoding is not None else None
+
+    @classmethod
+    def caveat(cls, settings: SFTSettings) -> str | None:
+        return CAVEAT if settings.length_encoding is not None else None
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Policy:

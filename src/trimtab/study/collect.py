@@ -13,7 +13,7 @@ import torch
 
 from trimtab import __version__
 from trimtab.audit.preferences import audit
-from trimtab.catalogue import compared_methods, family, label, trained_methods
+from trimtab.catalogue import CATALOGUE, compared_methods, family, label, trained_methods
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
@@ -23,6 +23,7 @@ from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.files import read_json
 from trimtab.methods.online_dpo import NAME, round_folders
 from trimtab.methods.rounds import PAIRS
+from trimtab.methods.table import METHODS
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings_base import RewardSettings
@@ -243,11 +244,9 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
             "This study ran in trimtab's sandbox, a small closed world: it measures the methods and this "
             "software, and says nothing about a real model."
         )
-    if recipe.settings_of("sft").length_encoding is not None and {"sft", "grpo"} & set(recipe.methods):
-        found.append(
-            "The SFT model has a length encoding: it and what starts from it answer at the length that they are "
-            "asked for, and their perplexity is given each reference's length: it does not compare with others'."
-        )
+    caveat = METHODS["sft"].method.caveat(recipe.settings_of("sft"))
+    if caveat and any("sft" in (name, CATALOGUE[name].starts_from) for name in recipe.methods):
+        found.append(caveat)
     if splits.shared_prompts:
         found.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")
     if splits.unreadable:

@@ -111,6 +111,16 @@ class StageMethod(ABC):
         return cls.completions
 
     @classmethod
+    def added_input(cls, settings: Any) -> str | None:
+        """The setting that has the model fed more than token ids from then on; None: there is none."""
+        return None
+
+    @classmethod
+    def caveat(cls, settings: Any) -> str | None:
+        """What to know of the results of a model that was trained with these settings."""
+        return None
+
+    @classmethod
     def other_inputs(cls, settings: Any) -> dict[str, str]:
         """What the result depends on beside model, data and settings, such as the hash of a teacher."""
         return {}
