@@ -26,7 +26,8 @@ import torch
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.groups import cut_into_passes, pack
 from trimtab.data.hashing import hash_source
-from trimtab.data.splits import DataSettings, encode_records, split_records
+from trimtab.data.split_groups import encode_records
+from trimtab.data.splits import DataSettings, split_records
 from trimtab.evaluation.generate import Decoding
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask

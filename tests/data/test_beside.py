@@ -20,13 +20,13 @@ from conftest import byte_tokenizer
 from data.odd_rows import ASKED, CALL, FOUND, TOOL, pair, talk, turn
 from data.test_odd_rows import TOOLS
 from trimtab.data.beside import NOT_RENDERED, variables_of
-from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, strip_last_pair
+from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings
 from trimtab.data.day import day_for, keep_day
 from trimtab.data.folders import NoSuchSplitError, files_of
 from trimtab.data.hashing import hash_source
-from trimtab.data.message import Answer, Conversation, Message, beside, row_beside
+from trimtab.data.message import Answer, Conversation, Message, beside, row_beside, strip_last_pair
 from trimtab.data.records import ReadingSettings, Record, columns_of, read_records, to_record
-from trimtab.data.splits import SplitCounts, encode_records
+from trimtab.data.split_groups import SplitCounts, encode_records
 from trimtab.errors import TrimtabError
 from trimtab.rewards.cache import digest
 

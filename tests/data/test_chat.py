@@ -16,16 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from trimtab.data.chat import (
-    ChatFormat,
-    Dropped,
-    TruncationSettings,
-    agree_on_special_tokens,
-    load_tokenizer,
-    strip_last_pair,
-)
+from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, load_tokenizer
 from trimtab.data.groups import CompletionGroup
+from trimtab.data.message import strip_last_pair
 from trimtab.data.records import Message, Record, read_records
+from trimtab.data.special_tokens import agree_on_special_tokens
 from trimtab.errors import TrimtabError
 
 IM_END, ENDOFTEXT, NEWLINE = 151645, 151643, 198

@@ -20,7 +20,7 @@ from trimtab.data.conditions import LengthInstruction, ScoreCondition
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.records import Message, Record
-from trimtab.data.splits import encode_records
+from trimtab.data.split_groups import encode_records
 from trimtab.errors import TrimtabError
 
 PAIR = Record("Which cat?", ("the good cat sat", "a dog"), (9.0, 2.5), "f:1")

@@ -22,7 +22,7 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.data.message import Answer, Conversation
 from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.records import Message, Record, read_records
-from trimtab.data.splits import encode_records
+from trimtab.data.split_groups import encode_records
 from trimtab.errors import TrimtabError
 from trimtab.rewards.yes_no import QuestionFormat
 from trimtab.sandbox.starters import starter

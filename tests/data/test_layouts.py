@@ -17,7 +17,8 @@ from trimtab.data.hashing import hash_source
 from trimtab.data.labels import pair_by_label
 from trimtab.data.layouts import LAYOUTS
 from trimtab.data.records import Message, ReadingSettings, Record, read_records, to_record
-from trimtab.data.splits import UNDESIRABLE, DataSettings, encode_records, split_records
+from trimtab.data.split_groups import UNDESIRABLE, encode_records
+from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
 
 PAIR = {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."}

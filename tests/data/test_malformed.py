@@ -10,7 +10,8 @@ import pytest
 
 from data.malformed import CASES, SPOILT, Case, real_rows
 from trimtab.data.chat import ChatFormat, TruncationSettings, load_tokenizer
-from trimtab.data.splits import DataSettings, SplitCounts, encode_records, require_groups, split_records
+from trimtab.data.split_groups import SplitCounts, encode_records, require_groups
+from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
 
 LIMIT = 2000

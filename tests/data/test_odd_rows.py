@@ -15,7 +15,8 @@ from data.odd_rows import ODD, Odd, pair
 from trimtab.audit.findings import examine
 from trimtab.data.chat import ChatFormat, TruncationSettings
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.splits import DataSettings, SplitCounts, encode_records, split_records
+from trimtab.data.split_groups import SplitCounts, encode_records
+from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
 
 TOOLS = (

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from trimtab.data.chat import ChatFormat, TruncationSettings, load_tokenizer
 from trimtab.data.records import Message, Record, read_records
-from trimtab.data.splits import DataSettings, SplitCounts, choose, encode_records, require_groups, split_records
+from trimtab.data.split_groups import SplitCounts, choose, encode_records, require_groups
+from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
 
 Write = Callable[..., Path]

@@ -18,7 +18,8 @@ from trimtab.data.encoding import remark_lines
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.pairs import TurnFormat
 from trimtab.data.records import Message, Record
-from trimtab.data.splits import DataSettings, encode_records
+from trimtab.data.split_groups import encode_records
+from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 
 Make = Callable[..., Any]

@@ -10,7 +10,8 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from trimtab.data.chat import ChatFormat, TruncationSettings, load_tokenizer
 from trimtab.data.records import read_records
-from trimtab.data.splits import DataSettings, encode_records
+from trimtab.data.split_groups import encode_records
+from trimtab.data.splits import DataSettings
 from trimtab.evaluation.perplexity import fluency
 from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.sft import SFT, SFTSettings

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from study.same_results import but_for_the_date
 from training.toy import write_model
 from trimtab.data.parsing import apply_overrides, parse
-from trimtab.data.splits import UNDESIRABLE
+from trimtab.data.split_groups import UNDESIRABLE
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.recipe import Recipe

@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 from trimtab.data.chat import ChatFormat, TruncationSettings, load_tokenizer
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import read_records
-from trimtab.data.splits import DataSettings, encode_records
+from trimtab.data.split_groups import encode_records
+from trimtab.data.splits import DataSettings
 from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.grpo import GRPO, GRPOSettings
 from trimtab.methods.sft import SFT, SFTSettings

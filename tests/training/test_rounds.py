@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from training.grpo_runs import reward_named
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import read_records
-from trimtab.data.splits import DataSettings, encode_records, split_records
+from trimtab.data.split_groups import encode_records
+from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.methods import rounds

@@ -28,7 +28,8 @@ from trimtab.audit.preferences import AuditReport, LengthQuantiles, audit, quant
 from trimtab.data.beside import ignored_of
 from trimtab.data.chat import ChatFormat, Dropped, load_tokenizer, unusable
 from trimtab.data.records import Record
-from trimtab.data.splits import DataSettings, Splits, choose, split_records
+from trimtab.data.split_groups import choose
+from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.data.trust import TrustSettings
 
 Side = Literal["prompt", "chosen", "rejected", "desirable", "undesirable", "completion"]

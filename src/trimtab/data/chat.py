@@ -28,7 +28,7 @@ from trimtab.data.beside import (
 )
 from trimtab.data.encoding import ALTERED, CONTROL, HOLDS_CONTROL, OPENING, RefusedRowError, TextEncoding
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.message import Answer, answer_turn, beside, like
+from trimtab.data.message import Answer, answer_turn, beside, strip_last_pair
 from trimtab.data.records import Message, ReadingSettings, Record
 from trimtab.data.rows import Dropped as Dropped
 from trimtab.data.rows import TruncationSettings as TruncationSettings
@@ -36,23 +36,12 @@ from trimtab.data.rows import make_group as make_group
 from trimtab.data.rows import tokens_of as tokens_of
 from trimtab.data.rows import unusable as unusable
 from trimtab.data.templates import PROBE, checked, render, with_generation_prompt
+from trimtab.data.tokenizer import end_of_turn, special_texts
 from trimtab.data.tokenizer import load_tokenizer as load_tokenizer
 from trimtab.errors import TrimtabError
-from trimtab.notices import warn
 
 PLACEHOLDER = "."
 """Stands where a group must have a completion and the method samples its own."""
-
-
-def strip_last_pair(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
-    """The conversation without its oldest exchange, system turn kept; None when nothing may go."""
-    system = messages[:1] if messages[0].role == "system" else ()
-    rest = messages[len(system) :]
-    # The next user turn is where a shorter conversation can start.
-    for i, message in enumerate(rest[1:], start=1):
-        if message.role == "user":
-            return like(messages, system + rest[i:])
-    return None
 
 
 class ChatFormat:
@@ -73,13 +62,13 @@ class ChatFormat:
         # A prompt is rendered once for all its completions.
         self._apply = lru_cache(maxsize=8)(self._render)
         self.suffix = self._turn_suffix() if self.has_template else ""
-        self.end_of_turn = self._end_of_turn()
+        self.end_of_turn = end_of_turn(self.tokenizer, self._ids(self.suffix))
         if self.has_template:
             self.opening = self._opening((Message("user", PROBE),))
             self.content = TextEncoding(
                 self.tokenizer, self.truncation.control_tokens, self._turn_tokens(), self.opening
             )
-        self.ends = self._ends()
+        self.ends = special_texts(self.tokenizer, self.stop_tokens)
 
     def under(self, **values: Any) -> ChatFormat:
         """The same format with these values of the template's own variables."""
@@ -102,23 +91,6 @@ class ChatFormat:
         if not found or PROBE not in head:
             raise TrimtabError("the chat template does not show the assistant's text; trimtab can't train on it.")
         return suffix
-
-    def _end_of_turn(self) -> int:
-        """The token that ends an assistant's turn: the first special one of the suffix, else eos."""
-        added = self.tokenizer.added_tokens_decoder
-        special = set(self.tokenizer.all_special_ids) | {i for i, token in added.items() if token.content.strip()}
-        for token in self._ids(self.suffix):
-            if token in special:
-                return int(token)
-        if self.tokenizer.eos_token_id is None:
-            raise TrimtabError("the tokenizer has no eos token, and its template none that ends a turn.")
-        return int(self.tokenizer.eos_token_id)
-
-    def _ends(self) -> tuple[str, ...]:
-        """The tokens, as text, that an answer may hold at its end and that are put there anyway."""
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        texts = self.tokenizer.convert_ids_to_tokens([token for token in self.stop_tokens if token in special])
-        return tuple(sorted(set(texts), key=len, reverse=True))
 
     @cached_property
     def powers(self) -> Powers:
@@ -369,29 +341,3 @@ class ChatFormat:
 def _said(turn: dict[str, Any]) -> dict[str, Any]:
     """A turn but for its role, which is no people's text."""
     return {key: value for key, value in turn.items() if key != "role"}
-
-
-def agree_on_special_tokens(chat: ChatFormat, model: Any) -> None:
-    """Makes tokenizer, config and generation config agree on what ends a turn, before they are saved.
-
-    A base model's eos is often <|endoftext|> while its template ends turns otherwise: a model saved
-    like that never stops. eos becomes the end-of-turn token; generation stops at the old one too.
-    """
-    tokenizer, entries = chat.tokenizer, int(model.get_input_embeddings().weight.shape[0])
-    stops = [token for token in chat.stop_tokens if token < entries]
-    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(chat.end_of_turn)
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= entries:
-        warn(
-            f"the pad token {tokenizer.pad_token!r} is token {tokenizer.pad_token_id}, but the model has {entries} "
-            f"embeddings: {tokenizer.eos_token!r} is what the saved model is padded with.",
-        )
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    known = model.generation_config.eos_token_id
-    known = known if isinstance(known, list) else [known]
-    stops += [t for t in known if isinstance(t, int) and 0 <= t < entries and t not in stops]
-    model.config.eos_token_id = chat.end_of_turn
-    model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
-    for config in (model.config, model.generation_config):
-        config.pad_token_id = tokenizer.pad_token_id

@@ -161,3 +161,14 @@ def without_nulls(value: Any) -> Any:
 def canonical(value: Any) -> str:
     """JSON text of what stands in a row, the order of its keys kept: templates show it."""
     return json.dumps(without_nulls(value), ensure_ascii=False, allow_nan=False)
+
+
+def strip_last_pair(messages: tuple[Message, ...]) -> tuple[Message, ...] | None:
+    """The conversation without its oldest exchange, system turn kept; None when nothing may go."""
+    system = messages[:1] if messages[0].role == "system" else ()
+    rest = messages[len(system) :]
+    # The next user turn is where a shorter conversation can start.
+    for i, message in enumerate(rest[1:], start=1):
+        if message.role == "user":
+            return like(messages, system + rest[i:])
+    return None

@@ -226,3 +226,23 @@ def _config(tokenizer: Any, said: dict[str, Any], folder: Path) -> dict[str, Any
         else:
             del config["chat_template"]
     return config
+
+
+def end_of_turn(tokenizer: Any, suffix: Iterable[int]) -> int:
+    """The token that ends an assistant's turn: the first special one of what a template puts behind an answer, else
+    eos. TrimtabError where there is neither."""
+    added = tokenizer.added_tokens_decoder
+    special = set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.content.strip()}
+    for token in suffix:
+        if token in special:
+            return int(token)
+    if tokenizer.eos_token_id is None:
+        raise TrimtabError("the tokenizer has no eos token, and its template none that ends a turn.")
+    return int(tokenizer.eos_token_id)
+
+
+def special_texts(tokenizer: Any, tokens: Iterable[int]) -> tuple[str, ...]:
+    """The special ones of these tokens as text, the longest first."""
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    texts = tokenizer.convert_ids_to_tokens([token for token in tokens if token in special])
+    return tuple(sorted(set(texts), key=len, reverse=True))

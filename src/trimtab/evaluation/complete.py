@@ -10,7 +10,7 @@ import torch
 from trimtab.data.beside import ignored_of
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import control_tokens_of_model, day_for, day_of_model, keep_day, values_of_model
-from trimtab.data.splits import encode_records
+from trimtab.data.split_groups import encode_records
 from trimtab.evaluation.generate import generate, stop_tokens
 from trimtab.evaluation.outputs import Generation, Measured, write_measured, write_rows
 from trimtab.evaluation.perplexity import fluency

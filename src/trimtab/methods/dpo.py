@@ -25,7 +25,8 @@ from trimtab.data.chat import ChatFormat
 from trimtab.data.conditions import LengthInstruction, ScoreCondition
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.settings import LEARNING_RATE, WEIGHT
-from trimtab.data.splits import CompletionsOf, DataSettings, Expansion
+from trimtab.data.split_groups import CompletionsOf, Expansion
+from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.losses.completions import CompletionLoss
 from trimtab.losses.table import (

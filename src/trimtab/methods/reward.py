@@ -19,7 +19,8 @@ from trimtab.data.conditions import LengthInstruction
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import reward_format
 from trimtab.data.settings import LEARNING_RATE, WEIGHT
-from trimtab.data.splits import DataSettings, Expansion
+from trimtab.data.split_groups import Expansion
+from trimtab.data.splits import DataSettings
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.statistics import wilson_interval

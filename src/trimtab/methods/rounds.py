@@ -28,7 +28,8 @@ from accelerate import Accelerator, PartialState
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import day_for, day_of_model, keep_day
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.splits import DataSettings, Splits, encode_records, require_groups, split_records
+from trimtab.data.split_groups import encode_records, require_groups
+from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.files import damage, make_folder, read_json, sums_of, write_json

@@ -14,7 +14,8 @@ from typing import Any
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, cut_into_passes
 from trimtab.data.records import Record
-from trimtab.data.splits import Expansion, Splits, encode_records
+from trimtab.data.split_groups import Expansion, encode_records
+from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
 from trimtab.losses.table import needs_reference
 from trimtab.methods.distillation import DistillationSettings

@@ -20,7 +20,8 @@ from trimtab.data.day import day_of_runs
 from trimtab.data.parsing import parse
 from trimtab.data.records import Record, columns_of
 from trimtab.data.settings import NAMES_A_MODEL
-from trimtab.data.splits import DataSettings, Splits, check_completions, split_records
+from trimtab.data.split_groups import check_completions
+from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError, first_line
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs

@@ -33,15 +33,8 @@ from trimtab.data.chat import load_tokenizer
 from trimtab.data.day import day_for, day_of_model, keep_day
 from trimtab.data.encoding import remark_lines
 from trimtab.data.hashing import hash_source
-from trimtab.data.splits import (
-    CompletionsOf,
-    DataSettings,
-    SplitCounts,
-    Splits,
-    encode_records,
-    require_groups,
-    split_records,
-)
+from trimtab.data.split_groups import CompletionsOf, SplitCounts, encode_records, require_groups
+from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.files import write_json
 from trimtab.folder_lock import holding

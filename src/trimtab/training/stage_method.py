@@ -11,10 +11,12 @@ from typing import Any, ClassVar, Literal
 
 from accelerate import Accelerator
 
-from trimtab.data.chat import ChatFormat, agree_on_special_tokens
+from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.records import Record
-from trimtab.data.splits import CompletionsOf, DataSettings, Expansion
+from trimtab.data.special_tokens import agree_on_special_tokens
+from trimtab.data.split_groups import CompletionsOf, Expansion
+from trimtab.data.splits import DataSettings
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.models.kinds import Role

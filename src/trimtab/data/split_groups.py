@@ -1,0 +1,202 @@
+"""The rows of a split as completion groups, and what became of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, Field
+
+from trimtab.data.beside import Rendering, ignored_of
+from trimtab.data.groups import CompletionGroup
+from trimtab.data.records import Record
+from trimtab.data.rows import Dropped
+from trimtab.errors import TrimtabError
+
+
+class SplitCounts(BaseModel):
+    """What became of the rows of one split."""
+
+    rows: int = 0
+    used: int = 0
+    dropped: dict[str, int] = Field(default_factory=dict)
+    dropped_rows: list[str] = Field(default_factory=list)
+    """The first twenty, "file:row: reason"."""
+    truncated: int = 0
+    """Completions cut at the end, and so not taught to stop."""
+    duplicates: int = 0
+    """Rows equal to an earlier one; kept."""
+    equal_scores: int = 0
+    """Pairs whose scores tie; kept."""
+    ignored: dict[str, int] = Field(default_factory=dict)
+    """What rows hold and nothing reads, "column id", with the number of rows; the rows are kept."""
+    remarks: dict[str, int] = Field(default_factory=dict)
+    """What else was found in rows that are used, and in how many: control tokens in people's text, answers that the
+    template shows otherwise."""
+
+    def but_for(self, read: Callable[[str], bool]) -> SplitCounts:
+        """The same without the columns that are read after all, by a method or a reward function."""
+        kept = {name: n for name, n in self.ignored.items() if not read(name.removeprefix(COLUMN))}
+        return self.model_copy(update={"ignored": kept})
+
+    @property
+    def summary(self) -> str:
+        """One line: how many rows were used, what was dropped and what was not used; "" where it was all."""
+        lost = [f"{n} × {reason}" for reason, n in self.dropped.items()]
+        beside = [f"{name} ({n} rows)" for name, n in self.ignored.items()]
+        parts = [f"{self.used} of {self.rows} rows used"]
+        parts += [f"dropped: {', '.join(lost)}"] if lost else []
+        parts += [f"not used: {', '.join(beside)}"] if beside else []
+        return "; ".join(parts) if len(parts) > 1 else ""
+
+
+COLUMN = "column "
+
+
+class Encoder(Rendering, Protocol):
+    """data/chat.py's ChatFormat, or a reward model's format. remarks: of the record that was encoded last."""
+
+    remarks: set[str]
+
+    def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped: ...
+
+
+Expansion = Callable[[Record], list[Record] | Dropped]
+"""One row made several, or another; or why it can't be: data/conditions.py."""
+CompletionsOf = Literal["first", "pair", "all", "labelled", "none"]
+"""The best completion (SFT), best and worst (DPO), all that are ranked, all with a label each (KTO), or none
+but the prompt (GRPO)."""
+
+
+def encode_records(
+    records: Sequence[Record], chat: Encoder, completions: CompletionsOf, expand: Expansion | None = None
+) -> tuple[list[CompletionGroup], SplitCounts]:
+    """Records -> completion groups. Of labelled completions SFT takes the desirable ones; TrimtabError where pairs
+    are wanted.
+
+    expand: what is made of a record with the completions that the method trains on. A row is used whole, or not.
+    """
+    if completions in ("pair", "all"):
+        _refuse_labels(records)
+    groups: list[CompletionGroup] = []
+    counts = SplitCounts(rows=len(records))
+    seen: set[Any] = set()
+    for index, record in enumerate(records):
+        row = choose(record, completions)
+        if completions == "first" and row.labels == (False,):
+            _drop(counts, Dropped(UNDESIRABLE, row.origin))
+            continue
+        identity = (row.prompt, row.completions)
+        counts.duplicates += identity in seen
+        seen.add(identity)
+        if row.scores is not None and len(row.scores) > 1 and row.scores[0] == row.scores[-1]:
+            counts.equal_scores += 1
+        for name in ignored_of(row, chat):
+            counts.ignored[name] = counts.ignored.get(name, 0) + 1
+        made, remarks = _encoded(row, index, chat, expand)
+        if isinstance(made, Dropped):
+            _drop(counts, made)
+            continue
+        for remark in remarks:
+            counts.remarks[remark] = counts.remarks.get(remark, 0) + 1
+        counts.truncated += sum(made[0].truncated)  # an expanded row says the same completions again
+        counts.used += 1
+        groups += made
+    counts.dropped = dict(sorted(counts.dropped.items()))
+    counts.ignored = dict(sorted(counts.ignored.items()))
+    counts.remarks = dict(sorted(counts.remarks.items()))
+    return groups, counts
+
+
+def _encoded(
+    row: Record, index: int, chat: Encoder, expand: Expansion | None
+) -> tuple[list[CompletionGroup] | Dropped, set[str]]:
+    """All groups of a row, or why it can't be used; and what is to be remarked on."""
+    rows = [row] if expand is None else expand(row)
+    remarks: set[str] = set()
+    if isinstance(rows, Dropped):
+        return rows, remarks
+    groups: list[CompletionGroup] = []
+    for one in rows:
+        encoded = chat.encode(one, index)
+        remarks |= chat.remarks
+        if isinstance(encoded, Dropped):
+            return encoded, remarks
+        groups.append(encoded)
+    return groups, remarks
+
+
+UNDESIRABLE = "labelled undesirable: nothing to imitate"
+
+
+def _drop(counts: SplitCounts, row: Dropped) -> None:
+    counts.dropped[row.reason] = counts.dropped.get(row.reason, 0) + 1
+    if len(counts.dropped_rows) < 20:
+        counts.dropped_rows.append(f"{row.origin}: {row.reason}")
+
+
+def check_completions(records: Sequence[Record], completions: CompletionsOf) -> None:
+    """TrimtabError where a record lacks the completions that a method trains on."""
+    if completions in ("pair", "all"):
+        _refuse_labels(records)
+    for record in records:
+        choose(record, completions)
+
+
+def _refuse_labels(records: Sequence[Record]) -> None:
+    """Half of a pair is no pair."""
+    unpaired = [record for record in records if record.is_unpaired]
+    if unpaired:
+        good = sum(record.labels == (True,) for record in unpaired)
+        raise TrimtabError(
+            f"{unpaired[0].origin}: a completion with a label (KTO; {good} desirable, {len(unpaired) - good} "
+            "undesirable) is no pair: of preference training only loss kto can use it. Make pairs of what shares "
+            "a prompt with data.pair_labels=true, or give pairs."
+        )
+
+
+def choose(record: Record, completions: CompletionsOf) -> Record:
+    """The record with the completions that a method trains on."""
+    if completions == "none":
+        return replace(record, completions=(), scores=None, labels=None)
+    if not record.completions:
+        raise TrimtabError(
+            f"{record.origin}: a prompt without a completion; only GRPO and PPO can train on "
+            "that. Remove such rows, or keep them in a file of their own."
+        )
+    if completions == "labelled":
+        return record if record.labels is not None else replace(record, labels=_labels_of(record))
+    if completions in ("pair", "all") and len(record.completions) < 2:
+        raise TrimtabError(
+            f"{record.origin}: one completion only; preference training needs 'chosen' and 'rejected'. Remove such "
+            "rows, or train on them by SFT."
+        )
+    if completions == "all":
+        return record
+    picked = (0,) if completions == "first" else (0, len(record.completions) - 1)
+    return replace(
+        record,
+        completions=tuple(record.completions[i] for i in picked),
+        scores=tuple(record.scores[i] for i in picked) if record.scores else None,
+        labels=tuple(record.labels[i] for i in picked) if record.labels else None,
+    )
+
+
+def _labels_of(record: Record) -> tuple[bool, ...]:
+    """Of a pair or a ranking: the best is desirable, the others are not."""
+    if len(record.completions) < 2:
+        raise TrimtabError(
+            f"{record.origin}: one completion without a label; KTO needs 'label', or 'chosen' and 'rejected'."
+        )
+    return (True, *(False for _ in record.completions[1:]))
+
+
+def require_groups(groups: Sequence[CompletionGroup], counts: SplitCounts, split: str, source: str) -> None:
+    """Training on nothing is an error that says where the rows went."""
+    if not groups:
+        reasons = ", ".join(f"{n} × {reason}" for reason, n in counts.dropped.items()) or "there were none"
+        raise TrimtabError(
+            f"data {source}: nothing is left of the {counts.rows} {split} rows ({reasons}). "
+            f"Raise max_length, or mend the rows: {'; '.join(counts.dropped_rows[:3]) or 'none'}."
+        )
