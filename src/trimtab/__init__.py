@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trimtab.api import compare, evaluate, load_recipe, run_study, train
     from trimtab.errors import TrimtabError
     from trimtab.evaluation.results import Results
-    from trimtab.models.policy import load_policy
+    from trimtab.models.loading import load_policy
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 _PLACES = {
     "Results": "trimtab.evaluation.results",
     "TrimtabError": "trimtab.errors",
-    "load_policy": "trimtab.models.policy",
+    "load_policy": "trimtab.models.loading",
 }
 """Where a name is; the others are in trimtab.api."""
 

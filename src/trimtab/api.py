@@ -22,7 +22,8 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.files import read_json
 from trimtab.methods.table import METHODS
-from trimtab.models.policy import Policy, load_policy
+from trimtab.models.loading import load_policy
+from trimtab.models.policy import Policy
 from trimtab.models.reward_model import RewardModel, load_reward_model
 from trimtab.recipe import Recipe, read_recipe
 from trimtab.rewards.settings import reward_given
