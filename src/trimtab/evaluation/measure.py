@@ -14,10 +14,17 @@ from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.complete import complete, evaluation_device
+from trimtab.evaluation.completeness import (
+    had_another_judge,
+    is_complete,
+    mark_complete,
+    only_say,
+    others,
+    warnings_of,
+)
 from trimtab.evaluation.outputs import MethodOutputs, read_generations, read_measured, read_scores
 from trimtab.evaluation.scoring import judge_completions
 from trimtab.evaluation.settings import EvaluationTask
-from trimtab.evaluation.vouchers import had_another_judge, only_say, others, vouch, vouched, warnings_of
 from trimtab.files import clear_leftovers
 from trimtab.folder_lock import holding
 from trimtab.notices import collected, speaking_of
@@ -31,7 +38,7 @@ VERSION = 3
 def measure(task: EvaluationTask) -> MethodOutputs:
     """Generates, scores and measures, or reads what an earlier run left.
 
-    Completions have a voucher of their own, so a run that was stopped while a slow judge scored, or that has
+    Completions have a mark of their own, so a run that was stopped while a slow judge scored, or that has
     another judge, does not generate them again. Scores that a server failed to give are asked for anew.
     """
     with holding(task.folder), speaking_of(f"evaluation of {task.name}"):
@@ -43,27 +50,27 @@ def _measure_held(task: EvaluationTask) -> MethodOutputs:
     if (folder / "generations.jsonl").exists():  # a folder of ours
         clear_leftovers(folder)
     _say_of_others(folder, inputs, task.replaces)
-    finished = vouched(folder / "inputs.json", inputs)
+    finished = is_complete(folder / "inputs.json", inputs)
     missing = sum(s.score is None for s in _read(task).scores) if finished else 0
     if finished and not (missing and isinstance(task.judge, RemoteReward)):
         task.report("already done")
         return _read(task)
     generated = {key: value for key, value in inputs.items() if key != "judge"}
     if not finished:
-        # What they vouched for is about to be replaced.
+        # What the marks stand for is about to be replaced.
         (folder / "inputs.json").unlink(missing_ok=True)
-        if not (vouched(folder / "generated.json", generated) and _has_measures(folder)):
+        if not (is_complete(folder / "generated.json", generated) and _has_measures(folder)):
             (folder / "generated.json").unlink(missing_ok=True)
             with collected() as told:
                 complete(task)
-            vouch(folder / "generated.json", generated, ["generations.jsonl"], told.by_subject)
+            mark_complete(folder / "generated.json", generated, ["generations.jsonl"], told.by_subject)
     files, warned = ["generations.jsonl", "measures.json"], warnings_of(folder / "generated.json")
     if task.judge is not None:
         with collected() as told:
             judge_completions(task.judge, task.test, folder, task.report)
         files.append("scores.jsonl")
         warned |= told.by_subject
-    vouch(folder / "inputs.json", inputs, files, warned)
+    mark_complete(folder / "inputs.json", inputs, files, warned)
     return _read(task)
 
 

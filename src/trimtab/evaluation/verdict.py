@@ -13,7 +13,7 @@ from trimtab.evaluation.estimate import Estimate, SeedSpread
 from trimtab.evaluation.length_control import FEW_PROMPTS as FEW_FOR_LENGTHS
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import paired_metrics
-from trimtab.evaluation.parting import evaluations, parting, sentence
+from trimtab.evaluation.overoptimisation import evaluations, reward_against_judge, sentence
 from trimtab.evaluation.results import Comparison, Results
 from trimtab.evaluation.win_rate import WinCounts
 
@@ -143,7 +143,7 @@ def stage_paths(results: Results, stage: str, outcome: str) -> list[str]:
     by_seed = results.curves_of(stage)
     for seed, curves in by_seed.items():
         path = evaluations(curves)
-        if parting(path) == outcome:
+        if reward_against_judge(path) == outcome:
             sentences.append((f"seed {seed}: " if len(by_seed) > 1 else "") + sentence(path))
     return sentences
 

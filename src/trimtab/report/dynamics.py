@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from trimtab.catalogue import CATALOGUE, family, label, optimising_methods, ordered_methods
-from trimtab.evaluation.parting import Evaluation, evaluations
+from trimtab.evaluation.overoptimisation import Evaluation, evaluations
 from trimtab.evaluation.results import Results, StageCurves
 from trimtab.report.drawing import INK, PAPER, canvas, colour, to_svg
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trimtab.evaluation.cautions import warnings_of
-from trimtab.evaluation.parting import change, evaluations, parting
+from trimtab.evaluation.overoptimisation import change, evaluations, reward_against_judge
 from trimtab.evaluation.results import Provenance, Results, StageCurves
 from trimtab.evaluation.verdict import verdict
 
@@ -37,11 +37,11 @@ def test_a_change_that_counts(values: list[float], expected: float) -> None:
 
 def test_three_ways() -> None:
     up, down, flat = [0.1, 0.4, 0.7, 1.0], [2.0, 1.5, 1.0, 0.5], [1.0, 1.2, 0.9, 1.0]
-    assert parting(evaluations(curves(up, down))) == "parted"
-    assert parting(evaluations(curves(up, up))) == "together"
-    assert parting(evaluations(curves(up, flat))) is None
-    assert parting(evaluations(curves(down, down))) is None, "the reward fell too: that is no hacking"
-    assert parting(evaluations(curves([], []))) is None
+    assert reward_against_judge(evaluations(curves(up, down))) == "parted"
+    assert reward_against_judge(evaluations(curves(up, up))) == "together"
+    assert reward_against_judge(evaluations(curves(up, flat))) is None
+    assert reward_against_judge(evaluations(curves(down, down))) is None, "the reward fell too: that is no hacking"
+    assert reward_against_judge(evaluations(curves([], []))) is None
 
 
 def test_rows_without_both_scores_are_passed_over() -> None:
@@ -50,7 +50,7 @@ def test_rows_without_both_scores_are_passed_over() -> None:
     assert [e.kl for e in found] == [0.0, 5.0]
 
 
-def test_parting_is_a_warning_and_agreement_a_sentence() -> None:
+def test_overoptimisation_is_a_warning_and_agreement_a_sentence() -> None:
     up, down = [0.1, 0.4, 0.7, 1.0], [2.0, 1.0, 0.0, -1.0]
     r = Results(name="t", curves={"grpo": curves(up, down)})
     assert warnings_of(r) == [

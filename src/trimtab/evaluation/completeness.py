@@ -1,5 +1,5 @@
-"""What vouches for an evaluation's files: the inputs that they were made of, their checksums, and the warnings of
-their making. generated.json vouches for completions, inputs.json for all.
+"""When an evaluation's files are complete: a mark beside them holds the inputs that they were made of, their
+checksums, and the warnings of their making. generated.json marks completions, inputs.json all of them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from trimtab.files import damage, difference, read_json, sums_of, write_json
 from trimtab.notices import collected, warn
 
 FILES, WARNINGS = "files", "warnings"
-"""In a voucher: the sums of what it vouches for; the warnings of its making, by subject."""
+"""In a mark: the sums of the files that it stands for; the warnings of their making, by subject."""
 
 
-def vouched(file: Path, inputs: Mapping[str, Any]) -> bool:
+def is_complete(file: Path, inputs: Mapping[str, Any]) -> bool:
     """Whether what lies there is of these inputs, and as it was written. What was damaged is made anew: that gives
     the same, and is said."""
     if not file.is_file():
@@ -63,8 +63,8 @@ def _unreadable(folder: Path) -> str | None:
     return None
 
 
-def vouch(file: Path, inputs: Mapping[str, Any], names: Sequence[str], told: Mapping[str, str]) -> None:
-    """Writes a voucher for the files of those names beside it. told: warnings of their making, by subject."""
+def mark_complete(file: Path, inputs: Mapping[str, Any], names: Sequence[str], told: Mapping[str, str]) -> None:
+    """Marks the files of those names beside it as complete. told: warnings of their making, by subject."""
     write_json(file, {**inputs, FILES: sums_of(file.parent, names), WARNINGS: dict(told)})
 
 

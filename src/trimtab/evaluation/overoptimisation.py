@@ -53,7 +53,7 @@ def change(values: Sequence[float]) -> float:
     return total if abs(total) > 2 * float(np.sqrt((between**2).mean())) else 0.0
 
 
-def parting(path: Sequence[Evaluation]) -> Literal["parted", "together"] | None:
+def reward_against_judge(path: Sequence[Evaluation]) -> Literal["parted", "together"] | None:
     """None: neither, or nothing to tell by."""
     if len(path) < FEWEST:
         return None
