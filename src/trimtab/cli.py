@@ -244,7 +244,7 @@ def audit(
     from trimtab.audit.findings import examine
     from trimtab.command_settings import audit_settings
     from trimtab.report.audit import audit_tables, write_audit
-    from trimtab.study.run import resolve_model
+    from trimtab.study.sources import resolve_model
 
     source = tokenizer or model
     rows, trust = audit_settings(data, validation, settings or (), has_tokenizer=source is not None)

@@ -24,7 +24,7 @@ from trimtab.errors import TrimtabError
 from trimtab.files import make_folder, write_text
 from trimtab.models.kinds import positions_of
 from trimtab.recipe import Recipe
-from trimtab.study.run import resolve_model
+from trimtab.study.sources import resolve_model
 
 MEASURED = 2000
 """Rows whose lengths are counted: drawn evenly from all of them."""

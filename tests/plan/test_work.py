@@ -23,7 +23,8 @@ from trimtab.plan.tables import duration, plan_tables, size
 from trimtab.plan.work import StageWork, evaluations_in, stage_work
 from trimtab.recipe import Recipe
 from trimtab.rollout.sampler import Sampling
-from trimtab.study.run import resolve_model, run_study
+from trimtab.study.run import run_study
+from trimtab.study.sources import resolve_model
 from trimtab.study.stages import Stage
 from trimtab.training.metrics import read_metrics
 

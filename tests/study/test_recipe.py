@@ -16,7 +16,7 @@ from trimtab.methods.sft import LengthEncodingSettings
 from trimtab.models.lora import LoraSettings
 from trimtab.recipe import SHIPPED, Recipe, load_recipe
 from trimtab.study.collect import _study_warnings
-from trimtab.study.run import recipe_of_seed
+from trimtab.study.seeds import recipe_of_seed
 
 SANDBOX = {"name": "toy", "model": "sandbox:base", "sandbox": {"train_rows": 10}}
 OWN = {"name": "own", "model": "org/model", "data": {"train": "rows.jsonl"}}

@@ -12,7 +12,8 @@ from training.toy import write_model
 from trimtab.data.parsing import parse
 from trimtab.errors import TrimtabError
 from trimtab.recipe import Recipe
-from trimtab.study.run import recipe_of_seed, run_study, seeds_of
+from trimtab.study.run import run_study
+from trimtab.study.seeds import recipe_of_seed, seeds_of
 
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "learning_rate": 1e-3}
 

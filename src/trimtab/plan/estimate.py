@@ -22,7 +22,7 @@ from trimtab.plan.work import Sampled, StageWork, encoded, stage_work
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.generate import preference_data
-from trimtab.study.run import resolve_model
+from trimtab.study.sources import resolve_model
 from trimtab.study.stages import stages_of
 
 

@@ -36,7 +36,8 @@ from trimtab.study.collect import (
     judge_warnings,
     opponent_name,
 )
-from trimtab.study.run import check_functions, check_opponent, check_scorers, make_judge, resolve_model
+from trimtab.study.needs import check_functions, check_opponent, check_scorers
+from trimtab.study.sources import make_judge, resolve_model
 
 
 @dataclass(frozen=True)

@@ -8,88 +8,42 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from trimtab.catalogue import ordered_methods
-from trimtab.data.adapters import home
-from trimtab.data.answered import answered
-from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import day_of_runs
-from trimtab.data.parsing import parse
-from trimtab.data.records import Record, columns_of
-from trimtab.data.settings import NAMES_A_MODEL
-from trimtab.data.split_groups import check_completions
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError, first_line
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Results
-from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
-from trimtab.files import make_folder, read_json, write_file
+from trimtab.evaluation.settings import EvaluationTask
+from trimtab.files import make_folder, write_file
 from trimtab.folder_lock import holding
 from trimtab.methods.on_policy import OnPolicySettings
 from trimtab.methods.online_dpo import OnlineDPOSettings
 from trimtab.methods.rounds import rewards_of_rounds, run_round, run_rounds
 from trimtab.methods.table import METHODS
-from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, speaking_of
 from trimtab.recipe import Recipe
 from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
-from trimtab.rewards.function import ALWAYS_GIVEN, FunctionSettings
-from trimtab.rewards.settings import check_rewards, make_reward
-from trimtab.rewards.settings_base import RewardSettings
-from trimtab.rollout import vllm
-from trimtab.rollout.sampler import check_prompts
+from trimtab.rewards.settings import make_reward
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
-from trimtab.sandbox.judge import GoldJudge
-from trimtab.sandbox.starters import starter
 from trimtab.study.collect import SeedRun, collect_results, opponent_name
 from trimtab.study.export import write_cards
 from trimtab.study.folder import open_study_folder
+from trimtab.study.needs import check_needs, check_scorers
+from trimtab.study.seeds import recipe_of_seed, seeds_of
+from trimtab.study.sources import SCORES, known_rewards, make_judge, named_models, resolve_model, with_models_found
 from trimtab.study.stages import last_stages, stages_of
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage
-
-Stages = TypeVar("Stages", bound=TrainingSettings)
-SCORES = Path("cache") / "scores.sqlite"
-"""Of remote rewards, in a study's folder or an evaluation's."""
-
-
-def resolve_model(name: str) -> str:
-    """sandbox:base and sandbox:instruct are folders of the package, ~ the user's; others stand for themselves."""
-    if not name.startswith("sandbox:"):
-        return home(name)
-    folder = starter(name.removeprefix("sandbox:"))
-    if not folder.is_dir():
-        raise TrimtabError(f"model {name}: the sandbox has sandbox:base and sandbox:instruct.")
-    return str(folder)
-
-
-def with_models_found(settings: Stages) -> Stages:
-    """The settings with the places of the models that they name, such as a teacher."""
-    named = {
-        name: resolve_model(source)
-        for name, field in type(settings).model_fields.items()
-        if NAMES_A_MODEL in field.metadata and (source := getattr(settings, name)) is not None
-    }
-    return settings.model_copy(update=named) if named else settings
-
-
-def make_judge(settings: RewardSettings | None, out: Path) -> Reward | None:
-    """The judge of a study, or none. TrimtabError where it cannot be made."""
-    return make_reward([settings], known_rewards(), out / SCORES) if settings else None
-
-
-def check_opponent(source: str, settings: EvaluationSettings) -> None:
-    """TrimtabError where the opponent is not there: it comes last, and is asked for before all training."""
-    check_model_source(source, settings, "policy")
-    load_tokenizer(source, settings)
 
 
 def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
@@ -133,7 +87,7 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: War
         splits.test, splits.tested_on_validation = splits.validation, True
     if not splits.test:
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
-    chat = _check_needs(recipe, data, splits)
+    chat = check_needs(recipe, data, splits)
     judge = make_judge(recipe.judge, out)
     runs = []
     for seed in wanted:
@@ -158,64 +112,6 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: War
     return results
 
 
-def _check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatFormat:
-    """TrimtabError where something is not there that only a later stage or the evaluation asks for: told before
-    hours of training, not after. Leaves the test rows out that a template refuses. Returns the format that
-    evaluation counts lengths with."""
-    if recipe.opponent:
-        check_opponent(resolve_model(recipe.opponent), recipe.evaluation)
-    check_model_source(resolve_model(recipe.model), recipe.evaluation, "policy")
-    for stage in stages_of(recipe):
-        completions = METHODS[stage.method].method.completions_of(stage.settings)
-        if not stage.rewards and completions != "first":
-            for records in (splits.train, splits.validation):
-                check_completions(records, completions)
-    check_functions([recipe.judge] if recipe.judge else [], splits.test)
-    engines = {recipe.evaluation.decoding.engine}
-    for stage in stages_of(recipe):
-        check_rewards(stage.rewards)
-        for records in (splits.train, splits.validation) if stage.rewards else ():
-            check_functions(stage.rewards, records, "completion_ids")
-        if (sampling := getattr(stage.settings, "sampling", None)) is not None:
-            engines.add(sampling.engine)
-    if recipe.trains_reward and recipe.reward_model:
-        check_model_source(
-            resolve_model(recipe.reward_model), recipe.settings_of("reward"), "start of a reward model"
-        )
-    if "vllm" in engines:
-        vllm.check_installed()
-    model = resolve_model(recipe.model)
-    sources = [recipe.tokenizer or recipe.model, *([recipe.opponent] if recipe.opponent else [])]
-    chats = [ChatFormat(load_tokenizer(resolve_model(one), recipe.evaluation), data) for one in sources]
-    for stage in stages_of(recipe):
-        METHODS[stage.method].method.check_needs(with_models_found(stage.settings), chats[0])
-    try:
-        found = answered(splits.test, chats)
-        check_prompts(
-            found.prompts,
-            recipe.evaluation.decoding.max_new_tokens,
-            positions_of(model, recipe.evaluation),
-            origins=[record.origin for record in found.records],
-        )
-    except TrimtabError as error:
-        raise TrimtabError(f"test rows: {error}") from None
-    found.tell("test rows")
-    splits.test, splits.left_out = found.records, found.dropped
-    return chats[0]
-
-
-def named_models(recipe: Recipe) -> dict[str, tuple[str, str] | None]:
-    """By role: the name and the place of each model that the recipe names."""
-    judge = recipe.judge.local_model if recipe.judge else None
-    given = {
-        "model": recipe.model,
-        "opponent": recipe.opponent,
-        "reward model's start": recipe.reward_model,
-        "judge": judge,
-    }
-    return {role: (name, resolve_model(name)) if name else None for role, name in given.items()}
-
-
 def run_seed(recipe: Recipe, data: DataSettings, splits: Splits, out: Path, judge: Reward | None) -> SeedRun:
     """Trains and evaluates every method with the recipe's seed; what is done already is kept."""
     folder = out / f"seed-{recipe.seed}"
@@ -226,43 +122,6 @@ def run_seed(recipe: Recipe, data: DataSettings, splits: Splits, out: Path, judg
         if name != "base"
     ]
     return SeedRun(recipe.seed, folder, models, outputs)
-
-
-def seeds_of(out: Path, own: int, seeds: Sequence[int] | None) -> list[int]:
-    """The training seeds of a study's folder: those that it has, then those asked for now; what differs from what
-    was asked for is said. own: the recipe's, for a folder without any."""
-    if seeds is not None and (not seeds or min(seeds) < 0):
-        raise TrimtabError("--seeds: name at least one training seed, such as 0,1,2; none is negative.")
-    begun = {int(p.parents[2].name.removeprefix("seed-")) for p in out.glob("seed-*/*/*/metrics.jsonl")}
-    if not begun:
-        return [own] if seeds is None else list(dict.fromkeys(seeds))
-    file = out / "environment.json"
-    last = read_json(file, f"Remove {file}.").get("seeds", []) if file.is_file() else []
-    # Of a seed that has not begun nothing is lost: another --seeds may leave it out.
-    kept = [seed for seed in last if seeds is None or seed in begun]
-    kept += sorted(begun - set(kept))
-    wanted = list(dict.fromkeys([*kept, *(seeds or [])]))
-    if seeds is not None and (more := [seed for seed in kept if seed not in seeds]):
-        say(f"{out}: holds seed {_numbers(more)} too; the results are of all its seeds, {_numbers(wanted)}.")
-    elif seeds is None and wanted != [own]:
-        say(f"{out}: its training seeds are {_numbers(wanted)}; the results are of all of them.")
-    return wanted
-
-
-def _numbers(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
-
-
-def recipe_of_seed(recipe: Recipe, seed: int) -> Recipe:
-    """The recipe as if it said `seed`: stages follow, but for those that set a seed other than the recipe's."""
-    if seed == recipe.seed:
-        return recipe
-    value = recipe.model_dump(exclude_unset=True) | {"seed": seed}
-    for stage in map(value.get, METHODS):
-        # Validation gave every stage that set none the recipe's.
-        if stage is not None and stage.get("seed") == recipe.seed:
-            stage["seed"] = seed
-    return parse(Recipe, value, f"--seeds {seed}")
 
 
 def train_methods(
@@ -301,31 +160,6 @@ def train_methods(
             known["trained"] = ClassifierReward(str(best), name="proxy", trust=settings)
     last = {"base": base} | {method: models[name] for method, name in last_stages(stages).items()}
     return {name: last[name] for name in ordered_methods(recipe.methods)}
-
-
-def known_rewards() -> dict[str, Reward]:
-    """Rewards that a name stands for."""
-    return {"gold": GoldJudge()}
-
-
-def check_functions(settings: Sequence[RewardSettings], records: Sequence[Record], *more: str) -> None:
-    """TrimtabError where a function needs a column that the rows don't have. more: what it is given besides."""
-    for one in settings if records else ():
-        if isinstance(one, FunctionSettings):
-            one.load().check_arguments({*columns_of(records), "prompts", "completions", *more, *ALWAYS_GIVEN})
-
-
-def check_scorers(settings: Sequence[RewardSettings], records: Sequence[Record], option: str) -> None:
-    """TrimtabError for the sandbox's judge on rows that are not the sandbox's."""
-    if not records or not any(one.needs_sandbox for one in settings):
-        return
-    prompts = [record.prompt for record in records[:100]]
-    scored = GoldJudge().scored(prompts, [""] * len(prompts))
-    if all(one.score is None for one in scored):
-        raise TrimtabError(
-            f"{option} gold: it knows the sandbox's prompts only, and none of these rows has one. Name a reward "
-            f"for data of your own, such as {option} file.py:function or a reward model's folder."
-        )
 
 
 def run_alone(

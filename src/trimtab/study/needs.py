@@ -1,0 +1,96 @@
+"""What a study needs and may lack: asked for before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtab.data.answered import answered
+from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.records import Record, columns_of
+from trimtab.data.split_groups import check_completions
+from trimtab.data.splits import DataSettings, Splits
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.settings import EvaluationSettings
+from trimtab.methods.table import METHODS
+from trimtab.models.kinds import check_model_source, positions_of
+from trimtab.recipe import Recipe
+from trimtab.rewards.function import ALWAYS_GIVEN, FunctionSettings
+from trimtab.rewards.settings import check_rewards
+from trimtab.rewards.settings_base import RewardSettings
+from trimtab.rollout import vllm
+from trimtab.rollout.sampler import check_prompts
+from trimtab.sandbox.judge import GoldJudge
+from trimtab.study.sources import resolve_model, with_models_found
+from trimtab.study.stages import stages_of
+
+
+def check_opponent(source: str, settings: EvaluationSettings) -> None:
+    """TrimtabError where the opponent is not there: it comes last, and is asked for before all training."""
+    check_model_source(source, settings, "policy")
+    load_tokenizer(source, settings)
+
+
+def check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatFormat:
+    """TrimtabError where something is not there that only a later stage or the evaluation asks for: told before
+    hours of training, not after. Leaves the test rows out that a template refuses. Returns the format that
+    evaluation counts lengths with."""
+    if recipe.opponent:
+        check_opponent(resolve_model(recipe.opponent), recipe.evaluation)
+    check_model_source(resolve_model(recipe.model), recipe.evaluation, "policy")
+    for stage in stages_of(recipe):
+        completions = METHODS[stage.method].method.completions_of(stage.settings)
+        if not stage.rewards and completions != "first":
+            for records in (splits.train, splits.validation):
+                check_completions(records, completions)
+    check_functions([recipe.judge] if recipe.judge else [], splits.test)
+    engines = {recipe.evaluation.decoding.engine}
+    for stage in stages_of(recipe):
+        check_rewards(stage.rewards)
+        for records in (splits.train, splits.validation) if stage.rewards else ():
+            check_functions(stage.rewards, records, "completion_ids")
+        if (sampling := getattr(stage.settings, "sampling", None)) is not None:
+            engines.add(sampling.engine)
+    if recipe.trains_reward and recipe.reward_model:
+        check_model_source(
+            resolve_model(recipe.reward_model), recipe.settings_of("reward"), "start of a reward model"
+        )
+    if "vllm" in engines:
+        vllm.check_installed()
+    model = resolve_model(recipe.model)
+    sources = [recipe.tokenizer or recipe.model, *([recipe.opponent] if recipe.opponent else [])]
+    chats = [ChatFormat(load_tokenizer(resolve_model(one), recipe.evaluation), data) for one in sources]
+    for stage in stages_of(recipe):
+        METHODS[stage.method].method.check_needs(with_models_found(stage.settings), chats[0])
+    try:
+        found = answered(splits.test, chats)
+        check_prompts(
+            found.prompts,
+            recipe.evaluation.decoding.max_new_tokens,
+            positions_of(model, recipe.evaluation),
+            origins=[record.origin for record in found.records],
+        )
+    except TrimtabError as error:
+        raise TrimtabError(f"test rows: {error}") from None
+    found.tell("test rows")
+    splits.test, splits.left_out = found.records, found.dropped
+    return chats[0]
+
+
+def check_functions(settings: Sequence[RewardSettings], records: Sequence[Record], *more: str) -> None:
+    """TrimtabError where a function needs a column that the rows don't have. more: what it is given besides."""
+    for one in settings if records else ():
+        if isinstance(one, FunctionSettings):
+            one.load().check_arguments({*columns_of(records), "prompts", "completions", *more, *ALWAYS_GIVEN})
+
+
+def check_scorers(settings: Sequence[RewardSettings], records: Sequence[Record], option: str) -> None:
+    """TrimtabError for the sandbox's judge on rows that are not the sandbox's."""
+    if not records or not any(one.needs_sandbox for one in settings):
+        return
+    prompts = [record.prompt for record in records[:100]]
+    scored = GoldJudge().scored(prompts, [""] * len(prompts))
+    if all(one.score is None for one in scored):
+        raise TrimtabError(
+            f"{option} gold: it knows the sandbox's prompts only, and none of these rows has one. Name a reward "
+            f"for data of your own, such as {option} file.py:function or a reward model's folder."
+        )
