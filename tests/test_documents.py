@@ -16,6 +16,7 @@ import typer
 import yaml
 
 import trimtab
+from test_architecture import FLOW
 from trimtab.catalogue import CATALOGUE
 from trimtab.cli import EVERYWHERE, app
 from trimtab.errors import TrimtabError
@@ -156,6 +157,14 @@ def test_files_of_the_code_that_a_page_names_are_there(page: Path) -> None:
     }
     ours = {p for p in paths if not p.startswith(("path/", "../", "trl/"))}
     assert not {path for path in ours if not any((root / path).exists() for root in roots)}
+
+
+def test_the_table_of_rooms_has_all_in_their_order() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    cells = " ".join(row[0] for row in tables(page, "room"))
+    assert [name.rstrip("/").removesuffix(".py") for name in re.findall(r"`([^`]+)`", cells)] == [
+        room for room in FLOW if room != "__main__"
+    ]
 
 
 # ---- commands and settings
