@@ -24,8 +24,6 @@ from trimtab.errors import first_line
 from trimtab.files import CHECKSUM, make_folder, write_file
 from trimtab.models.policy import PolicyOutput
 
-ReferenceLogps = dict[int, Tensor]
-"""Of groups, by id(group): float32, all completions one behind the other."""
 CHUNK = 512
 """Groups in one file: a kill loses at most so many."""
 

@@ -19,9 +19,10 @@ from trimtab.files import write_json, write_text
 from trimtab.notices import Warnings, warn
 from trimtab.training.card import CARD, stage_card
 from trimtab.training.folder import changed_settings, written_files
-from trimtab.training.loop import LAST, Finished
+from trimtab.training.loop import LAST
 from trimtab.training.metrics import read_metrics
 from trimtab.training.peak import peak_memory
+from trimtab.training.run_state import Finished
 from trimtab.training.schedule import TrainingSettings
 
 WARNINGS = "warnings.json"

@@ -12,9 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -31,43 +29,12 @@ from trimtab.training.guard import Guard, skipped_row
 from trimtab.training.metrics import Means, MetricsLog
 from trimtab.training.optimizer import make_optimizer
 from trimtab.training.progress import StepProgress
+from trimtab.training.run_state import Finished, Progress
 from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
 from trimtab.training.step import ExtraLoss, Method, PassLoss
 
 LAST = "last"
 """The last weights, beside best/, where that holds the model that training started from."""
-
-
-@dataclass
-class Progress:
-    """What a checkpoint holds beside weights and random states."""
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    best: float | None = None
-    best_step: int | None = None
-    window: dict[str, list[float]] = field(default_factory=dict)
-    """Sums of the metrics since the last logged row."""
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    """Rows for completions.jsonl that were drawn since the last logged row."""
-    method: dict[str, Any] = field(default_factory=dict)
-    """The method's own state."""
-    guard: dict[str, Any] = field(default_factory=dict)
-    logs: dict[str, list[Any]] = field(default_factory=dict)
-    """File -> its bytes and their checksum."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """How a run ended."""
-
-    step: int
-    best_step: int
-    best: float
-    stopped_early: bool
-    seconds: float
-    tokens: int
 
 
 class Loop:
