@@ -16,6 +16,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from trimtab.files import write_text
+
 FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
 console = Console(stderr=True, quiet=not FIRST_PROCESS, soft_wrap=True, markup=False, emoji=False, highlight=False)
 """Of several processes the first speaks. A message is one line, however wide the terminal, and its brackets are
@@ -39,12 +41,7 @@ class Warnings:
     def add(self, line: str, about: str) -> None:
         self.by_subject[about] = line
         if self.file is not None and FIRST_PROCESS:
-            aside = self.file.with_name(f".{self.file.name}.tmp")
-            try:
-                aside.write_text(json.dumps(self.by_subject, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-                aside.replace(self.file)
-            except OSError as error:  # a failed write does not say of which file
-                raise OSError(error.errno, error.strerror, str(self.file)) from error
+            write_text(self.file, json.dumps(self.by_subject, ensure_ascii=False, indent=2) + "\n")
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from trimtab.data.beside import ignored_of
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import control_tokens_of_model, day_for, day_of_model, keep_day, values_of_model
 from trimtab.data.split_groups import encode_records
+from trimtab.devices import autocast, best_device
 from trimtab.evaluation.generate import generate, stop_tokens
 from trimtab.evaluation.outputs import Generation, Measured, write_measured, write_rows
 from trimtab.evaluation.perplexity import fluency
@@ -24,7 +25,7 @@ from trimtab.notices import say, warn
 
 def evaluation_device() -> torch.device:
     """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return best_device()
 
 
 def complete(task: EvaluationTask) -> None:
@@ -99,6 +100,6 @@ def _fluency(
     if not groups:
         return Measured()
     check_ids((row for g in groups for row in (*g.prompts, *g.completions)), policy.model, "model")
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with autocast(device, precision):
         chosen = fluency(policy, chat, groups, task.settings.token_budget, device)
     return Measured(perplexity=chosen.perplexity, bits_per_byte=chosen.bits_per_byte)

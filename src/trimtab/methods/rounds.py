@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator, PartialState
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
@@ -30,6 +29,7 @@ from trimtab.data.day import day_for, day_of_model, keep_day
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.split_groups import encode_records, require_groups
 from trimtab.data.splits import DataSettings, Splits, split_records
+from trimtab.devices import on_cpu
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.files import damage, make_folder, read_json, sums_of, write_json
@@ -155,7 +155,7 @@ class Round:
         chat = chat.on(day_for(self.folder, day_of_model(self.model)))
         groups = self._prompts(chat)
         inputs = self._inputs(len(groups))
-        with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        with PartialState(cpu=on_cpu()).main_process_first():
             done = open_stage_folder(self.folder, inputs, "samples", self.model)
             done = done and self._whole()
         if not done:

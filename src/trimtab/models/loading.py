@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trimtab.data.adapters import base_of, home, is_adapter
+from trimtab.devices import best_device
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.inputs import read_beside
 from trimtab.models.kinds import check_model_source
@@ -75,7 +76,7 @@ def _held(source: str, settings: ModelSettings, trained: bool) -> FourBit | None
         return None
     else:
         kind = settings.lora.quantize
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     return FourBit(kind, resolve_precision(settings.precision, device))
 
 

@@ -14,6 +14,7 @@ import torch
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.splits import DataSettings, Splits, split_records
+from trimtab.devices import best_device
 from trimtab.methods.online_dpo import OnlineDPOSettings
 from trimtab.models.settings import resolve_precision
 from trimtab.plan.memory import FLOAT, Memory, Parameters, count_parameters, load_config, module_bytes, stage_memory
@@ -76,7 +77,7 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
     chat = ChatFormat(
         load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.settings_of("sft")), data
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     works = [stage_work(stage, recipe.judge is not None, splits, chat) for stage in stages_of(recipe)]
     stages = []
     for work in works:
@@ -121,7 +122,7 @@ def _scorer_bytes(scorer: RewardSettings, policy: str) -> int:
         return 0
     if scorer.role == "reward model":
         return module_bytes(resolve_model(source))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     size = FLOAT // 2 if resolve_precision(scorer.weights_precision, device) == "bf16" else FLOAT
     return size * count_parameters(resolve_model(source)).total
 
@@ -187,7 +188,7 @@ def evaluation_samples(recipe: Recipe, splits: Splits, chat: ChatFormat) -> Samp
 
 
 def _measure(plan: Plan, recipe: Recipe, config: Any, splits: Splits, chat: ChatFormat) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     step = 0.0
     for i, stage in enumerate(plan.stages):
         own = _config_of(stage.work, recipe, config)

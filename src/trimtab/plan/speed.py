@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from trimtab.data.groups import CompletionGroup, pack
+from trimtab.devices import autocast, best_device
 from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.models.reward_model import RewardModel
 from trimtab.plan.memory import build
@@ -51,7 +52,7 @@ class Stopwatch:
 
     def __init__(self, work: StageWork, config: Any, precision: str) -> None:
         self.work, self.precision = work, precision
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = best_device()
         settings = work.settings
         with torch.random.fork_rng(devices=[]):
             model = build(config, settings.lora, settings.gradient_checkpointing, work.is_reward_model)
@@ -88,7 +89,7 @@ class Stopwatch:
 
     def _forward(self) -> torch.Tensor:
         batch = pack(self.groups).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with autocast(self.device, self.precision):
             if isinstance(self.policy, RewardModel):
                 scores: torch.Tensor = self.policy(batch)
                 return scores
@@ -123,7 +124,7 @@ class Stopwatch:
 
         def drawn(tokens: int) -> float:
             given = Sampling(max_new_tokens=tokens, batch_size=rows)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with autocast(self.device, self.precision):
                 return self._timed(lambda: sampler.sample(prompts, k, given, seed=0, stops=()), 1)
 
         a_draw = max(0.0, drawn(1 + MEASURED_DRAWS) - drawn(1)) / MEASURED_DRAWS / (k * len(prompts))

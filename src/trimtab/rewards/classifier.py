@@ -19,6 +19,7 @@ from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import TurnFormat, reward_format
 from trimtab.data.trust import TrustSettings
+from trimtab.devices import best_device
 from trimtab.models.kinds import Role
 from trimtab.models.lora import hash_model
 from trimtab.models.reward_model import for_scoring, load_reward_model
@@ -66,7 +67,7 @@ class ClassifierReward(LocalReward):
         source = home(source)
         self.name = name or Path(source).name
         self.token_budget = token_budget
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device) if device else best_device()
         self.precision = resolve_precision(precision, self.device)
         self.model = load_reward_model(source, trusting(trust), new_head=False)
         values, control = values_of_model(source), control_tokens_of_model(source)

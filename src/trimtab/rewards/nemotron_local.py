@@ -24,6 +24,7 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import TurnFormat
 from trimtab.data.trust import TrustSettings
+from trimtab.devices import best_device
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.kinds import check_model_source
 from trimtab.models.settings import Precision, resolve_precision
@@ -79,7 +80,7 @@ class NemotronLocalReward(LocalReward):
         source = home(source)
         self.name = name or Path(source).name
         self.token_budget = token_budget
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = best_device()
         self.precision = resolve_precision(precision, device)
         tokens = load_tokenizer(tokenizer or source, trust)
         if not tokens.chat_template:

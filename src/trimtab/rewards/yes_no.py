@@ -29,6 +29,7 @@ from trimtab.data.groups import CompletionGroup, pack, shared_beginning
 from trimtab.data.hashing import hash_weights
 from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.trust import TrustSettings
+from trimtab.devices import best_device
 from trimtab.errors import TrimtabError
 from trimtab.models.kinds import Role
 from trimtab.models.loading import load_policy
@@ -174,7 +175,7 @@ class YesNoReward(LocalReward):
         self.source, self.trust = source, trust
         self.name = name or Path(source).name
         self.token_budget = token_budget
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = best_device()
         self.precision = resolve_precision(precision, self.device)
         tokens = load_tokenizer(tokenizer or source, trust)
         self.form = QuestionFormat(tokens, question or QUESTION)

@@ -15,13 +15,13 @@ import transformers
 from accelerate import Accelerator
 
 from trimtab import __version__
+from trimtab.devices import peak_memory
 from trimtab.files import write_json, write_text
 from trimtab.notices import Warnings, warn
 from trimtab.training.card import CARD, stage_card
 from trimtab.training.folder import changed_settings, written_files
 from trimtab.training.loop import LAST
 from trimtab.training.metrics import read_metrics
-from trimtab.training.peak import peak_memory
 from trimtab.training.run_state import Finished
 from trimtab.training.schedule import TrainingSettings
 

@@ -11,6 +11,7 @@ import torch
 
 from trimtab import __version__
 from trimtab.data.day import SETTLED
+from trimtab.devices import best_device
 from trimtab.errors import TrimtabError
 from trimtab.files import clear_leftovers, damage, difference, make_folder, read_json, sums_of, write_json
 from trimtab.models.settings import resolve_precision
@@ -90,7 +91,7 @@ def resolve_auto(folder: Path, settings: TrainingSettings) -> TrainingSettings:
                 f"{file}: is gone, and with it precision and threads of the steps so far. Put it back, or remove "
                 f"{folder / 'checkpoints'}, and the same command starts again from the first step."
             )
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = best_device()
         precision = resolve_precision(settings.precision, device)
         settled |= {"precision": precision, "threads": torch.get_num_threads(), "operational": now}
         write_json(file, settled)

@@ -24,7 +24,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 
 from trimtab.data.adapters import tokenizer_source
@@ -35,6 +34,7 @@ from trimtab.data.encoding import remark_lines
 from trimtab.data.hashing import hash_source
 from trimtab.data.split_groups import CompletionsOf, SplitCounts, encode_records, require_groups
 from trimtab.data.splits import DataSettings, Splits, split_records
+from trimtab.devices import on_cpu, reset_peak_memory
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.files import write_json
 from trimtab.folder_lock import holding
@@ -51,7 +51,6 @@ from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.ending import WARNINGS, mark_done
 from trimtab.training.folder import changed_model, check_finished, inputs_key, open_stage_folder, resolve_auto
 from trimtab.training.loop import Loop
-from trimtab.training.peak import reset_peak_memory
 from trimtab.training.round_trip import read_back_once, rehearse
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import StageMethod, TrainingContext
@@ -112,7 +111,7 @@ def _run_held(asked: Asked, splits: Splits | None, reward: Reward | None, judge:
     scored_by = {"reward": reward, "judge": judge}
     inputs |= {part: one.signature for part, one in scored_by.items() if one is not None}
     # One process after the other, so that none finds a folder half claimed.
-    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+    with PartialState(cpu=on_cpu()).main_process_first():
         done = open_stage_folder(out, inputs, model=model)
     if done:
         check_finished(out, name)
@@ -215,7 +214,7 @@ def dated(chat: Any, folder: Path, asked: Asked) -> Any:
     template asks for today's."""
     if not getattr(chat, "asks_for_today", False):
         return chat
-    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+    with PartialState(cpu=on_cpu()).main_process_first():
         day = day_for(folder, day_of_model(asked.model), asked.day)
         keep_day(folder, day)
     return chat.on(day)

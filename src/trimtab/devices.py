@@ -1,4 +1,4 @@
-"""The peak memory of a stage."""
+"""Which device computes, how it is called, and how much memory it took."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+
+def best_device() -> torch.device:
+    """CUDA's where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def on_cpu() -> bool:
+    """Whether there is nothing but the CPU."""
+    return best_device().type == "cpu"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Products in bf16 where the precision says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def reset_peak_memory() -> None:
