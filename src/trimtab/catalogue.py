@@ -152,7 +152,8 @@ def settings_hint(name: str) -> str:
     used = ", ".join(CATALOGUE[name].most_used)
     return (
         f"Settings (--set KEY=VALUE): {used}, and data.max_length. "
-        f"`trimtab settings {name}` lists all of them, each with its default and a sentence."
+        f"`trimtab settings {name}` lists the method's and `trimtab settings data` the data's, each with "
+        "its default and a sentence."
     )
 
 

@@ -139,5 +139,7 @@ def test_recipes_by_their_names_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     assert recipe_file(Path("quickstart.yaml")) == SHIPPED / "quickstart.yaml"
     Path("quickstart").write_text("name: own")
     assert recipe_file(Path("quickstart")) == Path("quickstart")
-    with pytest.raises(TrimtabError, match=r"by their names alone: quickstart, qwen.*`trimtab init` writes one"):
+    with pytest.raises(
+        TrimtabError, match=r"by their names alone: distillation, quickstart, qwen.*`trimtab init` writes one"
+    ):
         recipe_file(Path("recipes/quickstart.yaml"))
