@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
 from trimtab.catalogue import CATALOGUE, SFT, compared_methods
+from trimtab.command_settings import stage_settings as stage_settings  # where scripts look for it
 from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.settings import ROWS, Seed, Settings
 from trimtab.data.splits import DataSettings

@@ -24,6 +24,7 @@ from trimtab.evaluation.completeness import (
 )
 from trimtab.evaluation.outputs import MethodOutputs, read_generations, read_measured, read_scores
 from trimtab.evaluation.scoring import judge_completions
+from trimtab.evaluation.settings import EvaluationSettings as EvaluationSettings  # where scripts look for it
 from trimtab.evaluation.settings import EvaluationTask
 from trimtab.files import clear_leftovers
 from trimtab.folder_lock import holding
