@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import warnings
@@ -31,11 +30,13 @@ def print_results(results: Any) -> None:
 
 def print_ending(stage: Path) -> None:
     """Of a command that trained one model: what was kept, what became of the rows, warnings, what comes next."""
+    from trimtab.files import read_json
     from trimtab.training.ending import ending
 
     if is_quiet():
         return
-    for line in json.loads((stage / "done.json").read_text(encoding="utf-8")).get("warnings", ()):
+    remedy = f"Put it back, or remove {stage}, and the same command makes it anew."
+    for line in read_json(stage / "done.json", remedy).get("warnings", ()):
         console.print(f"warning: {line}", style="yellow")
     for line in ending(stage):
         say(line)

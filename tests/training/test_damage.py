@@ -169,6 +169,22 @@ def test_nothing_is_silent(
             assert any(word in last for word in ("Put it back", "remove", "Remove", "Train")), f"{what}: {last}"
 
 
+def test_a_finished_stage_names_the_count_of_rows_that_is_gone(
+    command: Callable[..., int],
+    pristine: Callable[[str, str], Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Its last words are made of it."""
+    out = tmp_path / "run"
+    shutil.copytree(pristine("sft", "done"), out)
+    (out / "data.json").unlink()
+    capfd.readouterr()
+    assert command("sft", out) == 1
+    said = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "data.json: is not there. Put it back" in said
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_finished_stage_names_its_own_damaged_model(
     way: str,

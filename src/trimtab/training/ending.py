@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 import shutil
@@ -16,7 +15,7 @@ from accelerate import Accelerator
 
 from trimtab import __version__
 from trimtab.devices import peak_memory
-from trimtab.files import write_json, write_text
+from trimtab.files import read_json, write_json, write_text
 from trimtab.notices import Warnings, warn
 from trimtab.training.card import CARD, stage_card
 from trimtab.training.folder import changed_settings, written_files
@@ -133,5 +132,5 @@ def next_command(stage: Path, done: Mapping[str, Any], asked: Mapping[str, Any])
     return shlex.join([*words, "--out", str(stage.with_name(f"{stage.name}-evaluation"))])
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path, f"Put it back, or remove {path.parent}, and the same command makes it anew.")
