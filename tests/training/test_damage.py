@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 
 from trimtab import cli
+from trimtab.notices import collected
 from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.loop import Loop
 from trimtab.training.metrics import read_metrics
@@ -71,7 +72,8 @@ def command(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path, toy_
         words = [kind, "--model", str(stopping_model), "--data", str(toy_pairs), "--out", str(out)]
         words += ["--reward", f"{reward}:low"] if kind in ("grpo", "online-dpo") else []
         words += [x for key, value in rest.items() for x in ("--set", f"{key}={value}")]
-        with mock.patch.object(sys, "argv", ["trimtab", *words]), mock.patch.dict(os.environ):
+        # A process says a line once; each command here stands for a process of its own.
+        with mock.patch.object(sys, "argv", ["trimtab", *words]), mock.patch.dict(os.environ), collected():
             try:
                 cli.main()
             except SystemExit as end:
