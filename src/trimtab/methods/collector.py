@@ -7,7 +7,6 @@ prompt's place, sample), so that neither batches nor processes change what is dr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
@@ -33,6 +32,7 @@ from trimtab.rollout.logps import read_off
 from trimtab.rollout.sampler import Sampler, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.rollout.vllm import VLLMSampler
+from trimtab.training.accelerator import of_all_processes, share_of
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import TrainingContext
 from trimtab.training.step import Sums
@@ -84,7 +84,7 @@ class Collector:
             raise TrimtabError(
                 f"{self.method}: {len(prompts)} prompts are too few for {acc.num_processes} processes to share."
             )
-        return range(acc.process_index, len(prompts), acc.num_processes)
+        return share_of(acc, len(prompts))
 
     def draw(self, prompts: Sequence[CompletionGroup], samples: int, step: int, last: bool) -> list[Scoring]:
         """This process's prompts, each with its samples and their scores. last: no more will be drawn.
@@ -111,7 +111,7 @@ class Collector:
         records: Sequence[Record],
     ) -> list[Scoring]:
         """Samples of this process's share of the prompts, scored by the reward. records: where indices point."""
-        places = range(self.context.accelerator.process_index, len(prompts), self.context.accelerator.num_processes)
+        places = share_of(self.context.accelerator, len(prompts))
         mine = [prompts[place] for place in places]
         with self.context.accelerator.autocast():
             drawn = self.sampler.sample(
@@ -156,18 +156,12 @@ class Collector:
         self, prompts: Sequence[CompletionGroup], rollouts: Sequence[CompletionGroup | None]
     ) -> list[CompletionGroup]:
         """The rollouts of every process, in the prompts' order. rollouts: one for each prompt of this process."""
-        places = self.places(prompts)
-        mine = [(place, group) for place, group in zip(places, rollouts, strict=True) if group is not None]
         if self.context.accelerator.num_processes == 1:
-            return [group for _, group in mine]
-        everyones = gather_object([(place, group_state(group)) for place, group in mine])
-        return [group_from_state(state) for _, state in sorted(everyones, key=itemgetter(0))]
+            return [group for group in rollouts if group is not None]
+        states = [None if group is None else group_state(group) for group in rollouts]
+        return [group_from_state(state) for state in self.in_order(prompts, states) if state is not None]
 
     def in_order(self, prompts: Sequence[CompletionGroup], items: list[Item]) -> list[Item]:
         """Every process's items, one for each prompt, in the prompts' order."""
         acc = self.context.accelerator
-        if acc.num_processes == 1:
-            return items
-        places = range(acc.process_index, len(prompts), acc.num_processes)
-        everyones = gather_object(list(zip(places, items, strict=True)))
-        return [item for _, item in sorted(everyones, key=itemgetter(0))]
+        return of_all_processes(acc, share_of(acc, len(prompts)), items)

@@ -13,12 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -33,6 +31,7 @@ from trimtab.models.loading import load_policy
 from trimtab.models.lora import hash_model
 from trimtab.models.settings import trusting
 from trimtab.rollout.sampler import Sampling
+from trimtab.training.accelerator import of_all_processes, share_of
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import StageMethod, TrainingContext
 from trimtab.training.step import Forward, Step, Sums
@@ -83,11 +82,7 @@ class Distillation(StageMethod):
     @classmethod
     def other_inputs(cls, settings: DistillationSettings) -> dict[str, str]:
         """The teacher's hash: with another teacher it is another stage. TrimtabError where there is none."""
-        if not settings.teacher:
-            raise TrimtabError(
-                "distillation: no teacher. Name one with teacher=FOLDER (in a recipe: distillation.teacher)."
-            )
-        return {"teacher": hash_model(settings.teacher)}
+        return {"teacher": hash_model(teacher_of(settings))}
 
     @classmethod
     def check_needs(cls, settings: DistillationSettings, chat: ChatFormat) -> None:
@@ -116,17 +111,16 @@ class Distillation(StageMethod):
 
     def _sampled(self, groups: Sequence[CompletionGroup], sampling: Sampling, seed: int) -> list[CompletionGroup]:
         acc = self.context.accelerator
-        places = range(acc.process_index, len(groups), acc.num_processes)
+        places = share_of(acc, len(groups))
         with torch.no_grad(), acc.autocast():
             samples = self.sampler.sample(
                 [groups[place].prompt for place in places], 1, sampling,
                 seed=seed, stops=self.context.stops, places=places,
             )  # fmt: skip
-        mine = [(place, of_prompt[0].tokens) for place, of_prompt in zip(places, samples, strict=True)]
-        everyones = gather_object(mine) if acc.num_processes > 1 else mine
+        answers = of_all_processes(acc, places, [of_prompt[0].tokens for of_prompt in samples])
         return [
-            replace(groups[place], completions=(tokens,), truncated=(), scores=None, labels=None, given=())
-            for place, tokens in sorted(everyones, key=itemgetter(0))
+            replace(group, completions=(tokens,), truncated=(), scores=None, labels=None, given=())
+            for group, tokens in zip(groups, answers, strict=True)
         ]
 
     def loss(self, policy: Forward, batch: PackedBatch, total: float) -> tuple[Tensor, Sums]:

@@ -30,6 +30,7 @@ from trimtab.losses.length_penalty import (
 from trimtab.losses.sft import Normalisation
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
+from trimtab.training.accelerator import share_of
 from trimtab.training.stage_method import TrainingContext
 from trimtab.training.step import ExtraLoss, Forward, Sums
 
@@ -98,7 +99,7 @@ class LengthPenalty:
         Columns, [C]: data_lengths, tokens of the data's completion; ends, where the sample's path ends.
         """
         acc, settings = self.context.accelerator, self.settings
-        places = range(acc.process_index, len(groups), acc.num_processes)
+        places = share_of(acc, len(groups))
         mine = [groups[i] for i in places]
         seeds = np.random.SeedSequence([self.seed, step, 0])
         with acc.autocast():

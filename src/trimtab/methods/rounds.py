@@ -46,7 +46,7 @@ from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
-from trimtab.training.accelerator import make_accelerator
+from trimtab.training.accelerator import make_accelerator, share_of
 from trimtab.training.changed import changes_of
 from trimtab.training.ending import WARNINGS
 from trimtab.training.folder import inputs_key, open_stage_folder, resolve_auto
@@ -166,7 +166,7 @@ class Round:
                 keep_day(self.folder, chat.day)
             accelerator = make_accelerator(self.settings)
             chunks = [groups[lo : lo + CHUNK] for lo in range(0, len(groups), CHUNK)]
-            mine = range(accelerator.process_index, len(chunks), accelerator.num_processes)
+            mine = share_of(accelerator, len(chunks))
             with collected(self.folder / WARNINGS, resumed=True) as told:
                 self._draw(chat, chunks, mine, accelerator)
                 self._score(chat, chunks, mine)

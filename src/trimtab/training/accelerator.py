@@ -1,12 +1,33 @@
-"""Device, processes and precision of a stage."""
+"""Device, processes and precision of a stage, and how its processes share work out."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 
+from trimtab.devices import on_cpu
 from trimtab.training.schedule import TrainingSettings
+
+Item = TypeVar("Item")
+
+
+def share_of(accelerator: Accelerator, count: int) -> range:
+    """Which of so many places are this process's: every n-th, where there are n processes."""
+    return range(accelerator.process_index, count, accelerator.num_processes)
+
+
+def of_all_processes(accelerator: Accelerator, places: range, items: Sequence[Item]) -> list[Item]:
+    """The items of every process in the order of their places. places: of this process's items."""
+    if accelerator.num_processes == 1:
+        return list(items)
+    everyones = gather_object(list(zip(places, items, strict=True)))
+    return [item for _, item in sorted(everyones, key=itemgetter(0))]
 
 
 def make_accelerator(settings: TrainingSettings) -> Accelerator:
@@ -16,9 +37,8 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
     """
     torch.manual_seed(settings.seed)
     AcceleratorState._reset_state()  # each stage has its own precision
-    on_cpu = not torch.cuda.is_available()
-    if on_cpu:
+    if on_cpu():
         torch.use_deterministic_algorithms(True)
         # Every tensor here is written before it is read; filling each first costs a third of the time.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
-    return Accelerator(mixed_precision={"float32": "no", "bf16": "bf16"}[settings.precision], cpu=on_cpu)
+    return Accelerator(mixed_precision={"float32": "no", "bf16": "bf16"}[settings.precision], cpu=on_cpu())
