@@ -22,7 +22,7 @@ from trimtab.evaluation.results import Comparison, Results, StageCurves
 from trimtab.models.reward_model import RewardModel
 from trimtab.rewards.function import FunctionReward, FunctionSettings, source_hash
 from trimtab.rewards.settings import reward_given
-from trimtab.rewards.settings_base import Making
+from trimtab.rewards.settings_base import RewardContext
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 
@@ -135,7 +135,7 @@ def test_a_recipe_is_a_file_a_name_or_its_content(tmp_path: Path) -> None:
 
 def test_a_function_is_a_reward_with_its_source_in_its_signature() -> None:
     settings = reward_given(lengths, "rewards")
-    made = settings.make(Making({}))
+    made = settings.make(RewardContext({}))
     assert isinstance(made, FunctionReward)
     assert made.score(["p"], ["abc"]) == [-3.0]
     assert made.signature == FunctionReward(lengths).signature

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from trimtab.rewards.base import Prompt, Reward, Scored
-from trimtab.rewards.settings_base import Making, RewardSettings
+from trimtab.rewards.settings_base import RewardContext, RewardSettings
 
 ROW = '    "brevity": Kind("brevity.BrevitySettings", "brevity:WORDS"),\n'
 
@@ -27,7 +27,7 @@ class BrevitySettings(RewardSettings):
     def what(self) -> str:
         return f"words left of {self.words}"
 
-    def make(self, making: Making) -> Reward:
+    def make(self, context: RewardContext) -> Reward:
         return Brevity(self.words)
 
 

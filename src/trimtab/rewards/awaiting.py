@@ -5,31 +5,33 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable
-from typing import Any
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
-def wait_for(awaitable: Awaitable[Any]) -> Any:
-    """Waits for it, also where the caller is itself inside a running event loop."""
+def wait_for(awaitable: Awaitable[Result]) -> Result:
+    """What the awaitable gives. It is waited for, also where the caller is itself inside a running event loop."""
 
-    async def result() -> Any:
+    async def result() -> Result:
         return await awaitable
 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(result())
-    outcome: list[Any] = []
+    results: list[Result] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            outcome.extend((asyncio.run(result()), None))
+            results.append(asyncio.run(result()))
         except BaseException as error:
-            outcome.extend((None, error))
+            errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join()
-    value, error = outcome
-    if error is not None:
-        raise error
-    return value
+    if errors:
+        raise errors[0]
+    return results[0]

@@ -9,11 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from trimtab.data.records import Message
+from trimtab.json_types import JsonValue
 
 Prompt = str | tuple[Message, ...]
+Columns = Mapping[str, Sequence[object]]
+"""The data's other columns by name: one value for each completion."""
 LARGEST = 1e18
 """Of a score: its square still fits a float32, which training computes with, and so do sums of such."""
 
@@ -24,7 +26,7 @@ class Scored:
 
     score: float | None
     reason: str | None = None
-    breakdown: Mapping[str, Any] = field(default_factory=dict)
+    breakdown: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 class Reward(ABC):
@@ -40,17 +42,16 @@ class Reward(ABC):
         completions: Sequence[str],
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
-        columns: Mapping[str, Sequence[Any]] | None = None,
+        columns: Columns | None = None,
     ) -> list[Scored]:
         """One Scored for each completion, in order.
 
-        completion_ids: the policy's tokens of each, where there are any. columns: the data's other
-        columns, one value a completion.
+        completion_ids: the policy's tokens of each, where there are any.
         """
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """The scores alone."""
-        return [one.score for one in self.scored(prompts, completions)]
+        return [scored.score for scored in self.scored(prompts, completions)]
 
     def reads(self, column: str) -> bool:
         """Whether its scores may depend on a column of the data."""

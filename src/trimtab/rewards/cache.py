@@ -21,7 +21,6 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from trimtab.data.message import Answer, answer_turn, beside
 from trimtab.errors import TrimtabError
@@ -58,7 +57,10 @@ KEY = "reward = ? AND prompt = ? AND completion = ?"
 
 
 class ScoreCache:
-    """path: the file, made with its folder when first needed. Usable from several threads only in turn."""
+    """The file of scores. path: where it is; it is made with its folder when first needed.
+
+    Usable from several threads only in turn.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,8 +68,8 @@ class ScoreCache:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
 
     def get(self, reward: str, items: Iterable[Item]) -> dict[Item, Scored]:
-        """The items that are there with their scores. reward: its signature."""
-        found = {}
+        """The scores of those items that have one. reward: its signature."""
+        scores = {}
         with self._database() as database:
             for prompt, completion in items:
                 row = database.execute(
@@ -75,8 +77,8 @@ class ScoreCache:
                     (reward, digest(prompt), digest(completion)),
                 ).fetchone()
                 if row is not None:
-                    found[prompt, completion] = Scored(row[0], breakdown=json.loads(row[1]))
-        return found
+                    scores[prompt, completion] = Scored(row[0], breakdown=json.loads(row[1]))
+        return scores
 
     def put(self, reward: str, item: Item, scored: Scored) -> None:
         """Commits one score. One that another process wrote in the meantime stays."""
@@ -104,12 +106,12 @@ class ScoreCache:
             return True
 
     def renew(self) -> None:
-        """This process's claims."""
+        """Makes this process's claims last for another LEASE seconds."""
         with self._database() as database, _transaction(database, durable=False):
             database.execute("UPDATE claims SET renewed = ? WHERE owner = ?", (time.time(), self.owner))
 
     def release(self, reward: str | None = None, item: Item | None = None) -> None:
-        """A claim whose item got no score; without an item, all of this process's."""
+        """Gives up the claim on an item that got no score; without an item, all of this process's claims."""
         with self._database() as database, _transaction(database, durable=False):
             if item is None:
                 database.execute("DELETE FROM claims WHERE owner = ?", (self.owner,))
@@ -118,6 +120,7 @@ class ScoreCache:
                 database.execute(f"DELETE FROM claims WHERE {KEY} AND owner = ?", key)
 
     def count(self) -> int:
+        """How many scores the file holds, of all rewards."""
         with self._database() as database:
             return int(database.execute("SELECT count(*) FROM scores").fetchone()[0])
 
@@ -219,8 +222,10 @@ def digest(text: Prompt) -> bytes:
     """16 bytes that stand for a text or a conversation; a text and its one-turn conversation differ."""
     if isinstance(text, Answer):
         text = (answer_turn(text),)
-    turns = [] if isinstance(text, str) else [[m.role, m.content, *filter(None, [m.extra])] for m in text]
-    value: Any = text if isinstance(text, str) else turns
+    turns: list[object] = (
+        [] if isinstance(text, str) else [[m.role, m.content, *filter(None, [m.extra])] for m in text]
+    )
+    value: str | list[object] = text if isinstance(text, str) else turns
     if any(beside(text)):
         value = [value, *beside(text)]
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).digest()

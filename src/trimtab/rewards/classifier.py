@@ -27,7 +27,7 @@ from trimtab.models.settings import Precision, resolve_precision, trusting
 from trimtab.models.vocabulary import check_ids, check_tokenizer
 from trimtab.rewards.base import Reward
 from trimtab.rewards.local import LocalReward, LocalRewardSettings, Row
-from trimtab.rewards.settings_base import Making
+from trimtab.rewards.settings_base import RewardContext
 
 VERSION = 1
 """Of how rows are rendered: part of the signature."""
@@ -40,7 +40,8 @@ class ClassifierSettings(LocalRewardSettings):
     """A sequence classifier with one label, run here."""
     role: ClassVar[Role | None] = "reward model"
 
-    def make(self, making: Making) -> Reward:
+    def make(self, context: RewardContext) -> Reward:
+        """The loaded classifier; TrimtabError where it cannot be loaded."""
         return ClassifierReward(self.model or "", self.name, **self.arguments)
 
 
@@ -89,6 +90,7 @@ class ClassifierReward(LocalReward):
 
     @property
     def limit(self) -> int | None:
+        """Tokens of the longest row that the classifier was trained on or has positions for."""
         return self.model.max_length
 
     def _passes(self, rows: Mapping[int, Row]) -> Iterator[tuple[list[int], list[CompletionGroup]]]:

@@ -23,13 +23,14 @@ import time
 import uuid
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TypedDict
 
 import httpx
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject, JsonValue
 
 AGAIN = {408, 409, 429}
 """Statuses below 500 that another try may mend."""
@@ -55,8 +56,19 @@ class UnansweredError(Exception):
         self.retry_after = retry_after
 
 
+class RequestSettings(TypedDict, total=False):
+    """How often and how patiently a server is asked; `Endpoint` describes each."""
+
+    concurrency: int
+    requests_per_minute: float | None
+    timeout: float
+    retries: int
+    backoff: float
+    longest_wait: float
+
+
 class Endpoint:
-    """Where and how to ask.
+    """A server that is asked: its address, its key, and how often and how patiently.
 
     url: without the path, checked by `checked_url`. key: sent as a bearer token, and shown nowhere.
     key_variable: where it would be, for messages.
@@ -93,7 +105,7 @@ class Endpoint:
         limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=0)
         return httpx.AsyncClient(headers=headers, limits=limits, timeout=None)  # see _once
 
-    async def ask(self, client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
+    async def ask(self, client: httpx.AsyncClient, path: str, body: JsonObject) -> JsonValue:
         """The JSON that the server answers. Raises UnansweredError, RefusedError or TrimtabError."""
         # ASCII: a lone surrogate has no UTF-8, but an escape.
         content = json.dumps(body).encode("ascii")
@@ -122,7 +134,7 @@ class Endpoint:
         # Those who were told the same second do not all come back in it.
         return backoff if asked is None else min(max(backoff, asked * random.uniform(1.0, 1.1)), self.longest_wait)
 
-    async def _once(self, client: httpx.AsyncClient, url: str, content: bytes) -> Any:
+    async def _once(self, client: httpx.AsyncClient, url: str, content: bytes) -> JsonValue:
         await self._turn()
         name = f"trimtab-{uuid.uuid4().hex}"
         headers = {"Content-Type": "application/json", ID_HEADER: name}
@@ -136,10 +148,10 @@ class Endpoint:
             raise UnansweredError(self.clean(f"connection: {type(error).__name__}: {error}")) from None
         except httpx.HTTPError as error:  # an answer that can't be decoded
             raise UnansweredError(self.clean(f"{type(error).__name__}: {error}")) from None
-        found = self._read(httpx.Response(answer.status_code, headers=_kept(answer), content=body))
-        if strange := foreign_id(found, answer.headers.get(ID_HEADER, ""), name):
+        value = self._read(httpx.Response(answer.status_code, headers=_kept(answer), content=body))
+        if strange := foreign_id(value, answer.headers.get(ID_HEADER, ""), name):
             raise UnansweredError(f"an answer to another request ({strange})")
-        return found
+        return value
 
     async def _turn(self) -> None:
         """Waits for this request's place in the rate."""
@@ -149,7 +161,7 @@ class Endpoint:
         self._next_start = start + self._gap
         await asyncio.sleep(start - time.monotonic())
 
-    def _read(self, answer: httpx.Response) -> Any:
+    def _read(self, answer: httpx.Response) -> JsonValue:
         status = answer.status_code
         if status == 200:
             try:
@@ -200,11 +212,11 @@ def _kept(answer: httpx.Response) -> dict[str, str]:
     return {n: answer.headers[n] for n in ("content-type", "retry-after") if n in answer.headers}
 
 
-def foreign_id(answer: Any, header: str, ours: str) -> str | None:
+def foreign_id(answer: object, header: str, ours: str) -> str | None:
     """The id of another of our requests in an answer, or None. An id of the server's own making says nothing."""
     said = str(answer.get("id", "")) if isinstance(answer, dict) else ""
-    found = OWN_ID.findall(f"{said} {header}")
-    return None if not found or ours in found else str(found[0])
+    ids = OWN_ID.findall(f"{said} {header}")
+    return None if not ids or ours in ids else str(ids[0])
 
 
 def _number(digits: str) -> int | float:
@@ -232,17 +244,17 @@ def checked_url(name: str, url: str, where: str) -> str:
     where: what gave it, such as "base_url" or an environment variable.
     """
     try:
-        found = httpx.URL(url.strip())
+        address = httpx.URL(url.strip())
     except (httpx.InvalidURL, TypeError):
-        found = httpx.URL("")
-    if found.scheme not in ("http", "https") or not found.host:
+        address = httpx.URL("")
+    if address.scheme not in ("http", "https") or not address.host:
         raise TrimtabError(f"reward {name}: {where} is no address. Expected one such as http://127.0.0.1:8000.")
-    if found.userinfo or found.query or found.fragment:
+    if address.userinfo or address.query or address.fragment:
         raise TrimtabError(
             f"reward {name}: {where} holds more than an address (a user, a password or a ?query), and addresses "
             "are written to files. Put the key into the environment and name its variable in api_key_variable."
         )
-    return str(found).rstrip("/")
+    return str(address).rstrip("/")
 
 
 def key_named(name: str, variable: str | None, needed: bool = False) -> SecretStr | None:

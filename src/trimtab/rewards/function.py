@@ -18,24 +18,25 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import Any, ClassVar, Literal
+from types import CellType, CodeType, ModuleType
+from typing import ClassVar, Literal
 
 from pydantic import PrivateAttr
 
 from trimtab.data.message import prompt_as_json
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject, JsonValue
 from trimtab.notices import warn
 from trimtab.rewards.apart import mentioned_when_slow, undisturbed
 from trimtab.rewards.awaiting import wait_for
-from trimtab.rewards.base import Prompt, Reward, Scored
-from trimtab.rewards.settings_base import Making, NamedRewardSettings
+from trimtab.rewards.base import Columns, Prompt, Reward, Scored
+from trimtab.rewards.settings_base import NamedRewardSettings, RewardContext
 from trimtab.rewards.values import error_words, listed, plain, scored, short
 
-Function = Callable[..., Any]
+Function = Callable[..., object]
 ALWAYS_GIVEN = ("trainer_state", "log_extra", "log_metric")
 """What a function may ask for whatever the rows have."""
 
@@ -48,39 +49,44 @@ class FunctionSettings(NamedRewardSettings):
     path: str | None = None
     """Where it is: path/to/file.py:name or package.module:name."""
     needed: ClassVar[tuple[str, ...]] = ("path",)
-    _passed: Function | None = PrivateAttr(None)
+    _passed_function: Function | None = PrivateAttr(None)
 
     @property
     def what(self) -> str:
+        """Where the function is, as the user wrote it."""
         return self.path or self.kind
 
     @property
     def identity(self) -> tuple[str | None, ...]:
+        """The function's place: two settings with the same one are the same reward."""
         return (self.kind, self.path)
 
     @property
     def place(self) -> tuple[str, ...]:
+        """The parts of the file's path, or of the module's name."""
         where = (self.path or "").rpartition(":")[0]
         return Path(where).with_suffix("").parts if where.endswith(".py") else tuple(where.split("."))
 
     @classmethod
-    def of(cls, function: Function) -> FunctionSettings:
+    def of(cls, function: object) -> FunctionSettings:
         """A function that a program passes itself: `path` says only what it is called. TrimtabError for none."""
         module = getattr(function, "__module__", None) or type(function).__module__
         name = getattr(function, "__qualname__", type(function).__qualname__)
-        check_function(f"{module}:{name}", name, function)
+        passed = checked_function(f"{module}:{name}", name, function)
         settings = cls(kind="function", path=f"{module}:{name}")
-        settings._passed = function
+        settings._passed_function = passed
         return settings
 
     def load(self) -> FunctionReward:
-        """TrimtabError where there is no such function."""
-        return FunctionReward(self._passed or load_function(self.path or ""), self.name)
+        """The function as a reward; TrimtabError where there is no such function."""
+        return FunctionReward(self._passed_function or load_function(self.path or ""), self.name)
 
-    def make(self, making: Making) -> Reward:
+    def make(self, context: RewardContext) -> Reward:
+        """The loaded function; TrimtabError where there is none."""
         return self.load()
 
     def check(self) -> None:
+        """Loads the function, which is quick; TrimtabError where there is none."""
         self.load()
 
 
@@ -108,6 +114,7 @@ class FunctionReward(Reward):
         self._needs = [p.name for p in named if p.default is p.empty]
 
     def reads(self, column: str) -> bool:
+        """Whether the function names the column among its arguments, or takes them all."""
         return self._takes_all or column in self._takes
 
     def take_metrics(self) -> dict[str, float]:
@@ -122,7 +129,7 @@ class FunctionReward(Reward):
         completions: Sequence[str],
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
-        columns: Mapping[str, Sequence[Any]] | None = None,
+        columns: Columns | None = None,
     ) -> list[Scored]:
         """One Scored for each completion, in order; TrimtabError where the function fails as a whole."""
         out: list[Scored | None] = [None] * len(completions)
@@ -131,55 +138,55 @@ class FunctionReward(Reward):
             if not rows:
                 continue
             # Copies: what the function does to a row's list must not reach the data.
-            given: dict[str, Any] = {
+            arguments: dict[str, object] = {
                 name: [deepcopy(values[i]) for i in rows] for name, values in (columns or {}).items()
             }
-            given["prompts"] = [_as_trl(prompts[i]) for i in rows]
-            given["completions"] = [
+            arguments["prompts"] = [prompt_as_json(prompts[i]) for i in rows]
+            arguments["completions"] = [
                 [{"role": "assistant", "content": completions[i]}] if conversational else completions[i]
                 for i in rows
             ]
             if completion_ids is not None:
-                given["completion_ids"] = [list(completion_ids[i]) for i in rows]
-            for i, one in zip(rows, self._call(given, len(rows)), strict=True):
-                out[i] = one
-        return [one for one in out if one is not None]
+                arguments["completion_ids"] = [list(completion_ids[i]) for i in rows]
+            for i, scored_row in zip(rows, self._call(arguments, len(rows)), strict=True):
+                out[i] = scored_row
+        return [scored_row for scored_row in out if scored_row is not None]
 
-    def check_arguments(self, known: Collection[str]) -> None:
+    def check_arguments(self, available: Collection[str]) -> None:
         """TrimtabError where the function needs an argument that is not among these."""
-        if lacking := [name for name in self._needs if name not in known]:
-            near = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.6) for name in lacking}
-            hints = ", ".join(f"{found[0]} for {name}" for name, found in near.items() if found)
+        if lacking := [name for name in self._needs if name not in available]:
+            near = {name: difflib.get_close_matches(name, available, n=1, cutoff=0.6) for name in lacking}
+            hints = ", ".join(f"{matches[0]} for {name}" for name, matches in near.items() if matches)
             raise TrimtabError(
                 f"reward function {self.name}: needs {', '.join(lacking)}, which is not there. "
                 + (f"Did you mean {hints}? " if hints else "")
-                + f"Known: {', '.join(sorted(known))}."
+                + f"Known: {', '.join(sorted(available))}."
             )
 
-    def _call(self, given: dict[str, Any], n: int) -> list[Scored]:
-        extras: dict[str, list[Any]] = {}
+    def _call(self, arguments: dict[str, object], n: int) -> list[Scored]:
+        extras: dict[str, list[JsonValue]] = {}
 
-        def log_extra(column: str, values: Iterable[Any]) -> None:
+        def log_extra(column: str, values: object) -> None:
             what = f"reward function {self.name}: log_extra({short(column)!r})"
             if not isinstance(column, str):
                 raise TrimtabError(f"{what}: a column's name is text, not {type(column).__name__}.")
-            extras[column] = [plain(one) for one in listed(values, n, what)]
+            extras[column] = [plain(value) for value in listed(values, n, what)]
 
-        given |= dict(zip(ALWAYS_GIVEN, (None, log_extra, self._log_metric), strict=True))
-        self.check_arguments(given)
-        passed = given if self._takes_all else {k: v for k, v in given.items() if k in self._takes}
-        texts = self.name, given["prompts"], given["completions"]
+        arguments |= dict(zip(ALWAYS_GIVEN, (None, log_extra, self._log_metric), strict=True))
+        self.check_arguments(arguments)
+        passed = arguments if self._takes_all else {k: v for k, v in arguments.items() if k in self._takes}
+        texts = self.name, arguments["prompts"], arguments["completions"]
         with undisturbed(*texts), mentioned_when_slow(f"reward function {self.name}"):
             values = self._values(passed, n)
         parts = ({column: extra[i] for column, extra in extras.items()} for i in range(n))
         return [self._judge(value, part) for value, part in zip(values, parts, strict=True)]
 
-    def _values(self, passed: dict[str, Any], n: int) -> list[Any]:
+    def _values(self, passed: dict[str, object], n: int) -> list[object]:
         """What the function gives, n values; TrimtabError in place of anything that it raises but Ctrl-C."""
         try:
-            found = self.function(**passed)
-            found = wait_for(found) if inspect.isawaitable(found) else found
-            return listed(found, n, f"reward function {self.name}")  # a generator runs here
+            values = self.function(**passed)
+            values = wait_for(values) if inspect.isawaitable(values) else values
+            return listed(values, n, f"reward function {self.name}")  # a generator runs here
         except (TrimtabError, KeyboardInterrupt):
             raise
         except SystemExit as error:
@@ -209,11 +216,8 @@ class FunctionReward(Reward):
         else:
             self._metrics.setdefault(name, []).append(float(number))
 
-    def _judge(self, value: Any, breakdown: dict[str, Any]) -> Scored:
+    def _judge(self, value: object, breakdown: JsonObject) -> Scored:
         return scored(self.name, value, breakdown)
-
-
-_as_trl = prompt_as_json
 
 
 OWN_MODULE = "trimtab_reward_"
@@ -251,18 +255,18 @@ def _code_text(code: CodeType | None) -> str:
     """What a function without a source does; "" of one written in C."""
     if code is None:
         return ""
-    inner = [_code_text(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    inner = [_code_text(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
     return repr((code.co_code, code.co_names, code.co_varnames, inner))
 
 
-def _cell(cell: Any) -> Any:
+def _cell(cell: CellType) -> object:
     try:
         return cell.cell_contents
     except ValueError:  # not filled yet
         return None
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     """Whether repr says the same in every run."""
     if isinstance(value, dict):
         return all(map(_is_plain, value.values()))
@@ -277,23 +281,21 @@ def load_function(spec: str) -> Function:
     if not colon or not where or not name:
         raise TrimtabError(f"reward function {spec!r}: write it as path/to/file.py:name or package.module:name.")
     module = _load_file(spec, Path(where).expanduser()) if where.endswith(".py") else _load_module(spec, where)
-    found: Any = module
+    value: object = module
     if name == "<lambda>" or not all(name.split(".")):
         raise TrimtabError(f"reward function {spec!r}: {name!r} is no name of a function.")
     for part in name.split("."):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
             raise TrimtabError(
                 f"reward function {spec}: {where} has no {name!r}. It has: {', '.join(public) or 'no function'}."
             )
-        found = getattr(found, part)
-    check_function(spec, name, found)
-    function: Function = found
-    return function
+        value = getattr(value, part)
+    return checked_function(spec, name, value)
 
 
-def check_function(spec: str, name: str, value: Any) -> None:
-    """TrimtabError for a class, and for what cannot be called."""
+def checked_function(spec: str, name: str, value: object) -> Function:
+    """The value as a function; TrimtabError for a class, and for what cannot be called."""
     if inspect.isclass(value):
         raise TrimtabError(
             f"reward function {spec}: {name!r} is a class. Name a function, or an object of the class that the "
@@ -301,6 +303,7 @@ def check_function(spec: str, name: str, value: Any) -> None:
         )
     if not callable(value):
         raise TrimtabError(f"reward function {spec}: {name!r} is a {type(value).__name__}, not a function.")
+    return value
 
 
 def _load_file(spec: str, path: Path) -> ModuleType:
@@ -308,14 +311,14 @@ def _load_file(spec: str, path: Path) -> ModuleType:
         raise TrimtabError(f"reward function {spec}: no such file as {path}.")
     unique = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
     name = f"{OWN_MODULE}{path.stem}_{unique}"
-    made = importlib.util.spec_from_file_location(name, path)
-    assert made is not None
-    assert made.loader is not None
-    module = importlib.util.module_from_spec(made)
+    file_spec = importlib.util.spec_from_file_location(name, path)
+    assert file_spec is not None
+    assert file_spec.loader is not None
+    module = importlib.util.module_from_spec(file_spec)
     sys.modules[name] = module  # dataclasses and pickle look a module up by its name
     try:
         with undisturbed(name):
-            made.loader.exec_module(module)
+            file_spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from trimtab.rewards.base import Reward
-from trimtab.rewards.settings_base import Making, RewardSettings, ready_made
+from trimtab.rewards.settings_base import RewardContext, RewardSettings, ready_made
 
 
 class GoldSettings(RewardSettings):
@@ -16,12 +16,15 @@ class GoldSettings(RewardSettings):
     needs_sandbox: ClassVar[bool] = True
 
     @classmethod
-    def read_name(cls, name: str) -> dict[str, Any] | None:
+    def read_name(cls, name: str) -> dict[str, str] | None:
+        """See RewardSettings.read_name: the kind alone."""
         return None if name else {}
 
     @property
     def what(self) -> str:
+        """For reports: what scores."""
         return "the sandbox's gold judge"
 
-    def make(self, making: Making) -> Reward:
-        return ready_made(self, making, "the sandbox")
+    def make(self, context: RewardContext) -> Reward:
+        """The judge that the sandbox has made; TrimtabError outside of it."""
+        return ready_made(self, context, "the sandbox")

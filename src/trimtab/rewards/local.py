@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from trimtab.errors import TrimtabError
 from trimtab.models.kinds import check_model_source
 from trimtab.models.reward_model import for_scoring
 from trimtab.models.settings import Precision
-from trimtab.rewards.base import Prompt, Reward, Scored
+from trimtab.rewards.base import Columns, Prompt, Reward, Scored
 from trimtab.rewards.settings_base import NamedRewardSettings
 from trimtab.rewards.values import as_score
 
@@ -26,8 +26,17 @@ Row = tuple[tuple[int, ...], tuple[int, ...]]
 """Tokens of a prompt and of its completion."""
 
 
+class LocalRewardArguments(TypedDict):
+    """What the constructor of every local reward takes by name."""
+
+    tokenizer: str | None
+    token_budget: int
+    precision: Precision
+    trust: TrustSettings
+
+
 class LocalRewardSettings(NamedRewardSettings, TrustSettings):
-    """Of a reward that runs a model here."""
+    """The settings that rewards which run a model here share."""
 
     model: str | None = None
     """The model: a Hugging Face folder or hub name."""
@@ -41,29 +50,34 @@ class LocalRewardSettings(NamedRewardSettings, TrustSettings):
 
     @property
     def local_model(self) -> str | None:
+        """The folder or hub name of the model that is run here."""
         return self.model
 
     @property
     def place(self) -> tuple[str, ...]:
+        """The folders above the model's own."""
         return Path(self.model or "").parts[:-1]
 
     @property
     def what(self) -> str:
+        """The model, as the user wrote it."""
         return self.model or self.kind
 
     @property
     def identity(self) -> tuple[str | None, ...]:
+        """The model: two settings with the same one are the same reward."""
         return ("model", self.model, None)
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """What a local reward takes by name."""
+    def arguments(self) -> LocalRewardArguments:
+        """These settings as the reward's constructor takes them."""
         return {
             "tokenizer": self.tokenizer, "token_budget": self.token_budget, "precision": self.precision,
             "trust": self,
         }  # fmt: skip
 
     def check(self) -> None:
+        """TrimtabError where there is no such model, or one that this kind of reward does not read."""
         if self.model:
             check_model_source(self.model, self, self.role)
 
@@ -77,7 +91,7 @@ def folder_named(name: str, kind: str) -> str:
 
 
 class LocalReward(Reward):
-    """form: how its rows are written. token_budget: tokens of a pass."""
+    """A reward that runs a model here. form: how its rows are written. token_budget: tokens of a pass."""
 
     form: RewardFormat
     token_budget: int
@@ -97,17 +111,17 @@ class LocalReward(Reward):
         completions: Sequence[str],
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
-        columns: Mapping[str, Sequence[Any]] | None = None,
+        columns: Columns | None = None,
     ) -> list[Scored]:
         """One Scored for each completion, in order. No score for a row that the template refuses, that has
         more tokens than the model positions (nothing is ever cut), or whose score is not finite."""
         out: list[Scored] = []
         rows: dict[int, Row] = {}
         for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-            found = self._row(prompt, completion)
-            out.append(Scored(None, found if isinstance(found, str) else None))
-            if not isinstance(found, str):
-                rows[i] = found
+            row = self._row(prompt, completion)
+            out.append(Scored(None, row if isinstance(row, str) else None))
+            if not isinstance(row, str):
+                rows[i] = row
         for places, members in self._passes(rows):
             for i, score in zip(places, self._score(members), strict=True):
                 out[i] = as_score(self.name, score)

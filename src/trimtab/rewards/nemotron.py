@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Set
+from typing import ClassVar, Literal, Unpack
 
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject, JsonValue
 from trimtab.rewards.base import LARGEST, Reward, Scored
 from trimtab.rewards.cache import ScoreCache
-from trimtab.rewards.endpoint import Endpoint, checked_url, key_named
+from trimtab.rewards.endpoint import Endpoint, RequestSettings, checked_url, key_named
 from trimtab.rewards.remote import RemoteReward, RemoteRewardSettings
-from trimtab.rewards.settings_base import Making
+from trimtab.rewards.settings_base import RewardContext
 from trimtab.rewards.values import as_score
 
 VERSION = 1
@@ -59,27 +60,35 @@ class NemotronSettings(RemoteRewardSettings):
     only_within_prompts: ClassVar[bool] = True
 
     @classmethod
-    def read_name(cls, name: str) -> dict[str, Any] | None:
+    def read_name(cls, name: str) -> dict[str, str] | None:
+        """See RewardSettings.read_name: the kind alone."""
         return None if name else {}
 
     @property
     def what(self) -> str:
+        """The model, and which of its ratings."""
         return (self.model or MODEL) + (f" ({self.attribute})" if self.attribute else "")
 
     @property
     def identity(self) -> tuple[str | None, ...]:
+        """The model and which of its ratings: two settings with the same are the same reward."""
         return ("model", self.model or MODEL, self.attribute)
 
-    def make(self, making: Making) -> Reward:
-        return NemotronReward(self.model or MODEL, attribute=self.attribute, **self.arguments(making.cache))
+    def make(self, context: RewardContext) -> Reward:
+        """The reward, which asks nothing yet; TrimtabError for a bad address and a key that is not there."""
+        return NemotronReward(
+            self.model or MODEL, attribute=self.attribute, base_url=self.base_url, **self.arguments(context.cache)
+        )
 
 
 class NemotronReward(RemoteReward):
-    """model: as the endpoint names it. attribute: which of several to take; None where there is one.
+    """Asks a chat endpoint for ratings.
+
+    model: as the endpoint names it. attribute: which of several to take; None where there is one.
 
     base_url: None: $NVIDIA_API_BASE_URL, or NVIDIA's own. api_key_variable: where the key is. Without it
     $NVIDIA_API_KEY is used, but only for NVIDIA's hosts and for an address that came from the environment
-    too: a recipe of someone else's does not send it elsewhere. asking: Endpoint's settings.
+    too: a recipe of someone else's does not send it elsewhere. requests: see Endpoint.
     """
 
     path = "/chat/completions"
@@ -94,44 +103,45 @@ class NemotronReward(RemoteReward):
         base_url: str | None = None,
         api_key_variable: str | None = None,
         cache: ScoreCache | None = None,
-        **asking: Any,
+        **requests: Unpack[RequestSettings],
     ) -> None:
         name = name or model
-        given = base_url or os.environ.get(URL_VARIABLE) or URL
-        url = checked_url(name, given, "base_url" if base_url else URL_VARIABLE)
+        address = base_url or os.environ.get(URL_VARIABLE) or URL
+        url = checked_url(name, address, "base_url" if base_url else URL_VARIABLE)
         trusted = base_url is None or _is_nvidias(url)
         variable = api_key_variable or (KEY_VARIABLE if trusted else None)
         key = key_named(name, variable, needed=bool(api_key_variable) or _is_nvidias(url))
         self.model, self.attribute = model, attribute
         signature = f"nemotron|{VERSION}|{url}|{model}|{attribute or ''}"
-        super().__init__(Endpoint(name, url, key, key_variable=variable, **asking), signature, cache)
+        super().__init__(Endpoint(name, url, key, key_variable=variable, **requests), signature, cache)
 
-    def body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+    def body(self, messages: list[dict[str, str]]) -> JsonObject:
+        """The request of a chat completion."""
         return {"model": self.model, "messages": messages}
 
-    def read(self, answer: Any) -> Scored:
+    def read(self, answer: JsonValue) -> Scored:
         """The attribute's score; the others are its breakdown. TrimtabError where the model rates other things."""
-        found = read_attributes(answer, {*ATTRIBUTES, *([self.attribute] if self.attribute else [])})
-        if isinstance(found, str):
-            return Scored(None, found)
-        wanted = self.attribute or (next(iter(found)) if len(found) == 1 else "reward")
-        if wanted not in found:
+        ratings = read_attributes(answer, {*ATTRIBUTES, *([self.attribute] if self.attribute else [])})
+        if isinstance(ratings, str):
+            return Scored(None, ratings)
+        attribute = self.attribute or (next(iter(ratings)) if len(ratings) == 1 else "reward")
+        if attribute not in ratings:
             raise TrimtabError(
-                f"reward {self.name}: {self.model} rates {', '.join(found)}, and not {wanted}. "
+                f"reward {self.name}: {self.model} rates {', '.join(ratings)}, and not {attribute}. "
                 "Name one of them with the reward's 'attribute'."
             )
-        score = as_score(f"{self.name} gave {wanted}:", found[wanted])
+        score = as_score(f"{self.name} gave {attribute}:", ratings[attribute])
         if score.score is None:
-            return Scored(None, f"{self.name} gave {wanted}:{found[wanted]}")
-        return Scored(score.score, breakdown=self._parts(found) if len(found) > 1 else {})
+            return Scored(None, f"{self.name} gave {attribute}:{ratings[attribute]}")
+        return Scored(score.score, breakdown=self._parts(ratings) if len(ratings) > 1 else {})
 
-    def _parts(self, found: Mapping[str, float]) -> dict[str, float]:
+    def _parts(self, ratings: Mapping[str, float]) -> dict[str, float]:
         """The breakdown. Of a server that makes up names as it goes, the first MOST are kept: each is a metric."""
         room = MOST - len(self._known_parts)
-        self._known_parts |= set([name for name in found if name not in self._known_parts][:room])
+        self._known_parts |= set([name for name in ratings if name not in self._known_parts][:room])
         return {
             name: value
-            for name, value in found.items()
+            for name, value in ratings.items()
             if name in self._known_parts and abs(value) <= LARGEST  # NaN is not
         }
 
@@ -140,10 +150,10 @@ def _is_nvidias(url: str) -> bool:
     return re.fullmatch(r"https://([\w-]+\.)*nvidia\.com(:443)?(/.*)?", url) is not None
 
 
-def read_attributes(answer: Any, known: set[str]) -> dict[str, float] | str:
+def read_attributes(answer: JsonValue, attributes: Set[str]) -> dict[str, float] | str:
     """Attribute -> value, perhaps not finite; or why the answer has none. A number alone is the attribute reward.
 
-    known: names that log-probabilities may be read under; a language model's tokens are not attributes.
+    attributes: names that log-probabilities may be read under; a language model's tokens are not attributes.
     """
     try:
         (choice,) = answer["choices"]
@@ -163,10 +173,10 @@ def read_attributes(answer: Any, known: set[str]) -> dict[str, float] | str:
         return {name: float(value) for name, value in pairs}
     if re.fullmatch(rf"\s*{VALUE}\s*", text):
         return {"reward": float(text.strip())}  # \s holds separators that float() refuses
-    return _from_logprobs(choice, known) or f"no score in {content!r}"
+    return _from_logprobs(choice, attributes) or f"no score in {content!r}"
 
 
-def _from_logprobs(choice: Mapping[str, Any], known: set[str]) -> dict[str, float] | None:
+def _from_logprobs(choice: JsonObject, attributes: Set[str]) -> dict[str, float] | None:
     logprobs = choice.get("logprobs")
     entries = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
@@ -175,6 +185,6 @@ def _from_logprobs(choice: Mapping[str, Any], known: set[str]) -> dict[str, floa
     if len(entries) == 1 and re.fullmatch(VALUE, tokens[0]):
         return {"reward": float(tokens[0])}
     values = [entry.get("logprob") for entry in entries]
-    if set(tokens) <= known and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+    if set(tokens) <= attributes and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         return {token: float(v) for token, v in zip(tokens, values, strict=True) if v is not None}
     return None

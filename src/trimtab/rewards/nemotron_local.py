@@ -13,7 +13,7 @@ Dimension suffixes: _B rows of a pass, _L row length.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -31,7 +31,10 @@ from trimtab.models.settings import Precision, resolve_precision
 from trimtab.models.weights import HOW, check_finite, refuse_unfit
 from trimtab.rewards.base import Reward
 from trimtab.rewards.local import LocalReward, LocalRewardSettings, folder_named
-from trimtab.rewards.settings_base import Making
+from trimtab.rewards.settings_base import RewardContext
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 VERSION = 1
 """Of how rows are rendered and read: part of the signature."""
@@ -48,14 +51,17 @@ class NemotronLocalSettings(LocalRewardSettings):
     only_within_prompts: ClassVar[bool] = True
 
     @classmethod
-    def read_name(cls, name: str) -> dict[str, Any] | None:
+    def read_name(cls, name: str) -> dict[str, str] | None:
+        """See RewardSettings.read_name: ":FOLDER"."""
         return {"model": folder_named(name, "nemotron_local")}
 
     @property
     def weights_precision(self) -> Precision:
+        """The products' own, as the model cards load the weights."""
         return self.precision
 
-    def make(self, making: Making) -> Reward:
+    def make(self, context: RewardContext) -> Reward:
+        """The loaded model; TrimtabError where it is none of this kind."""
         return NemotronLocalReward(self.model or "", self.name, **self.arguments)
 
 
@@ -99,6 +105,7 @@ class NemotronLocalReward(LocalReward):
 
     @property
     def limit(self) -> int | None:
+        """Tokens of the longest row, by the config's number of positions."""
         positions: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return positions
 
@@ -122,7 +129,7 @@ class NemotronLocalReward(LocalReward):
         return scores
 
 
-def _load(source: str, dtype: torch.dtype, device: torch.device, trust: TrustSettings) -> Any:
+def _load(source: str, dtype: torch.dtype, device: torch.device, trust: TrustSettings) -> PreTrainedModel:
     check_model_source(source, trust)
     if is_adapter(source):
         raise TrimtabError(f"reward model {source}: an adapter, which this kind of reward does not read. Merge it.")

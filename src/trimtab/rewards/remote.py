@@ -10,21 +10,22 @@ import asyncio
 import re
 from abc import abstractmethod
 from asyncio import TaskGroup
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import httpx
 from pydantic import Field, model_validator
 
 from trimtab.data.settings import SECONDS
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject, JsonValue
 from trimtab.rewards.awaiting import wait_for
-from trimtab.rewards.base import Prompt, Reward, Scored
+from trimtab.rewards.base import Columns, Prompt, Reward, Scored
 from trimtab.rewards.cache import LEASE, Item, ScoreCache
-from trimtab.rewards.endpoint import Endpoint, RefusedError, UnansweredError, checked_url
-from trimtab.rewards.settings_base import Making, NamedRewardSettings
+from trimtab.rewards.endpoint import Endpoint, RefusedError, RequestSettings, UnansweredError, checked_url
+from trimtab.rewards.settings_base import NamedRewardSettings, RewardContext
 
 AWAY_AFTER = 16
 """Completions in a row, or twice the concurrency where that is more, that the server left unanswered after all
@@ -34,12 +35,16 @@ LOOKED_AGAIN = 0.1
 """Seconds between looks for the scores that other processes are asking for."""
 
 
-ASKING = ("concurrency", "requests_per_minute", "timeout", "retries", "backoff", "longest_wait")
-"""Settings of how a server is asked, as Endpoint takes them."""
+class RemoteRewardArguments(RequestSettings):
+    """What the constructor of every remote reward takes by name, beside the model and the address."""
+
+    name: str | None
+    api_key_variable: str | None
+    cache: ScoreCache | None
 
 
 class RemoteRewardSettings(NamedRewardSettings):
-    """Of a reward on a server."""
+    """The settings that rewards on a server share."""
 
     model: str | None = None
     """The model, as the server names it."""
@@ -62,7 +67,9 @@ class RemoteRewardSettings(NamedRewardSettings):
     cache: str | None = None
     """The file of scores, to share it between runs; None: one in the run's folder."""
     is_remote: ClassVar[bool] = True
-    scores_ignore: ClassVar[frozenset[str]] = frozenset({"cache", "api_key_variable", *ASKING})
+    scores_ignore: ClassVar[frozenset[str]] = frozenset(
+        {"cache", "api_key_variable", *RequestSettings.__annotations__}
+    )
 
     @model_validator(mode="after")
     def _check_address(self) -> Self:
@@ -78,22 +85,31 @@ class RemoteRewardSettings(NamedRewardSettings):
 
     @property
     def what(self) -> str:
+        """The model, as the server names it."""
         return self.model or self.kind
 
     @property
     def identity(self) -> tuple[str | None, ...]:
+        """The model, wherever it is served: two settings with the same one are the same reward."""
         return ("model", self.model, None)
 
-    def arguments(self, cache: Path | None) -> dict[str, Any]:
-        """What a remote reward takes by name. cache: the file of scores where the settings name none."""
+    def arguments(self, cache: Path | None) -> RemoteRewardArguments:
+        """These settings as the reward's constructor takes them.
+
+        cache: the file of scores where the settings name none.
+        """
         file = Path(self.cache).expanduser() if self.cache else cache
         return {
-            "base_url": self.base_url, "name": self.name, "api_key_variable": self.api_key_variable,
-            "cache": ScoreCache(file) if file else None, **self.model_dump(include=set(ASKING)),
+            "name": self.name, "api_key_variable": self.api_key_variable,
+            "cache": ScoreCache(file) if file else None,
+            "concurrency": self.concurrency, "requests_per_minute": self.requests_per_minute,
+            "timeout": self.timeout, "retries": self.retries, "backoff": self.backoff,
+            "longest_wait": self.longest_wait,
         }  # fmt: skip
 
     def check(self) -> None:
-        self.make(Making({}))
+        """TrimtabError for a bad address and a key that is not there. The server is not asked."""
+        self.make(RewardContext({}))
 
 
 class RemoteReward(Reward):
@@ -116,11 +132,11 @@ class RemoteReward(Reward):
         return f"{type(self).__name__}({self.signature})"
 
     @abstractmethod
-    def body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+    def body(self, messages: list[dict[str, str]]) -> JsonObject:
         """The request for a conversation whose last turn is to be scored."""
 
     @abstractmethod
-    def read(self, answer: Any) -> Scored:
+    def read(self, answer: JsonValue) -> Scored:
         """The score in an answer, or why there is none. TrimtabError where no answer would have one."""
 
     def scored(
@@ -129,7 +145,7 @@ class RemoteReward(Reward):
         completions: Sequence[str],
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
-        columns: Mapping[str, Sequence[Any]] | None = None,
+        columns: Columns | None = None,
     ) -> list[Scored]:
         """One Scored for each completion, in order. The same prompt and completion are asked for once.
 
@@ -138,19 +154,19 @@ class RemoteReward(Reward):
         items: list[Item] = list(zip(prompts, completions, strict=True))
         distinct = list(dict.fromkeys(items))
         try:
-            found = self.cache.get(self.signature, distinct) if self.cache is not None else {}
-            if wanted := [item for item in distinct if item not in found]:
-                wait_for(self._ask_all(wanted, found))
+            scores = self.cache.get(self.signature, distinct) if self.cache is not None else {}
+            if missing := [item for item in distinct if item not in scores]:
+                wait_for(self._ask_all(missing, scores))
         except* TrimtabError as errors:
             raise _first(errors) from None
         finally:
             if self.cache is not None:
                 self.cache.close()  # so that the file is whole, and may be copied
-        return [found[item] for item in items]
+        return [scores[item] for item in items]
 
-    async def _ask_all(self, wanted: Sequence[Item], found: dict[Item, Scored]) -> None:
-        left, before = iter(wanted), len(found)
-        total = before + len(wanted)
+    async def _ask_all(self, missing: Sequence[Item], scores: dict[Item, Scored]) -> None:
+        """Asks for the missing items, or waits for other processes that do, and puts their scores into `scores`."""
+        left, total = iter(missing), len(scores) + len(missing)
 
         others: list[Item] = []
         """Claimed by other processes, which are asking for them."""
@@ -161,14 +177,14 @@ class RemoteReward(Reward):
                 if scored is None:
                     others.append(item)
                     continue
-                found[item] = scored
-                self.on_score(len(found), total)
+                scores[item] = scored
+                self.on_score(len(scores), total)
 
         try:
             async with self.endpoint.client() as client, self._renewing():
                 while True:
                     async with TaskGroup() as workers:
-                        for _ in range(min(self.endpoint.concurrency, len(wanted))):
+                        for _ in range(min(self.endpoint.concurrency, len(missing))):
                             workers.create_task(work(client, left))
                     if not others:
                         return
@@ -240,8 +256,8 @@ def conversation(prompt: Prompt, completion: str) -> list[dict[str, str]]:
 
 def _first(errors: BaseExceptionGroup[TrimtabError]) -> TrimtabError:
     """Several workers may meet the same dead end at once."""
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, TrimtabError)
-    return found
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, TrimtabError)
+    return error

@@ -7,29 +7,30 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import AfterValidator, Discriminator, Tag, ValidatorFunctionWrapHandler, WrapValidator
 
 from trimtab.data.parsing import parse
 from trimtab.data.settings import Settings
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject, JsonValue
 from trimtab.rewards.base import Reward
-from trimtab.rewards.function import FunctionSettings
+from trimtab.rewards.function import Function, FunctionSettings
 from trimtab.rewards.kinds import KINDS, NAMES
-from trimtab.rewards.settings_base import Making, RewardSettings
+from trimtab.rewards.settings_base import RewardContext, RewardSettings
 from trimtab.rewards.weighted import WeightedReward
 
 
 def _settings_class(row: str) -> type[RewardSettings]:
     file, name = row.split(".")
-    found: type[RewardSettings] = getattr(importlib.import_module(f"trimtab.rewards.{file}"), name)
-    return found
+    settings: type[RewardSettings] = getattr(importlib.import_module(f"trimtab.rewards.{file}"), name)
+    return settings
 
 
 CLASSES = {name: _settings_class(kind.settings) for name, kind in KINDS.items()}
 """The settings of each kind."""
-WRITTEN_ONCE: dict[str, Any] = {
+WRITTEN_ONCE: JsonObject = {
     "allow_pickle": False,
     "trust_remote_code": False,
     "path": None,
@@ -47,26 +48,26 @@ that these are recognised, and is read as if it were not there."""
 ANY_KIND = set(WRITTEN_ONCE).union(*(kind.model_fields for kind in CLASSES.values()))
 
 
-def _own_settings(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+def _own_settings(value: JsonValue, read: ValidatorFunctionWrapHandler) -> object:
     """Reads a reward. ValueError for settings that only other kinds have; those that earlier versions wrote down
     without a meaning are passed over."""
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in CLASSES:
         return read(value)
     foreign = {name: value[name] for name in value if name in ANY_KIND - set(CLASSES[kind].model_fields)}
-    settings = read({name: one for name, one in value.items() if name not in foreign})
-    if meant := sorted(name for name, one in foreign.items() if one != _default(name)):
+    settings = read({name: own for name, own in value.items() if name not in foreign})
+    if meant := sorted(name for name, setting in foreign.items() if setting != _default(name)):
         raise ValueError(f"a reward of kind {kind} takes no {', '.join(meant)}")
     return settings
 
 
-def _default(name: str) -> Any:
-    """Of a setting that some kind has."""
+def _default(name: str) -> object:
+    """The default of a setting that some kind has."""
     fields = (kind.model_fields[name] for kind in CLASSES.values() if name in kind.model_fields)
     return next(fields).get_default(call_default_factory=True)
 
 
-def _kind_of(value: Any) -> str | None:
+def _kind_of(value: object) -> str | None:
     """The tag of the union. A callable, since `kind` is checked before it is read, as all settings are."""
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
     return None if isinstance(value, dict) and "kind" not in value else str(kind)
@@ -80,7 +81,7 @@ else:
 
 
 def check_no_reward_twice(rewards: tuple[RewardSettings, ...]) -> tuple[RewardSettings, ...]:
-    """ValueError for one that is there twice: give it the sum of the weights."""
+    """ValueError where a reward is there twice: its weights would have to be added up."""
     names = [(reward.identity, reward.given_name) for reward in rewards]
     if twice := [reward for i, reward in enumerate(rewards) if names[i] in names[:i]]:
         raise ValueError(f"{twice[0].describe()} is there twice: name it once, with the sum of the weights")
@@ -90,14 +91,16 @@ def check_no_reward_twice(rewards: tuple[RewardSettings, ...]) -> tuple[RewardSe
 Rewards = Annotated[tuple[AnyReward, ...], AfterValidator(check_no_reward_twice)]
 
 
-def without_asking(value: Any) -> Any:
+def without_asking(value: JsonValue) -> JsonValue:
     """Dumped settings as they enter a folder's key: without what no score depends on, in the rewards among them."""
     if isinstance(value, dict):
         if "kind" not in value or "weight" not in value:
-            return {name: without_asking(one) for name, one in value.items()}
+            return {name: without_asking(setting) for name, setting in value.items()}
         ignored = CLASSES[value["kind"]].scores_ignore if value["kind"] in CLASSES else ()
-        return WRITTEN_ONCE | {name: without_asking(one) for name, one in value.items() if name not in ignored}
-    return [without_asking(one) for one in value] if isinstance(value, list | tuple) else value
+        return WRITTEN_ONCE | {
+            name: without_asking(setting) for name, setting in value.items() if name not in ignored
+        }
+    return [without_asking(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def reward_named(name: str) -> RewardSettings:
@@ -117,11 +120,15 @@ def reward_named(name: str) -> RewardSettings:
     return parse(CLASSES["classifier"], {"kind": "classifier", "model": name}, f"reward {name}")
 
 
+RewardLike = str | os.PathLike[str] | Mapping[str, object] | RewardSettings | Function
+"""What a program may give as a reward: a short name, settings with a kind, or a Python function."""
+
+
 class _OneReward(Settings):
     reward: AnyReward
 
 
-def reward_given(value: Any, option: str) -> RewardSettings:
+def reward_given(value: RewardLike, option: str) -> RewardSettings:
     """A reward as a program may give it: a short name, settings with a kind, or a Python function. TrimtabError
     where it is none of them. option: what it is given as."""
     if isinstance(value, RewardSettings):
@@ -160,8 +167,8 @@ def make_reward(
 ) -> Reward:
     """The reward that the settings describe: the only one, where its weight is 1, else a weighted sum.
 
-    ready, cache, policy: see Making. TrimtabError where there is none, a function or model can't be loaded, a key
-    or address is not there, or two rewards have one name.
+    ready, cache, policy: see RewardContext. TrimtabError where there is none, a function or model can't be loaded,
+    a key or address is not there, or two rewards have one name.
     """
     if not settings:
         kinds = list(KINDS)
@@ -169,8 +176,8 @@ def make_reward(
             "no reward: name at least one with --reward (in a recipe: grpo.rewards and the like), of kind "
             f"{', '.join(kinds[:-1])} or {kinds[-1]}."
         )
-    making = Making(ready, cache, policy)
-    parts = [(reward.make(making), reward.weight) for reward in settings]
+    context = RewardContext(ready, cache, policy)
+    parts = [(reward.make(context), reward.weight) for reward in settings]
     _tell_apart([reward for reward, _ in parts], settings)
     return parts[0][0] if len(parts) == 1 and parts[0][1] == 1.0 else WeightedReward(parts)
 
@@ -179,7 +186,9 @@ def _tell_apart(rewards: Sequence[Reward], settings: Sequence[RewardSettings]) -
     """Gives rewards that share a name, and were given none, as much of their path as tells them apart: two folders
     called best become a/best and b/best. Names stay as they are where they are no other's."""
     taken = Counter(reward.name for reward in rewards)
-    paths = [(*one.place, reward.name) for reward, one in zip(rewards, settings, strict=True)]
+    paths = [
+        (*reward_settings.place, reward.name) for reward, reward_settings in zip(rewards, settings, strict=True)
+    ]
     for name in [name for name, count in taken.items() if count > 1]:
         same = {
             i: path

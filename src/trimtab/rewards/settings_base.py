@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,7 +18,7 @@ from trimtab.rewards.base import Reward
 
 
 @dataclass(frozen=True)
-class Making:
+class RewardContext:
     """What a reward may need that its settings do not say.
 
     ready: rewards that are made elsewhere, by kind ("gold", "trained"). cache: the file of remote scores, where a
@@ -67,13 +67,13 @@ class RewardSettings(Settings):
         return self
 
     @classmethod
-    def read_name(cls, name: str) -> dict[str, Any] | None:
+    def read_name(cls, name: str) -> dict[str, str] | None:
         """The settings, besides kind, that a name on the command line stands for: the kind alone, or what follows
         it with a colon (":FOLDER"). None where such a name is none of this kind's."""
         return None
 
     @abstractmethod
-    def make(self, making: Making) -> Reward:
+    def make(self, context: RewardContext) -> Reward:
         """The reward. TrimtabError where a function, model, key or address is not there."""
 
     def check(self) -> None:
@@ -129,11 +129,12 @@ class NamedRewardSettings(RewardSettings):
 
     @property
     def given_name(self) -> str | None:
+        """What the user calls it; None where nothing was said."""
         return self.name
 
 
-def ready_made(settings: RewardSettings, making: Making, needs: str) -> Reward:
+def ready_made(settings: RewardSettings, context: RewardContext, needs: str) -> Reward:
     """A reward that is made elsewhere. TrimtabError where it was not. needs: what would have made it."""
-    if settings.kind not in making.ready:
+    if settings.kind not in context.ready:
         raise TrimtabError(f"reward of kind {settings.kind}: there is none here; it needs {needs}.")
-    return making.ready[settings.kind]
+    return context.ready[settings.kind]

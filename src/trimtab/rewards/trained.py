@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from trimtab.rewards.base import Reward
-from trimtab.rewards.settings_base import Making, RewardSettings, ready_made
+from trimtab.rewards.settings_base import RewardContext, RewardSettings, ready_made
 
 
 class TrainedSettings(RewardSettings):
@@ -17,7 +17,9 @@ class TrainedSettings(RewardSettings):
 
     @property
     def what(self) -> str:
+        """For reports: what scores."""
         return "a reward model trained on this study's preferences"
 
-    def make(self, making: Making) -> Reward:
-        return ready_made(self, making, "a stage that trains a reward model")
+    def make(self, context: RewardContext) -> Reward:
+        """The model that the stage before has trained; TrimtabError where there was none."""
+        return ready_made(self, context, "a stage that trains a reward model")

@@ -10,6 +10,7 @@ from numbers import Complex, Real
 from typing import Any
 
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonValue
 from trimtab.rewards.base import LARGEST, Scored
 
 WORDS = 200
@@ -18,7 +19,7 @@ DEEP = 4
 """Lists within lists of a logged value that are kept as such."""
 
 
-def short(value: Any, most: int = 80) -> str:
+def short(value: object, most: int = 80) -> str:
     """A value in a message: one line, whatever its repr does."""
     try:
         text = value if isinstance(value, str) else repr(value)
@@ -37,7 +38,7 @@ def error_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def listed(values: Any, n: int, what: str) -> list[Any]:
+def listed(values: object, n: int, what: str) -> list[object]:
     """n values out of a list, an array or an iterator; TrimtabError for what has no order, or another number.
 
     An array of one column counts as the list of its rows.
@@ -52,20 +53,20 @@ def listed(values: Any, n: int, what: str) -> list[Any]:
                 raise TrimtabError(
                     f"{what}: gave an array of shape {shape}; expected one number for each of {n} completions."
                 )
-            values = values.reshape(-1)
+            values = values.reshape(-1) if hasattr(values, "reshape") else values
         values = values.tolist()  # a masked value becomes None
     if isinstance(values, Mapping | Set | str | bytes | bytearray | type) or not hasattr(values, "__iter__"):
         hint = " (its keys would be taken for scores)" if isinstance(values, Mapping) else ""
         raise TrimtabError(f"{what}: gave {kind}, not a list with a value for each completion, in order{hint}.")
-    found = list(islice(values, n + 1)) if isinstance(values, Iterator) else list(values)
-    if len(found) != n:
-        more = "more than " if isinstance(values, Iterator) and len(found) > n else ""
-        count = n if more else len(found)
+    values_list = list(islice(values, n + 1)) if isinstance(values, Iterator) else list(values)
+    if len(values_list) != n:
+        more = "more than " if isinstance(values, Iterator) and len(values_list) > n else ""
+        count = n if more else len(values_list)
         raise TrimtabError(f"{what}: gave {more}{count} values for {n} completions.")
-    return found
+    return values_list
 
 
-def scored(name: str, value: Any, breakdown: Mapping[str, Any] | None = None) -> Scored:
+def scored(name: str, value: object, breakdown: Mapping[str, JsonValue] | None = None) -> Scored:
     """A value as a score; without one where it is missing (None, NA) or not finite. TrimtabError where it is no
     number at all."""
     parts = breakdown or {}
@@ -74,7 +75,7 @@ def scored(name: str, value: Any, breakdown: Mapping[str, Any] | None = None) ->
     return as_score(name, _number(name, value), parts)
 
 
-def as_score(name: str, number: float, breakdown: Mapping[str, Any] | None = None) -> Scored:
+def as_score(name: str, number: float, breakdown: Mapping[str, JsonValue] | None = None) -> Scored:
     """A float as a score, where training and statistics can hold it."""
     parts = breakdown or {}
     if not math.isfinite(number):
@@ -104,7 +105,7 @@ def _number(name: str, value: Any) -> float:
         raise TrimtabError(f"{wrong}.") from None
 
 
-def plain(value: Any, deep: int = DEEP) -> Any:
+def plain(value: object, deep: int = DEEP) -> JsonValue:
     """A logged value as JSON: what is no number is null, and an object is its text."""
     if hasattr(value, "tolist") and not isinstance(value, type):
         value = value.tolist()
@@ -117,7 +118,7 @@ def plain(value: Any, deep: int = DEEP) -> Any:
     if isinstance(value, int | float):
         return value if abs(value) <= LARGEST else short(value)
     if deep and isinstance(value, list | tuple):
-        return [plain(one, deep - 1) for one in value]
+        return [plain(item, deep - 1) for item in value]
     if deep and isinstance(value, Mapping):
-        return {short(key): plain(one, deep - 1) for key, one in value.items()}
+        return {short(key): plain(item, deep - 1) for key, item in value.items()}
     return short(value, WORDS)

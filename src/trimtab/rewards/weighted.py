@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from trimtab.errors import TrimtabError
-from trimtab.rewards.base import Prompt, Reward, Scored
+from trimtab.json_types import JsonObject
+from trimtab.rewards.base import Columns, Prompt, Reward, Scored
 from trimtab.rewards.values import as_score
 
 
@@ -36,21 +36,22 @@ class WeightedReward(Reward):
         completions: Sequence[str],
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
-        columns: Mapping[str, Sequence[Any]] | None = None,
+        columns: Columns | None = None,
     ) -> list[Scored]:
         """One Scored for each completion, in order."""
-        found = [
+        by_reward = [
             reward.scored(prompts, completions, completion_ids=completion_ids, columns=columns)
             for reward, _ in self.parts
         ]
-        for (reward, _), scores in zip(self.parts, found, strict=True):
+        for (reward, _), scores in zip(self.parts, by_reward, strict=True):
             if len(scores) != len(completions):
                 raise TrimtabError(
                     f"reward {reward.name}: gave {len(scores)} scores for {len(completions)} completions."
                 )
-        return [self._sum(row) for row in zip(*found, strict=True)]
+        return [self._sum(row) for row in zip(*by_reward, strict=True)]
 
     def reads(self, column: str) -> bool:
+        """Whether the scores of any part may depend on the column."""
         return any(reward.reads(column) for reward, _ in self.parts)
 
     def take_metrics(self) -> dict[str, float]:
@@ -58,16 +59,16 @@ class WeightedReward(Reward):
         return {name: value for reward, _ in self.parts for name, value in reward.take_metrics().items()}
 
     def _sum(self, row: Sequence[Scored]) -> Scored:
-        breakdown: dict[str, Any] = {}
-        for (reward, _), one in zip(self.parts, row, strict=True):
-            breakdown |= {f"{reward.name}/{name}": value for name, value in one.breakdown.items()}
-        breakdown |= {reward.name: one.score for (reward, _), one in zip(self.parts, row, strict=True)}
+        breakdown: JsonObject = {}
+        for (reward, _), part in zip(self.parts, row, strict=True):
+            breakdown |= {f"{reward.name}/{name}": value for name, value in part.breakdown.items()}
+        breakdown |= {reward.name: part.score for (reward, _), part in zip(self.parts, row, strict=True)}
         missing = [
-            f"{reward.name}: {one.reason or 'no score'}"
-            for (reward, _), one in zip(self.parts, row, strict=True)
-            if one.score is None
+            f"{reward.name}: {part.reason or 'no score'}"
+            for (reward, _), part in zip(self.parts, row, strict=True)
+            if part.score is None
         ]
         if missing:
             return Scored(None, "; ".join(missing), breakdown)
-        total = sum(weight * (one.score or 0.0) for (_, weight), one in zip(self.parts, row, strict=True))
+        total = sum(weight * (part.score or 0.0) for (_, weight), part in zip(self.parts, row, strict=True))
         return as_score("the sum", total, breakdown)

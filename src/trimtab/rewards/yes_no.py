@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -39,7 +39,10 @@ from trimtab.models.reward_model import for_scoring
 from trimtab.models.settings import Precision, resolve_precision, trusting
 from trimtab.rewards.base import Prompt, Reward
 from trimtab.rewards.local import LocalReward, LocalRewardSettings, Row, folder_named
-from trimtab.rewards.settings_base import Making
+from trimtab.rewards.settings_base import RewardContext
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 VERSION = 1
 """Of how rows are rendered and read: part of the signature."""
@@ -82,50 +85,55 @@ class YesNoSettings(LocalRewardSettings):
         return self
 
     @classmethod
-    def read_name(cls, name: str) -> dict[str, Any] | None:
+    def read_name(cls, name: str) -> dict[str, str] | None:
+        """See RewardSettings.read_name: the kind alone, which asks the policy, or ":FOLDER"."""
         return {"model": folder_named(name, "yes_no")} if name else {}
 
     @property
     def asks_policy(self) -> bool:
+        """Whether no model is named, so that the policy judges itself."""
         return self.model is None
 
     @property
     def what(self) -> str:
+        """For reports: what scores."""
         return f"yes or no by {self.model or 'the policy itself'}"
 
     @property
     def identity(self) -> tuple[str | None, ...]:
+        """The kind, the model and the question: two settings with the same are the same reward."""
         return (self.kind, self.model, self.question)  # the same model as a classifier is another judge
 
-    def make(self, making: Making) -> Reward:
-        asked = self.model or making.policy
-        if asked is None:
+    def make(self, context: RewardContext) -> Reward:
+        """The reward, whose model is not loaded yet; TrimtabError where there is no model to ask."""
+        model = self.model or context.policy
+        if model is None:
             raise TrimtabError(
                 "reward of kind yes_no: name the model that is asked (model); only online_dpo asks the policy "
                 "itself."
             )
         name = self.name or (None if self.model else "yes_no")
-        return YesNoReward(asked, name, question=self.question, **self.arguments)
+        return YesNoReward(model, name, question=self.question, **self.arguments)
 
 
-def answer_tokens(tokenizer: Any, source: str) -> tuple[list[int], list[int]]:
+def answer_tokens(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[list[int], list[int]]:
     """Token ids of yes and of no: every spelling that is one token, or the first tokens of "Yes" and "No" where one
     of the words has none. TrimtabError where these are the same."""
-    found = []
+    answers = []
     for word in ("yes", "no"):
         cased = (word, word.capitalize(), word.upper())
-        spelt = [_ids(tokenizer, before + one) for one in cased for before in ("", " ")]
+        spelt = [_ids(tokenizer, before + spelling) for spelling in cased for before in ("", " ")]
         single = {ids[0] for ids in spelt if len(ids) == 1}
-        found.append({token for token in single if tokenizer.decode([token]).strip().lower() == word})
-    if not all(found):
-        found = [set(_ids(tokenizer, word)[:1]) for word in ("Yes", "No")]
-    yes, no = found
+        answers.append({token for token in single if tokenizer.decode([token]).strip().lower() == word})
+    if not all(answers):
+        answers = [set(_ids(tokenizer, word)[:1]) for word in ("Yes", "No")]
+    yes, no = answers
     if not yes or not no or yes & no:
         raise TrimtabError(f"reward yes_no {source}: its tokenizer's tokens do not tell 'Yes' from 'No'.")
     return sorted(yes), sorted(no)
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -133,7 +141,7 @@ class QuestionFormat(TurnFormat):
     """The question as the model reads it, up to where its answer begins. What all completions' rows share before
     the completion is the prompt."""
 
-    def __init__(self, tokenizer: Any, question: str) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, question: str) -> None:
         super().__init__(tokenizer)
         self.question = question
 
@@ -146,6 +154,8 @@ class QuestionFormat(TurnFormat):
     def tokens(
         self, prompt: Prompt, completions: Sequence[str], origin: str = ""
     ) -> tuple[list[int], list[list[int]]]:
+        """The tokens that the rows of all completions begin with, and what each row has beyond them: one token at
+        least."""
         rows = [self.prompt_ids(self.asked(prompt, completion)) for completion in completions]
         other = self.prompt_ids(self.asked(prompt, OTHER))
         # At least one token of each row is its completion's.
@@ -189,6 +199,7 @@ class YesNoReward(LocalReward):
 
     @cached_property
     def policy(self) -> Policy:
+        """The language model, loaded when it is first needed. TrimtabError where its tokenizer is another's."""
         policy = load_policy(self.source, trusting(self.trust))
         entries = int(policy.model.get_input_embeddings().weight.shape[0])
         if len(self.form.tokenizer) > entries:
@@ -201,6 +212,7 @@ class YesNoReward(LocalReward):
 
     @property
     def limit(self) -> int | None:
+        """Tokens of the longest row, by the config's number of positions."""
         positions: int | None = getattr(self.policy.model.config, "max_position_embeddings", None)
         return positions
 
