@@ -24,7 +24,14 @@ from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings
 from trimtab.data.day import day_for, keep_day
 from trimtab.data.folders import NoSuchSplitError, files_of
 from trimtab.data.hashing import hash_source
-from trimtab.data.message import Answer, Conversation, Message, beside, row_beside, strip_last_pair
+from trimtab.data.message import (
+    Answer,
+    Conversation,
+    Message,
+    context_columns,
+    strip_last_pair,
+    tools_and_values,
+)
 from trimtab.data.records import ReadingSettings, Record, columns_of, read_records, to_record
 from trimtab.data.split_groups import SplitCounts, encode_records
 from trimtab.errors import TrimtabError
@@ -92,8 +99,8 @@ def test_tools_stay_when_turns_go() -> None:
     shorter = strip_last_pair(turns)
     assert shorter is not None
     assert len(shorter) == 1
-    assert beside(shorter) == ("[1]", '{"a": 1}')
-    assert row_beside(turns) == {"tools": [1], "chat_template_kwargs": {"a": 1}}
+    assert tools_and_values(shorter) == ("[1]", '{"a": 1}')
+    assert context_columns(turns) == {"tools": [1], "chat_template_kwargs": {"a": 1}}
 
 
 def test_values_of_the_template(chat: ChatFormat) -> None:
@@ -245,7 +252,7 @@ def test_maps_and_decimals_of_parquet_are_objects_and_numbers(tmp_path: Path) ->
     pq.write_table(pa.table({**columns, **scores, "chat_template_kwargs": values}), tmp_path / "a.parquet")
     (record,) = read_records(str(tmp_path / "a.parquet"))
     assert record.scores == (8.5, 3.0)
-    assert beside(record.prompt)[1] == '{"style": "brief"}'
+    assert tools_and_values(record.prompt)[1] == '{"style": "brief"}'
 
 
 def test_what_a_system_turn_and_parts_leave_out_is_counted() -> None:

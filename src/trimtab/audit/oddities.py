@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from trimtab.data.message import beside
+from trimtab.data.message import tools_and_values
 from trimtab.data.records import Record
 
 ODD_CHARACTERS = {
@@ -62,7 +62,7 @@ def text_of_prompt(record: Record) -> str:
     if isinstance(record.prompt, str):
         return record.prompt
     turns = "\n".join(f"{message.role}: {message.text}" for message in record.prompt)
-    return "\n".join(part for part in (*beside(record.prompt), turns) if part)
+    return "\n".join(part for part in (*tools_and_values(record.prompt), turns) if part)
 
 
 def odd_characters(records: Sequence[Record]) -> dict[str, Found]:
@@ -96,7 +96,7 @@ def alike_key(record: Record) -> str:
     """A prompt without case, punctuation and white space."""
     prompt = record.prompt
     # A conversation of one turn asks what the same text alone does.
-    one = not isinstance(prompt, str) and len(prompt) == 1 and not any(beside(prompt))
+    one = not isinstance(prompt, str) and len(prompt) == 1 and not any(tools_and_values(prompt))
     text = prompt[0].text if one and not isinstance(prompt, str) else text_of_prompt(record)
     return " ".join(re.findall(r"\w+", text.casefold()))
 

@@ -6,9 +6,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trimtab.errors import TrimtabError, reason_of
+from trimtab.json_types import JsonObject
 
 CONFIG = "adapter_config.json"
 DEEPEST = 8
@@ -26,9 +26,9 @@ def home(source: str) -> str:
 
 def model_weights(folder: Path) -> list[Path]:
     """Files with a model's weights; an adapter's are none."""
-    found = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    aside = ("adapter_", "training_args", "optimizer", "scheduler")
-    return sorted(file for file in found if not file.name.startswith(aside))
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    of_others = ("adapter_", "training_args", "optimizer", "scheduler")
+    return sorted(file for file in files if not file.name.startswith(of_others))
 
 
 def is_adapter(source: str) -> bool:
@@ -48,7 +48,7 @@ class AdapterConfig:
     base: str
     kind: str
     task: str | None
-    value: dict[str, Any]
+    value: JsonObject
 
 
 def adapter_config(source: str) -> AdapterConfig:
@@ -77,16 +77,16 @@ def base_of(source: str) -> str:
 
 def bases_of(source: str) -> list[str]:
     """What an adapter's folder stands on, next first; the last is no adapter. Empty for a model."""
-    found: list[str] = []
+    bases: list[str] = []
     while is_adapter(source):
         source = base_of(source)
-        found.append(source)
-        if len(found) > DEEPEST:
+        bases.append(source)
+        if len(bases) > DEEPEST:
             raise TrimtabError(
-                f"adapter {found[0]}: its base is an adapter, and so on for {DEEPEST} times: a circle. Put the "
+                f"adapter {bases[0]}: its base is an adapter, and so on for {DEEPEST} times: a circle. Put the "
                 f"model that it was trained on into base_model_name_or_path of its {CONFIG}."
             )
-    return found
+    return bases
 
 
 def tokenizer_source(source: str) -> str:

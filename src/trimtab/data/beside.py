@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from jinja2 import TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from trimtab.data.message import REASONING, Answer, Message, Prompt, answer_turn, beside
+from trimtab.data.message import REASONING, Answer, Message, Prompt, answer_turn, tools_and_values
 from trimtab.data.records import Record
 
 WORD = "trimtab01"
@@ -114,8 +114,13 @@ def not_rendered(record: Record, powers: Powers, variables: Iterable[str]) -> li
     """What a record holds for the template and the template does not write. variables: those that it reads."""
     prompts = record.prompts or (record.prompt,)
     keys = {key for message in _messages(record) if message.extra for key in message.extras}
-    keys |= {"tools"} if any(beside(prompt)[0] for prompt in prompts) else set()
-    values = {name for prompt in prompts if beside(prompt)[1] for name in json.loads(beside(prompt)[1])}
+    keys |= {"tools"} if any(tools_and_values(prompt)[0] for prompt in prompts) else set()
+    values = {
+        name
+        for prompt in prompts
+        if tools_and_values(prompt)[1]
+        for name in json.loads(tools_and_values(prompt)[1])
+    }
     lost = [f"{key}, which the chat template does not render" for key in sorted(keys - powers.rendered)]
     return lost + [f"{name}, which the chat template does not read" for name in sorted(values - set(variables))]
 
@@ -154,7 +159,7 @@ def _has_more(record: Record) -> bool:
     prompts = record.prompts or (record.prompt,)
     turns = (turn for prompt in prompts if not isinstance(prompt, str) for turn in prompt)
     return (
-        any(any(beside(prompt)) for prompt in prompts)
+        any(any(tools_and_values(prompt)) for prompt in prompts)
         or any(turn.extra for turn in turns)
         or any(isinstance(answer, Answer) for answer in record.completions)
     )

@@ -28,7 +28,7 @@ from trimtab.data.beside import (
 )
 from trimtab.data.encoding import ALTERED, CONTROL, HOLDS_CONTROL, OPENING, RefusedRowError, TextEncoding
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.message import Answer, answer_turn, beside, strip_last_pair
+from trimtab.data.message import Answer, answer_turn, strip_last_pair, tools_and_values
 from trimtab.data.records import Message, ReadingSettings, Record
 from trimtab.data.rows import Dropped as Dropped
 from trimtab.data.rows import TruncationSettings as TruncationSettings
@@ -147,7 +147,7 @@ class ChatFormat:
         given = messages if answer is None else (*messages, answer_turn(answer))
         turns = [turn_of(m, self.powers) if m.extra else {"role": m.role, "content": m.content} for m in given]
         turns = [{"role": turn["role"], **self.content.marked_within(_said(turn))} for turn in turns]
-        tools, values = (json.loads(text) if text else None for text in beside(messages))
+        tools, values = (json.loads(text) if text else None for text in tools_and_values(messages))
         tools, values = self.content.marked_within(tools), self.content.marked_within(values or {})
         return self._template_text(turns, tools, answer is not None, **values)
 
@@ -166,7 +166,7 @@ class ChatFormat:
 
     def bare(self, prompt: str | tuple[Message, ...]) -> str | tuple[Message, ...]:
         """Without a template a text stays one, whatever stands beside it."""
-        alone = not self.has_template and len(prompt) == 1 and any(beside(prompt))
+        alone = not self.has_template and len(prompt) == 1 and any(tools_and_values(prompt))
         return prompt[0].content if alone and isinstance(prompt[0], Message) else prompt
 
     def finished(self, answer: str) -> str:

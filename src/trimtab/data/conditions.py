@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from trimtab.data.chat import Dropped
-from trimtab.data.message import Prompt, like
+from trimtab.data.message import Prompt, with_turns
 from trimtab.data.records import Record
 from trimtab.data.settings import Seed, Settings
 from trimtab.errors import TrimtabError
@@ -203,7 +203,7 @@ class LengthInstruction(Settings):
             return template.replace("{prompt}", prompt)
         last = max((i for i, turn in enumerate(prompt) if turn.role == "user"), default=len(prompt) - 1)
         turn = replace(prompt[last], content=template.replace("{prompt}", prompt[last].content))
-        return like(prompt, (*prompt[:last], turn, *prompt[last + 1 :]))
+        return with_turns(prompt, (*prompt[:last], turn, *prompt[last + 1 :]))
 
     def bound(self, words: int, kept: bool, key: str) -> tuple[bool, int]:
         """Whether at most or at least so many words are asked for, and how many.

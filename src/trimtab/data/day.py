@@ -8,18 +8,18 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
-from typing import Any
 
 from trimtab.data.encoding import ControlTokens
 from trimtab.files import make_folder, read_json, write_json
+from trimtab.json_types import JsonObject
 
 SETTLED = "settled.json"
 
 
-def day_for(folder: Path, *known: datetime.date | None) -> datetime.date:
-    """The day that a folder keeps; else the first that is known; else today."""
+def day_for(folder: Path, *fallbacks: datetime.date | None) -> datetime.date:
+    """The day that a folder keeps; else the first of the fallbacks that is not None; else today."""
     kept = read_day(folder / SETTLED)
-    return next((day for day in (kept, *known) if day is not None), None) or datetime.date.today()
+    return next((day for day in (kept, *fallbacks) if day is not None), None) or datetime.date.today()
 
 
 def day_of_model(model: str) -> datetime.date | None:
@@ -34,27 +34,28 @@ def day_of_runs(study: Path) -> datetime.date:
     return next((day for day in kept if day is not None), datetime.date.today())
 
 
-def values_of_model(model: str) -> dict[str, Any]:
+def values_of_model(model: str) -> JsonObject:
     """The chat_template_kwargs of the stage that a model is the best of."""
-    found = _data_of_model(model).get("chat_template_kwargs")
-    return found if isinstance(found, dict) else {}
+    values = _data_settings_of_model(model).get("chat_template_kwargs")
+    return values if isinstance(values, dict) else {}
 
 
 def control_tokens_of_model(model: str) -> ControlTokens:
     """How the stage that a model is the best of read control tokens in texts: as text or as tokens, all or some."""
-    found = _data_of_model(model).get("control_tokens")
-    if isinstance(found, list):
-        return tuple(map(str, found))
-    return "token" if found == "token" else "text"  # of rows that are dropped it has read none
+    setting = _data_settings_of_model(model).get("control_tokens")
+    if isinstance(setting, list):
+        return tuple(map(str, setting))
+    return "token" if setting == "token" else "text"  # of rows that are dropped it has read none
 
 
-def _data_of_model(model: str) -> dict[str, Any]:
+def _data_settings_of_model(model: str) -> JsonObject:
     path = Path(model).expanduser()
     data = _read(path.parent / "stage.json").get("data") if path.name == "best" else None
     return data if isinstance(data, dict) else {}
 
 
 def read_day(file: Path) -> datetime.date | None:
+    """The day that a settled.json names; None where it cannot be read or names none."""
     try:
         return datetime.date.fromisoformat(_read(file)["day"])
     except (KeyError, TypeError, ValueError):
@@ -71,9 +72,9 @@ def keep_day(folder: Path, day: datetime.date) -> None:
     write_json(file, kept | {"day": day.isoformat()})
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> JsonObject:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

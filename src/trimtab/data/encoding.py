@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
-from trimtab.data.message import Prompt, beside
+from trimtab.data.message import Prompt, tools_and_values
 from trimtab.errors import TrimtabError
 
 ControlTokens = Literal["text", "token", "drop"] | tuple[str, ...]
@@ -216,7 +216,7 @@ def texts_of(prompt: Prompt) -> list[str]:
     """What is said in a prompt, and what stands beside it."""
     if isinstance(prompt, str):
         return [prompt]
-    return [*(text for message in prompt for text in (message.content, message.extra)), *beside(prompt)]
+    return [*(text for message in prompt for text in (message.content, message.extra)), *tools_and_values(prompt)]
 
 
 def _pattern(tokens: Mapping[str, Any], flags: int = 0) -> re.Pattern[str]:

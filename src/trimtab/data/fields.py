@@ -11,10 +11,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
 
 from trimtab.data.message import CARRIED, Message, Prompt, Turns, as_answer, canonical, without_nulls
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject, JsonValue
 
 ROLES = {
     "system": "system",
@@ -48,9 +48,10 @@ WRITTEN_MESSAGES = re.compile(
 """How messages begin that went through CSV, SQL or pandas and came back as text."""
 
 
-def text_of(value: Any, column: str, wanted: str = "text") -> str:
+def text_of(value: object, column: str, expected: str = "text") -> str:
+    """A column's value where it is text in valid Unicode, else BadRowError. expected: how that calls it."""
     if not isinstance(value, str):
-        raise BadRowError(f"column {column!r} must be {wanted}, found {_kind(value)}.")
+        raise BadRowError(f"column {column!r} must be {expected}, found {_kind(value)}.")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -58,7 +59,8 @@ def text_of(value: Any, column: str, wanted: str = "text") -> str:
     return value
 
 
-def number_of(value: Any, column: str) -> float:
+def number_of(value: object, column: str) -> float:
+    """A column's value where it is a finite number; BadRowError where it is not. true and false are no numbers."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise BadRowError(f"column {column!r} must be a number, found {_kind(value)}.")
     try:
@@ -70,7 +72,7 @@ def number_of(value: Any, column: str) -> float:
     return number
 
 
-def score_of(value: Any) -> float | None:
+def score_of(value: object) -> float | None:
     """A score, also one that is written as text; None for null and for what is no finite number."""
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", value, re.ASCII):
         value = float(value)
@@ -80,7 +82,8 @@ def score_of(value: Any) -> float | None:
         return None
 
 
-def label_of(value: Any, column: str = "label") -> bool:
+def label_of(value: object, column: str = "label") -> bool:
+    """KTO's label of a completion, true where it is desirable; BadRowError for anything but true and false."""
     if not isinstance(value, bool):
         raise BadRowError(
             f"column {column!r} beside a completion is KTO's: true (desirable) or false, found {_kind(value)}. "
@@ -89,11 +92,12 @@ def label_of(value: Any, column: str = "label") -> bool:
     return value
 
 
-def prompt_of(value: Any, column: str) -> Prompt:
+def prompt_of(value: object, column: str) -> Prompt:
+    """The prompt that a column holds, text or a list of messages; BadRowError where it is neither."""
     return turns_of(value, column) if isinstance(value, list) else text_of(value, column, TEXT_OR_TURNS)
 
 
-def answer_of(value: Any, column: str) -> str:
+def answer_of(value: object, column: str) -> str:
     """The assistant's text: as it is, as a message, or as a conversation of one turn."""
     if isinstance(value, Mapping) and ({"role", "content"} <= set(value) or {"from", "value"} <= set(value)):
         value = [value]
@@ -102,7 +106,7 @@ def answer_of(value: Any, column: str) -> str:
     return text_of(value, column, TEXT_OR_TURNS)
 
 
-def turns_of(value: Any, column: str) -> Turns:
+def turns_of(value: object, column: str) -> Turns:
     """Messages of role and content, or ShareGPT's of from and value."""
     if not isinstance(value, list):
         raise BadRowError(f"column {column!r} must be a list of messages, found {_kind(value)}.")
@@ -111,12 +115,12 @@ def turns_of(value: Any, column: str) -> Turns:
     return tuple(_turn(message, column) for message in value)
 
 
-def _turn(message: Any, column: str) -> Message:
-    found = set(message) if isinstance(message, Mapping) else set()
+def _turn(value: object, column: str) -> Message:
+    message: Mapping[str, JsonValue] = value if isinstance(value, Mapping) else {}
     # Parquet fills the keys that a message lacks with null: {role, content, from: null, value: null}.
     for who, what in (("from", "value"), ("role", "content")):
         # A call of tools may stand without a content.
-        complete = {who, what} <= found or (who in found and bool(message.get("tool_calls")))
+        complete = {who, what} <= set(message) or (who in message and bool(message.get("tool_calls")))
         if complete and (who == "role" or message[who] is not None):
             role = text_of(message[who], f"{column}.{who}")
             if role not in ROLES:
@@ -127,7 +131,7 @@ def _turn(message: Any, column: str) -> Message:
     raise BadRowError(f"column {column!r}: each message needs 'role' and 'content', or 'from' and 'value'.")
 
 
-def _content(value: Any, column: str, empty: bool) -> str:
+def _content(value: object, column: str, empty: bool) -> str:
     """Text, or the text of a list of parts. empty: whether it may be null, beside a call of tools."""
     if value is None and empty:
         return ""
@@ -148,9 +152,9 @@ def _content(value: Any, column: str, empty: bool) -> str:
     return "".join(texts)
 
 
-def _extras(message: Mapping[str, Any], column: str) -> dict[str, Any]:
+def _extras(message: Mapping[str, JsonValue], column: str) -> JsonObject:
     """What a message says beside its content, for the chat template; empty values say nothing."""
-    found: dict[str, Any] = {}
+    extras: JsonObject = {}
     for key in CARRIED:
         value = without_nulls(message.get(key))
         if value is None or value in ("", []):
@@ -161,11 +165,11 @@ def _extras(message: Mapping[str, Any], column: str) -> dict[str, Any]:
                 raise BadRowError(f"column {column!r}: 'tool_calls' must be a list of calls.")
         else:
             text_of(value, f"{column}.{key}")
-        found[key] = value
-    return found
+        extras[key] = value
+    return extras
 
 
-def _json(value: Any, column: str) -> str:
+def _json(value: JsonValue, column: str) -> str:
     """canonical(value), or BadRowError for what is no JSON: NaN, a date of Parquet's, half a letter."""
     try:
         text = canonical(value)
@@ -175,30 +179,34 @@ def _json(value: Any, column: str) -> str:
     return text
 
 
-def unread_keys(value: Any) -> set[str]:
-    """The keys of messages that nothing reads."""
-    known = {"role", "content", "from", "value", *CARRIED}
-    messages = value if isinstance(value, list) else [value]
-    found = [message for message in messages if isinstance(message, Mapping)]
-    parts = [part for message in found for part in _parts(message) if isinstance(part, Mapping)]
-    keys = {str(key) for message in found for key, one in message.items() if key not in known and said(one)}
-    return keys | {str(key) for part in parts for key, one in part.items() if key not in IN_PARTS and said(one)}
+def unread_keys(value: object) -> set[str]:
+    """The keys of messages, and of the parts of their contents, that nothing reads."""
+    messages = [message for message in _as_list(value) if isinstance(message, Mapping)]
+    contents = (message.get("content", message.get("value")) for message in messages)
+    parts = [
+        part for content in contents if isinstance(content, list) for part in content if isinstance(part, Mapping)
+    ]
+    return _keys_except(MESSAGE_KEYS, messages) | _keys_except(PART_KEYS, parts)
 
 
-def _parts(message: Mapping[str, Any]) -> list[Any]:
-    content = message.get("content", message.get("value"))
-    return content if isinstance(content, list) else []
+def _keys_except(read: set[str], objects: Sequence[Mapping[object, object]]) -> set[str]:
+    return {str(key) for each in objects for key, value in each.items() if key not in read and has_value(value)}
 
 
-IN_PARTS = {"type", "text"}
+MESSAGE_KEYS = {"role", "content", "from", "value", *CARRIED}
+PART_KEYS = {"type", "text"}
 
 
-def said(value: Any) -> bool:
-    """Whether a value says anything: null and what is empty do not."""
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def has_value(value: object) -> bool:
+    """Whether a column or key says anything: null, "", [] and {} do not; 0 and false do."""
     return value is not None and not (isinstance(value, (str, list, dict, tuple)) and not value)
 
 
-def json_of(value: Any) -> Any:
+def json_of(value: JsonValue) -> JsonValue:
     """What a text that is a JSON list or object stands for; anything else as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
@@ -208,44 +216,44 @@ def json_of(value: Any) -> Any:
     return value
 
 
-def messages_of(value: Any, column: str) -> Any:
+def messages_of(value: JsonValue, column: str) -> JsonValue:
     """Messages that went through CSV, SQL or pandas and came back as text, JSON or Python's; anything else as it
     is. BadRowError for a text that begins so and cannot be read."""
     if not isinstance(value, str) or not WRITTEN_MESSAGES.match(value):
         return value
-    found = json_of(value)
-    if isinstance(found, str):
+    messages = json_of(value)
+    if isinstance(messages, str):
         try:
-            found = ast.literal_eval(value.strip())
+            messages = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             raise BadRowError(
                 f"column {column!r} is text that looks like a list of messages, and neither JSON nor Python can "
                 "read it. Write the messages as JSON (data.dialogue=text takes the text as it is)."
             ) from None
-    turns = found if isinstance(found, list) else [found]
-    whole = all(
-        isinstance(turn, Mapping) and any({who, what} <= set(turn) for who, what in _PLACES) for turn in turns
+    complete = all(
+        isinstance(turn, Mapping) and any({who, what} <= set(turn) for who, what in _KEY_PAIRS)
+        for turn in _as_list(messages)
     )
-    return found if whole else value
+    return messages if complete else value
 
 
-_PLACES = (("role", "content"), ("from", "value"), ("role", "tool_calls"))
+_KEY_PAIRS = (("role", "content"), ("from", "value"), ("role", "tool_calls"))
 
 
-def tools_of(value: Any) -> str:
+def tools_of(value: JsonValue) -> str:
     """A row's tools, a list or JSON text of one; "" for none."""
     value = json_of(without_nulls(value))
-    if not said(value):
+    if not has_value(value):
         return ""
     if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
         raise BadRowError(f"column 'tools' must be a list of tools, or JSON text of one, found {_kind(value)}.")
     return _json(value, "tools")
 
 
-def template_values_of(value: Any) -> str:
+def template_values_of(value: JsonValue) -> str:
     """A row's values of the chat template's own variables, an object or JSON text of one; "" for none."""
     value = json_of(without_nulls(value))
-    if not said(value):
+    if not has_value(value):
         return ""
     if not isinstance(value, Mapping):
         raise BadRowError(f"column 'chat_template_kwargs' must be an object, found {_kind(value)}.")
@@ -265,8 +273,8 @@ RESERVED = {
 def last_answer(turns: Turns, column: str) -> str:
     """The text of the one assistant turn that is left once the prompt is taken away."""
     if len(turns) != 1 or turns[0].role != "assistant":
-        found = " → ".join(turn.role for turn in turns) or "nothing"
-        raise BadRowError(f"column {column!r} must be one assistant turn after the prompt, found {found}.")
+        roles = " → ".join(turn.role for turn in turns) or "nothing"
+        raise BadRowError(f"column {column!r} must be one assistant turn after the prompt, found {roles}.")
     return as_answer(turns[0])
 
 
@@ -279,11 +287,11 @@ def dialogue_turns(text: str) -> Prompt:
     if not marks or marks[0].start() != 0 or marks[0][1] != "Human":
         return text
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
-    said = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    contents = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
     roles = ["user" if mark[1] == "Human" else "assistant" for mark in marks]
-    if roles[-1] == "assistant" and not said[-1]:
+    if roles[-1] == "assistant" and not contents[-1]:
         roles.pop()
-    return tuple(Message(role, content) for role, content in zip(roles, said, strict=False))
+    return tuple(Message(role, content) for role, content in zip(roles, contents, strict=False))
 
 
 def disorder(turns: Sequence[Message]) -> str | None:
@@ -309,5 +317,5 @@ def disorder(turns: Sequence[Message]) -> str | None:
     return None if before in ("user", "tool") else "turns out of order"
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return "null" if value is None else type(value).__name__

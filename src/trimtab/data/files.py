@@ -15,14 +15,20 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from trimtab.data.fields import BadRowError
 from trimtab.data.folders import IGNORED, NoSuchSplitError, files_of
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject, JsonValue
 
-Rows = Iterator[tuple[int | str, Any]]
-"""Where each row is, its number or "file:number" where a folder has several, and the row."""
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+Rows = Iterator[tuple[int | str, object]]
+"""Where each row is, its number or "file:number" where a folder has several, and the row: nobody has checked yet
+that it is an object with names."""
 GIVE = "Give a .jsonl, .json or .parquet file, a folder of such files, or the name of a hub data set."
 
 
@@ -45,17 +51,17 @@ def rows_of(source: str, split: str = "train", config: str | None = None) -> tup
 def _kind(name: str) -> str:
     """.jsonl of pairs.jsonl and of pairs.jsonl.gz."""
     bare = name.lower()
-    for packed in _PACKED:
-        bare = bare.removesuffix(packed)
+    for suffix in _COMPRESSED:
+        bare = bare.removesuffix(suffix)
     return Path(bare).suffix
 
 
 def _rows_of_file(path: Path) -> Rows:
     reader = _READERS.get(_kind(path.name))
-    packed = next((one for one in _PACKED if path.name.lower().endswith(one)), None)
-    if reader is None or (packed and reader is _read_parquet):
-        known = f"{', '.join(_READERS)}, all but .parquet also with {' or '.join(_PACKED)} behind"
-        raise TrimtabError(f"data {path}: unknown kind of file. Known: {known}.")
+    compressed = path.name.lower().endswith(_COMPRESSED)
+    if reader is None or (compressed and reader is _read_parquet):
+        readable = f"{', '.join(_READERS)}, all but .parquet also with {' or '.join(_COMPRESSED)} behind"
+        raise TrimtabError(f"data {path}: unknown kind of file. Known: {readable}.")
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -63,27 +69,27 @@ def _rows_of_file(path: Path) -> Rows:
         raise TrimtabError(f"data {path}: cannot be read ({error.strerror}).") from None
     if not start:
         raise TrimtabError(f"data {path}: the file is empty.")
-    for magic, kind, advice in _OTHERWISE if reader is not _read_parquet and not packed else ():
+    for magic, kind, advice in _NOT_TEXT if reader is not _read_parquet and not compressed else ():
         if start.startswith(magic):
             raise TrimtabError(f"data {path}: this is {kind}. {advice}")
-    return _whole(path, reader)
+    return _checked_rows(path, reader)
 
 
-def _whole(path: Path, reader: Callable[[Path], Rows]) -> Rows:
-    """The rows of a file; a damaged archive is one line."""
+def _checked_rows(path: Path, reader: Callable[[Path], Rows]) -> Rows:
+    """The rows of a file; a damaged archive is a TrimtabError of one line."""
     place: int | str = 0
     try:
         for place, row in reader(path):
             yield place, row
     except (OSError, EOFError, zlib.error) as error:
-        raise TrimtabError(f"data {path}: cannot be read after row {place} ({_line(error)}).") from None
+        raise TrimtabError(f"data {path}: cannot be read after row {place} ({_reason(error)}).") from None
 
 
-_PACKED = (".gz", ".zst")
+_COMPRESSED = (".gz", ".zst")
 
 
-def _opened(path: Path) -> BinaryIO:
-    """A file's bytes, unpacked."""
+def _open(path: Path) -> BinaryIO:
+    """A file's bytes, decompressed."""
     if path.suffix.lower() == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if path.suffix.lower() == ".zst":
@@ -93,7 +99,7 @@ def _opened(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-_OTHERWISE = (
+_NOT_TEXT = (
     (b"\x1f\x8b", "a gzip archive", "Put .gz behind its name, or unpack it."),
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "Put .zst behind its name, or unpack it."),
     (b"PK\x03\x04", "a zip archive", "Unpack it first."),
@@ -105,21 +111,21 @@ _OTHERWISE = (
 """What files begin with that are not the text that their names promise."""
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str) -> JsonValue:
     """JSON in which no object has a key twice: one of the two values would be lost without a word."""
-    return json.loads(text, object_pairs_hook=_distinct)
+    return json.loads(text, object_pairs_hook=_object_of_distinct_keys)
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _object_of_distinct_keys(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
+    value = dict(pairs)
+    if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} twice in one object")
-    return found
+    return value
 
 
 def _read_jsonl(path: Path) -> Rows:
-    with _opened(path) as lines:
+    with _open(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -140,7 +146,7 @@ def _read_jsonl(path: Path) -> Rows:
 
 def _read_json(path: Path) -> Rows:
     try:
-        with _opened(path) as file:
+        with _open(path) as file:
             rows = _loads(file.read().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BadRowError(f"{path.name}: not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
@@ -154,7 +160,7 @@ def _read_json(path: Path) -> Rows:
 def _read_csv(path: Path) -> Rows:
     """Every value is the text that stands there, an empty one null; of `label` true and false."""
     csv.field_size_limit(sys.maxsize)
-    with _opened(path) as file:
+    with _open(path) as file:
         lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
         number, header = 0, None
         try:
@@ -173,7 +179,7 @@ def _read_csv(path: Path) -> Rows:
             raise BadRowError(f"{path.name}: not readable CSV after row {number} ({error}).") from None
 
 
-def _csv_value(name: str, value: str) -> Any:
+def _csv_value(name: str, value: str) -> str | bool | None:
     if name == "label" and value.lower() in ("true", "false"):
         return value.lower() == "true"
     return value or None
@@ -192,8 +198,8 @@ def _read_parquet(path: Path) -> Rows:
         ValueError,
         KeyError,
     ) as error:  # text not UTF-8, odd dates, a map's key twice
-        raise BadRowError(f"{path.name}: not a readable Parquet file ({_line(error)}). Write it anew.") from None
-    decoders = {field.name: found for field in table.schema if (found := _decoder(field.type, field))}
+        raise BadRowError(f"{path.name}: not a readable Parquet file ({_reason(error)}). Write it anew.") from None
+    decoders = {field.name: decode for field in table.schema if (decode := _decoder(field.type, field))}
     for number, row in enumerate(rows, start=1):
         try:
             yield number, row | {name: decode(row[name]) for name, decode in decoders.items()}
@@ -201,28 +207,28 @@ def _read_parquet(path: Path) -> Rows:
             yield number, BadRowError(f"a column of JSON holds what is not valid JSON ({error}).")
 
 
-Decoder = Callable[[Any], Any]
+Decoder = Callable[[JsonValue], JsonValue]
 
 
-def _decoder(kind: Any, field: Any = None) -> Decoder | None:
+def _decoder(data_type: pa.DataType, field: pa.Field) -> Decoder | None:
     """What makes values of JSON text in a column of the type arrow.json: `datasets` writes mixed content so, text
     with its quotation marks. None where there is nothing to do."""
     import pyarrow.types as pt
 
-    metadata = (field.metadata or {}) if field is not None else {}
+    metadata = field.metadata or {}
     if (
-        getattr(kind, "extension_name", None) == "arrow.json"
+        getattr(data_type, "extension_name", None) == "arrow.json"
         or metadata.get(b"ARROW:extension:name") == b"arrow.json"
     ):
         return lambda value: json.loads(value) if isinstance(value, str) else value
-    if pt.is_struct(kind):
-        inner = {part.name: found for part in kind if (found := _decoder(part.type, part))}
+    if pt.is_struct(data_type):
+        inner = {part.name: decode for part in data_type if (decode := _decoder(part.type, part))}
         if inner:
             return lambda value: value and value | {name: decode(value[name]) for name, decode in inner.items()}
-    elif pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
-        decode = _decoder(kind.value_type, kind.value_field)
-        if decode:
-            return lambda value: value and [decode(one) for one in value]
+    elif pt.is_list(data_type) or pt.is_large_list(data_type) or pt.is_fixed_size_list(data_type):
+        decode_item = _decoder(data_type.value_type, data_type.value_field)
+        if decode_item:
+            return lambda value: value and [decode_item(item) for item in value]
     return None
 
 
@@ -237,8 +243,8 @@ _READERS: dict[str, Callable[[Path], Rows]] = {
 def _rows_of_folder(path: Path, split: str, config: str | None) -> Rows:
     """A folder that `save_to_disk` wrote, or one of files, laid out as on the hub."""
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return _numbered(_saved(path, split), path.name)
-    names = sorted(file.relative_to(path).as_posix() for file in inside(path) if file.is_file())
+        return _numbered(_load_saved(path, split), path.name)
+    names = sorted(file.relative_to(path).as_posix() for file in files_within(path) if file.is_file())
     readable = [name for name in names if _kind(name) in _READERS and Path(name).name not in IGNORED]
     if not readable and any(name.endswith(".arrow") for name in names):
         return _numbered(_load(str(path), split, config), path.name)
@@ -247,23 +253,23 @@ def _rows_of_folder(path: Path, split: str, config: str | None) -> Rows:
     card = path / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     try:
-        found = files_of(readable, text, split, config)
+        split_files = files_of(readable, text, split, config)
     except NoSuchSplitError as error:
         raise TrimtabError(f"data {path}: {error}") from None
-    return _rows_of_files([path / name for name in found], found)
+    return _rows_of_files([path / name for name in split_files], split_files)
 
 
-def inside(folder: Path) -> list[Path]:
-    """All that a folder holds. TrimtabError for what cannot be read: a part left out would be rows left out."""
+def files_within(folder: Path) -> list[Path]:
+    """All files below a folder. TrimtabError for what cannot be read: a part left out would be rows left out."""
 
     def refuse(error: OSError) -> None:
         raise TrimtabError(f"data {error.filename}: cannot be read ({error.strerror}).")
 
-    found = [Path(where) / name for where, _, files in os.walk(folder, onerror=refuse) for name in files]
-    for file in found:
+    paths = [Path(where) / name for where, _, names in os.walk(folder, onerror=refuse) for name in names]
+    for file in paths:
         if file.is_symlink() and not file.exists() and _kind(file.name) in _READERS:
             raise TrimtabError(f"data {file}: a link to {file.readlink()}, where nothing is. Mend or remove it.")
-    return found
+    return paths
 
 
 def _rows_of_files(paths: Sequence[Path], names: Sequence[str]) -> Rows:
@@ -279,13 +285,13 @@ def _rows_of_files(paths: Sequence[Path], names: Sequence[str]) -> Rows:
             yield number if len(paths) == 1 else f"{name}:{number}", row
 
 
-def _saved(path: Path, split: str) -> Any:
+def _load_saved(path: Path, split: str) -> Dataset:
     import datasets
 
     try:
         data = datasets.load_from_disk(str(path))
     except Exception as error:  # the library raises many kinds; each means that there is no data
-        raise TrimtabError(f"data {path}: not a readable data set of save_to_disk ({_line(error)}).") from None
+        raise TrimtabError(f"data {path}: not a readable data set of save_to_disk ({_reason(error)}).") from None
     if not isinstance(data, dict):
         return data
     if split not in data:
@@ -298,23 +304,23 @@ def _rows_of_hub(name: str, split: str, config: str | None) -> Rows:
     before, with no network) or of another kind."""
     from huggingface_hub import HfApi, hf_hub_download
 
-    def fetched(file: str) -> Path:
+    def fetch(file: str) -> Path:
         return Path(hf_hub_download(name, file, repo_type="dataset"))
 
     try:
         names = HfApi().list_repo_files(name, repo_type="dataset")
-        readable = sorted(one for one in names if _kind(one) in _READERS and Path(one).name not in IGNORED)
-        text = fetched("README.md").read_text(encoding="utf-8", errors="replace") if "README.md" in names else ""
-        found = files_of(readable, text, split, config) if readable else []
-        paths = [fetched(file) for file in found]
+        readable = sorted(file for file in names if _kind(file) in _READERS and Path(file).name not in IGNORED)
+        text = fetch("README.md").read_text(encoding="utf-8", errors="replace") if "README.md" in names else ""
+        split_files = files_of(readable, text, split, config) if readable else []
+        paths = [fetch(file) for file in split_files]
     except NoSuchSplitError as error:
         raise TrimtabError(f"data {name}: {error}") from None
     except Exception:  # the libraries raise many kinds; `datasets` says it in the end
-        found, paths = [], []
-    return _rows_of_files(paths, found) if paths else _numbered(_load(name, split, config), name)
+        split_files, paths = [], []
+    return _rows_of_files(paths, split_files) if paths else _numbered(_load(name, split, config), name)
 
 
-def _load(name: str, split: str, config: str | None) -> Any:
+def _load(name: str, split: str, config: str | None) -> Dataset:
     import datasets
 
     try:
@@ -323,22 +329,22 @@ def _load(name: str, split: str, config: str | None) -> Any:
         error: BaseException = raised
         while error.__cause__ is not None:  # "An error occurred while generating the dataset" says nothing
             error = error.__cause__
-        named = f" of config {config}" if config else ""
+        of_config = f" of config {config}" if config else ""
         what = "it can't be read" if Path(name).is_dir() else "no such file, and the hub could not give it"
         raise TrimtabError(
-            f"data {name} (split {split}{named}): {what} ({type(error).__name__}: {_line(error)}). "
+            f"data {name} (split {split}{of_config}): {what} ({type(error).__name__}: {_reason(error)}). "
             "Check the name and the split, or give a .jsonl, .json or .parquet file."
         ) from None
 
 
-def _numbered(data: Iterable[Any], name: str) -> Rows:
+def _numbered(data: Iterable[object], name: str) -> Rows:
     number = 0
     try:
         for number, row in enumerate(data, start=1):
             yield number, row
     except (OSError, ValueError, TypeError) as error:  # a damaged file behind the data set; Arrow's are ValueErrors
-        raise TrimtabError(f"data {name}: cannot be read after row {number} ({_line(error)}).") from None
+        raise TrimtabError(f"data {name}: cannot be read after row {number} ({_reason(error)}).") from None
 
 
-def _line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return (str(error).splitlines() or ["no reason given"])[0]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
 import yaml
 
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonValue
 
 IGNORED = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 """Files that describe data and hold none."""
@@ -42,35 +42,41 @@ def files_of(names: Sequence[str], readme: str, split: str, config: str | None =
         splits = _splits_by_name(inside)
         if not inside:
             raise NoSuchSplitError(f"it has no configuration {config!r}: its README names none.")
-    found = splits.get(split)
-    if found == [] and configs:
+    files = splits.get(split)
+    if files == [] and configs:
         raise NoSuchSplitError(f"its README.md names files of split {split!r}, and none of them is there.")
-    if not found:
-        known = ", ".join(name for name, files in splits.items() if files) or "no file that can be read"
-        raise NoSuchSplitError(f"it has no split {split!r}. It has: {known}.")
-    return found
+    if not files:
+        others = ", ".join(name for name, files in splits.items() if files) or "no file that can be read"
+        raise NoSuchSplitError(f"it has no split {split!r}. It has: {others}.")
+    return files
 
 
 def _hidden(name: str) -> bool:
     return any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)
 
 
-def _configs(readme: str) -> dict[str, Mapping[str, Any]]:
+Config = Mapping[str, JsonValue]
+"""A configuration as a README has it: config_name, default, data_dir, data_files."""
+
+
+def _configs(readme: str) -> dict[str, Config]:
     """The configurations that a README's front matter names."""
-    found = re.match(r"\ufeff?---\s*\n(.*?)\n---\s*(?:\n|\Z)", readme, re.DOTALL)
+    front_matter = re.match(r"\ufeff?---\s*\n(.*?)\n---\s*(?:\n|\Z)", readme, re.DOTALL)
     try:
-        head = yaml.safe_load(found[1]) if found else None
+        head = yaml.safe_load(front_matter[1]) if front_matter else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if re.search(r"^configs:", found[1] if found else "", re.MULTILINE) is None:
+        if re.search(r"^configs:", front_matter[1] if front_matter else "", re.MULTILINE) is None:
             return {}
         reason = str(getattr(error, "problem", None) or error)[:120]
         raise NoSuchSplitError(
             f"its README.md names which files are read (configs), and cannot be read: {reason}. Mend or remove it."
         ) from None
     listed = head.get("configs") if isinstance(head, Mapping) else None
-    listed = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+    configs = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
     return {
-        str(one.get("config_name", "default")): one for one in listed if "data_files" in one or "data_dir" in one
+        str(item.get("config_name", "default")): item
+        for item in configs
+        if "data_files" in item or "data_dir" in item
     }
 
 
@@ -84,51 +90,51 @@ def front_matter_configs(readme: str) -> str:
 
 
 def _splits_of_config(
-    names: Sequence[str], configs: Mapping[str, Mapping[str, Any]], config: str | None
+    names: Sequence[str], configs: Mapping[str, Config], name: str | None
 ) -> dict[str, list[str]]:
-    marked = [name for name, one in configs.items() if one.get("default") is True]
-    wanted = config or (marked[0] if marked else "default" if "default" in configs else None)
-    if wanted is None and len(configs) == 1:
-        wanted = next(iter(configs))
-    if wanted is None or wanted not in configs:
+    """The files of each split of the configuration called `name`; None: of the default one."""
+    defaults = [name for name, config in configs.items() if config.get("default") is True]
+    chosen = name or (defaults[0] if defaults else "default" if "default" in configs else None)
+    if chosen is None and len(configs) == 1:
+        chosen = next(iter(configs))
+    if chosen is None or chosen not in configs:
         says = (
-            f"has no configuration {wanted!r}" if wanted else "has several configurations: name one (data.config)"
+            f"has no configuration {chosen!r}" if chosen else "has several configurations: name one (data.config)"
         )
         raise NoSuchSplitError(f"it {says}. It has: {', '.join(configs)}.")
-    one = configs[wanted]
-    folder = str(one.get("data_dir") or "").strip("/.")
-    inside = [name for name in names if not folder or name.startswith(f"{folder}/")]
-    if "data_files" not in one:
+    config = configs[chosen]
+    folder = str(config.get("data_dir") or "").strip("/.")
+    inside = [file for file in names if not folder or file.startswith(f"{folder}/")]
+    if "data_files" not in config:
         return _splits_by_name(inside)
-    patterns = _patterns(one["data_files"])
     return {
-        split: [name for name in inside if any(_matches(name, f"{folder}/{p}" if folder else p) for p in several)]
-        for split, several in patterns.items()
+        split: [file for file in inside if any(_matches(file, f"{folder}/{p}" if folder else p) for p in patterns)]
+        for split, patterns in _patterns_by_split(config["data_files"]).items()
     }
 
 
-def _patterns(given: Any) -> dict[str, list[str]]:
+def _patterns_by_split(data_files: JsonValue) -> dict[str, list[str]]:
     """A README's data_files: a pattern, a list of them, or of {split, path}."""
-    if isinstance(given, Mapping):
-        return {str(split): _listed(path) for split, path in given.items()}
-    listed = _listed(given)
-    if all(isinstance(one, Mapping) for one in listed):
-        return {str(one.get("split", "train")): _listed(one.get("path")) for one in listed}
-    return {"train": listed}
+    if isinstance(data_files, Mapping):
+        return {str(split): _texts(path) for split, path in data_files.items()}
+    items = data_files if isinstance(data_files, list) else [data_files]
+    if all(isinstance(item, Mapping) for item in items):
+        return {str(item.get("split", "train")): _texts(item.get("path")) for item in items}
+    return {"train": _texts(items)}
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def _texts(value: JsonValue) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def _matches(name: str, pattern: Any) -> bool:
+def _matches(path: str, pattern: str) -> bool:
     """Whether a path is what a pattern of the hub's means: ** any folders, * any letters but /."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", str(pattern).removeprefix("./"))
-    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern.removeprefix("./"))
+    wildcards = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     bracket = re.compile(r"\[[^\]]+\]")
-    made = (known.get(p, p.replace("[!", "[^") if bracket.fullmatch(p) else re.escape(p)) for p in parts)
+    regex = (wildcards.get(p, p.replace("[!", "[^") if bracket.fullmatch(p) else re.escape(p)) for p in parts)
     try:
-        return re.fullmatch("".join(made), name) is not None
+        return re.fullmatch("".join(regex), path) is not None
     except re.error:
         return False
 
@@ -136,14 +142,14 @@ def _matches(name: str, pattern: Any) -> bool:
 def _splits_by_name(names: Sequence[str]) -> dict[str, list[str]]:
     shards: dict[str, list[str]] = {}
     for name in names:
-        if found := SHARD.fullmatch(name):
-            shards.setdefault(found[1], []).append(name)
+        if shard := SHARD.fullmatch(name):
+            shards.setdefault(shard[1], []).append(name)
     if shards:
         return shards
-    for where in (_folders, _stem):
-        found_by = {split: [n for n in names if where(n) & set(words)] for split, words in KEYWORDS.items()}
-        if any(found_by.values()):
-            return {split: files for split, files in found_by.items() if files}
+    for words_of in (_words_of_folders, _words_of_name):
+        by_split = {split: [n for n in names if words_of(n) & set(words)] for split, words in KEYWORDS.items()}
+        if any(by_split.values()):
+            return {split: files for split, files in by_split.items() if files}
     return {"train": list(names)}
 
 
@@ -151,9 +157,9 @@ def _words(text: str) -> set[str]:
     return set(re.split(r"[-._ 0-9]+", text))
 
 
-def _folders(name: str) -> set[str]:
+def _words_of_folders(name: str) -> set[str]:
     return set().union(*(_words(part) for part in PurePosixPath(name).parent.parts))
 
 
-def _stem(name: str) -> set[str]:
+def _words_of_name(name: str) -> set[str]:
     return _words(PurePosixPath(name).name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+from trimtab.data.message import Prompt
 from trimtab.data.records import Record
 from trimtab.errors import TrimtabError
 
@@ -13,7 +13,7 @@ from trimtab.errors import TrimtabError
 def pair_by_label(records: Sequence[Record], source: str = "") -> tuple[list[Record], int]:
     """Desirable and undesirable completions of equal prompts, made pairs in the order of the rows, each used
     once; and how many found no partner. Records without labels stay as they are."""
-    waiting: dict[tuple[Any, bool], list[Record]] = {}
+    waiting: dict[tuple[Prompt, bool], list[Record]] = {}
     out: list[Record] = []
     for record in records:
         if not record.is_unpaired:

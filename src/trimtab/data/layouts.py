@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from trimtab.data.fields import (
     DIALOGUE,
     BadRowError,
     answer_of,
     dialogue_turns,
+    has_value,
     label_of,
     last_answer,
     prompt_of,
-    said,
     score_of,
     text_of,
     turns_of,
 )
 from trimtab.data.message import Message, Prompt, Turns
+from trimtab.json_types import JsonValue
 
-Row = Mapping[str, Any]
+Row = Mapping[str, JsonValue]
 
 
 class Content(NamedTuple):
@@ -55,37 +56,40 @@ class Layout:
 
     @property
     def reads(self) -> set[str]:
+        """All columns that the layout reads where they are there."""
         return {*self.columns.split(), *self.also.split()}
 
     def suits(self, row: Row) -> bool:
+        """Whether a row has the layout's columns, none of them null, and none of those that must not be there."""
         complete = all(row.get(name) is not None for name in self.columns.split())
         return complete and not any(name in row for name in self.unless.split())
 
 
 def layout_of(row: Row) -> Layout:
     """The row's layout, or BadRowError that says what is missing."""
-    found = next((layout for layout in LAYOUTS if layout.suits(row)), None)
-    if found is not None:
-        return found
+    layout = next((layout for layout in LAYOUTS if layout.suits(row)), None)
+    if layout is not None:
+        return layout
     has = {name for name, value in row.items() if value is not None}
     for present, missing in (("chosen", "rejected"), ("rejected", "chosen"), ("completion", "prompt")):
         if present in has and missing not in has:
-            raise BadRowError(f"column {missing!r} is missing or null. {columns_found(row)}")
+            raise BadRowError(f"column {missing!r} is missing or null. {describe_columns(row)}")
     if row.get("label", ...) is None and has & {"completion", "messages", "conversations", "output"}:
-        raise BadRowError(f"column 'label' is null. {columns_found(row)}")
+        raise BadRowError(f"column 'label' is null. {describe_columns(row)}")
     if "text" in has:
         raise BadRowError(
             "column 'text' alone does not say where the prompt ends and the answer begins. Split it into "
             "'prompt' and 'completion', or into 'messages'."
         )
-    raise BadRowError(f"no known layout. {columns_found(row)}")
+    raise BadRowError(f"no known layout. {describe_columns(row)}")
 
 
-def columns_found(row: Row) -> str:
-    found = ", ".join(f"{name} (null)" if value is None else str(name) for name, value in row.items())
-    known = ", ".join("+".join(layout.columns.split()) for layout in LAYOUTS)
+def describe_columns(row: Row) -> str:
+    """What an error says of a row that has no layout: the columns that it has, and those that layouts need."""
+    present = ", ".join(f"{name} (null)" if value is None else str(name) for name, value in row.items())
+    needed = ", ".join("+".join(layout.columns.split()) for layout in LAYOUTS)
     return (
-        f"Columns found: {found or 'none'}. A row needs {known}. "
+        f"Columns found: {present or 'none'}. A row needs {needed}. "
         "Columns of other names: data.columns, such as {prompt: question, chosen: best}."
     )
 
@@ -96,11 +100,8 @@ def columns_found(row: Row) -> str:
 def _scores(row: Row) -> tuple[float, ...] | None:
     metadata = row.get("metadata")
     where = metadata if isinstance(metadata, Mapping) and "score_chosen" in metadata else row
-    chosen, rejected = where.get("score_chosen"), where.get("score_rejected")
-    if chosen is None or rejected is None:
-        return None
-    found = score_of(chosen), score_of(rejected)
-    return None if None in found else found  # type: ignore[return-value]
+    chosen, rejected = score_of(where.get("score_chosen")), score_of(where.get("score_rejected"))
+    return None if chosen is None or rejected is None else (chosen, rejected)
 
 
 NO_NUMBER = "score that is no number"
@@ -110,10 +111,9 @@ def _pair_content(prompt: Prompt, answers: tuple[str, str], row: Row) -> Content
     """A score that is no number is no score: most methods need none."""
     metadata = row.get("metadata")
     places = [row, metadata] if isinstance(metadata, Mapping) else [row]
-    given = [place[name] for place in places for name in SCORES if said(place.get(name))]
-    return Content(
-        prompt, answers, _scores(row), ignored=(NO_NUMBER,) if any(score_of(one) is None for one in given) else ()
-    )
+    scores = [place[name] for place in places for name in SCORES if has_value(place.get(name))]
+    ignored = (NO_NUMBER,) if any(score_of(score) is None for score in scores) else ()
+    return Content(prompt, answers, _scores(row), ignored=ignored)
 
 
 SCORES = ("score_chosen", "score_rejected")
@@ -159,10 +159,10 @@ def _implicit_pair(row: Row) -> Content:
     if isinstance(chosen, list) and isinstance(rejected, list):
         shared, left, right = _split_shared(turns_of(chosen, "chosen"), turns_of(rejected, "rejected"))
         if not shared:
-            raise BadRowError(f"column 'prompt' is missing and nothing is shared. {columns_found(row)}")
+            raise BadRowError(f"column 'prompt' is missing and nothing is shared. {describe_columns(row)}")
         return _pair_content(shared, (last_answer(left, "chosen"), last_answer(right, "rejected")), row)
     if isinstance(chosen, Mapping) or isinstance(rejected, Mapping):  # ShareGPT's answers
-        raise BadRowError(f"column 'conversations' or 'prompt' is missing or null. {columns_found(row)}")
+        raise BadRowError(f"column 'conversations' or 'prompt' is missing or null. {describe_columns(row)}")
     before, better = _split_dialogue(text_of(chosen, "chosen"), "chosen")
     also_before, worse = _split_dialogue(text_of(rejected, "rejected"), "rejected")
     if before != also_before:
@@ -172,9 +172,9 @@ def _implicit_pair(row: Row) -> Content:
 
 def _split_dialogue(text: str, column: str) -> tuple[str, str]:
     """Text written as Human/Assistant -> what stands before the last answer, and the answer."""
-    before, found, answer = text.rpartition("\n\nAssistant:")
+    before, mark, answer = text.rpartition("\n\nAssistant:")
     first = DIALOGUE.match(before)
-    if not found or first is None or first[1] != "Human":
+    if not mark or first is None or first[1] != "Human":
         raise BadRowError(
             f"column 'prompt' is missing or null, and {column!r} is no text of 'Human:' and 'Assistant:' turns "
             "that would show where the answer begins. Give the prompt in a column of its own."
@@ -182,10 +182,10 @@ def _split_dialogue(text: str, column: str) -> tuple[str, str]:
     return before, answer.strip()
 
 
-def _check_agreement(prompt: Any, turns: Turns, where: str) -> None:
+def _check_agreement(prompt: object, turns: Turns, where: str) -> None:
     """BadRowError where a column 'prompt' says something else than the turns before the answer: one of the two is
     wrong. It may be a part of a turn, or hold one; white space is no difference."""
-    if not turns or not said(prompt):
+    if not turns or not has_value(prompt):
         return
     if isinstance(prompt, list):
         agrees = turns_of(prompt, "prompt") == turns[: len(prompt)] or turns_of(prompt, "prompt")[-1] in turns
@@ -242,9 +242,9 @@ def _instruction(row: Row, column: str) -> Prompt:
     asked = prompt_of(row[column], column)
     if isinstance(asked, tuple):
         return asked
-    beside = row.get("input")
-    if beside is not None and text_of(beside, "input").strip():
-        asked = f"{asked}\n{beside}"
+    further = row.get("input")
+    if further is not None and text_of(further, "input").strip():
+        asked = f"{asked}\n{further}"
     history = row.get("history")
     if not history:
         return asked
@@ -271,8 +271,8 @@ def _ultrafeedback(row: Row) -> Content:
     for item in row["completions"]:
         if not isinstance(item, Mapping) or not isinstance(item.get("response"), str):
             raise BadRowError("each of 'completions' needs a text 'response'.")
-        given = next((item[k] for k in ("overall_score", "fine-grained_score") if item.get(k) is not None), None)
-        text, score = text_of(item["response"], "response"), score_of(given)
+        rating = next((item[k] for k in ("overall_score", "fine-grained_score") if item.get(k) is not None), None)
+        text, score = text_of(item["response"], "response"), score_of(rating)
         if score is not None:
             answers.append((score, text))
     if not answers:

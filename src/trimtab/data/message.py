@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from trimtab.json_types import JsonObject, JsonValue
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """What an assistant thought before its answer, by the names that templates know it by."""
@@ -32,7 +33,8 @@ class Message:
         return f"Message(role={self.role!r}, content={self.content!r}{beside})"
 
     @property
-    def extras(self) -> dict[str, Any]:
+    def extras(self) -> JsonObject:
+        """`extra` as an object; empty where there is none."""
         return json.loads(self.extra) if self.extra else {}
 
     @property
@@ -40,7 +42,7 @@ class Message:
         """All that it says as one text, thoughts and tool calls included, for those who have no template."""
         return readable(self.content, self.extras) if self.extra else self.content
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         """As it stands in a row."""
         return {"role": self.role, "content": self.content, **self.extras}
 
@@ -52,12 +54,14 @@ class Conversation(tuple[Message, ...]):
     values: str
 
     def __new__(cls, turns: Sequence[Message] = (), tools: str = "", values: str = "") -> Conversation:
-        made = super().__new__(cls, turns)
-        made.tools, made.values = tools, values
-        return made
+        self = super().__new__(cls, turns)
+        self.tools, self.values = tools, values
+        return self
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, tuple) and tuple.__eq__(self, other) and beside(self) == beside(other)
+        if not isinstance(other, tuple) or not tuple.__eq__(self, other):
+            return False
+        return tools_and_values(self) == tools_and_values(other)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -76,9 +80,9 @@ class Answer(str):
     extra: str
 
     def __new__(cls, content: str, extra: str) -> Answer:
-        made = super().__new__(cls, readable(content, json.loads(extra)))
-        made.content, made.extra = content, extra
-        return made
+        self = super().__new__(cls, readable(content, json.loads(extra)))
+        self.content, self.extra = content, extra
+        return self
 
     def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
         return self.content, self.extra
@@ -97,18 +101,19 @@ Turns = tuple[Message, ...]
 Prompt = str | Turns
 
 
-def beside(prompt: Any) -> tuple[str, str]:
-    """A prompt's tools and values; "" for what it has none of."""
-    return getattr(prompt, "tools", ""), getattr(prompt, "values", "")
+def tools_and_values(prompt: Prompt) -> tuple[str, str]:
+    """A prompt's tools, and its values of the template's variables, as JSON text; "" for what it has none of."""
+    return (prompt.tools, prompt.values) if isinstance(prompt, Conversation) else ("", "")
 
 
 def conversation(turns: Turns, tools: str = "", values: str = "") -> Turns:
+    """Turns with their tools and values; a plain tuple where they have neither."""
     return Conversation(turns, tools, values) if tools or values else tuple(turns)
 
 
-def like(prompt: Prompt, turns: Turns) -> Turns:
-    """Other turns with what stands beside a prompt's."""
-    return conversation(turns, *beside(prompt))
+def with_turns(prompt: Prompt, turns: Turns) -> Turns:
+    """A prompt with other turns; its tools and values stay."""
+    return conversation(turns, *tools_and_values(prompt))
 
 
 def answer_turn(answer: str) -> Message:
@@ -119,46 +124,47 @@ def answer_turn(answer: str) -> Message:
 
 
 def as_answer(message: Message) -> str:
+    """An assistant's turn as an answer: plain text, or an `Answer` where the message holds more."""
     return Answer(message.content, message.extra) if message.extra else message.content
 
 
-def prompt_as_json(prompt: Prompt) -> Any:
+def prompt_as_json(prompt: Prompt) -> str | list[JsonObject]:
     """A prompt as it stands in a row: text, or a list of messages."""
     return prompt if isinstance(prompt, str) else [message.as_json() for message in prompt]
 
 
-def answer_as_json(answer: str) -> Any:
+def answer_as_json(answer: str) -> str | list[JsonObject]:
     """An answer as it stands in a row: text, or a list of one message."""
     return [answer_turn(answer).as_json()] if isinstance(answer, Answer) else answer
 
 
-def row_beside(prompt: Prompt) -> dict[str, Any]:
-    """The columns of a row that say what stands beside a prompt."""
-    found = zip(("tools", "chat_template_kwargs"), beside(prompt), strict=True)
-    return {name: json.loads(text) for name, text in found if text}
+def context_columns(prompt: Prompt) -> JsonObject:
+    """The columns of a row that hold a prompt's tools and values; those that it has none of are left out."""
+    columns = zip(("tools", "chat_template_kwargs"), tools_and_values(prompt), strict=True)
+    return {name: json.loads(text) for name, text in columns if text}
 
 
-def readable(content: str, extras: Mapping[str, Any]) -> str:
+def readable(content: str, extras: Mapping[str, JsonValue]) -> str:
     """Thoughts, content and tool calls as one text, as the commonest templates write them."""
     thoughts = (extras[name] for name in REASONING if isinstance(extras.get(name), str))
     parts = [f"<think>\n{thought}\n</think>" for thought in thoughts]
     calls = extras.get("tool_calls") or []
-    wanted = (call.get("function", call) if isinstance(call, Mapping) else call for call in calls)
+    functions = (call.get("function", call) if isinstance(call, Mapping) else call for call in calls)
     parts += [content] if content else []
-    parts += [f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in wanted]
+    parts += [f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in functions]
     return "\n".join(parts)
 
 
-def without_nulls(value: Any) -> Any:
-    """Parquet fills the keys that one row lacks and another has with null: they say nothing."""
+def without_nulls(value: JsonValue) -> JsonValue:
+    """The value without keys that hold null: Parquet fills in those that one row lacks and another has."""
     if isinstance(value, Mapping):
-        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
-        return [without_nulls(one) for one in value]
+        return [without_nulls(item) for item in value]
     return value
 
 
-def canonical(value: Any) -> str:
+def canonical(value: JsonValue) -> str:
     """JSON text of what stands in a row, the order of its keys kept: templates show it."""
     return json.dumps(without_nulls(value), ensure_ascii=False, allow_nan=False)
 
@@ -170,5 +176,5 @@ def strip_last_pair(messages: tuple[Message, ...]) -> tuple[Message, ...] | None
     # The next user turn is where a shorter conversation can start.
     for i, message in enumerate(rest[1:], start=1):
         if message.role == "user":
-            return like(messages, system + rest[i:])
+            return with_turns(messages, system + rest[i:])
     return None

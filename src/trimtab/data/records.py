@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -16,19 +16,20 @@ from trimtab.data.fields import (
     BadRowError,
     UnusableRowError,
     dialogue_turns,
+    has_value,
     json_of,
     messages_of,
-    said,
     template_values_of,
     text_of,
     tools_of,
     unread_keys,
 )
 from trimtab.data.files import rows_of
-from trimtab.data.layouts import Layout, columns_found, layout_of
+from trimtab.data.layouts import Layout, Row, describe_columns, layout_of
 from trimtab.data.message import Message, Prompt, Turns, conversation
 from trimtab.data.settings import Settings
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject, JsonValue
 
 __all__ = ["BadRowError", "Message", "ReadingSettings", "Record", "columns_of", "read_records", "to_record"]
 
@@ -44,7 +45,7 @@ class ReadingSettings(Settings):
 
     @field_validator("columns")
     @classmethod
-    def _each_once(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_columns(cls, value: dict[str, str]) -> dict[str, str]:
         names = list(value.values())
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"column {twice[0]!r} cannot be two of trimtab's at once")
@@ -77,7 +78,7 @@ class Record:
     completions: tuple[str, ...]
     scores: tuple[float, ...] | None = None
     origin: str = ""
-    columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    columns: Mapping[str, JsonValue] = field(default_factory=dict, compare=False, repr=False)
     labels: tuple[bool, ...] | None = None
     layout: str = field(default="", compare=False, repr=False)
     prompts: tuple[Prompt, ...] | None = None
@@ -90,6 +91,7 @@ class Record:
 
     @property
     def is_pair(self) -> bool:
+        """Whether it has a best and a worst completion; a ranking counts as a pair of these."""
         return len(self.completions) >= 2
 
     @property
@@ -103,7 +105,7 @@ class Record:
         return self.prompt if isinstance(self.prompt, str) else self.prompt[-1].content
 
 
-def columns_of(records: Sequence[Record], among: Sequence[Record] | None = None) -> dict[str, list[Any]]:
+def columns_of(records: Sequence[Record], among: Sequence[Record] | None = None) -> dict[str, list[JsonValue]]:
     """The records' other columns by name, one value a record: None where it has none. among: all records that these
     are of, whose columns count too; which rows a batch happens to have is no matter."""
     names = sorted({name for record in among or records for name in record.columns})
@@ -141,7 +143,7 @@ def read_records(
     return records
 
 
-def to_record(row: Any, origin: str, settings: ReadingSettings | None = None) -> Record:
+def to_record(row: object, origin: str, settings: ReadingSettings | None = None) -> Record:
     """One row in any supported layout -> Record, or BadRowError.
 
     row: an object with named columns, or the BadRowError that stands for a line that could not be read.
@@ -156,10 +158,10 @@ def to_record(row: Any, origin: str, settings: ReadingSettings | None = None) ->
         layout = layout_of(row)
         content = layout.read(row)
         prompt = _finished_prompt(content.prompt, row.get("system"), settings.dialogue == "turns")
-        prompt = _with_what_stands_beside(prompt, row)
+        prompt = _with_tools_and_values(prompt, row)
     except BadRowError as error:
         raise type(error)(f"{origin}: {error}") from None
-    others = {key: value for key, value in row.items() if key not in OWN_COLUMNS}
+    others: JsonObject = {key: value for key, value in row.items() if key not in OWN_COLUMNS}
     ignored = (*content.ignored, *_unread(row, layout), *_other_system(prompt, row.get("system")))
     return Record(
         prompt, content.completions, content.scores, origin, others, content.labels, layout.name, ignored=ignored
@@ -172,36 +174,38 @@ LISTS = ("messages", "conversations", "completions", "history", "metadata")
 """Columns whose text can only be JSON."""
 
 
-def _decoded(row: Mapping[str, Any], dialogue: bool) -> Mapping[str, Any]:
+def _decoded(row: Row, dialogue: bool) -> Row:
     """The row with messages, lists and objects that came as text."""
-    found = {name: json_of(row[name]) for name in LISTS if isinstance(row.get(name), str)}
+    decoded = {name: json_of(row[name]) for name in LISTS if isinstance(row.get(name), str)}
     for name in MESSAGES if dialogue else ("messages", "conversations"):
         if isinstance(row.get(name), str):
-            found[name] = messages_of(row[name], name)
-    return row if all(value is row[name] for name, value in found.items()) else {**row, **found}
+            decoded[name] = messages_of(row[name], name)
+    return row if all(value is row[name] for name, value in decoded.items()) else {**row, **decoded}
 
 
-def _unread(row: Mapping[str, Any], layout: Layout) -> list[str]:
+def _unread(row: Row, layout: Layout) -> list[str]:
     """What the row holds that nothing reads: columns, and keys of messages."""
     read = layout.reads | {"system", "tools", "chat_template_kwargs"}
-    columns = sorted(f"column {_shown(name)}" for name, value in row.items() if name not in read and said(value))
+    columns = sorted(
+        f"column {_shown(name)}" for name, value in row.items() if name not in read and has_value(value)
+    )
     keys = set().union(*(unread_keys(row[name]) for name in MESSAGES if name in read and name in row))
     return columns + [f"key {_shown(name)} of messages" for name in sorted(keys)]
 
 
-def _other_system(prompt: Prompt, system: Any) -> list[str]:
+def _other_system(prompt: Prompt, system: object) -> list[str]:
     """A column `system` that the prompt's own system turn says otherwise."""
     if not isinstance(prompt, tuple) or not isinstance(system, str) or not system.strip():
         return []
     return [] if prompt[0].content.strip() == system.strip() else ["column system, beside a system turn"]
 
 
-def _shown(name: Any) -> str:
+def _shown(name: object) -> str:
     """A name from the data in a message of one line."""
     return " ".join(str(name).encode("utf-8", "replace").decode().split())[:60]
 
 
-def _with_what_stands_beside(prompt: Prompt, row: Mapping[str, Any]) -> Prompt:
+def _with_tools_and_values(prompt: Prompt, row: Row) -> Prompt:
     """The prompt with the row's tools and its values of the template's variables."""
     tools, values = tools_of(row.get("tools")), template_values_of(row.get("chat_template_kwargs"))
     if not tools and not values:
@@ -210,26 +214,27 @@ def _with_what_stands_beside(prompt: Prompt, row: Mapping[str, Any]) -> Prompt:
     return conversation(turns, tools, values)
 
 
-def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[str, Any]:
+def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
     """The row with the columns that the settings name under trimtab's names."""
     if not columns:
         return row
-    for ours, theirs in columns.items():
-        if theirs not in row:
+    for name, name_in_data in columns.items():
+        if name_in_data not in row:
             raise BadRowError(
-                f"column {theirs!r} (data.columns: {ours}, trimtab's name first) is missing. {columns_found(row)}"
+                f"column {name_in_data!r} (data.columns: {name}, trimtab's name first) is missing. "
+                f"{describe_columns(row)}"
             )
     kept = {name: value for name, value in row.items() if name not in columns.values()}
-    return kept | {ours: row[theirs] for ours, theirs in columns.items()}
+    return kept | {name: row[name_in_data] for name, name_in_data in columns.items()}
 
 
-def _finished_prompt(prompt: Prompt, system: Any, dialogue: bool) -> Prompt:
+def _finished_prompt(prompt: Prompt, system: object, dialogue: bool) -> Prompt:
     """Dialogue made into turns, the row's own system prompt in front, and a user's turn at the end."""
     if isinstance(prompt, str) and dialogue:
         prompt = dialogue_turns(prompt)
-    if system is not None and text_of(system, "system").strip():
+    if system is not None and (system_text := text_of(system, "system")).strip():
         turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-        prompt = turns if turns[0].role == "system" else (Message("system", system), *turns)
+        prompt = turns if turns[0].role == "system" else (Message("system", system_text), *turns)
     if isinstance(prompt, tuple) and prompt[-1].role not in ("user", "tool"):
         raise BadRowError(
             f"the prompt ends with a turn of role {prompt[-1].role!r}; a completion follows the user's. "

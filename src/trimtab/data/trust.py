@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from trimtab.data.settings import Settings
 from trimtab.errors import TrimtabError
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+
+
+class LoadingArguments(TypedDict):
+    """What from_pretrained is called with. use_safetensors: True, not None, for safetensors alone: None falls back
+    to pickles."""
+
+    use_safetensors: bool | None
+    trust_remote_code: bool
 
 
 class TrustSettings(Settings):
@@ -26,8 +34,8 @@ class TrustSettings(Settings):
     """Whether Python files that come with a model or tokenizer may run."""
 
     @property
-    def loading(self) -> dict[str, Any]:
-        """Arguments of from_pretrained. True, not None, for safetensors: None falls back to pickles."""
+    def loading(self) -> LoadingArguments:
+        """The arguments of from_pretrained that these settings stand for."""
         return {
             "use_safetensors": None if self.allow_pickle else True,
             "trust_remote_code": self.trust_remote_code,
@@ -39,9 +47,9 @@ def refuse_pickles(source: str, trust: TrustSettings) -> None:
     folder = Path(source)
     if trust.allow_pickle or not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
-    if found := sorted(file.name for kind in PICKLES for file in folder.glob(kind)):
+    if pickles := sorted(file.name for kind in PICKLES for file in folder.glob(kind)):
         raise TrimtabError(
-            f"model {source}: its weights are pickled ({found[0]}), and reading a pickle can run code. Convert "
+            f"model {source}: its weights are pickled ({pickles[0]}), and reading a pickle can run code. Convert "
             "them to safetensors (transformers: from_pretrained(folder), then save_pretrained(folder)), or, where "
             "you trust the author, set allow_pickle=true."
         )

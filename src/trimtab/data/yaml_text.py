@@ -11,14 +11,16 @@ from typing import Any
 
 import yaml
 
+from trimtab.json_types import JsonValue
+
 MOST = 100_000
 """Values in a text, aliases written out: ten lines can stand for more than memory holds."""
 
 
 class _Loader(yaml.SafeLoader):
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        """Here, and not where the mapping is made: there, merged keys stand beside its own already."""
-        node: Any = super().compose_mapping_node(anchor)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # PyYAML's stub has another type than PyYAML
+        """Refuses equal keys. Here, and not where the mapping is made: there, merged keys stand beside its own."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -31,14 +33,16 @@ class _Loader(yaml.SafeLoader):
             lines[key.tag, key.value] = line
         return node
 
-    def construct_whole(self, node: Any) -> Any:
-        """Decimal with leading zeros too, and sexagesimal as the text that it is: YAML 1.2's reading."""
-        text = node.value.replace("_", "")
+    def construct_whole(self, node: yaml.ScalarNode) -> int | str:
+        """Reads an integer as YAML 1.2 does: decimal with leading zeros too, and sexagesimal as the text it is."""
+        value: str = node.value
+        text = value.replace("_", "")
         if ":" in text:
-            return node.value
-        return int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else self.construct_yaml_int(node)
+            return value
+        return int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else int(self.construct_yaml_int(node))
 
-    def construct_float(self, node: Any) -> Any:
+    def construct_float(self, node: yaml.ScalarNode) -> float | str:
+        """Reads a number with decimals as YAML 1.2 does: sexagesimal as the text it is."""
         return node.value if ":" in node.value else self.construct_yaml_float(node)
 
 
@@ -46,7 +50,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
 
 
-def read_yaml(text: str) -> Any:
+def read_yaml(text: str) -> JsonValue:
     """The value, nothing of it shared. ValueError, in one line, for what is no YAML or says something twice."""
     try:
         return _unshared(yaml.load(text, _Loader), [0], ())  # a SafeLoader
@@ -65,7 +69,7 @@ def _one_line(error: yaml.YAMLError) -> str:
     return where + (said or " ".join(str(error).split()))
 
 
-def _unshared(value: Any, seen: list[int], above: tuple[int, ...]) -> Any:
+def _unshared(value: JsonValue, seen: list[int], above: tuple[int, ...]) -> JsonValue:
     """A copy in which every place has an object of its own. seen: how many values there were so far."""
     seen[0] += 1
     if seen[0] > MOST:
@@ -76,5 +80,5 @@ def _unshared(value: Any, seen: list[int], above: tuple[int, ...]) -> Any:
         raise ValueError("an alias stands inside of what it stands for")
     above = (*above, id(value))
     if isinstance(value, list):
-        return [_unshared(one, seen, above) for one in value]
-    return {key: _unshared(one, seen, above) for key, one in value.items()}
+        return [_unshared(item, seen, above) for item in value]
+    return {key: _unshared(item, seen, above) for key, item in value.items()}

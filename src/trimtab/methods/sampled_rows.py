@@ -15,7 +15,7 @@ from typing import Any
 
 from trimtab.data.chat import ChatFormat, Dropped, make_group
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.message import answer_as_json, prompt_as_json, row_beside
+from trimtab.data.message import answer_as_json, context_columns, prompt_as_json
 from trimtab.data.records import Record
 from trimtab.files import write_text
 from trimtab.methods.pairing import Pair
@@ -57,7 +57,7 @@ def pair_row(
     scores = pair.win_rates if win_rates else rewards
     return {
         "prompt": prompt_as_json(prompt),
-        **row_beside(prompt),
+        **context_columns(prompt),
         "chosen": both[0]["text"],
         "rejected": both[1]["text"],
         "score_chosen": scores[0],
@@ -76,7 +76,12 @@ def pair_row(
 def held_out_row(record: Record, win_rates: bool) -> dict[str, Any]:
     """A pair of the data's own. Who won is known there: win rates are 1 and 0."""
     best, worst = answer_as_json(record.completions[0]), answer_as_json(record.completions[-1])
-    row = {"prompt": prompt_as_json(record.prompt), "chosen": best, "rejected": worst, **row_beside(record.prompt)}
+    row = {
+        "prompt": prompt_as_json(record.prompt),
+        "chosen": best,
+        "rejected": worst,
+        **context_columns(record.prompt),
+    }
     return row | ({"score_chosen": 1.0, "score_rejected": 0.0} if win_rates else {})
 
 

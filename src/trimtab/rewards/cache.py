@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trimtab.data.message import Answer, answer_turn, beside
+from trimtab.data.message import Answer, answer_turn, tools_and_values
 from trimtab.errors import TrimtabError
 from trimtab.rewards.base import Prompt, Scored
 
@@ -226,6 +226,6 @@ def digest(text: Prompt) -> bytes:
         [] if isinstance(text, str) else [[m.role, m.content, *filter(None, [m.extra])] for m in text]
     )
     value: str | list[object] = text if isinstance(text, str) else turns
-    if any(beside(text)):
-        value = [value, *beside(text)]
+    if any(tools_and_values(text)):
+        value = [value, *tools_and_values(text)]
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).digest()
