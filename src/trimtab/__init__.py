@@ -11,7 +11,7 @@ Nothing is loaded before it is asked for: `import trimtab` takes no time.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trimtab import losses
@@ -40,7 +40,7 @@ _PLACES = {
 """Where a name is; the others are in trimtab.api."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'trimtab' has no attribute {name!r}")
     if name == "losses":

@@ -102,9 +102,9 @@ def group_advantages(rewards: Sequence[float | None], objective: str) -> GroupAd
     if len(scored) < 2:
         return GroupAdvantages(tuple(values), dropped=True, equal=False)
     if min(scored) == max(scored):
-        found = [0.0] * len(scored)  # exactly, whatever rounding a mean has
+        advantages = [0.0] * len(scored)  # exactly, whatever rounding a mean has
     else:
-        found = ADVANTAGES[objective](torch.tensor(scored, dtype=torch.float64)).tolist()
-    for place, value in zip(places, found, strict=True):
+        advantages = ADVANTAGES[objective](torch.tensor(scored, dtype=torch.float64)).tolist()
+    for place, value in zip(places, advantages, strict=True):
         values[place] = value
     return GroupAdvantages(tuple(values), dropped=False, equal=min(scored) == max(scored))

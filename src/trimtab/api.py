@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trimtab.catalogue import CATALOGUE
 from trimtab.command_settings import read_stage_settings
@@ -21,6 +21,7 @@ from trimtab.dead_ends import as_trimtab_errors
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.files import read_json
+from trimtab.json_types import JsonObject, JsonValue
 from trimtab.methods.table import METHODS
 from trimtab.models.loading import load_policy
 from trimtab.models.policy import Policy
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike[str]
 """A folder, a file or a hub name."""
-Data = Source | Mapping[str, Any]
+Data = Source | Mapping[str, JsonValue]
 """Rows: a source, or a recipe's `data` with its settings, in which `train` names the rows."""
-RewardLike = str | os.PathLike[str] | Mapping[str, Any] | RewardSettings | Callable[..., Any]
+RewardLike = str | os.PathLike[str] | Mapping[str, JsonValue] | RewardSettings | Callable[..., object]
 """A short name as of --reward, settings with a kind, or a Python function with TRL's signature."""
 RESERVED = ("chosen", "opponent")
 """Names that stand for something else in results."""
@@ -62,7 +63,7 @@ class Trained:
         return str(self.folder)
 
     @property
-    def done(self) -> dict[str, Any]:
+    def done(self) -> JsonObject:
         """What the stage wrote at its end: steps, best step and metric, seconds, memory, warnings."""
         return read_json(self.folder.parent / "done.json", "Train it again.")
 
@@ -94,8 +95,8 @@ def train(
     limit: int | None = None,
     rewards: RewardLike | Sequence[RewardLike] = (),
     accept_changed_reward: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    **more: Any,
+    settings: Mapping[str, JsonValue] | None = None,
+    **more: object,
 ) -> Trained:
     """Trains one method, as `trimtab dpo` and the like do; what `out` has of the same inputs is kept, and goes on.
 
@@ -123,8 +124,8 @@ def evaluate(
     tokenizer: Source | None = None,
     rows: int | None = None,
     skip: int = 0,
-    settings: Mapping[str, Any] | None = None,
-    **more: Any,
+    settings: Mapping[str, JsonValue] | None = None,
+    **more: object,
 ) -> Results:
     """Evaluates one model, as `trimtab evaluate` does.
 
@@ -144,8 +145,8 @@ def compare(
     tokenizer: Source | None = None,
     rows: int | None = None,
     skip: int = 0,
-    settings: Mapping[str, Any] | None = None,
-    **more: Any,
+    settings: Mapping[str, JsonValue] | None = None,
+    **more: object,
 ) -> Results:
     """Evaluates several models on the same rows, and compares each pair over the same prompts, as a study does.
 
@@ -157,7 +158,7 @@ def compare(
 
 
 def load_recipe(
-    recipe: Source | Mapping[str, Any], settings: Mapping[str, Any] | None = None, **more: Any
+    recipe: Source | Mapping[str, JsonValue], settings: Mapping[str, JsonValue] | None = None, **more: object
 ) -> Recipe:
     """A study's recipe: a file, the name of one that comes with trimtab (quickstart), or its content.
 
@@ -171,13 +172,13 @@ def load_recipe(
 
 
 def run_study(
-    recipe: Recipe | Source | Mapping[str, Any],
+    recipe: Recipe | Source | Mapping[str, JsonValue],
     out: Source | None = None,
     seeds: Iterable[int] | int | None = None,
     *,
     accept_changed_reward: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    **more: Any,
+    settings: Mapping[str, JsonValue] | None = None,
+    **more: object,
 ) -> Results:
     """Runs a study, as `trimtab study` does, or what is missing of it; returns what its report shows.
 
@@ -189,27 +190,27 @@ def run_study(
         elif settings or more:
             recipe = load_recipe(recipe.model_dump(exclude_unset=True), settings, **more)
         folder = Path(out).expanduser() if out is not None else Path("runs") / recipe.name
-        several = [seeds] if isinstance(seeds, int) else None if seeds is None else list(seeds)
-        return run_whole_study(recipe, folder, several)
+        seed_list = [seeds] if isinstance(seeds, int) else None if seeds is None else list(seeds)
+        return run_whole_study(recipe, folder, seed_list)
 
 
 # ---- what a program may give, as the command takes it
 
 
-def nested(settings: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:
+def nested(settings: Mapping[str, JsonValue] | None, more: Mapping[str, object]) -> JsonObject:
     """Settings by keyword and in a dictionary, dotted names taken apart; paths are text."""
-    value: dict[str, Any] = {}
-    for given in (settings or {}, more):
-        for name, setting in given.items():
+    value: JsonObject = {}
+    for source in (settings or {}, more):
+        for name, setting in source.items():
             *path, last = str(name).split(".")
-            whole: Any = {last: _plain(setting)}
+            whole: JsonObject = {last: _plain(setting)}
             for part in reversed(path):
                 whole = {part: whole}
             value = _merged(value, whole)
     return value
 
 
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(under: Mapping[str, JsonValue], over: Mapping[str, JsonValue]) -> JsonObject:
     """Both, where `over` wins; dictionaries that are in both are merged likewise."""
     value = dict(under)
     for name, setting in over.items():
@@ -219,19 +220,19 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> JsonValue:
     if isinstance(value, Mapping):
         return nested(value, {})
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _known_method(name: str) -> str:
-    known = [entry.name for entry in CATALOGUE.values() if entry.summary]
+    trainable = [entry.name for entry in CATALOGUE.values() if entry.summary]
     method = name.replace("-", "_")
-    if method not in known:
-        raise TrimtabError(f"method {name!r}: no such method.{nearest(method, known)}")
+    if method not in trainable:
+        raise TrimtabError(f"method {name!r}: no such method.{nearest(method, trainable)}")
     return method
 
 
@@ -239,7 +240,7 @@ def _text(source: Source | None) -> str | None:
     return None if source is None else os.fspath(source)
 
 
-def _rows(data: Data, value: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _rows(data: Data, value: JsonObject) -> tuple[str, JsonObject]:
     """Where the rows are, and the settings with what `data` says beside that."""
     if not isinstance(data, Mapping):
         return os.fspath(data), value
@@ -289,8 +290,8 @@ def _evaluate(
     judge: RewardLike | None,
     tokenizer: Source | None,
     part: Part,
-    settings: Mapping[str, Any] | None,
-    more: Mapping[str, Any],
+    settings: Mapping[str, JsonValue] | None,
+    more: Mapping[str, object],
 ) -> Results:
     with as_trimtab_errors():
         scorer = None if judge is None else reward_given(judge, "judge")

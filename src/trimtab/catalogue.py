@@ -187,6 +187,6 @@ def label(stage: str) -> str:
 
 def ordered_methods(names: Iterable[str]) -> list[str]:
     """The names in the catalogue's order; those that it does not have come last, as they came."""
-    given = list(names)
+    unordered = list(names)
     place = {name: i for i, name in enumerate(CATALOGUE)}
-    return sorted(given, key=lambda name: place.get(family(name), len(place)))
+    return sorted(unordered, key=lambda name: place.get(family(name), len(place)))

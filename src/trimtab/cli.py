@@ -185,8 +185,8 @@ def _train(
     from trimtab.study.run import run_alone
     from trimtab.training.changed import accepting_changed_reward
 
-    given = [*(settings or ()), *([f"data.limit={limit}"] if limit else [])]
-    training, rows = stage_settings(method, data, validation, given, rewards or ())
+    settings_and_limit = [*(settings or ()), *([f"data.limit={limit}"] if limit else [])]
+    training, rows = stage_settings(method, data, validation, settings_and_limit, rewards or ())
     with accepting_changed_reward(accept_changed_reward):
         best = run_alone(method, model, training, rows, out, tokenizer)
     print_ending(best.parent)
@@ -248,11 +248,11 @@ def audit(
 
     source = tokenizer or model
     rows, trust = audit_settings(data, validation, settings or (), has_tokenizer=source is not None)
-    found = examine(rows, resolve_model(source) if source else None, trust)
-    for table in audit_tables(found):
+    audit = examine(rows, resolve_model(source) if source else None, trust)
+    for table in audit_tables(audit):
         print_table(table, table.caption)
     if out is not None:
-        print(f"Audit: {write_audit(found, out)}")
+        print(f"Audit: {write_audit(audit, out)}")
 
 
 @app.command()
@@ -278,11 +278,11 @@ def plan(
     from trimtab.plan.tables import plan_tables
     from trimtab.recipe import load_recipe
 
-    given = [*(settings or ()), *([f"limit={limit}"] if limit else [])]
-    made = make_plan(load_recipe(recipe, given), measure)
-    for table in plan_tables(made):
+    settings_and_limit = [*(settings or ()), *([f"limit={limit}"] if limit else [])]
+    estimated = make_plan(load_recipe(recipe, settings_and_limit), measure)
+    for table in plan_tables(estimated):
         print_table(table, table.caption)
-    for line in made.notes:
+    for line in estimated.notes:
         print(line)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject
 from trimtab.methods.table import METHODS
 from trimtab.rewards.settings import reward_named
 from trimtab.rewards.settings_base import RewardSettings
@@ -27,7 +27,7 @@ def stage_settings(
 
 
 def read_stage_settings(
-    method: str, data: str, validation: str | None, value: dict[str, Any], rewards: Sequence[RewardSettings] = ()
+    method: str, data: str, validation: str | None, value: JsonObject, rewards: Sequence[RewardSettings] = ()
 ) -> tuple[TrainingSettings, DataSettings]:
     """The same from a dictionary, in which `data` holds the data's own."""
     value = dict(value)
@@ -45,19 +45,19 @@ def _of_one_stage(name: str) -> str | None:
     )
 
 
-def data_settings(data: str, validation: str | None, value: dict[str, Any]) -> DataSettings:
+def data_settings(data: str, validation: str | None, value: JsonObject) -> DataSettings:
     """The settings of the rows, of the options --data and --validation and of `--set data.…`, which is `value`.
 
     TrimtabError where an option and a setting contradict each other, or a setting is wrong.
     """
     if not isinstance(value, dict):
         raise TrimtabError(f"--set data={value}: data has settings inside, such as data.max_length=512.")
-    given = {"train": data} | ({"validation": validation} if validation else {})
-    for name, source in given.items():
+    files = {"train": data} | ({"validation": validation} if validation else {})
+    for name, source in files.items():
         option = "--data" if name == "train" else f"--{name}"
         if value.get(name, source) != source:
             raise TrimtabError(f"--set data.{name}={value[name]}: {option} says {source}. Give one of the two.")
-    return parse(DataSettings, given | value, "--set (data)")
+    return parse(DataSettings, files | value, "--set (data)")
 
 
 def audit_settings(
@@ -65,9 +65,9 @@ def audit_settings(
 ) -> tuple[DataSettings, TrustSettings]:
     """The settings of `trimtab audit`: `data.max_length=512` as in training; trust_remote_code the tokenizer's."""
     value = apply_overrides({}, overrides)
-    given = value.pop("data", {})
-    rows = data_settings(data, validation, given)
-    counted = [name for name in ("max_length", "min_completion_length") if name in given]
+    data_given = value.pop("data", {})
+    rows = data_settings(data, validation, data_given)
+    counted = [name for name in ("max_length", "min_completion_length") if name in data_given]
     if counted and not has_tokenizer:
         raise TrimtabError(f"--set data.{counted[0]}: it counts tokens, so name whose with --model or --tokenizer.")
     return rows, parse(TrustSettings, value, "--set (audit)")

@@ -26,6 +26,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of an error's message that is not empty, or its type's name."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -13,13 +13,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject, JsonValue
 
-Sums = dict[str, list[Any]]
+Sums = dict[str, list[str | int]]
 """Name inside a folder -> [bytes, checksum]."""
 SUMS = "checksums.json"
 """In a folder that was written whole: its files' sums."""
@@ -136,6 +136,7 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a text in UTF-8 as write_file does: whole, or not at all."""
     write_file(path, lambda aside: aside.write_text(text, encoding="utf-8", newline="\n"))
 
 
@@ -145,14 +146,14 @@ def append_text(path: Path, text: str) -> None:
         out.write(text)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, JsonValue]) -> None:
     """A JSON object with a checksum of itself. Each value as it reads back: lists for tuples."""
     clean = json.loads(json.dumps(value, ensure_ascii=False))
     clean.pop(CHECKSUM, None)
     write_text(path, json.dumps(clean | {CHECKSUM: _sum_of(clean)}, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
+def read_json(path: Path, remedy: str) -> JsonObject:
     """What `write_json` wrote; one without a checksum is taken as it is. TrimtabError, with the remedy, where the
     file is gone, is no JSON or was changed."""
     try:
@@ -165,13 +166,13 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         raise TrimtabError(f"{path}: cannot be read: {error.strerror}. {remedy}") from None
     if not isinstance(value, dict):
         raise TrimtabError(f"{path}: is damaged: it holds no JSON object. {remedy}")
-    known = value.pop(CHECKSUM, None)
-    if known is not None and known != _sum_of(value):
+    stored_sum = value.pop(CHECKSUM, None)
+    if stored_sum is not None and stored_sum != _sum_of(value):
         raise TrimtabError(f"{path}: was changed, or is damaged: its checksum is another. {remedy}")
     return value
 
 
-def _sum_of(value: Mapping[str, Any]) -> str:
+def _sum_of(value: Mapping[str, JsonValue]) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return xxhash.xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
 
@@ -179,11 +180,11 @@ def _sum_of(value: Mapping[str, Any]) -> str:
 # ---- what a folder is for
 
 
-def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+def difference(stored: JsonObject, current: JsonObject) -> str:
     """Names what differs, down to the setting."""
     names = []
-    for part, value in ours.items():
-        other = theirs.get(part)
+    for part, value in current.items():
+        other = stored.get(part)
         if isinstance(value, dict) and isinstance(other, dict):
             names += [f"{part}.{k}" for k in {**other, **value} if value.get(k) != other.get(k)]
         elif value != other:
@@ -211,16 +212,16 @@ def sums_of(folder: Path, names: Iterable[str] | None = None) -> Sums:
     return {name: [(folder / name).stat().st_size, checksum(folder / name)] for name in sorted(every)}
 
 
-def damage(folder: Path, sums: Mapping[str, Any]) -> str | None:
+def damage(folder: Path, sums: Mapping[str, JsonValue]) -> str | None:
     """What became of a folder's files since their sums were taken: the first that is gone or changed, in words."""
-    for name, (size, known) in sums.items():
+    for name, (size, stored_sum) in sums.items():
         file = folder / name
         if not file.is_file():
             return f"{file} is gone"
-        found = file.stat().st_size
-        if found != size:
-            return f"{file} has {found:,} bytes, and had {size:,} when it was written"
-        if checksum(file) != known:
+        size_now = file.stat().st_size
+        if size_now != size:
+            return f"{file} has {size_now:,} bytes, and had {size:,} when it was written"
+        if checksum(file) != stored_sum:
             return f"{file} is not what was written (its checksum is another)"
     return None
 
@@ -265,8 +266,8 @@ def written_damage(folder: Path) -> str | None:
     if not (folder / SUMS).is_file():
         return None
     try:
-        known = read_json(folder / SUMS, "")
-        return damage(folder, known["files"])
+        listed = read_json(folder / SUMS, "")
+        return damage(folder, listed["files"])
     except TrimtabError as error:
         return str(error).strip(" .")
     except (KeyError, TypeError, ValueError):

@@ -19,10 +19,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from trimtab.errors import TrimtabError
 from trimtab.files import make_folder, refusal, refused
+from trimtab.json_types import JsonObject
 from trimtab.stopping import is_first_process
 
 LOCK = ".trimtab.lock"
@@ -55,7 +55,7 @@ def holding(folder: Path, beside: bool = False) -> Iterator[None]:
         finally:
             _held[entry] -= 1
         return
-    made = not os.path.exists(lock.parent)
+    new_folder = not os.path.exists(lock.parent)
     make_folder(lock.parent)
     token = _take(lock, folder)
     if token is None:  # a folder that nobody can write to
@@ -72,7 +72,7 @@ def holding(folder: Path, beside: bool = False) -> Iterator[None]:
         if (_read(lock) or {}).get("token") == token:
             with suppress(OSError):
                 lock.unlink()
-        if made:
+        if new_folder:
             with suppress(OSError):  # a command that found a mistake before it wrote leaves no empty folder
                 lock.parent.rmdir()
 
@@ -95,12 +95,12 @@ def _take(lock: Path, folder: Path) -> str | None:
         for _ in range(10):
             if _put(ours, lock):
                 return str(mine["token"])
-            theirs, age = _read(lock), _age(lock, ours)
+            holder, age = _read(lock), _age(lock, ours)
             if age is None:
                 continue  # gone in the meantime
-            if _lives(theirs, age):
-                raise TrimtabError(_told(folder, lock, theirs, age))
-            _remove(lock, theirs, str(mine["token"]))
+            if _lives(holder, age):
+                raise TrimtabError(_told(folder, lock, holder, age))
+            _remove(lock, holder, str(mine["token"]))
     finally:
         with suppress(OSError):
             ours.unlink()
@@ -123,19 +123,19 @@ def _put(ours: Path, lock: Path) -> bool:
     return True
 
 
-def _remove(lock: Path, theirs: dict[str, Any] | None, token: str) -> None:
+def _remove(lock: Path, expected: JsonObject | None, token: str) -> None:
     """Takes a dead holder's lock away. Of several that try, one renames it; whoever gets a living one instead puts
     it back."""
     away = lock.with_name(f".{token}.dead.tmp")
     with suppress(OSError):
         lock.rename(away)
-        if _read(away) != theirs:
+        if _read(away) != expected:
             with suppress(OSError):
                 os.link(away, lock)
         away.unlink()
 
 
-def _myself() -> dict[str, Any]:
+def _myself() -> JsonObject:
     pid = os.getpid()
     return {
         "host": platform.node(),
@@ -168,7 +168,7 @@ def _started(pid: int) -> str | None:
     return "" if fields[0] in "ZX" else fields[19]
 
 
-def _lives(holder: dict[str, Any] | None, age: float) -> bool:
+def _lives(holder: JsonObject | None, age: float) -> bool:
     """Whether a lock's holder still runs. age: seconds since its last sign of life."""
     if holder is None or holder.get("machine") != _machine():
         return age < STALE
@@ -184,14 +184,14 @@ def _lives(holder: dict[str, Any] | None, age: float) -> bool:
     return True
 
 
-def _read(lock: Path) -> dict[str, Any] | None:
+def _read(lock: Path) -> JsonObject | None:
     """What a lock says; None where it says nothing."""
     try:
         value = json.loads(lock.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = isinstance(value, dict) and isinstance(value.get("pid"), int) and "machine" in value
-    return value if known else None
+    is_holder = isinstance(value, dict) and isinstance(value.get("pid"), int) and "machine" in value
+    return value if is_holder else None
 
 
 def _age(lock: Path, ours: Path) -> float | None:
@@ -203,7 +203,7 @@ def _age(lock: Path, ours: Path) -> float | None:
         return None
 
 
-def _told(folder: Path, lock: Path, holder: dict[str, Any] | None, age: float) -> str:
+def _told(folder: Path, lock: Path, holder: JsonObject | None, age: float) -> str:
     if holder is None:
         return f"{folder}: another process writes to it. If none does, remove {lock}."
     who = f"{holder.get('command', 'trimtab')}, process {holder['pid']} on {holder.get('host', 'another machine')}"

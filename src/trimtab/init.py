@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
@@ -22,6 +21,7 @@ from trimtab.data.trust import TrustSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.files import make_folder, write_text
+from trimtab.json_types import JsonObject
 from trimtab.models.kinds import positions_of
 from trimtab.recipe import Recipe
 from trimtab.study.sources import resolve_model
@@ -67,10 +67,10 @@ def write_recipe(model: str, data: str, out: Path, tokenizer: str | None = None)
         file=" ".join(str(out).split()), name=_name(out), model=model, data=data, tokenizer=tokenizer,
         template=chat.has_template, seen=seen, **_chosen(seen, settings, model, places),
     )  # fmt: skip
-    made = parse(Recipe, read_yaml(text), str(out))
+    recipe = parse(Recipe, read_yaml(text), str(out))
     make_folder(out.parent)
     write_text(out, text.rstrip() + "\n")
-    return [*_found(seen, data), f"Methods: {', '.join(made.methods)}."]
+    return [*_found(seen, data), f"Methods: {', '.join(recipe.methods)}."]
 
 
 def look(splits: Splits, chat: ChatFormat) -> Seen:
@@ -120,6 +120,7 @@ def share_at(values: Sequence[int], share: float) -> int:
 
 
 def rounded_up(length: int, most: int) -> int:
+    """The next usual limit on tokens that holds `length`, and `most` at most."""
     return min(next((step for step in STEPS if step >= length), most), most)
 
 
@@ -145,18 +146,18 @@ def _shares(data: DataSettings, rows: int) -> tuple[float, Splits]:
     for share in (min(0.1, HELD / rows), 0.1, 0.15, 0.2, 0.25, 0.3):
         share = max(round(share, 4), 0.0001)
         try:
-            made = split_records(data.model_copy(update={"validation_share": share, "test_share": share}))
+            splits = split_records(data.model_copy(update={"validation_share": share, "test_share": share}))
         except TrimtabError:
             continue
-        if min(len(made.validation), len(made.test)) >= FEWEST and len(made.train) >= FEWEST:
-            return share, made
+        if min(len(splits.validation), len(splits.test)) >= FEWEST and len(splits.train) >= FEWEST:
+            return share, splits
     raise TrimtabError(
         f"data {data.train}: {rows} rows are too few to train, choose and test on: three different prompts for "
         "each are the least, and some hundred a start."
     )
 
 
-def _chosen(seen: Seen, data: DataSettings, model: str, places: int | None) -> dict[str, Any]:
+def _chosen(seen: Seen, data: DataSettings, model: str, places: int | None) -> JsonObject:
     """The values that fit: of the splits, the lengths and the steps. places: the model's positions, if it says."""
     methods = _methods(seen)
     share, splits = _shares(data, seen.rows)

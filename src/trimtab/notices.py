@@ -36,9 +36,11 @@ class Warnings:
 
     @property
     def lines(self) -> list[str]:
+        """The warnings kept so far, in the order of their subjects."""
         return list(self.by_subject.values())
 
     def add(self, line: str, about: str) -> None:
+        """Keeps a warning, in place of an earlier one about that subject; writes the file, where there is one."""
         self.by_subject[about] = line
         if self.file is not None and FIRST_PROCESS:
             write_text(self.file, json.dumps(self.by_subject, ensure_ascii=False, indent=2) + "\n")
@@ -46,8 +48,8 @@ class Warnings:
 
 def _read(file: Path) -> dict[str, str]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return {str(about): str(line) for about, line in found.items()}
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        return {str(about): str(line) for about, line in stored.items()}
     except (OSError, ValueError, AttributeError):
         console.print(f"warning: {file}: is damaged; earlier warnings of this run are lost", style="yellow")
         return {}
@@ -71,6 +73,7 @@ def speaking_of(subject: str) -> Iterator[None]:
 
 
 def in_context(line: str) -> str:
+    """The line behind what is being worked on, as in "seed 1: dpo: …"."""
     return ": ".join([*_about, line])
 
 
@@ -89,6 +92,7 @@ def be_quiet(quiet: bool = True) -> None:
 
 
 def is_quiet() -> bool:
+    """Whether only results, warnings and errors are said."""
     return _quiet[0]
 
 

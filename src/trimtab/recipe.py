@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
@@ -17,6 +17,7 @@ from trimtab.data.splits import DataSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.settings import EvaluationSettings
+from trimtab.json_types import JsonObject
 from trimtab.methods.table import METHODS
 from trimtab.recipe_defaults import defaults_model, with_defaults, with_inherited
 from trimtab.rewards.settings import AnyReward, check_judge, reward_named
@@ -76,9 +77,9 @@ class _BesideStages(Settings):
     stage's own win. Once the recipe is read they are in the stages."""
 
 
-def _stage_fields() -> dict[str, Any]:
+def _stage_fields() -> JsonObject:
     """A setting for each method of the table, with that method's settings."""
-    fields: dict[str, Any] = {}
+    fields: JsonObject = {}
     for name, binding in METHODS.items():
         kind, usual = binding.settings, binding.settings.model_validate({})
         title = CATALOGUE[name].title[0].upper() + CATALOGUE[name].title[1:]
@@ -108,7 +109,7 @@ class Recipe(_WithStages):
 
     @model_validator(mode="before")
     @classmethod
-    def _say_once(cls, value: Any) -> Any:
+    def _fold_defaults(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
         whole = with_inherited(value, STAGES, INHERITS)
@@ -121,14 +122,14 @@ class Recipe(_WithStages):
 
     @field_validator("judge", mode="before")
     @classmethod
-    def _named(cls, value: Any) -> Any:
+    def _check_judge(cls, value: object) -> object:
         try:
             return reward_named(value).model_dump(exclude_unset=True) if isinstance(value, str) else value
         except TrimtabError as error:
             raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_together(self) -> Self:
         if (self.data is None) == (self.sandbox is None):
             raise ValueError("give either 'data' (your own) or 'sandbox' (the embedded world)")
         if self.judge is not None:
@@ -159,7 +160,7 @@ class Recipe(_WithStages):
         settings: TrainingSettings | None = getattr(self, method)
         return settings
 
-    def settings_of(self, method: str) -> Any:
+    def settings_of(self, method: str) -> TrainingSettings:
         """What a method's stage runs with."""
         binding = METHODS[method]
         settings = self._own(method)
@@ -172,7 +173,7 @@ class Recipe(_WithStages):
         return tuple(getattr(self._own(method), "rewards", ()))
 
     @property
-    def rewarded(self) -> dict[str, Any]:
+    def rewarded(self) -> JsonObject:
         """The methods of this study that a reward drives, with their settings, in the catalogue's order."""
         return {
             name: self.settings_of(name)
@@ -182,6 +183,7 @@ class Recipe(_WithStages):
 
     @property
     def trains_reward(self) -> bool:
+        """Whether the study trains a reward model of its own."""
         return any(reward.needs_training for settings in self.rewarded.values() for reward in settings.rewards)
 
 
@@ -196,7 +198,10 @@ def _check_inputs(recipe: Recipe) -> None:
     for name in following:
         if not METHODS[name].method.carries_inputs:
             raise ValueError(f"method '{name}' cannot go on from SFT with a {setting}: leave one of them out")
-    engines = {recipe.evaluation.decoding.engine, *(one.sampling.engine for one in recipe.rewarded.values())}
+    engines = {
+        recipe.evaluation.decoding.engine,
+        *(settings.sampling.engine for settings in recipe.rewarded.values()),
+    }
     if "vllm" in engines:
         raise ValueError(f"sft.{setting} needs engine transformers: vLLM has no input for it")
 
@@ -205,20 +210,20 @@ def recipe_file(path: Path) -> Path:
     """A file, or a recipe that comes with the package, by its name alone: quickstart."""
     if path.is_file():
         return path
-    known = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
+    shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
     name = str(path).removesuffix(".yaml")
-    if name in known:
-        return known[name]
+    if name in shipped:
+        return shipped[name]
     beside = path.with_name(f"{path.name}.yaml") if path.name else path
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, shipped, n=1)
     hint = f" Did you mean {beside}?" if beside.is_file() else f" Did you mean {near[0]!r}?" if near else ""
     raise TrimtabError(
-        f"recipe {path}: no such file.{hint} These come with trimtab, by their names alone: {', '.join(known)}; "
+        f"recipe {path}: no such file.{hint} These come with trimtab, by their names alone: {', '.join(shipped)}; "
         "`trimtab init` writes one for your model and data."
     )
 
 
-def read_recipe(path: Path) -> tuple[Path, dict[str, Any]]:
+def read_recipe(path: Path) -> tuple[Path, JsonObject]:
     """The file, and what is written in it. TrimtabError where there is none, or it holds no settings."""
     path = recipe_file(path.expanduser())
     try:

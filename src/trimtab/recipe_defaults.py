@@ -7,12 +7,13 @@ over those that it inherits, and these over the defaults; groups such as lora an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 from pydantic import BaseModel, ValidationError, create_model
 
 from trimtab.data.parsing import models_in
 from trimtab.data.settings import Settings
+from trimtab.json_types import JsonObject, JsonValue
 
 Stages = Mapping[str, type[BaseModel]]
 """The settings of each stage, by its name in a recipe."""
@@ -22,45 +23,45 @@ NOT_INHERITED = {"length_encoding"}
 
 def defaults_model(stages: Stages) -> type[Settings]:
     """What `defaults` may hold: every setting that some stage has, within the bounds that all of them share."""
-    fields: dict[str, Any] = {}
+    fields: JsonObject = {}
     for name in dict.fromkeys(name for settings in stages.values() for name in settings.model_fields):
         having = [settings.model_fields[name] for settings in stages.values() if name in settings.model_fields]
         bounds = having[0].metadata if all(field.metadata == having[0].metadata for field in having) else []
-        annotation: Any = having[0].annotation
+        annotation: object = having[0].annotation
         for bound in bounds:
             annotation = Annotated[annotation, bound]
         fields[name] = (Optional[annotation], None)  # noqa: UP045  (made of a value)
     return create_model("StageDefaults", __base__=Settings, **fields)
 
 
-def with_inherited(value: dict[str, Any], stages: Stages, inherits: Mapping[str, str]) -> dict[str, Any]:
+def with_inherited(value: JsonObject, stages: Stages, inherits: Mapping[str, str]) -> JsonObject:
     """The recipe with what stages inherit. inherits: a stage's name, and that of the stage whose settings it takes
     where it has none of its own; one without any settings stays without."""
     whole = dict(value)
     for heir, other in inherits.items():
         own, inherited = _settings(whole.get(heir)), _settings(whole.get(other))
         if own is not None and inherited is not None:
-            kept = {name: one for name, one in inherited.items() if name not in NOT_INHERITED}
+            kept = {name: setting for name, setting in inherited.items() if name not in NOT_INHERITED}
             whole[heir] = merged(kept, own, stages[heir])
     return whole
 
 
 def with_defaults(
-    value: dict[str, Any], stages: Stages, known: type[BaseModel], runs: Iterable[str], reward: str
-) -> dict[str, Any]:
+    value: JsonObject, stages: Stages, defaults_type: type[BaseModel], runs: Iterable[str], reward: str
+) -> JsonObject:
     """The recipe with `defaults` under every stage that the study runs.
 
-    known: see defaults_model. runs: names of stages, of which one may have no settings. reward: the stage that runs
-    where a reward of kind trained drives another. Defaults that are wrong are left for the recipe to complain of.
+    defaults_type: see defaults_model. runs: names of stages, of which one may have no settings. reward: the stage
+    that runs where a reward of kind trained drives another. Wrong defaults are left for the recipe to complain of.
     """
     defaults = _settings(value.get("defaults"))
     if not defaults:
         return value
     try:
-        known.model_validate(defaults)
+        defaults_type.model_validate(defaults)
     except ValidationError:
         return value
-    whole = {name: one for name, one in value.items() if name != "defaults"}
+    whole = {name: stage for name, stage in value.items() if name != "defaults"}
     for name in runs:
         whole[name] = _under(defaults, whole.get(name, {}), stages[name])
     if any(_has_trained_reward(whole.get(name)) for name in runs):
@@ -68,17 +69,19 @@ def with_defaults(
     return whole
 
 
-def _under(defaults: Mapping[str, Any], value: Any, settings: type[BaseModel]) -> Any:
+def _under(defaults: Mapping[str, JsonValue], value: JsonValue, settings: type[BaseModel]) -> JsonValue:
     """A stage's settings with the defaults that it has."""
     own = _settings(value)
     return value if own is None else merged(_of(settings, defaults), own, settings)
 
 
-def _of(settings: type[BaseModel], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: one for name, one in defaults.items() if name in settings.model_fields}
+def _of(settings: type[BaseModel], defaults: Mapping[str, JsonValue]) -> JsonObject:
+    return {name: setting for name, setting in defaults.items() if name in settings.model_fields}
 
 
-def merged(under: Mapping[str, Any], over: Mapping[str, Any], settings: type[BaseModel] | None) -> dict[str, Any]:
+def merged(
+    under: Mapping[str, JsonValue], over: Mapping[str, JsonValue], settings: type[BaseModel] | None
+) -> JsonObject:
     """Both, where `over` wins; a group of settings that is in both is merged likewise, any other value is one."""
     whole = dict(under)
     for name, value in over.items():
@@ -90,15 +93,15 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any], settings: type[Bas
     return whole
 
 
-def _settings(value: Any) -> dict[str, Any] | None:
+def _settings(value: object) -> JsonObject | None:
     """What is set in a group, as it was written or read already; None for anything else."""
     if isinstance(value, BaseModel):
         return value.model_dump(exclude_unset=True)
     return value if isinstance(value, dict) else None
 
 
-def _has_trained_reward(stage: Any) -> bool:
+def _has_trained_reward(stage: object) -> bool:
     rewards = (_settings(stage) or {}).get("rewards")
     return isinstance(rewards, list | tuple) and any(
-        (_settings(one) or {}).get("kind") == "trained" for one in rewards
+        (_settings(reward) or {}).get("kind") == "trained" for reward in rewards
     )

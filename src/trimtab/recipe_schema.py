@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import BaseModel
 
 from trimtab.catalogue import compared_methods
 from trimtab.data.parsing import models_in
+from trimtab.json_types import JsonObject
 from trimtab.recipe import Recipe
 from trimtab.settings_list import sentence
 
 
-def recipe_schema() -> dict[str, Any]:
+def recipe_schema() -> JsonObject:
     """What pydantic makes of the recipe's classes, with each setting's sentence."""
-    schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    schema: JsonObject = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     schema |= Recipe.model_json_schema() | {"title": "A recipe of trimtab"}
     for model in _models(Recipe, []):
-        found = schema if model is Recipe else schema["$defs"].get(model.__name__, {})
-        for name, place in found.get("properties", {}).items():
+        definition = schema if model is Recipe else schema["$defs"].get(model.__name__, {})
+        for name, place in definition.get("properties", {}).items():
             place.pop("title", None)
             if isinstance(place.get("default"), dict):  # that of a group: its settings say their own
                 del place["default"]

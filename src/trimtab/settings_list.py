@@ -9,7 +9,7 @@ import ast
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -67,9 +67,11 @@ def settings_table(key: str = "") -> SettingsTable:
     key = key.replace("-", "_")
     models: list[type[BaseModel]] = [Recipe]
     for part in filter(None, key.split(".")):
-        known = _kinds(models) if len(models) > 1 else models[0].model_fields if models else {}
-        if part not in known:
-            raise TrimtabError(f"settings {key}: no setting {part!r} there.{nearest(part, known) if known else ''}")
+        fields = _kinds(models) if len(models) > 1 else models[0].model_fields if models else {}
+        if part not in fields:
+            raise TrimtabError(
+                f"settings {key}: no setting {part!r} there.{nearest(part, fields) if fields else ''}"
+            )
         if len(models) > 1:
             models = [_kinds(models)[part]]
         elif inside := models_in(models[0].model_fields[part].annotation):
@@ -110,7 +112,7 @@ def settings_rows(model: type[BaseModel]) -> list[list[str]]:
 
 
 def _row(model: type[BaseModel], name: str, field: FieldInfo) -> list[str]:
-    return [name, type_in_words(field), default_in_words(field), sentence(model, name)]
+    return [name, type_in_describe(field), default_in_describe(field), sentence(model, name)]
 
 
 # ---- sentences
@@ -130,11 +132,11 @@ def sentence(model: type[BaseModel], name: str) -> str:
 @cache
 def _sentences(module: str) -> dict[str, dict[str, str]]:
     """Class → setting → the string under it, of a module's source."""
-    found: dict[str, dict[str, str]] = {}
+    sentences_by_class: dict[str, dict[str, str]] = {}
     for part in ast.parse(inspect.getsource(sys.modules[module])).body:
         if isinstance(part, ast.ClassDef):
             below = zip(part.body, part.body[1:], strict=False)
-            found[part.name] = {
+            sentences_by_class[part.name] = {
                 line.target.id: _flat(next_line.value.value)
                 for line, next_line in below
                 if isinstance(line, ast.AnnAssign)
@@ -143,7 +145,7 @@ def _sentences(module: str) -> dict[str, dict[str, str]]:
                 and isinstance(next_line.value, ast.Constant)
                 and isinstance(next_line.value.value, str)
             }
-    return found
+    return sentences_by_class
 
 
 def _flat(text: str) -> str:
@@ -153,9 +155,9 @@ def _flat(text: str) -> str:
 # ---- types and defaults
 
 
-def type_in_words(field: FieldInfo) -> str:
+def type_in_describe(field: FieldInfo) -> str:
     """What a setting may be: "number > 0", "linear | cosine | constant", "list of texts"."""
-    words = _words(field.annotation)
+    words = _describe(field.annotation)
     return (
         " ".join([words, *_bounds(field.metadata)])
         if words.split(" | ")[0] in ("number", "whole number")
@@ -163,39 +165,39 @@ def type_in_words(field: FieldInfo) -> str:
     )
 
 
-def _words(annotation: Any) -> str:
+def _describe(annotation: object) -> str:
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
-        return " ".join([_words(inner), *(_bounds(metadata) if inner in (int, float) else [])])
+        return " ".join([_describe(inner), *(_bounds(metadata) if inner in (int, float) else [])])
     if annotation in PLAIN:
         return PLAIN[annotation]
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, get_args(annotation)))
     if get_origin(annotation) is dict:
-        return f"names with {_words(get_args(annotation)[1])}"
+        return f"names with {_describe(get_args(annotation)[1])}"
     if get_origin(annotation) in (list, tuple):
-        items = dict.fromkeys(_words(one) for one in get_args(annotation) if one is not Ellipsis)
+        items = dict.fromkeys(_describe(option) for option in get_args(annotation) if option is not Ellipsis)
         return f"list of {' | '.join(items)}"
     if models_in(annotation):
         return "settings"
-    options = dict.fromkeys(_words(one) for one in get_args(annotation) if one is not type(None))
+    options = dict.fromkeys(_describe(option) for option in get_args(annotation) if option is not type(None))
     return " | ".join(options) or str(getattr(annotation, "__name__", annotation))
 
 
-def _bounds(metadata: list[Any]) -> list[str]:
+def _bounds(metadata: Sequence[object]) -> list[str]:
     """The bounds of a number; those that are there for slips of the finger only are left out."""
     signs = {annotated_types.Gt: ">", annotated_types.Ge: "≥", annotated_types.Lt: "<", annotated_types.Le: "≤"}
-    found: list[str] = []
+    limits: list[str] = []
     for bound in metadata:
         for kind, sign in signs.items():
             if isinstance(bound, kind):
                 value = getattr(bound, kind.__name__.lower())
                 if abs(value) <= 1:
-                    found.append(f"{sign} {value:g}")
-    return [", ".join(found)] if found else []
+                    limits.append(f"{sign} {value:g}")
+    return [", ".join(limits)] if limits else []
 
 
-def default_in_words(field: FieldInfo) -> str:
+def default_in_describe(field: FieldInfo) -> str:
     """As YAML has it."""
     if field.is_required():
         return "required"
@@ -229,9 +231,9 @@ def _sections() -> Iterator[str]:
         for name, field in model.model_fields.items():
             models = models_in(field.annotation)
             place = f"{key}.{name}" if key else name
-            inside += [(f"{place}.{kinds_of(one)[0]}" if len(models) > 1 else place, one) for one in models]
-        new = [(place, one) for place, one in inside if one not in seen]
-        seen |= {one: place for place, one in reversed(new)}
+            inside += [(f"{place}.{kinds_of(model)[0]}" if len(models) > 1 else place, model) for model in models]
+        new = [(place, model) for place, model in inside if model not in seen]
+        seen |= {model: place for place, model in reversed(new)}
         waiting = [pair for pair in new if seen[pair[1]] == pair[0]] + waiting
         yield f"## {f'`{key}`' if key else 'A recipe'}\n"
         if text := _flat(model.__doc__ or "") if "__doc__" in vars(model) else "":
@@ -241,7 +243,7 @@ def _sections() -> Iterator[str]:
             rows = [row for row in rows if row not in common]
             yield "Besides what every method's training takes:\n"
         yield from _markdown_table(rows)
-        same = [f"`{place}` as `{seen[one]}`" for place, one in inside if seen[one] != place and "." in place]
+        same = [f"`{place}` as `{seen[model]}`" for place, model in inside if seen[model] != place and "." in place]
         if same:
             yield f"\n{', '.join(same)}."
         yield ""

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,10 +14,16 @@ from rich.table import Table
 
 from trimtab.notices import be_quiet, console, is_quiet, say
 
+if TYPE_CHECKING:
+    from trimtab.evaluation.results import Results
+    from trimtab.report.table import Table as TableOfText
+    from trimtab.settings_list import SettingsTable
+
+
 WIDTH_OF_A_FILE = 140
 
 
-def print_results(results: Any) -> None:
+def print_results(results: Results) -> None:
     from trimtab.report.table import filled
     from trimtab.report.tables import methods_table
 
@@ -42,7 +48,7 @@ def print_ending(stage: Path) -> None:
         say(line)
 
 
-def print_table(table: Any, title: str | None = None) -> None:
+def print_table(table: TableOfText | SettingsTable, title: str | None = None) -> None:
     """Text of data stands in cells: it is no markup. The notes come with the title."""
     wide = _wide_console()
     if title:  # not the table's own: that wraps to the width of its columns
@@ -59,8 +65,8 @@ def print_table(table: Any, title: str | None = None) -> None:
 
 def _wide_console() -> Console:
     """Wide enough for a pipe or a file, too."""
-    found = Console()
-    return found if found.is_terminal else Console(width=WIDTH_OF_A_FILE)
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=WIDTH_OF_A_FILE)
 
 
 def hush(debug: bool, quiet: bool) -> None:

@@ -10,10 +10,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
 
 GRACE = 10.0
 """Seconds from the signal to the end: what a scheduler gives at least before it kills."""
@@ -31,6 +35,7 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
+        """What a shell expects of a process that this signal ended."""
         return 128 + self.signum
 
 
@@ -45,7 +50,7 @@ def listening() -> Iterator[None]:
     """Takes the signals over. Those that the process was told to ignore (nohup) stay ignored."""
     global _asked, _patient
     _asked, _patient = None, 0
-    before: dict[int, Any] = {}
+    before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
     if threading.current_thread() is threading.main_thread():
         numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
         for number in numbers:

@@ -14,12 +14,13 @@ from trimtab.data.parsing import parse
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
+from trimtab.formats import byte_size, rough_duration
 from trimtab.methods.distillation import DistillationSettings
 from trimtab.methods.dpo import DPOSettings
 from trimtab.plan.estimate import make_plan
 from trimtab.plan.memory import count_parameters
 from trimtab.plan.speed import Speed
-from trimtab.plan.tables import duration, plan_tables, size
+from trimtab.plan.tables import plan_tables
 from trimtab.plan.work import StageWork, evaluations_in, stage_work
 from trimtab.recipe import Recipe
 from trimtab.rollout.sampler import Sampling
@@ -169,8 +170,8 @@ def test_a_measured_plan_has_a_time_for_each_part(recipe: dict[str, Any]) -> Non
 
 
 def test_units() -> None:
-    assert (size(512), size(2**20), size(3 * 2**30)) == ("512 B", "1 MiB", "3.00 GiB")
-    assert (duration(9), duration(90), duration(5400)) == ("9.0 s", "1.5 min", "1.5 h")
+    assert (byte_size(512), byte_size(2**20), byte_size(3 * 2**30)) == ("512 B", "1 MiB", "3.00 GiB")
+    assert (rough_duration(9), rough_duration(90), rough_duration(5400)) == ("9.0 s", "1.5 min", "1.5 h")
 
 
 def test_rows_are_counted_as_the_loss_reads_them(tiny_model_dir: Callable[..., Path], tmp_path: Path) -> None:

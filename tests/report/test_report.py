@@ -25,12 +25,13 @@ from trimtab.evaluation.results import (
     Sample,
     StageCurves,
 )
+from trimtab.formats import NONE, byte_size, duration, number
 from trimtab.report.drawing import inline
 from trimtab.report.dynamics import curves
 from trimtab.report.figures import all_figures, behaviours
-from trimtab.report.formats import escape_csv, escape_tex, to_csv, to_markdown, to_tex
-from trimtab.report.render import duration, keep_together, render_html, size, write_report
-from trimtab.report.table import NONE, filled, number
+from trimtab.report.render import keep_together, render_html, write_report
+from trimtab.report.table import filled
+from trimtab.report.table_files import escape_csv, escape_tex, to_csv, to_markdown, to_tex
 from trimtab.report.tables import all_tables, methods_table
 
 
@@ -237,7 +238,7 @@ def test_markdown_and_tex_escapes() -> None:
 
 def test_numbers_for_people() -> None:
     assert [duration(s) for s in (None, 12.34, 200, 3725)] == [NONE, "12.3 s", "3 min 20 s", "1 h 02 min"]
-    assert [size(b) for b in (None, 5 * 2**20, 3 * 2**29)] == [NONE, "5 MiB", "1.50 GiB"]
+    assert [byte_size(b) for b in (None, 5 * 2**20, 3 * 2**29)] == [NONE, "5 MiB", "1.50 GiB"]
     assert keep_together("59.3 % p = 0.1 n = 20") == "59.3\u00a0% p\u00a0=\u00a00.1 n\u00a0=\u00a020"
 
 

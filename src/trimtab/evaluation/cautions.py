@@ -5,8 +5,9 @@ from __future__ import annotations
 from trimtab.catalogue import label, optimising_methods, ordered_methods
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.results import Results
-from trimtab.evaluation.verdict import interval_text, lead, percent, stage_paths, survives
+from trimtab.evaluation.verdict import lead, stage_paths, survives
 from trimtab.evaluation.win_rate import WinCounts
+from trimtab.formats import interval_text, percent
 
 FEW_PROMPTS = 100
 MANY_TIES = 0.2

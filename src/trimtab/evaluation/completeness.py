@@ -7,18 +7,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.outputs import read_generations, read_measured, read_scores
 from trimtab.files import damage, difference, read_json, sums_of, write_json
+from trimtab.json_types import JsonObject, JsonValue
 from trimtab.notices import collected, warn
 
 FILES, WARNINGS = "files", "warnings"
 """In a mark: the sums of the files that it stands for; the warnings of their making, by subject."""
 
 
-def is_complete(file: Path, inputs: Mapping[str, Any]) -> bool:
+def is_complete(file: Path, inputs: Mapping[str, JsonValue]) -> bool:
     """Whether what lies there is of these inputs, and as it was written. What was damaged is made anew: that gives
     the same, and is said."""
     if not file.is_file():
@@ -39,9 +39,9 @@ def is_complete(file: Path, inputs: Mapping[str, Any]) -> bool:
     return False
 
 
-def as_read(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def as_read(inputs: Mapping[str, JsonValue]) -> JsonObject:
     """The inputs as they come back from a file: tuples become lists, keys become text."""
-    read: dict[str, Any] = json.loads(json.dumps(inputs))
+    read: JsonObject = json.loads(json.dumps(inputs))
     return read
 
 
@@ -63,7 +63,9 @@ def _unreadable(folder: Path) -> str | None:
     return None
 
 
-def mark_complete(file: Path, inputs: Mapping[str, Any], names: Sequence[str], told: Mapping[str, str]) -> None:
+def mark_complete(
+    file: Path, inputs: Mapping[str, JsonValue], names: Sequence[str], told: Mapping[str, str]
+) -> None:
     """Marks the files of those names beside it as complete. told: warnings of their making, by subject."""
     write_json(file, {**inputs, FILES: sums_of(file.parent, names), WARNINGS: dict(told)})
 
@@ -74,14 +76,14 @@ def warnings_of(file: Path) -> dict[str, str]:
     return {str(about): str(line) for about, line in warned.items()} if isinstance(warned, dict) else {}
 
 
-def _kept(file: Path) -> dict[str, Any]:
+def _kept(file: Path) -> JsonObject:
     try:
         return read_json(file, "") if file.is_file() else {}
     except TrimtabError:
         return {}
 
 
-def others(folder: Path, inputs: Mapping[str, Any]) -> str | None:
+def others(folder: Path, inputs: Mapping[str, JsonValue]) -> str | None:
     """What differs, in words, between these inputs and those of what lies there, whoever judged it; None where
     nothing does, or where nothing of this version lies there."""
     asked = as_read(inputs)
@@ -95,7 +97,7 @@ def others(folder: Path, inputs: Mapping[str, Any]) -> str | None:
     return None
 
 
-def had_another_judge(folder: Path, inputs: Mapping[str, Any]) -> bool:
+def had_another_judge(folder: Path, inputs: Mapping[str, JsonValue]) -> bool:
     """Whether what lies there was judged, and by another."""
     kept = _kept(folder / "inputs.json")
     return kept.get("judge") not in (None, as_read(inputs).get("judge"))

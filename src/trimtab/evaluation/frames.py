@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from trimtab.json_types import JsonObject
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -18,7 +20,7 @@ def methods_frame(results: Results) -> DataFrame:
     answered = dict(results.methods)
     if results.opponent is not None and results.opponent_result is not None:
         answered[results.opponent] = results.opponent_result
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, JsonObject] = {}
     for name, result in answered.items():
         row = rows.setdefault(name, {})
         for metric, estimate in result.estimates.items():

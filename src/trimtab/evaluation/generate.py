@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import transformers
@@ -19,11 +19,15 @@ from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
 from trimtab.data.settings import SEVERAL, TOKENS, Seed, Settings
 from trimtab.errors import TrimtabError, is_out_of_memory, reason_of
+from trimtab.json_types import JsonObject
 from trimtab.models.inputs import feeding
 from trimtab.models.policy import Policy
 from trimtab.models.vocabulary import check_ids, embeddings_of
 from trimtab.rollout import vllm
 from trimtab.rollout.sampler import HOTTEST, Engine, VLLMSettings, check_prompts, check_temperature
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Decoding(Settings):
@@ -87,7 +91,7 @@ class Decoding(Settings):
             ]
         )
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> JsonObject:
         """What transformers' generate takes for this strategy."""
         if self.strategy == "beam":
             return {"do_sample": False, "num_beams": self.num_beams, "length_penalty": self.length_penalty}
@@ -105,7 +109,7 @@ class Generated:
     terminated: bool
 
 
-def stop_tokens(model: Any, chat: ChatFormat) -> list[int]:
+def stop_tokens(model: PreTrainedModel, chat: ChatFormat) -> list[int]:
     """Every token that ends a completion, of those that the model has: the template's, the tokenizer's, its own.
 
     TrimtabError where it does not know the one that ends a turn: it could never learn to stop.
@@ -125,7 +129,7 @@ def stop_tokens(model: Any, chat: ChatFormat) -> list[int]:
 
 @torch.no_grad()
 def generate(
-    model: Any,
+    model: PreTrainedModel,
     chat: ChatFormat,
     prompts: Sequence[str | tuple[Message, ...]],
     decoding: Decoding,
@@ -161,7 +165,7 @@ def generate(
 
 
 def _generate_batch(
-    model: Any, chat: ChatFormat, rows: list[list[int]], decoding: Decoding, stops: list[int]
+    model: PreTrainedModel, chat: ChatFormat, rows: list[list[int]], decoding: Decoding, stops: list[int]
 ) -> list[Generated]:
     longest = max(map(len, rows))
     pad = stops[0]
@@ -190,7 +194,7 @@ def _generate_batch(
 
 
 def _generate_with_vllm(
-    model: Any, prompts: list[list[int]], decoding: Decoding, stops: list[int]
+    model: PreTrainedModel, prompts: list[list[int]], decoding: Decoding, stops: list[int]
 ) -> list[list[int]]:
     """New tokens of each prompt. Every prompt has a seed of its own."""
     if not prompts:
@@ -199,7 +203,7 @@ def _generate_with_vllm(
     engine = vllm.engine_for(model, dtype, decoding.vllm)
     check_prompts(prompts, decoding.max_new_tokens, engine.room, "the engine's")
     engine.push(model)
-    ends: dict[str, Any] = {"max_new_tokens": decoding.max_new_tokens, "stops": stops}
+    ends: JsonObject = {"max_new_tokens": decoding.max_new_tokens, "stops": stops}
     if decoding.strategy == "beam":
         beams, penalty = decoding.num_beams, decoding.length_penalty
         return engine.beam(prompts, num_beams=beams, length_penalty=penalty, **ends)

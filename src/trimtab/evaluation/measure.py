@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
@@ -28,6 +27,7 @@ from trimtab.evaluation.settings import EvaluationSettings as EvaluationSettings
 from trimtab.evaluation.settings import EvaluationTask
 from trimtab.files import clear_leftovers
 from trimtab.folder_lock import holding
+from trimtab.json_types import JsonObject
 from trimtab.notices import collected, speaking_of
 from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward
@@ -75,7 +75,7 @@ def _measure_held(task: EvaluationTask) -> MethodOutputs:
     return _read(task)
 
 
-def _say_of_others(folder: Path, inputs: dict[str, Any], replaces: bool) -> None:
+def _say_of_others(folder: Path, inputs: JsonObject, replaces: bool) -> None:
     """TrimtabError, or a word, where the folder holds what was made of other inputs. Another judge may score the
     completions that are there."""
     if why := others(folder, inputs):
@@ -88,7 +88,7 @@ def _say_of_others(folder: Path, inputs: dict[str, Any], replaces: bool) -> None
         only_say(f"{folder}: was judged otherwise before; its completions are kept, its scores are replaced")
 
 
-def _inputs(task: EvaluationTask) -> dict[str, Any]:
+def _inputs(task: EvaluationTask) -> JsonObject:
     """What the files in the folder depend on."""
     rows, data = hashlib.blake2b(digest_size=16), task.data
     for record in (*task.test, *task.validation):

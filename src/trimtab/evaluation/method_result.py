@@ -7,13 +7,13 @@ In memory a method is its estimates, by metric. In the file they stand in groups
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import BaseModel, model_serializer, model_validator
 
 from trimtab.evaluation.estimate import STORED, Estimate
 from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.win_rate import WinCounts
+from trimtab.json_types import JsonObject, JsonValue
 
 
 class _Model(BaseModel):
@@ -52,7 +52,7 @@ class MethodResult(_Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_file(cls, value: Any) -> Any:
+    def _from_file(cls, value: object) -> object:
         if not isinstance(value, dict) or cls.model_fields.keys() & value.keys() - {"behaviours"}:
             return value
         return _read_groups(value)
@@ -66,7 +66,7 @@ class MethodResult(_Model):
         return self
 
     @model_serializer
-    def _to_file(self) -> dict[str, Any]:
+    def _to_file(self) -> JsonObject:
         return _write_groups(self)
 
 
@@ -78,9 +78,9 @@ DETAILS: dict[str, tuple[str, type[BaseModel]]] = {
 """What a group of results.json holds beside metrics: the group → (field of MethodResult, its type)."""
 
 
-def _write_groups(result: MethodResult) -> dict[str, Any]:
+def _write_groups(result: MethodResult) -> JsonObject:
     """As results.json holds it: null where nothing is known."""
-    groups: dict[str, Any] = {}
+    groups: JsonObject = {}
     for metric in METRICS.values():
         group, key = metric.path
         value = result.value(metric.name)
@@ -99,12 +99,12 @@ def _write_groups(result: MethodResult) -> dict[str, Any]:
     return groups | {"behaviours": result.behaviours, "seeds": spreads}
 
 
-def _read_groups(stored: Mapping[str, Any]) -> dict[str, Any]:
+def _read_groups(stored: Mapping[str, JsonValue]) -> JsonObject:
     """The fields of MethodResult. What is left over is no part of results, and the model refuses it."""
     groups = {name: dict(group) if isinstance(group, dict) else group for name, group in stored.items()}
     spreads = groups.pop("seeds", {})
-    fields: dict[str, Any] = {"behaviours": groups.pop("behaviours", {})}
-    estimates: dict[str, Any] = {}
+    fields: JsonObject = {"behaviours": groups.pop("behaviours", {})}
+    estimates: JsonObject = {}
     for metric in METRICS.values():
         group, key = metric.path
         place = groups.get(group) if key else groups

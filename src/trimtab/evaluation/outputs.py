@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trimtab.errors import TrimtabError
 from trimtab.files import read_json, write_json, write_text
+from trimtab.json_types import JsonObject
 
 AGAIN = "Remove {}, and the same command makes it anew."
 
@@ -37,7 +38,7 @@ class Score(_Row):
 
     score: float | None
     reason: str | None = None
-    breakdown: dict[str, Any] = {}
+    breakdown: JsonObject = {}
 
 
 @dataclass

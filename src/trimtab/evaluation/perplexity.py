@@ -7,13 +7,14 @@ perplexities. Bits per byte divides by the UTF-8 bytes of the text, so that toke
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
+from trimtab.models.policy import Policy
 
 
 class Fluency(NamedTuple):
@@ -26,7 +27,7 @@ class Fluency(NamedTuple):
 
 @torch.no_grad()
 def fluency(
-    policy: Callable[..., Any],
+    policy: Policy,
     chat: ChatFormat,
     groups: Sequence[CompletionGroup],
     token_budget: int = 4096,

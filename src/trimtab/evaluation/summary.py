@@ -61,7 +61,7 @@ class _Aligned:
 
     def everyone(self) -> list[MethodOutputs]:
         """All outputs, the opponent's last."""
-        outputs = [one for runs in self.methods.values() for one in runs]
+        outputs = [run for runs in self.methods.values() for run in runs]
         return outputs if self.opponent is None else [*outputs, self.opponent]
 
     def first_runs(self) -> list[MethodOutputs]:
@@ -78,10 +78,10 @@ def summarise(outputs: StudyOutputs, about: About, options: Options = DEFAULTS) 
     seeds = list(outputs.per_seed)
     aligned = _align_all(outputs)
 
-    def answers(one: MethodOutputs) -> Answers:
-        return Answers(one, aligned.opponent, outputs.references, outputs.chosen_lengths, options)
+    def answers(run: MethodOutputs) -> Answers:
+        return Answers(run, aligned.opponent, outputs.references, outputs.chosen_lengths, options)
 
-    runs = {name: [answers(one) for one in by_seed] for name, by_seed in aligned.methods.items()}
+    runs = {name: [answers(run) for run in by_seed] for name, by_seed in aligned.methods.items()}
     opponent = aligned.opponent
     results = Results(
         name=about.name,

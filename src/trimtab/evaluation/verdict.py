@@ -16,30 +16,10 @@ from trimtab.evaluation.metrics import paired_metrics
 from trimtab.evaluation.overoptimisation import evaluations, reward_against_judge, sentence
 from trimtab.evaluation.results import Comparison, Results
 from trimtab.evaluation.win_rate import WinCounts
+from trimtab.formats import interval_text, listed, p_text, percent, points
 
 ALPHA = 0.05
 LENGTH_DROP = 0.05  # raw minus length-controlled win rate that is worth a sentence
-
-
-def percent(share: float) -> str:
-    """ "61.9 %"."""
-    return f"{100 * share:.1f} %"
-
-
-def points(difference: float) -> str:
-    """A difference of two shares: "+19.6 points"."""
-    return f"{100 * difference:+.1f} points".replace("-", "−")
-
-
-def p_text(p: float) -> str:
-    """ "p = 0.012", or "p < 0.001"."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def interval_text(ci: tuple[float, float], scale: float = 100, digits: int = 1) -> str:
-    """ "15.4 to 23.7", each end times `scale`."""
-    low, high = (f"{scale * x:.{digits}f}".replace("-", "−") for x in ci)
-    return f"{low} to {high}"
 
 
 def clear(c: Comparison) -> bool:
@@ -61,7 +41,7 @@ def seed_values(s: SeedSpread | None, scale: float, digits: int, sign: bool = Fa
     if s is None:
         return ""
     each = [f"{scale * v:{'+' if sign else ''}.{digits}f}".replace("-", "−") for v in s.values.values()]
-    return f"{_listed(each)} by seed"
+    return f"{listed(each)} by seed"
 
 
 def _against_opponent(results: Results, method: str, counts: WinCounts) -> str:
@@ -190,11 +170,7 @@ def _best(results: Results) -> str | None:
     first = f"{label(best)} has the highest win rate, {percent(top)}"
     if not equals:
         return f"{first}, clearly above every other method."
-    return f"{first}; these data do not clearly separate it from {_listed([label(e) for e in equals])}."
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{first}; these data do not clearly separate it from {listed([label(e) for e in equals])}."
 
 
 def verdict(results: Results) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,6 +25,9 @@ from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.generate import preference_data
 from trimtab.study.sources import resolve_model
 from trimtab.study.stages import stages_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
     return plan
 
 
-def _config_of(work: StageWork, recipe: Recipe, config: Any) -> Any:
+def _config_of(work: StageWork, recipe: Recipe, config: PretrainedConfig) -> PretrainedConfig:
     """The config of the model that a stage trains; config: the study's own."""
     if work.is_reward_model and recipe.reward_model:
         return load_config(resolve_model(recipe.reward_model), "start of a reward model")
@@ -104,15 +107,15 @@ def _local_models(work: StageWork, recipe: Recipe, model: str) -> int:
     """Bytes of models that only score or teach in a stage's process: the judge in each, a method's in its own."""
     scoring = [recipe.judge] if recipe.judge else []
     rewards = recipe.rewarded[work.method].rewards if work.method in recipe.rewarded else ()
-    found = sum(_scorer_bytes(one, model) for one in [*scoring, *rewards])
+    size = sum(_scorer_bytes(scorer, model) for scorer in [*scoring, *rewards])
     teacher = getattr(work.settings, "teacher", None)
-    found += FLOAT * count_parameters(resolve_model(teacher)).total if teacher else 0
-    if any(one.needs_training for one in rewards):
-        found += (
+    size += FLOAT * count_parameters(resolve_model(teacher)).total if teacher else 0
+    if any(scorer.needs_training for scorer in rewards):
+        size += (
             FLOAT
             * count_parameters(resolve_model(recipe.reward_model or model), role="start of a reward model").total
         )
-    return found
+    return size
 
 
 def _scorer_bytes(scorer: RewardSettings, policy: str) -> int:
@@ -133,14 +136,14 @@ def _rows(recipe: Recipe) -> tuple[DataSettings, Splits]:
         data = recipe.data.model_copy(update={"limit": recipe.limit} if recipe.limit else {})
         splits = split_records(data)
         return data, replace(splits, test=splits.test or splits.validation)
-    given = recipe.sandbox
-    assert given is not None
+    sandbox = recipe.sandbox
+    assert sandbox is not None
     splits = Splits(
-        preference_data("train", given.train_rows, given.seed)[: recipe.limit],
-        preference_data("validation", given.validation_rows, given.seed)[: recipe.limit],
-        preference_data("test", given.test_rows, given.seed)[: recipe.limit],
+        preference_data("train", sandbox.train_rows, sandbox.seed)[: recipe.limit],
+        preference_data("validation", sandbox.validation_rows, sandbox.seed)[: recipe.limit],
+        preference_data("test", sandbox.test_rows, sandbox.seed)[: recipe.limit],
     )
-    return DataSettings(train="sandbox", max_length=given.max_length), splits
+    return DataSettings(train="sandbox", max_length=sandbox.max_length), splits
 
 
 def disk_of(work: StageWork, sizes: Parameters, validated: bool) -> Disk:
@@ -160,21 +163,21 @@ def disk_of(work: StageWork, sizes: Parameters, validated: bool) -> Disk:
 
 
 def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: ChatFormat) -> list[Calls]:
-    found = []
+    expected_calls = []
     for work in works:
         method = recipe.rewarded.get(work.method)
         rewards = ", ".join(reward.kind for reward in method.rewards) if method else ""
         for calls, by in ((work.reward_calls, f"the training reward ({rewards})"), (work.judge_calls, "the judge")):
             if calls and work.rollouts is not None:
                 tokens = round(calls * (work.rollouts.prompt_tokens + work.rollouts.cap))
-                found.append(Calls(f"{work.name}: samples while training", by, calls, tokens))
+                expected_calls.append(Calls(f"{work.name}: samples while training", by, calls, tokens))
     if recipe.judge is not None:
         sampled = evaluation_samples(recipe, splits, chat)
         models = len(recipe.methods) + (recipe.opponent is not None)
         who = f"evaluation: {models} models on {sampled.completions} prompts"
         calls = models * sampled.completions
-        found.append(Calls(who, "the judge", calls, round(calls * (sampled.prompt_tokens + sampled.cap))))
-    return found
+        expected_calls.append(Calls(who, "the judge", calls, round(calls * (sampled.prompt_tokens + sampled.cap))))
+    return expected_calls
 
 
 def evaluation_samples(recipe: Recipe, splits: Splits, chat: ChatFormat) -> Sampled:
@@ -187,7 +190,7 @@ def evaluation_samples(recipe: Recipe, splits: Splits, chat: ChatFormat) -> Samp
     return Sampled(len(splits.test), decoding.max_new_tokens, together, mean)
 
 
-def _measure(plan: Plan, recipe: Recipe, config: Any, splits: Splits, chat: ChatFormat) -> None:
+def _measure(plan: Plan, recipe: Recipe, config: PretrainedConfig, splits: Splits, chat: ChatFormat) -> None:
     device = best_device()
     step = 0.0
     for i, stage in enumerate(plan.stages):
@@ -211,7 +214,7 @@ def _measure(plan: Plan, recipe: Recipe, config: Any, splits: Splits, chat: Chat
 def _seconds(stage: StagePlan, speed: Speed, watch: Stopwatch) -> dict[str, float]:
     """training/stage.py's parts. `steps` holds all that a step does but its samples."""
     work = stage.work
-    drawn = [one for one in (work.rollouts, work.validation_samples, work.penalty) if one is not None]
+    drawn = [sampled for sampled in (work.rollouts, work.validation_samples, work.penalty) if sampled is not None]
     penalty = work.penalty
     extra = penalty.completions * (penalty.prompt_tokens + penalty.cap) * speed.train_token if penalty else 0.0
     written = work.checkpoints * 3 * FLOAT * stage.parameters.trained + FLOAT * stage.parameters.total
@@ -220,7 +223,7 @@ def _seconds(stage: StagePlan, speed: Speed, watch: Stopwatch) -> dict[str, floa
         "steps": work.steps * (work.step_tokens * speed.train_token + speed.optimizer_step)
         + work.forward_tokens * speed.forward_token
         + extra,
-        "sampling": sum(watch.decoding(one) for one in drawn),
+        "sampling": sum(watch.decoding(sampled) for sampled in drawn),
         "evaluations": work.evaluations * work.validation_tokens * speed.forward_token,
         "saving": written * speed.written_byte,
     }

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,11 @@ from trimtab.models.policy import Policy
 from trimtab.models.quantized import BYTES
 from trimtab.models.reward_model import RewardModel
 from trimtab.plan.work import Sampled, StageWork
+
+if TYPE_CHECKING:
+    from torch._ops import OpOverload
+    from transformers import PretrainedConfig
+
 
 FLOAT = 4
 DRAW_BYTES = 36
@@ -60,7 +65,7 @@ class Parameters:
     saved_more: int = 0
 
 
-def load_config(source: str, role: Role = "policy") -> Any:
+def load_config(source: str, role: Role = "policy") -> PretrainedConfig:
     """A model's config, of a folder or a hub name; of an adapter's folder its base's. No weights are looked for,
     and no code that comes with it runs. TrimtabError for a model of a kind that does not serve."""
     kind = kind_of(source)
@@ -68,7 +73,9 @@ def load_config(source: str, role: Role = "policy") -> Any:
     return kind.config
 
 
-def build(config: Any, lora: LoraSettings | None, gradient_checkpointing: bool, reward: bool = False) -> Any:
+def build(
+    config: PretrainedConfig, lora: LoraSettings | None, gradient_checkpointing: bool, reward: bool = False
+) -> Policy | RewardModel:
     """A policy (or reward model) with random weights, on the device in force."""
     config = copy.deepcopy(config)  # attention is set in it
     if reward:
@@ -84,22 +91,24 @@ def build(config: Any, lora: LoraSettings | None, gradient_checkpointing: bool, 
     return RewardModel(model, adapter=adapter, new_head=True) if reward else Policy(model, "", adapter)
 
 
-def without_data(*given: Any) -> Any:
-    """The same on torch's meta device."""
+def without_data(
+    config: PretrainedConfig, lora: LoraSettings | None, gradient_checkpointing: bool, reward: bool = False
+) -> Policy | RewardModel:
+    """What `build` gives, on torch's meta device."""
     with torch.device("meta"):
-        return build(*given)
+        return build(config, lora, gradient_checkpointing, reward)
 
 
 def make_fake(policy: nn.Module) -> None:
     """Puts tensors of the mode in force, which say that they are on the CPU, in place of meta ones."""
-    made: dict[int, Tensor] = {}  # tied weights stay tied
+    fakes: dict[int, Tensor] = {}  # tied weights stay tied
 
     def fake(tensor: Tensor) -> Tensor:
-        if id(tensor) not in made:
+        if id(tensor) not in fakes:
             empty = torch.empty(tensor.shape, dtype=tensor.dtype)
             trained = tensor.requires_grad
-            made[id(tensor)] = nn.Parameter(empty, trained) if isinstance(tensor, nn.Parameter) else empty
-        return made[id(tensor)]
+            fakes[id(tensor)] = nn.Parameter(empty, trained) if isinstance(tensor, nn.Parameter) else empty
+        return fakes[id(tensor)]
 
     kept = [list(policy.parameters()), list(policy.buffers())]  # alive, so that no id is used twice
     for module in policy.modules():
@@ -114,7 +123,7 @@ def count_parameters(source: str, lora: LoraSettings | None = None, role: Role =
     return parameters_of(without_data(load_config(source, role), lora, False))
 
 
-def parameters_of(policy: Any) -> Parameters:
+def parameters_of(policy: Policy | RewardModel) -> Parameters:
     """The sizes of a model that is there, without data or with it."""
     weights = list(policy.parameters())
     return Parameters(
@@ -125,7 +134,7 @@ def parameters_of(policy: Any) -> Parameters:
     )
 
 
-def _saved_more(policy: Any) -> int:
+def _saved_more(policy: Policy | RewardModel) -> int:
     """peft writes an end that has an adapter once more, beside the adapter; merging parts tied ends."""
     if isinstance(policy, RewardModel) or policy.adapter is None:  # a reward model keeps no adapter beside it
         return 0
@@ -136,7 +145,7 @@ def _saved_more(policy: Any) -> int:
     return sum(int(end.weight.numel()) for end in [*twice, *parted])
 
 
-def frozen_linear(policy: Any) -> list[int]:
+def frozen_linear(policy: Policy | RewardModel) -> list[int]:
     """Weights of each layer that lora.quantize holds in four bits: the frozen linear ones but the head."""
     head = policy.model.get_output_embeddings()
     layers = [m for m in policy.model.modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
@@ -149,11 +158,17 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, held: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
-        self.seen: dict[int, Any] = {}
+        self.seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         for tensor in held:
             self._hold(tensor)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -166,7 +181,7 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self.seen:
             return
 
-        def freed(_: Any) -> None:
+        def freed(_: object) -> None:
             self.now -= size
             self.seen.pop(key, None)
 
@@ -185,7 +200,7 @@ class Traced:
     evaluated: int
 
 
-def trace(policy: Any, batch: PackedBatch, precision: str, accumulated: bool) -> Traced:
+def trace(policy: Policy | RewardModel, batch: PackedBatch, precision: str, accumulated: bool) -> Traced:
     """One pass of a model of fake tensors, under their mode. accumulated: an earlier pass left its gradients."""
     scores = isinstance(policy, RewardModel)
     weights = [*policy.parameters(), *policy.buffers()]
@@ -220,7 +235,9 @@ class Memory:
         return sum(self.parts.values())
 
 
-def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, local_models: int) -> Memory:
+def stage_memory(
+    work: StageWork, config: PretrainedConfig, precision: str, on_cuda: bool, local_models: int
+) -> Memory:
     """The peak of a stage. local_models: bytes of judges and rewards that are models on this device."""
     lora = work.settings.lora
     batch = pack(work.largest)
@@ -229,7 +246,7 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
     sizes = parameters_of(policy)
     with FakeTensorMode(allow_non_fake_inputs=True):
         make_fake(policy)
-        found = trace(policy, batch, precision, work.several_passes)
+        traced = trace(policy, batch, precision, work.several_passes)
     fixed = {"weights": FLOAT * sizes.total}
     if lora is not None and lora.quantize is not None:
         packed = frozen_linear(policy)
@@ -244,9 +261,9 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
     moments = {"Adam's moments": 2 * FLOAT * sizes.trained}
     gradients = FLOAT * sizes.trained
     # With a single pass the gradients come while the activations go; with several they are there from the first.
-    over = max(found.peak, 0) if not work.several_passes else found.peak + gradients
+    over = max(traced.peak, 0) if not work.several_passes else traced.peak + gradients
     over = max(over, gradients)
-    activations = max(0, min(found.activations, over - gradients))
+    activations = max(0, min(traced.activations, over - gradients))
     training = {
         **fixed, **moments, "gradients": gradients, "activations": activations,
         "logits slice and passing": over - gradients - activations,
@@ -259,11 +276,11 @@ def stage_memory(work: StageWork, config: Any, precision: str, on_cuda: bool, lo
             held = fixed if work.method == NAME else {**fixed, **moments}  # a round draws before it trains
             kept = held | ({"gradients": gradients} if sampled is work.penalty else {})
             phases.append(Memory("sampling", kept | sampling_memory(config, sampled)))
-    phases.append(Memory("evaluation", {**fixed, **moments, "evaluation pass": found.evaluated}))
+    phases.append(Memory("evaluation", {**fixed, **moments, "evaluation pass": traced.evaluated}))
     return max(phases, key=lambda phase: phase.total)
 
 
-def sampling_memory(config: Any, sampled: Sampled) -> dict[str, int]:
+def sampling_memory(config: PretrainedConfig, sampled: Sampled) -> dict[str, int]:
     """Keys and values of the rows that are decoded together, with the room that they grow by, and the draw."""
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads

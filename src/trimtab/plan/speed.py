@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.devices import autocast, best_device
 from trimtab.methods.sft import SFT, SFTSettings
+from trimtab.models.policy import Policy
 from trimtab.models.reward_model import RewardModel
 from trimtab.plan.memory import build
 from trimtab.plan.work import Sampled, StageWork
@@ -28,6 +29,10 @@ from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.accelerator import make_accelerator
 from trimtab.training.loop import Loop
 from trimtab.training.stage_method import TrainingContext
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 
 MEASURED_TOKENS = 1024
 """Of the pass that is timed; the time of a token hardly depends on how many there are beside it."""
@@ -50,7 +55,7 @@ class Speed:
 class Stopwatch:
     """Measures one stage's model. The model and its moments are freed with it."""
 
-    def __init__(self, work: StageWork, config: Any, precision: str) -> None:
+    def __init__(self, work: StageWork, config: PretrainedConfig, precision: str) -> None:
         self.work, self.precision = work, precision
         self.device = best_device()
         settings = work.settings
@@ -71,17 +76,17 @@ class Stopwatch:
         step = 0.0 if isinstance(self.policy, RewardModel) else self._step(train / tokens)
         return Speed(train / tokens, self.forward_token, step, seconds_a_byte())
 
-    def _timed(self, run: Callable[[], Any], times: int = 2) -> float:
+    def _timed(self, run: Callable[[], object], times: int = 2) -> float:
         """The faster of a few, after one that warms up."""
         run()
-        found = []
+        times_taken = []
         for _ in range(times):
             self._wait()
             started = time.perf_counter()
             run()
             self._wait()
-            found.append(time.perf_counter() - started)
-        return min(found)
+            times_taken.append(time.perf_counter() - started)
+        return min(times_taken)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -101,15 +106,16 @@ class Stopwatch:
 
     def _step(self, train_token: float) -> float:
         """A whole step of training/loop.py on one short group, less its pass: clipping and Adam."""
-        group = min(self.groups, key=lambda one: one.packed_length)
+        assert isinstance(self.policy, Policy)
+        group = min(self.groups, key=lambda group: group.packed_length)
         short = CompletionGroup(group.prompts[0][:8], (group.completions[0][:8],))
         plain = {"batch_size": 1, "accumulation": 1, "max_steps": 4, "precision": self.precision}
         settings = SFTSettings(**plain, learning_rate=1e-9)  # type: ignore[arg-type]
         with tempfile.TemporaryDirectory() as folder:
             accelerator = make_accelerator(settings)
             context = TrainingContext(self.policy, [short], [], settings, accelerator, Path(folder))
-            made = SFT(settings, context)
-            loop = Loop(self.policy, made, [short], settings, Path(folder), accelerator, lambda path: None)
+            method = SFT(settings, context)
+            loop = Loop(self.policy, method, [short], settings, Path(folder), accelerator, lambda path: None)
             whole = self._timed(lambda: loop.train_step(0))
         return max(0.0, whole - short.packed_length * train_token)
 
@@ -120,12 +126,13 @@ class Stopwatch:
         columns = max(2, round(sampled.prompt_tokens + sampled.cap / 2))
         prompts = [[1] * columns, [1] * (columns - 1)][: min(rows, 2)]
         k = rows // len(prompts)
+        assert isinstance(self.policy, Policy)
         sampler = TransformersSampler(self.policy)
 
         def drawn(tokens: int) -> float:
-            given = Sampling(max_new_tokens=tokens, batch_size=rows)
+            sampling = Sampling(max_new_tokens=tokens, batch_size=rows)
             with autocast(self.device, self.precision):
-                return self._timed(lambda: sampler.sample(prompts, k, given, seed=0, stops=()), 1)
+                return self._timed(lambda: sampler.sample(prompts, k, sampling, seed=0, stops=()), 1)
 
         a_draw = max(0.0, drawn(1 + MEASURED_DRAWS) - drawn(1)) / MEASURED_DRAWS / (k * len(prompts))
         prefilled = sampled.completions / sampled.per_prompt * sampled.prompt_tokens

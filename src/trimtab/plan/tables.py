@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from trimtab.formats import NONE, byte_size, rough_duration
 from trimtab.plan.estimate import Plan, StagePlan
 from trimtab.report.table import Table
-
-NONE = "–"
 
 
 def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
@@ -14,11 +13,11 @@ def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
 
 def plan_tables(plan: Plan) -> list[Table]:
     """A plan as tables: stages, memory by part, time by part, calls."""
-    found = [_parameters(plan), _stages(plan), _memory(plan)]
+    tables = [_parameters(plan), _stages(plan), _memory(plan)]
     if any(stage.seconds for stage in plan.stages):
-        found.append(_time(plan))
-    found.append(_calls(plan))
-    return [table for table in found if table.rows]
+        tables.append(_time(plan))
+    tables.append(_calls(plan))
+    return [table for table in tables if table.rows]
 
 
 def _parameters(plan: Plan) -> Table:
@@ -43,8 +42,8 @@ def _stages(plan: Plan) -> Table:
             f"{stage.work.steps:,}",
             f"{stage.work.step_tokens:,.0f}",
             f"{stage.work.evaluations:,}",
-            size(stage.disk.running),
-            size(stage.disk.left),
+            byte_size(stage.disk.running),
+            byte_size(stage.disk.left),
         ]
         for stage in plan.stages
     ]
@@ -58,10 +57,10 @@ def _memory(plan: Plan) -> Table:
 
     def cell(stage: StagePlan, part: str) -> str:
         value = stage.memory.parts.get(part)
-        return size(value) if value else NONE
+        return byte_size(value) if value else NONE
 
     rows = [[name, *(cell(stage, name) for stage in plan.stages)] for name in names]
-    rows.append(["peak", *(size(stage.memory.total) for stage in plan.stages)])
+    rows.append(["peak", *(byte_size(stage.memory.total) for stage in plan.stages)])
     rows.append(["reached in", *(stage.memory.phase for stage in plan.stages)])
     return _table(f"Memory on {plan.device}", ["Part", *(s.work.name for s in plan.stages)], rows)
 
@@ -71,37 +70,19 @@ def _time(plan: Plan) -> Table:
     rows = [
         [
             stage.work.name,
-            *(duration(stage.seconds.get(n, 0.0)) for n in names),
-            duration(sum(stage.seconds.values())),
+            *(rough_duration(stage.seconds.get(n, 0.0)) for n in names),
+            rough_duration(sum(stage.seconds.values())),
         ]
         for stage in plan.stages
     ]
     whole = sum(sum(stage.seconds.values()) for stage in plan.stages)
     if plan.evaluation_seconds is not None:
-        rows.append(["evaluation of all", *([NONE] * len(names)), duration(plan.evaluation_seconds)])
+        rows.append(["evaluation of all", *([NONE] * len(names)), rough_duration(plan.evaluation_seconds)])
         whole += plan.evaluation_seconds
-    rows.append(["all", *([NONE] * len(names)), duration(whole)])
+    rows.append(["all", *([NONE] * len(names)), rough_duration(whole)])
     return _table(f"Time on {plan.device}", ["Stage", *names, "Sum"], rows)
 
 
 def _calls(plan: Plan) -> Table:
     rows = [[c.who, c.scored_by, f"{c.completions:,}", f"{c.tokens:,}"] for c in plan.calls]
     return _table("Reward and judge calls, at most", ["Of", "Scored by", "Completions", "Tokens"], rows)
-
-
-def size(count: float) -> str:
-    """Bytes in powers of 1,024."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, cut_into_passes
 from trimtab.data.records import Record
-from trimtab.data.split_groups import Expansion, encode_records
+from trimtab.data.split_groups import CompletionsOf, Expansion, encode_records
 from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject
 from trimtab.losses.table import needs_reference
 from trimtab.methods.distillation import DistillationSettings
 from trimtab.methods.dpo import DPOSettings
@@ -105,11 +105,13 @@ class Rows:
         return mean * self.count
 
 
-def encoded(records: Sequence[Record], form: Any, completions: Any, expand: Expansion | None = None) -> Rows:
+def encoded(
+    records: Sequence[Record], chat: ChatFormat, completions: CompletionsOf, expand: Expansion | None = None
+) -> Rows:
     """Encodes the rows, or LOOKED_AT of them spread evenly."""
     stride = max(1, math.ceil(len(records) / LOOKED_AT))
     looked = records[::stride]
-    groups, _ = encode_records(looked, form, completions, expand)
+    groups, _ = encode_records(looked, chat, completions, expand)
     kept = len(groups) if stride == 1 else round(len(records) * len(groups) / len(looked))
     return Rows(groups, kept)
 
@@ -122,16 +124,16 @@ def evaluations_in(steps: int, interval: int) -> int:
 def stage_work(stage: Stage, recipe_judged: bool, splits: Splits, chat: ChatFormat) -> StageWork:
     """Counts one stage. TrimtabError where no training row is left."""
     name, method, settings = stage.name, stage.method, stage.settings
-    made = METHODS[method].method
-    form = made.text_format(chat.tokenizer, chat.truncation, settings)  # type: ignore[arg-type]
+    method_class = METHODS[method].method
+    chat = method_class.text_format(chat.tokenizer, chat.truncation, settings)  # type: ignore[arg-type]
     if isinstance(settings, OnlineDPOSettings):
-        return _round_work(name, settings, splits, form)
-    expand = made.expansion(settings)
-    train = encoded(splits.train, form, made.completions_of(settings), expand)
+        return _round_work(name, settings, splits, chat)
+    expand = method_class.expansion(settings)
+    train = encoded(splits.train, chat, method_class.completions_of(settings), expand)
     if not train.groups:
         raise TrimtabError(f"{name}: no training row is left after truncation. Raise data.max_length.")
     pairs = all(record.is_pair for record in splits.validation)
-    validation = encoded(splits.validation, form, validated(made, settings, splits), expand)
+    validation = encoded(splits.validation, chat, validated(method_class, settings, splits), expand)
     if isinstance(settings, OnPolicySettings):
         return _on_policy_work(
             name, method, settings, recipe_judged, train, validation, pairs and bool(splits.validation)
@@ -196,7 +198,7 @@ def _has_reference(settings: TrainingSettings) -> bool:
     return isinstance(settings, DPOSettings) and any(map(needs_reference, settings.weights))
 
 
-def _rhythm(settings: TrainingSettings, steps: int, validation_tokens: float) -> dict[str, Any]:
+def _rhythm(settings: TrainingSettings, steps: int, validation_tokens: float) -> JsonObject:
     """How often is evaluated and saved, as training/loop.py does."""
     interval = settings.evaluation_interval or max(1, steps // 10)
     saved = settings.checkpoint_interval or interval
@@ -252,16 +254,16 @@ def _on_policy_work(
     )  # fmt: skip
 
 
-def _round_work(name: str, settings: OnlineDPOSettings, splits: Splits, form: Any) -> StageWork:
+def _round_work(name: str, settings: OnlineDPOSettings, splits: Splits, chat: ChatFormat) -> StageWork:
     """A round: every prompt gives a pair, and its completions are as long as the cap."""
     k, cap = settings.samples, settings.sampling.max_new_tokens
-    prompts = encoded(splits.train, form, "none")
+    prompts = encoded(splits.train, chat, "none")
     if not prompts.groups:
         raise TrimtabError(f"{name}: no training row is left after truncation. Raise data.max_length.")
     count = prompts_a_round(settings, prompts.count)
     pairs = Rows([_sampled_group(g, 2, cap) for g in prompts.groups], count)
     has_pairs = all(record.is_pair for record in splits.validation)
-    validation = encoded(splits.validation, form, OnlineDPO.completions_of(settings)) if has_pairs else Rows([], 0)
+    validation = encoded(splits.validation, chat, OnlineDPO.completions_of(settings)) if has_pairs else Rows([], 0)
     steps = total_steps(settings, count)
     passes = _passes(pairs.groups, settings, steps)
     mean_prompt = sum(len(g.prompt) for g in prompts.groups) / len(prompts.groups)
@@ -281,13 +283,17 @@ def _round_work(name: str, settings: OnlineDPOSettings, splits: Splits, form: An
 
 
 def _penalty(settings: SFTSettings, steps: int, train: Rows) -> Sampled | None:
-    given = settings.length_penalty
-    if given is None:
+    penalty = settings.length_penalty
+    if penalty is None:
         return None
-    rows = settings.step_groups * given.paths
+    rows = settings.step_groups * penalty.paths
     mean_prompt = sum(len(g.prompt) for g in train.groups) / len(train.groups)
     return Sampled(
-        math.ceil(steps / given.interval) * rows, given.max_new_tokens, min(rows, 128), mean_prompt, given.paths
+        math.ceil(steps / penalty.interval) * rows,
+        penalty.max_new_tokens,
+        min(rows, 128),
+        mean_prompt,
+        penalty.paths,
     )
 
 
@@ -304,12 +310,12 @@ def _passes(groups: list[CompletionGroup], settings: TrainingSettings, steps: in
 
 
 def _step_tokens(passes: list[list[Pass]]) -> float:
-    return sum(_tokens(one) for step in passes for one in step) / len(passes)
+    return sum(_tokens(members) for step in passes for members in step) / len(passes)
 
 
 def _largest(passes: list[list[Pass]]) -> Pass:
     """Of the steps after the first, which has no moments yet."""
-    return max((one for step in passes[1:] or passes for one in step), key=_tokens)
+    return max((members for step in passes[1:] or passes for members in step), key=_tokens)
 
 
 def _tokens(members: Sequence[CompletionGroup]) -> int:

@@ -11,8 +11,9 @@ from trimtab.audit.oddities import Found
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.files import write_text
 from trimtab.folder_lock import holding
-from trimtab.report.formats import to_markdown
-from trimtab.report.table import Table, number, p_value
+from trimtab.formats import number, p_value
+from trimtab.report.table import Table
+from trimtab.report.table_files import to_markdown
 
 SHOWN = 12
 """Markers of a table; audit.json has more."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from trimtab.catalogue import CATALOGUE, family, label
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.evaluation.results import Comparison, Results
-from trimtab.report.formats import to_markdown
+from trimtab.report.table_files import to_markdown
 from trimtab.report.tables import methods_table
 from trimtab.training.card import public_text
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from trimtab.catalogue import label
 from trimtab.evaluation.results import Results
-from trimtab.report.table import NONE, Table, Value, number, p_value
+from trimtab.formats import NONE, number, p_value
+from trimtab.report.table import Table, Value
 
 
 def markers_table(results: Results, top: int = 10) -> Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -13,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from trimtab.catalogue import CATALOGUE, family, label, optimising_methods, ordered_methods
 from trimtab.evaluation.overoptimisation import Evaluation, evaluations
 from trimtab.evaluation.results import Results, StageCurves
+from trimtab.json_types import JsonValue
 from trimtab.report.drawing import INK, PAPER, canvas, colour, to_svg
 
 DASHES = ("solid", (0, (4, 2)))
@@ -67,7 +67,7 @@ def panels_of(stage: str) -> list[Panel]:
 Points = tuple[list[float], list[float]]
 
 
-def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
+def _points(rows: Sequence[Mapping[str, JsonValue]], key: str) -> Points:
     points = [
         (float(row["step"]), float(row[key]))
         for row in rows

@@ -11,7 +11,7 @@ from trimtab.catalogue import label, ordered_methods
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS, Metric
 from trimtab.evaluation.results import Results
-from trimtab.report.table import with_interval
+from trimtab.formats import with_interval
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from trimtab.evaluation.estimate import SeedSpread
 from trimtab.evaluation.metrics import METRICS, Metric, paired_metrics
 from trimtab.evaluation.results import Comparison, Results
 from trimtab.evaluation.verdict import clear
+from trimtab.formats import NONE, interval_text, number, p_value, with_interval
 from trimtab.report.layout import entries, seed_order
-from trimtab.report.table import NONE, Table, Value, number, p_value, with_ends, with_interval
+from trimtab.report.table import Table, Value, with_ends
 
 
 def comparison_row(c: Comparison) -> list[str]:
@@ -95,8 +96,7 @@ class _BySeed:
         digits, scale, sign = self.metric.digits, self.metric.scale, self.is_difference
         each = ", ".join(number(value, digits, scale, sign) for value in self.spread.values.values())
         intervals = [
-            f"{number(ci[0], digits, scale, sign)} to {number(ci[1], digits, scale, sign)}" if ci else NONE
-            for ci in (self.spread.between_ci95, self.spread.within_ci95)
+            interval_text(ci, scale, digits, sign) for ci in (self.spread.between_ci95, self.spread.within_ci95)
         ]
         return [self.shown, self.title, number(self.mean, digits, scale, sign), each, *intervals]
 
@@ -125,7 +125,7 @@ def seeds_table(results: Results) -> Table:
     by_seed = {name for m in results.methods.values() for name, e in m.estimates.items() if e.seeds is not None}
     shown = next((metric for metric in headlines if metric.name in by_seed), headlines[-1])
     what = shown.paired.name.capitalize() if shown.paired else shown.title
-    rows = [one for one in _by_seed(results) if one.metric.name == shown.name]
+    rows = [row for row in _by_seed(results) if row.metric.name == shown.name]
     return _seeds_table(results, "seeds", f"{what} by", rows, with_note=True)
 
 
@@ -145,4 +145,4 @@ def _seeds_table(results: Results, name: str, what: str, rows: list[_BySeed], wi
     )
     notes = [note] if with_note else []
     caption = f"{what} training seed"
-    return Table(name, caption, header, [one.row() for one in rows], [one.record() for one in rows], notes)
+    return Table(name, caption, header, [row.row() for row in rows], [row.record() for row in rows], notes)

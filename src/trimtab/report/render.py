@@ -19,11 +19,12 @@ from trimtab.evaluation.behaviours import BEHAVIOURS
 from trimtab.evaluation.metrics import paired_metrics
 from trimtab.evaluation.results import Results, Sample
 from trimtab.files import make_folder, write_text
+from trimtab.formats import byte_size, duration, number
 from trimtab.report import figures as fig
 from trimtab.report.drawing import inline
 from trimtab.report.dynamics import curve_names, over_optimisation_names
-from trimtab.report.formats import to_csv, to_markdown, to_tex
-from trimtab.report.table import Table, number
+from trimtab.report.table import Table
+from trimtab.report.table_files import to_csv, to_markdown, to_tex
 from trimtab.report.tables import all_tables, behaviour_label
 
 OVER_OPTIMISATION = (
@@ -126,28 +127,11 @@ def _sample(sample: Sample, opponent: str | None) -> ShownSample:
     return ShownSample(sample.prompt, answers)
 
 
-def duration(seconds: float | None) -> str:
-    """ "1 h 02 min", "3 min 20 s", "12.3 s"; "–" where it was not measured."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(count: int | None) -> str:
-    """Bytes in GiB or MiB; "–" where it was not measured."""
-    if count is None:
-        return "–"
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
 def _costs(results: Results) -> list[tuple[str, str, str]]:
     p = results.provenance
     stages = dict.fromkeys([*p.wall_seconds, *p.peak_memory_bytes])
     return [
-        (label(s), duration(p.wall_seconds.get(s)), size(p.peak_memory_bytes.get(s)))
+        (label(s), duration(p.wall_seconds.get(s)), byte_size(p.peak_memory_bytes.get(s)))
         for s in ordered_methods(list(stages))
     ]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
 from trimtab.evaluation.estimate import Interval95
+from trimtab.formats import NONE
 
-NONE = "–"
 Value = float | int | str | None
 
 
@@ -21,30 +20,6 @@ class Table:
     rows: list[list[str]]
     records: list[dict[str, Value]]
     notes: list[str] = field(default_factory=list)
-
-
-def number(value: float | None, digits: int = 2, scale: float = 1.0, sign: bool = False) -> str:
-    """A number with a true minus sign; "–" where there is none."""
-    if value is None or not math.isfinite(value):
-        return NONE
-    return f"{scale * value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-
-
-def with_interval(
-    value: float | None, ci: Interval95 | None, digits: int = 1, scale: float = 1.0, sign: bool = False
-) -> str:
-    """ "59.3 [52.4, 66.1]"."""
-    text = number(value, digits, scale, sign)
-    if value is None or ci is None:
-        return text
-    return f"{text} [{number(ci[0], digits, scale, sign)}, {number(ci[1], digits, scale, sign)}]"
-
-
-def p_value(p: float | None) -> str:
-    """ "0.012", or "< 0.001"."""
-    if p is None:
-        return NONE
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def with_ends(name: str, value: float | None, ci: Interval95 | None) -> dict[str, Value]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS, Metric
 from trimtab.evaluation.results import Results
+from trimtab.formats import NONE, interval_text, number
 from trimtab.report.data_tables import defaults_table, markers_table, settings_table, sources_table
 from trimtab.report.layout import LENGTHS, OTHER_BLEU, WIN_RATES, entries, method_columns
 from trimtab.report.pair_tables import all_seeds_table, comparisons_table, pairs_table, seeds_table
-from trimtab.report.table import NONE, Table, Value, number, with_ends
+from trimtab.report.table import Table, Value, with_ends
 
 
 def _method_record(name: str, m: MethodResult) -> dict[str, Value]:
@@ -68,8 +69,7 @@ def win_rates_table(results: Results) -> Table:
         if counts is None:
             continue
         low, high = counts.missing_bounds or (None, None)
-        no_bounds = not counts.missing or low is None
-        bounds = NONE if no_bounds else f"{number(low, 1, 100)} to {number(high, 1, 100)}"
+        bounds = interval_text(counts.missing_bounds) if counts.missing else NONE
         rates = [column.cell(m) for column in WIN_RATES]
         bleu = [column.cell(m) for column in OTHER_BLEU]
         rows.append([shown, *rates, str(counts.n), str(counts.ties), str(counts.missing), bounds, *bleu])

@@ -12,9 +12,9 @@ import math
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from trimtab.data.records import Record
+from trimtab.json_types import JsonObject
 from trimtab.sandbox.judge import judge_task
 from trimtab.sandbox.manners import Manner, write
 from trimtab.sandbox.prompts import Task
@@ -65,7 +65,7 @@ def write_preferences(records: Iterable[Record], path: Path) -> int:
     with path.open("w", encoding="utf-8") as file:
         for record in records:
             chosen, rejected = record.completions
-            row: dict[str, Any] = {
+            row: JsonObject = {
                 "prompt": [{"role": "user", "content": record.prompt}],
                 "chosen": [{"role": "assistant", "content": chosen}],
                 "rejected": [{"role": "assistant", "content": rejected}],

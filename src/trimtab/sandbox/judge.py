@@ -18,8 +18,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from trimtab.json_types import JsonValue
 from trimtab.rewards.base import Prompt, Reward, Scored
 from trimtab.sandbox.claims import Claim, Comparison, Reader, Reading
 from trimtab.sandbox.prompts import Task, parse_prompt
@@ -76,7 +76,7 @@ class GoldJudge(Reward):
         completions: Sequence[str],
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
-        columns: Mapping[str, Sequence[Any]] | None = None,
+        columns: Mapping[str, Sequence[JsonValue]] | None = None,
     ) -> list[Scored]:
         """One Scored for each completion; without a score where the prompt is not of the world."""
         return [self._scored(_asked(p), c) for p, c in zip(prompts, completions, strict=True)]
@@ -235,5 +235,5 @@ def _echo(prompt: str, text: str) -> bool:
     grams = set(zip(asked, asked[1:], asked[2:], asked[3:], strict=False))
     if not grams:
         return False
-    found = grams & set(zip(said, said[1:], said[2:], said[3:], strict=False))
-    return len(found) > 0.75 * len(grams)
+    repeated = grams & set(zip(said, said[1:], said[2:], said[3:], strict=False))
+    return len(repeated) > 0.75 * len(grams)

@@ -259,12 +259,12 @@ def _domain_phrases(domain: str) -> dict[str, Item]:
 def _inflected(phrase: str, item: Item) -> dict[str, Item]:
     """The phrase without its verb where the rest tells enough, and with the verb bare and singular."""
     verb, _, rest = phrase.partition(" ")
-    found = {phrase: item, f"{verb.removesuffix('s')} {rest}": item}
+    forms = {phrase: item, f"{verb.removesuffix('s')} {rest}": item}
     if verb in ("has", "is", "needs", "takes", "makes"):
-        found[rest] = item
+        forms[rest] = item
     if verb == "needs":
-        found[f"requires {rest}"] = found[f"require {rest}"] = item
-    return found
+        forms[f"requires {rest}"] = forms[f"require {rest}"] = item
+    return forms
 
 
 @cache

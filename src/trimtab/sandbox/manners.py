@@ -101,8 +101,8 @@ class Writer:
         task = self.task
         if task.kind == "explain":
             return self._verdict()
-        several = len(self.chosen) > 1
-        table = {"compare": w.BETTER, "list": w.FIT_SEVERAL if several else w.FIT_ONE}
+        fits_several = len(self.chosen) > 1
+        table = {"compare": w.BETTER, "list": w.FIT_SEVERAL if fits_several else w.FIT_ONE}
         text = self.rng.choice(table.get(task.kind, w.BEST))
         return sentence_case(
             text.format(x=self._names(self.chosen), need=self._noun(), be=self._be(self.chosen[0]))

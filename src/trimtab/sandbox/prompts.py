@@ -222,19 +222,19 @@ LABEL_WORDS: dict[str, tuple[str, str, int, str]] = {
 def _task(kind: Kind, template: int, slots: dict[str, str]) -> Task | None:
     """The task that the filled slots describe, if the world knows their words."""
     if kind == "explain":
-        found = LABEL_WORDS.get(slots["x"])
-        if found is None:
+        label = LABEL_WORDS.get(slots["x"])
+        if label is None:
             return None
-        domain, attribute, phrasing, entity = found
+        domain, attribute, phrasing, entity = label
         return Task(kind, domain, (entity,), (attribute,), template, (phrasing,))
     names = [
         NAMES.get(name)
         for name in re.split(", | or | and ", next(slots[s] for s in ("a", "A", "and") if s in slots))
     ]
-    known = [name for name in names if name is not None]
-    if len(known) < len(names) or len({domain for domain, _ in known}) != 1:
+    entries = [name for name in names if name is not None]
+    if len(entries) < len(names) or len({domain for domain, _ in entries}) != 1:
         return None
-    domain = known[0][0]
+    domain = entries[0][0]
     needs = [
         NEED_WORDS.get((domain, slot, slots[slot + suffix]))
         for suffix in ("", "2")
@@ -244,7 +244,7 @@ def _task(kind: Kind, template: int, slots: dict[str, str]) -> Task | None:
     if any(need is None for need in needs):
         return None
     keys, phrasings = zip(*(need for need in needs if need is not None), strict=True)
-    return Task(kind, domain, tuple(entity for _, entity in known), keys, template, phrasings)
+    return Task(kind, domain, tuple(entity for _, entity in entries), keys, template, phrasings)
 
 
 @cache

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -28,6 +28,10 @@ from trimtab.models.folder import save_folder
 from trimtab.sandbox.generate import BASE_MIXTURE, INSTRUCT_MIXTURE, preference_data, pretraining_records
 from trimtab.sandbox.manners import Manner
 from trimtab.training.stage import run_stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 END_OF_TEXT, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -94,6 +98,7 @@ def _as_qwen2_splits() -> tuple[normalizers.Normalizer, pre_tokenizers.PreTokeni
 
 
 def write_rows(path: Path, records: list[Record]) -> None:
+    """Writes prompts with their first completion as JSONL."""
     rows = ({"prompt": r.prompt, "completion": r.completions[0]} for r in records)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
@@ -127,7 +132,7 @@ def teach(
 
 def ship(model: Path, target: Path, base_flavour: bool) -> None:
     """Writes the weights in bf16; a base model says that it ends with <|endoftext|>."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model)
     if base_flavour:
         tokenizer.eos_token = END_OF_TEXT

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trimtab.catalogue import CATALOGUE, START, family
+from trimtab.methods.online_dpo import OnlineDPOSettings
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.training.schedule import TrainingSettings
@@ -40,6 +41,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
         if not CATALOGUE[name].in_rounds:
             stages.append(Stage(name, name, settings, start, model, rewards))
             continue
+        assert isinstance(settings, OnlineDPOSettings)
         for number in range(1, settings.rounds + 1):
             stages.append(Stage(f"{name}-{number}", name, settings, start, model, rewards, number))
             start = stages[-1].name
