@@ -38,7 +38,7 @@ def answered(records: Sequence[Record], chats: Sequence[ChatFormat], reads_answe
     dropped: Counter[str] = Counter()
     for record in records:
         try:
-            found = _prompt_ids(record, chats, reads_answers)
+            prompt_ids = _prompt_ids(record, chats, reads_answers)
         except RefusedRowError as error:
             if not chats[0].drops_refused:
                 advice = "data.bad_rows=drop leaves such rows out."
@@ -47,11 +47,11 @@ def answered(records: Sequence[Record], chats: Sequence[ChatFormat], reads_answe
             continue
         except TrimtabError as error:  # a template's limits know no row
             raise TrimtabError(f"{record.origin}: {str(error).removeprefix(f'{record.origin}: ')}") from None
-        if isinstance(found, str):
-            dropped[found] += 1
+        if isinstance(prompt_ids, str):
+            dropped[prompt_ids] += 1
             continue
         kept.append(record)
-        prompts.append(found)
+        prompts.append(prompt_ids)
     if records and not kept:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in dropped.items())
         raise TrimtabError(f"none of the {len(records)} rows can be answered: {reasons}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
@@ -13,6 +13,7 @@ from trimtab.data.fields import BadRowError, disorder, template_values_of
 from trimtab.data.groups import CompletionGroup, shared_beginning
 from trimtab.data.records import Message, Record
 from trimtab.data.settings import TOKENS, Settings
+from trimtab.json_types import JsonObject
 
 
 class TruncationSettings(Settings):
@@ -26,24 +27,24 @@ class TruncationSettings(Settings):
     control_tokens: ControlTokens = "text"
     """Control tokens in people's text (special tokens, and others that mark turns): read as the text that they are,
     as the tokens, or their rows dropped; or a list of those that are meant as tokens, the others being text."""
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    chat_template_kwargs: JsonObject = Field(default_factory=dict)
     """Values of the chat template's own variables, such as {enable_thinking: false}; a row's column of this name
     comes before them."""
 
     @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _omit_defaults(self, dump: SerializerFunctionWrapHandler) -> JsonObject:
         """Without values for the template, and with the usual reading, what it was before there were any others:
         folders are claimed by it."""
-        found: dict[str, Any] = dump(self)
-        if not found.get("chat_template_kwargs", True):
-            del found["chat_template_kwargs"]
-        if found.get("control_tokens") == "text":
-            del found["control_tokens"]
-        return found
+        value: JsonObject = dump(self)
+        if not value.get("chat_template_kwargs", True):
+            del value["chat_template_kwargs"]
+        if value.get("control_tokens") == "text":
+            del value["control_tokens"]
+        return value
 
     @field_validator("chat_template_kwargs")
     @classmethod
-    def _own(cls, value: dict[str, Any]) -> dict[str, Any]:
+    def _check_chat_template_kwargs(cls, value: JsonObject) -> JsonObject:
         try:
             template_values_of(value)
         except BadRowError as error:
@@ -66,15 +67,24 @@ def unusable(record: Record) -> str | None:
     return None if isinstance(record.prompt, str) else disorder(record.prompt)
 
 
+class Tokenizing(Protocol):
+    """What makes tokens of a prompt and its completions: data/chat.py's ChatFormat, or a reward model's format."""
+
+    def tokens(
+        self, prompt: str | tuple[Message, ...], completions: Sequence[str], origin: str = ""
+    ) -> tuple[list[int], list[list[int]]]:
+        """A prompt's tokens and those of each completion after it, nothing truncated."""
+
+
 def tokens_of(
-    form: Any, record: Record, prompts: Sequence[str | tuple[Message, ...]]
+    chat: Tokenizing, record: Record, prompts: Sequence[str | tuple[Message, ...]]
 ) -> tuple[list[list[int]], list[list[int]]]:
     """A record's prompts, one or one for each completion, and its completions as tokens, nothing truncated."""
     if len(prompts) == 1:
-        prompt, completions = form.tokens(prompts[0], record.completions, record.origin)
+        prompt, completions = chat.tokens(prompts[0], record.completions, record.origin)
         return [prompt], completions
     pairs = zip(prompts, record.completions, strict=True)
-    each = [form.tokens(prompt, [completion], record.origin) for prompt, completion in pairs]
+    each = [chat.tokens(prompt, [completion], record.origin) for prompt, completion in pairs]
     return [prompt for prompt, _ in each], [completion for _, [completion] in each]
 
 

@@ -7,7 +7,7 @@ allocation that fails hours later, or in a number that overflows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -28,6 +28,7 @@ SECONDS = 1e7
 """Four months."""
 
 
+Item = TypeVar("Item")
 NAMES_A_MODEL = "names a model"
 ModelSource = Annotated[str | None, NAMES_A_MODEL]
 """A setting that names a model: a folder, a hub name, or a starter of the sandbox such as sandbox:base; or none."""
@@ -43,47 +44,48 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _means_what_it_says(cls, value: Any, info: ValidationInfo) -> Any:
-        kinds = set(plain_types(cls.model_fields[info.field_name or ""].annotation))
-        return _meant(value, kinds)
+    def _check_every_value(cls, value: object, info: ValidationInfo) -> object:
+        types = set(plain_types(cls.model_fields[info.field_name or ""].annotation))
+        return _coerced(value, types)
 
 
-def plain_types(annotation: Any) -> Iterator[Any]:
+def plain_types(annotation: object) -> Iterator[object]:
     """The plain types in an annotation: float and str of `str | dict[str, float]`."""
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     inner = get_args(annotation)
     if not inner:
         yield annotation
-    for one in inner:
-        yield from plain_types(one)
+    for argument in inner:
+        yield from plain_types(argument)
 
 
-def _meant(value: Any, kinds: set[Any]) -> Any:
-    numeric = bool({int, float} & kinds)
-    if isinstance(value, bool) and numeric and bool not in kinds:
+def _coerced(value: object, types: set[object]) -> object:
+    """A setting's value, numbers that are written as text read. ValueError where it is of none of the types."""
+    numeric = bool({int, float} & types)
+    if isinstance(value, bool) and numeric and bool not in types:
         raise ValueError("expected a number, not true or false (YAML reads yes, no, on and off so too)")
-    if isinstance(value, int | float) and not isinstance(value, bool) and bool in kinds and not numeric:
+    if isinstance(value, int | float) and not isinstance(value, bool) and bool in types and not numeric:
         raise ValueError("expected true or false, not a number")
     if isinstance(value, str):
-        return _meant_text(value, kinds)
+        return _coerced_text(value, types)
     if isinstance(value, list | tuple):
-        return [_meant(one, kinds) for one in value]
-    if isinstance(value, dict) and not any(isinstance(k, type) and issubclass(k, BaseModel) for k in kinds):
-        return {key: _meant(one, kinds) for key, one in value.items()}
+        return [_coerced(item, types) for item in value]
+    if isinstance(value, dict) and not any(isinstance(t, type) and issubclass(t, BaseModel) for t in types):
+        return {key: _coerced(item, types) for key, item in value.items()}
     return value
 
 
-def _meant_text(value: str, kinds: set[Any]) -> Any:
-    if str in kinds:
+def _coerced_text(value: str, types: set[object]) -> str | int:
+    if str in types:
         if not value:
             raise ValueError("is empty text: leave it out, or write null where there is none")
         if "\0" in value:
             raise ValueError("holds a NUL character")
         return value
-    if bool in kinds and value.strip().lower() in ("0", "1"):
+    if bool in types and value.strip().lower() in ("0", "1"):
         raise ValueError("expected true or false, not a number")
-    if int in kinds and float not in kinds:
+    if int in types and float not in types:
         try:
             number = float(value)
         except ValueError:
@@ -94,8 +96,8 @@ def _meant_text(value: str, kinds: set[Any]) -> Any:
     return value
 
 
-def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """ValueError where one is there twice."""
-    if twice := [one for i, one in enumerate(values) if one in values[:i]]:
-        raise ValueError(f"{twice[0]!r} is there twice")
+def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The values; ValueError where one of them is there twice."""
+    if repeated := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"{repeated[0]!r} is there twice")
     return values

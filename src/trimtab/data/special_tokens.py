@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from trimtab.data.chat import ChatFormat
 from trimtab.notices import warn
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def agree_on_special_tokens(chat: ChatFormat, model: Any) -> None:
+
+def agree_on_special_tokens(chat: ChatFormat, model: PreTrainedModel) -> None:
     """Makes tokenizer, config and generation config agree on what ends a turn, before they are saved.
 
     A base model's eos is often <|endoftext|> while its template ends turns otherwise: a model saved
@@ -25,9 +28,9 @@ def agree_on_special_tokens(chat: ChatFormat, model: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    known = model.generation_config.eos_token_id
-    known = known if isinstance(known, list) else [known]
-    stops += [t for t in known if isinstance(t, int) and 0 <= t < entries and t not in stops]
+    eos = model.generation_config.eos_token_id
+    eos_tokens = eos if isinstance(eos, list) else [eos]
+    stops += [t for t in eos_tokens if isinstance(t, int) and 0 <= t < entries and t not in stops]
     model.config.eos_token_id = chat.end_of_turn
     model.generation_config.eos_token_id = stops if len(stops) > 1 else stops[0]
     for config in (model.config, model.generation_config):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, Field
 
 from trimtab.data.beside import Rendering, ignored_of
 from trimtab.data.groups import CompletionGroup
+from trimtab.data.message import Prompt
 from trimtab.data.records import Record
 from trimtab.data.rows import Dropped
 from trimtab.errors import TrimtabError
@@ -59,7 +60,8 @@ class Encoder(Rendering, Protocol):
 
     remarks: set[str]
 
-    def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped: ...
+    def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
+        """A record as token ids, truncated; or why it can't be used."""
 
 
 Expansion = Callable[[Record], list[Record] | Dropped]
@@ -81,7 +83,7 @@ def encode_records(
         _refuse_labels(records)
     groups: list[CompletionGroup] = []
     counts = SplitCounts(rows=len(records))
-    seen: set[Any] = set()
+    seen: set[tuple[Prompt, tuple[str, ...]]] = set()
     for index, record in enumerate(records):
         row = choose(record, completions)
         if completions == "first" and row.labels == (False,):
@@ -94,22 +96,22 @@ def encode_records(
             counts.equal_scores += 1
         for name in ignored_of(row, chat):
             counts.ignored[name] = counts.ignored.get(name, 0) + 1
-        made, remarks = _encoded(row, index, chat, expand)
-        if isinstance(made, Dropped):
-            _drop(counts, made)
+        encoded, remarks = _encode_row(row, index, chat, expand)
+        if isinstance(encoded, Dropped):
+            _drop(counts, encoded)
             continue
         for remark in remarks:
             counts.remarks[remark] = counts.remarks.get(remark, 0) + 1
-        counts.truncated += sum(made[0].truncated)  # an expanded row says the same completions again
+        counts.truncated += sum(encoded[0].truncated)  # an expanded row says the same completions again
         counts.used += 1
-        groups += made
+        groups += encoded
     counts.dropped = dict(sorted(counts.dropped.items()))
     counts.ignored = dict(sorted(counts.ignored.items()))
     counts.remarks = dict(sorted(counts.remarks.items()))
     return groups, counts
 
 
-def _encoded(
+def _encode_row(
     row: Record, index: int, chat: Encoder, expand: Expansion | None
 ) -> tuple[list[CompletionGroup] | Dropped, set[str]]:
     """All groups of a row, or why it can't be used; and what is to be remarked on."""
@@ -118,8 +120,8 @@ def _encoded(
     if isinstance(rows, Dropped):
         return rows, remarks
     groups: list[CompletionGroup] = []
-    for one in rows:
-        encoded = chat.encode(one, index)
+    for expanded in rows:
+        encoded = chat.encode(expanded, index)
         remarks |= chat.remarks
         if isinstance(encoded, Dropped):
             return encoded, remarks

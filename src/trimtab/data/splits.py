@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from trimtab.data.labels import pair_by_label
 from trimtab.data.records import ReadingSettings, Record, read_records
 from trimtab.data.settings import ROWS
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject
 from trimtab.notices import warn
 
 SplitName = Literal["train", "validation", "test"]
@@ -72,6 +73,8 @@ class DataSettings(TruncationSettings, ReadingSettings):
 
 @dataclass
 class Splits:
+    """The rows of each split, and what became of the rows that are in none."""
+
     train: list[Record]
     validation: list[Record] = field(default_factory=list)
     test: list[Record] = field(default_factory=list)
@@ -86,7 +89,7 @@ class Splits:
     left_out: dict[str, int] = field(default_factory=dict)
     """Test rows that no model is asked, by reason."""
 
-    def notes(self) -> dict[str, Any]:
+    def notes(self) -> JsonObject:
         """What became of rows before any split was encoded; the first twenty that could not be read."""
         return {
             "shared_prompts": self.shared_prompts,
@@ -108,8 +111,8 @@ def split_records(settings: DataSettings) -> Splits:
         records = read_records(source, split, settings.config, settings, unreadable)
         labelled = labelled or any(record.labels is not None for record in records)
         if settings.pair_labels:
-            records, left = pair_by_label(records, source)
-            unpaired += left
+            records, unmatched = pair_by_label(records, source)
+            unpaired += unmatched
         return records
 
     _check_source_settings(settings)
@@ -127,7 +130,7 @@ def split_records(settings: DataSettings) -> Splits:
             held[name], train = train[:rows], train[rows:]
     validation_share, test_share = settings.validation_share or 0.0, settings.test_share or 0.0
     if validation_share or test_share:
-        places = [_place(record) for record in train]
+        places = [_place_of_prompt(record) for record in train]
         if validation_share:
             held["validation"] = [r for r, p in zip(train, places, strict=True) if p < validation_share]
         if test_share:
@@ -182,7 +185,7 @@ def _check_source_settings(settings: DataSettings) -> None:
         )
 
 
-def _place(record: Record) -> float:
+def _place_of_prompt(record: Record) -> float:
     """A place in [0, 1) that depends on the prompt alone, so that equal prompts share a split."""
     digest = hashlib.blake2b(repr(record.prompt).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64
