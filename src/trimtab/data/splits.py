@@ -17,8 +17,6 @@ from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
 from trimtab.notices import warn
 
-SplitName = Literal["train", "validation", "test"]
-
 
 class DataSettings(TruncationSettings, ReadingSettings):
     """Which rows go where. Validation and test each come from a source of their own, from the first

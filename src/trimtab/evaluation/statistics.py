@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, ndtri
-from scipy.stats import beta
 from scipy.stats import t as student_t
 
 Floats = NDArray[np.float64]
@@ -141,15 +140,6 @@ def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = 0.0 if successes == 0 else float(centre - half)
     high = 1.0 if successes == n else float(centre + half)
-    return Interval(low, high)
-
-
-def exact_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
-    """Clopper and Pearson's exact interval (1934): covers at least `level`, so it is the wider one."""
-    _counts(successes, n)
-    tail = (1 - level) / 2
-    low = 0.0 if successes == 0 else float(beta.ppf(tail, successes, n - successes + 1))
-    high = 1.0 if successes == n else float(beta.ppf(1 - tail, successes + 1, n - successes))
     return Interval(low, high)
 
 

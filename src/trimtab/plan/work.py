@@ -47,11 +47,6 @@ class Sampled:
     prompt_tokens: float
     per_prompt: int = 1
 
-    @property
-    def batches(self) -> int:
-        """How many batches are decoded."""
-        return math.ceil(self.completions / self.together) if self.completions else 0
-
 
 @dataclass(frozen=True)
 class StageWork:
