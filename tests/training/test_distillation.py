@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,13 +104,21 @@ def test_a_stage_comes_nearer_to_its_teacher(models: tuple[Path, Path], tmp_path
     )  # fmt: skip
     out = tmp_path / "out"
     run_stage("distillation", Distillation, settings, rows, str(models[0]), out)
-    found = [row for row in read_metrics(out / "metrics.jsonl") if "eval_loss" in row]
+    rows_before = read_metrics(out / "metrics.jsonl")
+    found = [row for row in rows_before if "eval_loss" in row]
     assert [row["step"] for row in found] == [0, 6, 12]
     for name in ("eval_divergence", "eval_own/divergence", "eval_loss"):
         assert found[-1][name] < 0.8 * found[0][name], name
     for row in found:
         assert row["eval_loss"] == pytest.approx((row["eval_divergence"] + row["eval_own/divergence"]) / 2)
     assert "teacher" in json.loads((out / "stage.json").read_text())
+    moved = shutil.copytree(models[1], tmp_path / "moved")
+    run_stage(
+        "distillation", Distillation, settings.model_copy(update={"teacher": str(moved)}), rows, str(models[0]), out
+    )
+    assert len(read_metrics(out / "metrics.jsonl")) == len(rows_before), (
+        "the same teacher elsewhere is the same stage"
+    )
     own = settings.model_copy(update={"teacher": str(models[0])})
     with pytest.raises(TrimtabError, match="teacher"):
         run_stage("distillation", Distillation, own, rows, str(models[0]), out)

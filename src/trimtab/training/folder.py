@@ -41,7 +41,12 @@ def inputs_key(inputs: dict[str, Any]) -> str:
 def _bare(inputs: dict[str, Any]) -> dict[str, Any]:
     """As they read back (lists for tuples), without what changes no result."""
     read: dict[str, Any] = json.loads(json.dumps(inputs))
-    return {part: without_operational(value) for part, value in read.items() if part not in BESIDE}
+    bare = {part: without_operational(value) for part, value in read.items() if part not in BESIDE}
+    if isinstance(
+        settings := bare.get("settings"), dict
+    ):  # of what an input names by hash, such as a teacher, its place
+        bare["settings"] = {name: value for name, value in settings.items() if name not in read}
+    return bare
 
 
 def open_stage_folder(folder: Path, inputs: dict[str, Any], begun: str = "metrics.jsonl", model: str = "") -> bool:
