@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from trimtab.audit.findings import Findings, Measuring, examine
+from trimtab.audit.findings import Findings, MeasuringFormat, examine
 from trimtab.audit.markers import find_markers
 from trimtab.audit.oddities import ODD_CHARACTERS, alike_key, conflicts, matched_by_label, odd_characters
 from trimtab.data.chat import ChatFormat, TruncationSettings
@@ -218,9 +218,9 @@ def test_measuring_changes_no_token(make_tokenizer: Callable[..., Any]) -> None:
     record, whole = Record(turns, ("Blue.", "Green.")), ChatFormat(make_tokenizer())
     before, completions = whole.tokens(turns, record.completions)
     limit = TruncationSettings(max_length=len(before), min_completion_length=4)
-    measuring = Measuring(make_tokenizer(), limit)
+    measuring = MeasuringFormat(make_tokenizer(), limit)
     group = measuring.encode(record)
     assert isinstance(group, CompletionGroup)
     assert group == ChatFormat(make_tokenizer(), limit).encode(record)
     assert len(group.prompt) < len(before)
-    assert measuring.noted == (len(before), [len(completion) for completion in completions])
+    assert measuring.lengths == (len(before), [len(completion) for completion in completions])

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from trimtab.audit.markers import Marker, find_markers
 from trimtab.audit.oddities import (
-    Found,
+    Occurrences,
     SharedPrompts,
     conflicts,
     matched_by_label,
@@ -26,11 +26,15 @@ from trimtab.audit.oddities import (
 )
 from trimtab.audit.preferences import AuditReport, LengthQuantiles, audit, quantiles
 from trimtab.data.beside import ignored_of
-from trimtab.data.chat import ChatFormat, Dropped, load_tokenizer, unusable
+from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, load_tokenizer, unusable
+from trimtab.data.message import Prompt
 from trimtab.data.records import Record
 from trimtab.data.split_groups import choose
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.data.trust import TrustSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Side = Literal["prompt", "chosen", "rejected", "desirable", "undesirable", "completion"]
 MAX_PAIRS = 5000
@@ -60,19 +64,19 @@ class SplitFindings(_Model):
     conversations: int
     """Prompts of more than one turn."""
     system_prompts: int
-    dropped: dict[str, Found]
+    dropped: dict[str, Occurrences]
     truncated: int | None = None
     """Completions longer than data.max_length leaves room for; None without a tokenizer."""
     lengths: dict[Side, LengthQuantiles]
     chosen_longer_share: float | None
     """Of the pairs whose two completions differ; equal lengths are not longer."""
-    conflicts: Found
-    odd_characters: dict[str, Found]
-    ignored: dict[str, Found] = Field(default_factory=dict)
+    conflicts: Occurrences
+    odd_characters: dict[str, Occurrences]
+    ignored: dict[str, Occurrences] = Field(default_factory=dict)
     """What rows hold and nothing reads, "column id"; the rows are kept. Reward functions may read columns."""
     audit: AuditReport
     labels: LabelFindings | None = None
-    remarks: dict[str, Found] = Field(default_factory=dict)
+    remarks: dict[str, Occurrences] = Field(default_factory=dict)
     """Rows that are used and hold control tokens or other added tokens, or that the template shows otherwise; none
     without a tokenizer."""
 
@@ -86,7 +90,7 @@ class Findings(_Model):
     max_length: int | None
     """Tokens of a prompt with a completion that drops and truncation were counted for; None without a tokenizer."""
     layouts: dict[str, int]
-    unreadable: dict[str, Found] = Field(default_factory=dict)
+    unreadable: dict[str, Occurrences] = Field(default_factory=dict)
     unpaired_labels: int = 0
     splits: dict[str, SplitFindings]
     shared_prompts: list[SharedPrompts] = Field(default_factory=list)
@@ -96,7 +100,7 @@ def examine(settings: DataSettings, tokenizer: str | None = None, trust: TrustSe
     """Reads what the settings name, and says what is in it. Rows that cannot be read are counted, not raised."""
     counting = settings.model_copy(update={"bad_rows": "drop"})
     splits = split_records(counting)
-    chat = Measuring(load_tokenizer(tokenizer, trust), counting) if tokenizer else None
+    chat = MeasuringFormat(load_tokenizer(tokenizer, trust), counting) if tokenizer else None
     parts = {name: records for name in ("train", "validation", "test") if (records := getattr(splits, name))}
     layouts = Counter(record.layout for records in parts.values() for record in records)
     return Findings(
@@ -111,17 +115,18 @@ def examine(settings: DataSettings, tokenizer: str | None = None, trust: TrustSe
     )
 
 
-def _by_reason(splits: Splits) -> dict[str, Found]:
-    out: dict[str, Found] = {}
+def _by_reason(splits: Splits) -> dict[str, Occurrences]:
+    out: dict[str, Occurrences] = {}
     for line in splits.unreadable:
         origin, _, reason = line.partition(": ")
-        out.setdefault(reason, Found()).add(origin)
+        out.setdefault(reason, Occurrences()).add(origin)
     return out
 
 
-def examine_split(records: Sequence[Record], chat: Measuring | None = None) -> SplitFindings:
-    remarks: dict[str, Found] = {}
-    measured, dropped, truncated = _measured(records, chat, remarks)
+def examine_split(records: Sequence[Record], chat: MeasuringFormat | None = None) -> SplitFindings:
+    """What is in one split. chat: measures lengths in tokens, and says which rows training would drop or cut."""
+    remarks: dict[str, Occurrences] = {}
+    measured, dropped, truncated = _measure(records, chat, remarks)
     lengths, longer = _lengths(measured)
     prompts = [record.prompt for record in records if isinstance(record.prompt, tuple)]
     return SplitFindings(
@@ -141,40 +146,44 @@ def examine_split(records: Sequence[Record], chat: Measuring | None = None) -> S
     )
 
 
-def _ignored(records: Sequence[Record], chat: Measuring | None) -> dict[str, Found]:
-    out: dict[str, Found] = {}
+def _ignored(records: Sequence[Record], chat: MeasuringFormat | None) -> dict[str, Occurrences]:
+    out: dict[str, Occurrences] = {}
     for record in records:
         for name in ignored_of(record, chat) if chat else record.ignored:
-            out.setdefault(name, Found()).add(record.origin)
+            out.setdefault(name, Occurrences()).add(record.origin)
     return dict(sorted(out.items()))
 
 
-class Measuring(ChatFormat):
+class MeasuringFormat(ChatFormat):
     """A ChatFormat that notes how long a record was before any of it was cut."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.noted: tuple[int, list[int]] | None = None
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, truncation: TruncationSettings | None = None) -> None:
+        super().__init__(tokenizer, truncation)
+        self.lengths: tuple[int, list[int]] | None = None
+        """Of the record that is encoded: tokens of its prompt, and of each completion."""
 
-    def tokens(self, *arguments: Any) -> tuple[list[int], list[list[int]]]:
-        prompt, completions = super().tokens(*arguments)
+    def tokens(
+        self, prompt: Prompt, completions: Sequence[str], origin: str = ""
+    ) -> tuple[list[int], list[list[int]]]:
+        """ChatFormat's tokens; the lengths of the first that are asked for are kept."""
+        prompt_ids, completion_ids = super().tokens(prompt, completions, origin)
         # The first call is for the whole prompt, later ones for what is left of it.
-        self.noted = self.noted or (len(prompt), [len(completion) for completion in completions])
-        return prompt, completions
+        self.lengths = self.lengths or (len(prompt_ids), [len(ids) for ids in completion_ids])
+        return prompt_ids, completion_ids
 
 
 Measured = tuple[Record, int, list[int]]
 """A record with the lengths of its prompt and of its completions."""
 
 
-def _measured(
-    records: Sequence[Record], chat: Measuring | None, remarks: dict[str, Found]
-) -> tuple[list[Measured], dict[str, Found], int]:
+def _measure(
+    records: Sequence[Record], chat: MeasuringFormat | None, remarks: dict[str, Occurrences]
+) -> tuple[list[Measured], dict[str, Occurrences], int]:
     """Rows with their lengths, which of them training would drop and why, and how many completions it would cut.
 
     remarks: takes what there is to remark on rows that are used."""
     measured: list[Measured] = []
-    dropped: dict[str, Found] = {}
+    dropped: dict[str, Occurrences] = {}
     truncated = 0
     for record in records:
         row = choose(record, "pair") if record.is_pair else record
@@ -182,16 +191,16 @@ def _measured(
             reason = unusable(row) or ("identical completions" if row.is_pair and _same(row) else None)
             lengths = len(text_of_prompt(row)), [len(completion) for completion in row.completions]
         else:
-            chat.noted = None
-            found = chat.encode(replace(row, labels=None))
-            reason = found.reason if isinstance(found, Dropped) else None
+            chat.lengths = None
+            encoded = chat.encode(replace(row, labels=None))
+            reason = encoded.reason if isinstance(encoded, Dropped) else None
             for remark in () if reason else chat.remarks:
-                remarks.setdefault(remark, Found()).add(record.origin)
-            truncated += 0 if isinstance(found, Dropped) or not row.completions else sum(found.truncated)
-            lengths = chat.noted or (0, [])
+                remarks.setdefault(remark, Occurrences()).add(record.origin)
+            truncated += 0 if isinstance(encoded, Dropped) or not row.completions else sum(encoded.truncated)
+            lengths = chat.lengths or (0, [])
         if reason:
-            dropped.setdefault(reason, Found()).add(record.origin)
-        if chat is None or chat.noted is not None:
+            dropped.setdefault(reason, Occurrences()).add(record.origin)
+        if chat is None or chat.lengths is not None:
             measured.append((row, *lengths))
     return measured, dict(sorted(dropped.items())), truncated
 
@@ -203,6 +212,11 @@ def _same(record: Record) -> bool:
 def _lengths(measured: Sequence[Measured]) -> tuple[dict[Side, LengthQuantiles], float | None]:
     sides: dict[Side, list[int]] = {}
     longer: list[bool] = []
+    by_labels: dict[tuple[bool, ...] | None, Side] = {
+        (True,): "desirable",
+        (False,): "undesirable",
+        None: "completion",
+    }
     for record, prompt, completions in measured:
         sides.setdefault("prompt", []).append(prompt)
         if record.is_pair:
@@ -211,8 +225,7 @@ def _lengths(measured: Sequence[Measured]) -> tuple[dict[Side, LengthQuantiles],
             if not _same(record):
                 longer.append(completions[0] > completions[-1])
         elif record.completions:
-            label: dict[Any, Side] = {(True,): "desirable", (False,): "undesirable", None: "completion"}
-            sides.setdefault(label[record.labels], []).append(completions[0])
+            sides.setdefault(by_labels[record.labels], []).append(completions[0])
     return {side: quantiles(values) for side, values in sides.items()}, (
         sum(longer) / len(longer) if longer else None
     )

@@ -55,7 +55,7 @@ class Marker(BaseModel):
     significant: bool
 
 
-def words(text: str) -> list[str]:
+def normalized_words(text: str) -> list[str]:
     """Lower-case words, "%" and numbers as "#"."""
     return ["#" if w[0].isdigit() else w for w in _WORD.findall(text.lower())]
 
@@ -65,33 +65,33 @@ def line_shape(line: str) -> str:
     return _NUMBER.sub("#", " ".join(line.lower().split()))
 
 
-def forms(text: str, known: Set[str] | None = None) -> set[Form]:
+def forms(text: str, vocabulary: Set[str] | None = None) -> set[Form]:
     """Every form that the text holds: n-grams of 1 to 5 words, and lines of at most 80 characters.
 
-    With `known`, n-grams that contain any other word are left out.
+    vocabulary: n-grams that contain any other word are left out; None: none are.
     """
-    tokens = words(text)
-    found: set[Form] = set()
+    tokens = normalized_words(text)
+    held: set[Form] = set()
     for i, token in enumerate(tokens):
-        if known is not None and token not in known:
+        if vocabulary is not None and token not in vocabulary:
             continue
         gram = token
-        found.add(("n-gram", gram))
+        held.add(("n-gram", gram))
         for following in tokens[i + 1 : i + MAX_WORDS]:
-            if known is not None and following not in known:
+            if vocabulary is not None and following not in vocabulary:
                 break
             gram = f"{gram} {following}"
-            found.add(("n-gram", gram))
+            held.add(("n-gram", gram))
     shapes = (line_shape(line) for line in text.splitlines())
-    found.update(("line", s) for s in shapes if s and len(s) <= MAX_LINE_CHARACTERS)
-    return found
+    held.update(("line", s) for s in shapes if s and len(s) <= MAX_LINE_CHARACTERS)
+    return held
 
 
 def holds(text: str, marker: Marker) -> bool:
     """Whether the text holds the marker, by the same rule that found it."""
     if marker.kind == "line":
         return any(line_shape(line) == marker.text for line in text.splitlines())
-    return f" {marker.text} " in f" {' '.join(words(text))} "
+    return f" {marker.text} " in f" {' '.join(normalized_words(text))} "
 
 
 def benjamini_hochberg(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,7 +114,7 @@ def tarone_threshold(discordant: NDArray[np.int64], alpha: float, start: int = 2
 
 
 @dataclass
-class _Tested:
+class _TestedForm:
     form: Form
     b: int
     c: int
@@ -123,7 +123,7 @@ class _Tested:
     where: set[int] = field(default_factory=set)  # completions that hold it: 2·pair (+1 for rejected)
 
 
-def _test_family(b: Counter[Form], c: Counter[Form], kind: Kind, alpha: float) -> list[_Tested]:
+def _test_family(b: Counter[Form], c: Counter[Form], kind: Kind, alpha: float) -> list[_TestedForm]:
     keys = sorted(k for k in b.keys() | c.keys() if k[0] == kind)
     total = np.array([b[k] + c[k] for k in keys], dtype=np.int64)
     least = tarone_threshold(total, alpha / 2, start=MIN_HOLDERS if kind == "n-gram" else 2)
@@ -134,16 +134,16 @@ def _test_family(b: Counter[Form], c: Counter[Form], kind: Kind, alpha: float) -
     fewer = np.array([min(b[k], c[k]) for k in keys])
     p = np.minimum(1.0, 2 * binom.cdf(fewer, n, 0.5))
     q = np.minimum(1.0, 2 * benjamini_hochberg(p))  # 2: the number of families
-    return [_Tested(k, b[k], c[k], float(p[i]), float(q[i])) for i, k in enumerate(keys)]
+    return [_TestedForm(k, b[k], c[k], float(p[i]), float(q[i])) for i, k in enumerate(keys)]
 
 
-def _merge(tested: list[_Tested], top: int) -> list[tuple[_Tested, list[str]]]:
+def _merge(tested: list[_TestedForm], top: int) -> list[tuple[_TestedForm, list[str]]]:
     """One entry per phenomenon, named by its longest form, the most significant first.
 
     Forms that sit in nearly the same completions are one phenomenon: "confidence", "confidence #" and
     the line "confidence: #%". A longer form that is much less telling than the best does not stand for it.
     """
-    groups: list[list[_Tested]] = []
+    groups: list[list[_TestedForm]] = []
     for t in sorted(tested, key=lambda t: (t.p, t.form)):
         for group in groups:
             union = len(t.where | group[0].where)
@@ -156,14 +156,15 @@ def _merge(tested: list[_Tested], top: int) -> list[tuple[_Tested, list[str]]]:
     for group in groups:
         telling = [t for t in group if t.p <= 10 * group[0].p]
         best = max(telling, key=lambda t: (t.form[0] == "line", len(t.form[1].split()), len(t.form[1])))
-        spelt = f" {' '.join(words(best.form[1]))} "  # the forms inside its name say more than its neighbours
+        # The forms inside its name say more than its neighbours.
+        spelt = f" {' '.join(normalized_words(best.form[1]))} "
         group.sort(key=lambda t: f" {t.form[1]} " not in spelt)
         others = [t.form[1] for t in group if t.form[1] != best.form[1]]
         merged.append((best, list(dict.fromkeys(others))[:8]))
     return sorted(merged, key=lambda entry: (entry[0].p_adjusted, entry[0].p))[:top]
 
 
-def _to_marker(t: _Tested, also: list[str], pairs: int, alpha: float) -> Marker:
+def _to_marker(t: _TestedForm, also: list[str], pairs: int, alpha: float) -> Marker:
     in_chosen = sum(1 for w in t.where if w % 2 == 0)
     in_rejected = len(t.where) - in_chosen
     return Marker(
@@ -188,13 +189,13 @@ def find_markers(
     """Markers of the chosen side, markers of the rejected side, number of forms tested by kind."""
     b: Counter[Form] = Counter()
     c: Counter[Form] = Counter()
-    holders = Counter(w for pair in pairs for text in pair for w in set(words(text)))
-    known = {w for w, count in holders.items() if count >= MIN_HOLDERS}
+    holders = Counter(w for pair in pairs for text in pair for w in set(normalized_words(text)))
+    common = {w for w, count in holders.items() if count >= MIN_HOLDERS}
     for chosen, rejected in pairs:
-        in_chosen, in_rejected = forms(chosen, known), forms(rejected, known)
+        in_chosen, in_rejected = forms(chosen, common), forms(rejected, common)
         b.update(in_chosen - in_rejected)
         c.update(in_rejected - in_chosen)
-    families: dict[Kind, list[_Tested]] = {
+    families: dict[Kind, list[_TestedForm]] = {
         "line": _test_family(b, c, "line", alpha),
         "n-gram": _test_family(b, c, "n-gram", alpha),
     }
@@ -203,7 +204,7 @@ def find_markers(
     kept = {t.form: t for t in tested[: 20 * top]}
     for i, (chosen, rejected) in enumerate(pairs):
         for side, text in enumerate((chosen, rejected)):
-            for form in forms(text, known) & kept.keys():
+            for form in forms(text, common) & kept.keys():
                 kept[form].where.add(2 * i + side)
     sides = [[t for t in kept.values() if t.b > t.c], [t for t in kept.values() if t.b < t.c]]
     ups, downs = ([_to_marker(t, a, len(pairs), alpha) for t, a in _merge(side, top)] for side in sides)

@@ -30,7 +30,7 @@ ones: the turn would end where the text says so."""
 EXAMPLES = 5
 
 
-class Found(BaseModel):
+class Occurrences(BaseModel):
     """How many there are, and the first few: "train.jsonl:17"."""
 
     model_config = ConfigDict(extra="forbid")
@@ -39,6 +39,7 @@ class Found(BaseModel):
     examples: list[str] = []
 
     def add(self, example: str) -> None:
+        """Counts a row; the first five are kept by name."""
         self.count += 1
         if len(self.examples) < EXAMPLES:
             self.examples.append(example)
@@ -54,7 +55,7 @@ class SharedPrompts(BaseModel):
     second: str
     rows: int
     exact: int
-    alike: Found
+    alike: Occurrences
 
 
 def text_of_prompt(record: Record) -> str:
@@ -65,28 +66,28 @@ def text_of_prompt(record: Record) -> str:
     return "\n".join(part for part in (*tools_and_values(record.prompt), turns) if part)
 
 
-def odd_characters(records: Sequence[Record]) -> dict[str, Found]:
+def odd_characters(records: Sequence[Record]) -> dict[str, Occurrences]:
     """Rows that hold each kind, in the prompt or in a completion; kinds that no row holds are left out."""
-    out: dict[str, Found] = {}
+    out: dict[str, Occurrences] = {}
     for record in records:
         texts = (text_of_prompt(record), *record.completions)
         for name, pattern in ODD_CHARACTERS.items():
             if any(pattern.search(text) for text in texts):
-                out.setdefault(name, Found()).add(record.origin)
+                out.setdefault(name, Occurrences()).add(record.origin)
     return out
 
 
-def conflicts(records: Sequence[Record]) -> Found:
+def conflicts(records: Sequence[Record]) -> Occurrences:
     """The same two completions of the same prompt preferred both ways, or the same completion labelled both."""
-    said: dict[tuple[object, ...], dict[object, str]] = defaultdict(dict)
+    origins_of: dict[tuple[object, ...], dict[object, str]] = defaultdict(dict)
     for record in records:
         if record.is_pair and record.completions[0] != record.completions[-1]:
             ends = (record.completions[0], record.completions[-1])
-            said[(record.prompt, *sorted(ends))].setdefault(ends, record.origin)
+            origins_of[(record.prompt, *sorted(ends))].setdefault(ends, record.origin)
         elif record.is_unpaired:
-            said[(record.prompt, record.completions)].setdefault(record.labels, record.origin)
-    out = Found()
-    for origins in said.values():
+            origins_of[(record.prompt, record.completions)].setdefault(record.labels, record.origin)
+    out = Occurrences()
+    for origins in origins_of.values():
         if len(origins) > 1:
             out.add(" against ".join(origins.values()))
     return out
@@ -96,8 +97,10 @@ def alike_key(record: Record) -> str:
     """A prompt without case, punctuation and white space."""
     prompt = record.prompt
     # A conversation of one turn asks what the same text alone does.
-    one = not isinstance(prompt, str) and len(prompt) == 1 and not any(tools_and_values(prompt))
-    text = prompt[0].text if one and not isinstance(prompt, str) else text_of_prompt(record)
+    if not isinstance(prompt, str) and len(prompt) == 1 and not any(tools_and_values(prompt)):
+        text = prompt[0].text
+    else:
+        text = text_of_prompt(record)
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
@@ -106,14 +109,14 @@ def shared_prompts(splits: Mapping[str, Sequence[Record]]) -> list[SharedPrompts
     names = [name for name, records in splits.items() if records]
     out = []
     for i, first in enumerate(names):
-        known = {alike_key(record): record for record in reversed(splits[first])}
-        exact_known = {record.prompt for record in splits[first]}
+        of_first = {alike_key(record): record for record in reversed(splits[first])}
+        exactly_of_first = {record.prompt for record in splits[first]}
         for second in names[i + 1 :]:
-            alike, exact = Found(), 0
+            alike, exact = Occurrences(), 0
             for record in splits[second]:
-                exact += record.prompt in exact_known
-                if (key := alike_key(record)) in known:
-                    alike.add(f"{known[key].origin} and {record.origin}")
+                exact += record.prompt in exactly_of_first
+                if (key := alike_key(record)) in of_first:
+                    alike.add(f"{of_first[key].origin} and {record.origin}")
             rows = len(splits[second])
             out.append(SharedPrompts(first=first, second=second, rows=rows, exact=exact, alike=alike))
     return out

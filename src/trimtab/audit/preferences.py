@@ -51,6 +51,7 @@ class AuditReport(_Model):
 
 
 def quantiles(values: Sequence[int]) -> LengthQuantiles:
+    """The quantiles of lengths, of which there must be one at least."""
     p10, median, p90 = (float(q) for q in np.quantile(values, [0.1, 0.5, 0.9]))
     return LengthQuantiles(p10=p10, median=median, p90=p90, mean=float(np.mean(values)), maximum=float(max(values)))
 

@@ -12,13 +12,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from jinja2 import TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from trimtab.data.message import REASONING, Answer, Message, Prompt, answer_turn, tools_and_values
 from trimtab.data.records import Record
+from trimtab.json_types import JsonObject
 
 WORD = "trimtab01"
 """What is looked for: a name that also suits as a call's id where a template wants nine letters and digits."""
@@ -27,7 +28,8 @@ NOW = "strftime_now"
 """What a template asks for today's date with."""
 FIXED_DAY = datetime.date(2024, 7, 26)
 """The date for those who keep none, such as reward models: the one that Llama's templates fall back on."""
-Render = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], str]
+Render = Callable[[list[JsonObject], list[JsonObject] | None], str]
+"""What a template makes of turns and tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,42 +45,39 @@ class Powers:
 def powers_of(render: Render) -> Powers:
     """Read off what a template writes."""
 
-    def shows(*turns: dict[str, Any], tools: list[dict[str, Any]] | None = None) -> bool:
+    def shows(*turns: JsonObject, tools: list[JsonObject] | None = None) -> bool:
         try:
             return WORD in render([{"role": "user", "content": "?"}, *turns], tools)
         except Exception:  # templates raise whatever they like; what they refuse they do not render
             return False
 
-    def call(name: str = "look", arguments: Any = None) -> dict[str, Any]:
+    def call(name: str = "look", arguments: JsonObject | None = None) -> JsonObject:
         return {"id": "a00000001", "type": "function", "function": {"name": name, "arguments": arguments or {}}}
 
-    def called(content: str | None, one: dict[str, Any]) -> dict[str, Any]:
-        return {"role": "assistant", "content": content, "tool_calls": [one]}
+    def calling(content: str | None, call: JsonObject) -> JsonObject:
+        return {"role": "assistant", "content": content, "tool_calls": [call]}
 
-    def said(**more: Any) -> dict[str, Any]:
-        return {"role": "assistant", "content": "!", **more}
+    def answering(**extras: str) -> JsonObject:
+        return {"role": "assistant", "content": "!", **extras}
 
     tool = {"type": "function", "function": {"name": WORD, "description": "", "parameters": {}}}
     answer = {"role": "tool", "content": "!", "tool_call_id": WORD}
-    asked, as_text = call(name=WORD), call(name=WORD)
-    as_text["function"]["arguments"] = "{}"
-    calls = any(shows(called(content, one)) for content in ("", None) for one in (asked, as_text))
-    found = {key for key in REASONING if shows(said(**{key: WORD}))}
-    found |= {"tool_calls"} if calls else set()
-    found |= {"tool_call_id"} if shows(called("", call()), answer) else set()
-    named = {"role": "user", "content": "!", "name": WORD}
-    found |= (
-        {"name"}
-        if shows(said(), named) or shows(called("", call()), answer | {"tool_call_id": "a00000001", "name": WORD})
-        else set()
-    )
-    found |= {"tools"} if shows(tools=[tool]) else set()
-    null = calls and not any(shows(called("", one)) for one in (asked, as_text))
-    objects = shows(called(None if null else "", call(arguments={WORD: 1})))
-    return Powers(frozenset(found), objects, null)
+    with_object, with_text = call(name=WORD), call(name=WORD)
+    with_text["function"]["arguments"] = "{}"
+    calls = any(shows(calling(content, each)) for content in ("", None) for each in (with_object, with_text))
+    rendered = {key for key in REASONING if shows(answering(**{key: WORD}))}
+    rendered |= {"tool_calls"} if calls else set()
+    rendered |= {"tool_call_id"} if shows(calling("", call()), answer) else set()
+    user_name = {"role": "user", "content": "!", "name": WORD}
+    tool_name = answer | {"tool_call_id": "a00000001", "name": WORD}
+    rendered |= {"name"} if shows(answering(), user_name) or shows(calling("", call()), tool_name) else set()
+    rendered |= {"tools"} if shows(tools=[tool]) else set()
+    null = calls and not any(shows(calling("", each)) for each in (with_object, with_text))
+    objects = shows(calling(None if null else "", call(arguments={WORD: 1})))
+    return Powers(frozenset(rendered), objects, null)
 
 
-def turn_of(message: Message, powers: Powers) -> dict[str, Any]:
+def turn_of(message: Message, powers: Powers) -> JsonObject:
     """A message as the template gets it."""
     turn = message.as_json()
     if "tool_calls" not in turn:
@@ -90,7 +89,7 @@ def turn_of(message: Message, powers: Powers) -> dict[str, Any]:
     return turn
 
 
-def _with_objects(call: dict[str, Any]) -> dict[str, Any]:
+def _with_objects(call: JsonObject) -> JsonObject:
     function = call.get("function")
     if isinstance(function, dict):
         return call | {"function": _with_objects(function)}
@@ -98,10 +97,10 @@ def _with_objects(call: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(arguments, str):
         return call
     try:
-        found = json.loads(arguments)
+        parsed = json.loads(arguments)
     except (ValueError, RecursionError):
         return call
-    return call | {"arguments": found} if isinstance(found, dict) else call
+    return call | {"arguments": parsed} if isinstance(parsed, dict) else call
 
 
 def lost(record: Record, powers: Powers) -> str | None:
@@ -138,10 +137,12 @@ class Rendering(Protocol):
     ends: tuple[str, ...]
 
     @property
-    def powers(self) -> Powers: ...
+    def powers(self) -> Powers:
+        """What is written of that which stands beside a text."""
 
     @property
-    def variables(self) -> frozenset[str]: ...
+    def variables(self) -> frozenset[str]:
+        """The variables of the chat template that it reads."""
 
 
 END_OF_TURN = "end of turn in an answer, taken off"
@@ -186,14 +187,15 @@ def variables_of(template: str) -> frozenset[str]:
     # A block of transformers' own, which says nothing about variables.
     plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
     try:
-        found = meta.find_undeclared_variables(environment.parse(plain))
+        undeclared = meta.find_undeclared_variables(environment.parse(plain))
     except TemplateError:
         return frozenset()
     # `set x = x or …` reads it as well, and counts as set.
-    return frozenset(found | set(re.findall(r"\b([A-Za-z_]\w*)\s+is\s+(?:not\s+)?(?:un)?defined", plain)))
+    return frozenset(undeclared | set(re.findall(r"\b([A-Za-z_]\w*)\s+is\s+(?:not\s+)?(?:un)?defined", plain)))
 
 
 def asks_for_today(template: str) -> bool:
+    """Whether a template asks for today's date."""
     return NOW in template
 
 
@@ -201,6 +203,6 @@ def on_day(template: str, day: datetime.date) -> str:
     """A template that asks for today's date, with this one in its place: the same text today and tomorrow."""
     return re.sub(
         NOW + r"""\s*\(\s*(?:format\s*=\s*)?("[^"\\]*"|'[^'\\]*')\s*\)""",
-        lambda found: json.dumps(day.strftime(found[1][1:-1]), ensure_ascii=False),
+        lambda call: json.dumps(day.strftime(call[1][1:-1]), ensure_ascii=False),
         template,
     )

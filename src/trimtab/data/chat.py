@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from trimtab.data.beside import (
     FIXED_DAY,
@@ -35,10 +35,14 @@ from trimtab.data.rows import TruncationSettings as TruncationSettings
 from trimtab.data.rows import make_group as make_group
 from trimtab.data.rows import tokens_of as tokens_of
 from trimtab.data.rows import unusable as unusable
-from trimtab.data.templates import PROBE, checked, render, with_generation_prompt
+from trimtab.data.templates import PROBE, render, with_default_template, with_generation_prompt
 from trimtab.data.tokenizer import end_of_turn, special_texts
 from trimtab.data.tokenizer import load_tokenizer as load_tokenizer
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject, JsonValue
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PLACEHOLDER = "."
 """Stands where a group must have a completion and the method samples its own."""
@@ -49,12 +53,12 @@ class ChatFormat:
     that ask for today's date. remarks: what was found in the record that was encoded last, by name; encode_records
     counts them."""
 
-    def __init__(self, tokenizer: Any, truncation: TruncationSettings | None = None) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, truncation: TruncationSettings | None = None) -> None:
         self.truncation = truncation or TruncationSettings()
         self.drops_refused = isinstance(truncation, ReadingSettings) and truncation.bad_rows == "drop"
-        self.tokenizer = with_generation_prompt(checked(tokenizer))
+        self.tokenizer = with_generation_prompt(with_default_template(tokenizer))
         self.has_template = bool(tokenizer.chat_template)
-        self.values: dict[str, Any] = dict(self.truncation.chat_template_kwargs)
+        self.values: JsonObject = dict(self.truncation.chat_template_kwargs)
         self.day = FIXED_DAY
         self.remarks: set[str] = set()
         self.opening = ""
@@ -70,7 +74,7 @@ class ChatFormat:
             )
         self.ends = special_texts(self.tokenizer, self.stop_tokens)
 
-    def under(self, **values: Any) -> ChatFormat:
+    def under(self, **values: JsonValue) -> ChatFormat:
         """The same format with these values of the template's own variables."""
         other = copy.copy(self)
         other.values = self.values | values
@@ -87,8 +91,8 @@ class ChatFormat:
     def _turn_suffix(self) -> str:
         """What the template puts behind an assistant's text, end-of-turn token first."""
         text = self._apply((Message("user", PROBE),), PROBE)
-        head, found, suffix = text.rpartition(PROBE)
-        if not found or PROBE not in head:
+        head, probe, suffix = text.rpartition(PROBE)
+        if not probe or PROBE not in head:
             raise TrimtabError("the chat template does not show the assistant's text; trimtab can't train on it.")
         return suffix
 
@@ -133,20 +137,22 @@ class ChatFormat:
         """Of a rendered text, or of a template's own; people's text must be marked before."""
         return self.content.ids(text, add_special_tokens) if text else []
 
-    def _template(self, tools: Any) -> str:
+    def _template(self, tools: list[JsonObject] | None) -> str:
         text: str = self.tokenizer.get_chat_template(None, tools)
         return text
 
-    def _template_text(self, turns: list[dict[str, Any]], tools: Any, answered: bool = True, **values: Any) -> str:
+    def _template_text(
+        self, turns: list[JsonObject], tools: list[JsonObject] | None, answered: bool = True, **values: JsonValue
+    ) -> str:
         template = self._template(tools)
         # Passed on only where it is another: the tokenizer's own is what is saved.
         dated = {"chat_template": on_day(template, self.day)} if asks_for_today(template) else {}
         return render(self.tokenizer, turns, prompt=not answered, tools=tools, **(self.values | values), **dated)
 
     def _render(self, messages: tuple[Message, ...], answer: str | None = None) -> str:
-        given = messages if answer is None else (*messages, answer_turn(answer))
-        turns = [turn_of(m, self.powers) if m.extra else {"role": m.role, "content": m.content} for m in given]
-        turns = [{"role": turn["role"], **self.content.marked_within(_said(turn))} for turn in turns]
+        shown = messages if answer is None else (*messages, answer_turn(answer))
+        turns = [turn_of(m, self.powers) if m.extra else {"role": m.role, "content": m.content} for m in shown]
+        turns = [{"role": turn["role"], **self.content.marked_within(_without_role(turn))} for turn in turns]
         tools, values = (json.loads(text) if text else None for text in tools_and_values(messages))
         tools, values = self.content.marked_within(tools), self.content.marked_within(values or {})
         return self._template_text(turns, tools, answer is not None, **values)
@@ -338,6 +344,6 @@ class ChatFormat:
         return make_group(record, index, before, cut, [len(c) > room for c in completions])
 
 
-def _said(turn: dict[str, Any]) -> dict[str, Any]:
+def _without_role(turn: JsonObject) -> JsonObject:
     """A turn but for its role, which is no people's text."""
     return {key: value for key, value in turn.items() if key != "role"}

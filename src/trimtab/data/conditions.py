@@ -19,7 +19,7 @@ import hashlib
 import json
 import random
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,8 +29,10 @@ from trimtab.data.records import Record
 from trimtab.data.settings import Seed, Settings
 from trimtab.errors import TrimtabError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 MARK = "trimtab: answers are asked for with a score"
-Tokenizer = TypeVar("Tokenizer")
 
 
 class ScoreCondition(Settings):
@@ -50,7 +52,7 @@ class ScoreCondition(Settings):
 
     @field_validator("text")
     @classmethod
-    def _names_the_score(cls, value: str) -> str:
+    def _check_text(cls, value: str) -> str:
         if value.count("{score}") != 1:
             raise ValueError("must name {score} once: it is where the score stands")
         return value
@@ -94,27 +96,27 @@ class ScoreCondition(Settings):
         turned = {name: values and tuple(reversed(values)) for name, values in turned.items()}
         return [replace(record, condition=chosen), replace(record, condition=rejected, **turned)]
 
-    def tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """The tokenizer with a chat template that asks for `target_score`, by default the best.
 
         TrimtabError for one without a template, or whose template asks for a score already.
         """
-        made: Any = copy.deepcopy(tokenizer)
-        template = made.chat_template
+        conditioned = copy.deepcopy(tokenizer)
+        template = conditioned.chat_template
         if not template:
             raise TrimtabError(
                 "condition: the tokenizer has no chat template to write the score into, so the trained model would "
                 "not be asked for any. Name a tokenizer that has one with --tokenizer (in a recipe: tokenizer)."
             )
-        named = template if isinstance(template, dict) else {"": template}
-        if any(MARK in one for one in named.values()):
+        by_name = template if isinstance(template, dict) else {"": template}
+        if any(MARK in text for text in by_name.values()):
             raise TrimtabError(
                 "condition: the model's chat template asks for a score already. Start from a model trained without."
             )
         head = self._head(_takes_system(tokenizer))
-        written = {name: head + one for name, one in named.items()}
-        made.chat_template = written if named is template else written[""]
-        return made  # type: ignore[no-any-return]
+        with_head = {name: head + text for name, text in by_name.items()}
+        conditioned.chat_template = with_head if by_name is template else with_head[""]
+        return conditioned
 
     def _head(self, system: bool) -> str:
         """What is put before a template: it changes `messages`, and prints nothing."""
@@ -149,7 +151,7 @@ def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _takes_system(tokenizer: Any) -> bool:
+def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the template shows what a system turn says: some refuse one, some leave it out."""
     turns = [{"role": "system", "content": MARK}, {"role": "user", "content": "?"}]
     try:
@@ -174,7 +176,7 @@ class LengthInstruction(Settings):
 
     @field_validator("at_most", "at_least")
     @classmethod
-    def _names_both(cls, value: str) -> str:
+    def _check_at_most_and_at_least(cls, value: str) -> str:
         if value.count("{words}") != 1 or value.count("{prompt}") != 1:
             raise ValueError("must name {words} and {prompt} once each")
         return value

@@ -12,12 +12,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from trimtab.data.message import Prompt, tools_and_values
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonValue
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ControlTokens = Literal["text", "token", "drop"] | tuple[str, ...]
 """What becomes of control tokens in people's text: see TruncationSettings.control_tokens."""
@@ -57,24 +61,30 @@ class TextEncoding:
     """
 
     def __init__(
-        self, tokenizer: Any, setting: ControlTokens = "text", turns: Iterable[int] = (), opening: str = ""
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        setting: ControlTokens = "text",
+        turns: Iterable[int] = (),
+        opening: str = "",
     ) -> None:
         self.tokenizer, self.setting = tokenizer, setting
-        added = {token.content: (int(i), token) for i, token in tokenizer.added_tokens_decoder.items()}
-        meant = set(setting) if isinstance(setting, tuple) else set()
-        if unknown := sorted(meant - added.keys()):
+        added: dict[str, tuple[int, AddedToken]] = {
+            token.content: (int(i), token) for i, token in tokenizer.added_tokens_decoder.items()
+        }
+        allowed = set(setting) if isinstance(setting, tuple) else set()
+        if unknown := sorted(allowed - added.keys()):
             raise TrimtabError(f"data.control_tokens: {unknown[0]!r} is no added token of this tokenizer.")
         if opening.strip():
             opened = {text for text in added if text in opening}
-            meant |= opened | {f"</{text[1:]}" for text in opened}
+            allowed |= opened | {f"</{text[1:]}" for text in opened}
         special, written = set(tokenizer.all_special_tokens), set(turns)
-        control: dict[str, Any] = {}
-        other: dict[str, Any] = {}
+        control: dict[str, AddedToken] = {}
+        other: dict[str, AddedToken] = {}
         for text, (i, token) in added.items():
             marks_turns = i in written and not text.isalnum()
             if text.isspace() or not text:
                 continue  # Gemma's "\n\n" is a token, and no sign of anything
-            is_control = (token.special or text in special or marks_turns) and text not in meant
+            is_control = (token.special or text in special or marks_turns) and text not in allowed
             (control if is_control else other)[text] = token
         self.ids_of = {text: added[text][0] for text in control}
         # Some tokenizers look for their tokens in what their normalizer has made of the text.
@@ -90,6 +100,7 @@ class TextEncoding:
     # ---- what is found
 
     def has_control(self, text: str) -> bool:
+        """Whether a control token stands in a text, as the tokenizer looks for it."""
         return self._control.search(self._seen(text)) is not None
 
     def has_other(self, text: str) -> bool:
@@ -99,11 +110,11 @@ class TextEncoding:
     def remarks(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> set[str]:
         """What a record's texts hold, by the names under which it is counted."""
         asked = [text for prompt in prompts for text in texts_of(prompt)]
-        found = set()
+        remarks: set[str] = set()
         for side, texts in (("prompts", asked), ("answers", answers)):
-            found |= {CONTROL[side]} if any(map(self.has_control, texts)) else set()
-            found |= {OTHER[side]} if any(map(self.has_other, texts)) else set()
-        return found
+            remarks |= {CONTROL[side]} if any(map(self.has_control, texts)) else set()
+            remarks |= {OTHER[side]} if any(map(self.has_other, texts)) else set()
+        return remarks
 
     def _seen(self, text: str) -> str:
         """The text as the tokenizer looks for tokens in it."""
@@ -119,25 +130,24 @@ class TextEncoding:
         if self.setting in ("token", "drop") or isinstance(text, Marked):
             return text
         if MARKS.search(text):
-            text = MARKS.sub(lambda found: f"{ESCAPE}{ord(found[0]) - ord(START)}", text)
-        return self._control.sub(lambda found: f"{START}{found[0]}{END}", self._seen(text))
+            text = MARKS.sub(lambda mark: f"{ESCAPE}{ord(mark[0]) - ord(START)}", text)
+        return self._control.sub(lambda token: f"{START}{token[0]}{END}", self._seen(text))
 
-    def marked_within(self, value: Any) -> Any:
+    def marked_within(self, value: JsonValue) -> JsonValue:
         """The same of all texts in a message or a tool, however deep; keys stay."""
         if isinstance(value, str):
             return self.marked(value)
         if isinstance(value, Mapping):
-            return {key: self.marked_within(one) for key, one in value.items()}
-        return [self.marked_within(one) for one in value] if isinstance(value, list | tuple) else value
+            return {key: self.marked_within(item) for key, item in value.items()}
+        return [self.marked_within(item) for item in value] if isinstance(value, list | tuple) else value
 
     # ---- ids
 
     def ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """TrimtabError (a RefusedRowError) where the tokenizer cannot read a marked token as text."""
+        """A marked text's tokens; RefusedRowError where the tokenizer cannot read a marked token as text."""
         if self.setting in ("token", "drop") or not MARKS.search(text):
             # verbose=False: that a text is longer than the model is dealt with elsewhere.
-            found = self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)
-            return list(found["input_ids"])
+            return list(self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
         pieces, written = self._pieces(text)
         copy, names = self._copy_for("".join(piece for piece, token in pieces if not token))
         if copy is None:
@@ -157,19 +167,19 @@ class TextEncoding:
 
         def add(plain: str) -> None:
             place = 0
-            for found in self._control.finditer(plain):
-                token = self._folded[found[0].casefold()] if found[0] not in self.ids_of else found[0]
-                out.extend(((plain[place : found.start()], False), (token, True)))
+            for match in self._control.finditer(plain):
+                token = self._folded[match[0].casefold()] if match[0] not in self.ids_of else match[0]
+                out.extend(((plain[place : match.start()], False), (token, True)))
                 written.append(self.ids_of[token])
-                place = found.end()
+                place = match.end()
             out.append((plain[place:], False))
 
         place = 0
-        for found in self._marks.finditer(text):
-            add(text[place : found.start()])
-            escaped = chr(ord(START) + int(found[2])) if found[2] else ""
-            out.append((found[1] or escaped, False))
-            place = found.end()
+        for mark in self._marks.finditer(text):
+            add(text[place : mark.start()])
+            escaped = chr(ord(START) + int(mark[2])) if mark[2] else ""
+            out.append((mark[1] or escaped, False))
+            place = mark.end()
         add(text[place:])
         return [(piece, token) for piece, token in out if piece], written
 
@@ -219,7 +229,7 @@ def texts_of(prompt: Prompt) -> list[str]:
     return [*(text for message in prompt for text in (message.content, message.extra)), *tools_and_values(prompt)]
 
 
-def _pattern(tokens: Mapping[str, Any], flags: int = 0) -> re.Pattern[str]:
+def _pattern(tokens: Mapping[str, AddedToken], flags: int = 0) -> re.Pattern[str]:
     """Any of the tokens, the longest first, as tokenizers take them."""
     longest_first = sorted(tokens, key=len, reverse=True)
     bounded = {t: rf"(?<!\w){re.escape(t)}(?!\w)" if tokens[t].single_word else re.escape(t) for t in tokens}
@@ -228,11 +238,11 @@ def _pattern(tokens: Mapping[str, Any], flags: int = 0) -> re.Pattern[str]:
 
 def _renamed(backend: Tokenizer, names: Mapping[str, str]) -> Tokenizer:
     """The same tokenizer with other names for some of its tokens; ids stay."""
-    made = json.loads(backend.to_str())
-    for token in made["added_tokens"]:
+    tokenizer_json = json.loads(backend.to_str())
+    for token in tokenizer_json["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])
-    made["truncation"] = made["padding"] = None
-    model = made["model"]
+    tokenizer_json["truncation"] = tokenizer_json["padding"] = None
+    model = tokenizer_json["model"]
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
         model["vocab"] = {names.get(text, text): i for text, i in vocabulary.items()}
@@ -241,11 +251,12 @@ def _renamed(backend: Tokenizer, names: Mapping[str, str]) -> Tokenizer:
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
     if "merges" in model:
-        model["merges"] = [pair for pair in model["merges"] if not _makes(pair, names)]
-    return Tokenizer.from_str(json.dumps(made))
+        model["merges"] = [pair for pair in model["merges"] if not _concerns(pair, names)]
+    return Tokenizer.from_str(json.dumps(tokenizer_json))
 
 
-def _makes(pair: str | Sequence[str], names: Mapping[str, str]) -> bool:
+def _concerns(pair: str | Sequence[str], names: Mapping[str, str]) -> bool:
+    """Whether a merge reads or gives one of these tokens."""
     left, right = pair.split(" ") if isinstance(pair, str) else pair
     return left in names or right in names or left + right in names
 
@@ -255,9 +266,9 @@ def remark_lines(remarks: Mapping[str, int], control_tokens: ControlTokens) -> d
     lines = {}
     control = {name: count for name, count in remarks.items() if name in CONTROL.values()}
     if control:
-        found = ", ".join(f"{count} rows with {name}" for name, count in control.items())
+        counts = ", ".join(f"{count} rows with {name}" for name, count in control.items())
         read = "read as tokens" if control_tokens == "token" else "read as the text that they are"
-        lines["control tokens"] = f"{found}: {read} (data.control_tokens)."
+        lines["control tokens"] = f"{counts}: {read} (data.control_tokens)."
     for name, count in remarks.items():
         if name.startswith("answers"):
             opening = ": they are trained on without it, and generation begins with it" if OPENING in name else ""

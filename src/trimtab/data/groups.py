@@ -65,6 +65,7 @@ class CompletionGroup:
 
     @property
     def completion_tokens(self) -> int:
+        """Tokens of all completions: those that are predicted."""
         return sum(len(c) for c in self.completions)
 
     @property
@@ -111,6 +112,7 @@ class PackedBatch:
 
     @property
     def tokens(self) -> int:
+        """Packed tokens of the batch."""
         return int(self.input_ids.numel())
 
     def sum_by_completion(self, values_M: Tensor) -> Tensor:
@@ -119,6 +121,7 @@ class PackedBatch:
         return out_C.index_add(0, self.owner, values_M)
 
     def to(self, device: torch.device | str) -> PackedBatch:
+        """The batch with its tensors on a device, its cache empty; itself where they are there already."""
         tensors = ("input_ids", "position_ids", "source", "target", "owner", "lengths", "group_of")
         if str(self.input_ids.device) == str(device):
             return self
@@ -215,4 +218,5 @@ def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
 
 
 def total_completion_tokens(groups: Iterable[CompletionGroup]) -> int:
+    """Completion tokens of all groups together."""
     return sum(group.completion_tokens for group in groups)

@@ -11,7 +11,7 @@ the last turn included, and are read at the last token of that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from trimtab.data.beside import Powers
 from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, make_group, tokens_of, unusable
@@ -21,13 +21,16 @@ from trimtab.data.message import CARRIED
 from trimtab.data.records import Message, Record
 from trimtab.errors import TrimtabError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Prompt = str | tuple[Message, ...]
 
 
 class RewardFormat(Protocol):
     """What a reward model needs to know of how its rows are written."""
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     ends: tuple[str, ...]
     """What an answer may hold at its end that is put there anyway."""
     token_types: bool
@@ -56,12 +59,14 @@ class RewardFormat(Protocol):
         """A record as token ids, truncated; or why it can't be used."""
 
 
-def _known(token: int | None, vocabulary: int | None) -> bool:
+def _in_vocabulary(token: int | None, vocabulary: int | None) -> bool:
     """Whether a token is one that a model of so many embeddings knows."""
     return token is not None and (vocabulary is None or 0 <= token < vocabulary)
 
 
-def reward_format(tokenizer: Any, truncation: TruncationSettings | None = None) -> TurnFormat | PairFormat:
+def reward_format(
+    tokenizer: PreTrainedTokenizerBase, truncation: TruncationSettings | None = None
+) -> TurnFormat | PairFormat:
     """The format that suits a tokenizer: a pair of texts where it has a CLS token and no chat template."""
     pair = not tokenizer.chat_template and tokenizer.cls_token_id is not None
     return PairFormat(tokenizer, truncation) if pair else TurnFormat(tokenizer, truncation)
@@ -82,6 +87,7 @@ class TurnFormat(ChatFormat):
     def tokens(
         self, prompt: Prompt, completions: Sequence[str], origin: str = ""
     ) -> tuple[list[int], list[list[int]]]:
+        """A prompt's tokens and those of each completion after it, to the very end of what the template writes."""
         prompt = self.bare(prompt)
         completions = [self.finished(completion) for completion in completions]
         messages = self.messages(prompt, origin)
@@ -112,7 +118,7 @@ class TurnFormat(ChatFormat):
         last = self._ids(self.suffix)[-1] if self.suffix else self.end_of_turn
         named = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
         candidates = [*named, *sorted(tokenizer.added_tokens_decoder)]
-        free = (int(t) for t in candidates if t not in (None, last) and _known(t, self.vocabulary))
+        free = (int(t) for t in candidates if t not in (None, last) and _in_vocabulary(t, self.vocabulary))
         return next(free, last)
 
 
@@ -130,7 +136,7 @@ class PairFormat:
 
     vocabulary: int | None = None
 
-    def __init__(self, tokenizer: Any, truncation: TruncationSettings | None = None) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, truncation: TruncationSettings | None = None) -> None:
         self.tokenizer = tokenizer
         self.truncation = truncation or TruncationSettings()
         self.powers = Powers(frozenset(CARRIED))  # see Message.text
@@ -146,24 +152,25 @@ class PairFormat:
         """Reads off one pair what stands before, between and behind two texts."""
         if not self.tokenizer.is_fast:
             raise TrimtabError("the tokenizer can't tell a prompt's tokens from a completion's: use a fast one.")
-        found = self.tokenizer("a", "b")
-        ids, owners = list(found["input_ids"]), found.sequence_ids(0)
+        encoding = self.tokenizer("a", "b")
+        ids, owners = list(encoding["input_ids"]), encoding.sequence_ids(0)
         first, second = ([i for i, owner in enumerate(owners) if owner == text] for text in (0, 1))
         if not first or not second or first[-1] > second[0]:
             raise TrimtabError("the tokenizer does not join a prompt and a completion in this order.")
         self.opening = ids[: first[0]]
         self.between = ids[first[-1] + 1 : second[0]]
         self.closing = ids[second[-1] + 1 :]
-        types = list(found.get("token_type_ids", []))
+        types = list(encoding.get("token_type_ids", []))
         self.token_types = any(types)
         if self.token_types and types != [int(i >= second[0]) for i in range(len(ids))]:
             raise TrimtabError(f"the tokenizer gives a pair of texts unusual token types: {types}.")
 
     @property
     def pad_token_id(self) -> int | None:
+        """What rows are padded with: the pad token, else another that the model knows."""
         tokenizer = self.tokenizer
         named = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id)
-        return next((int(token) for token in named if _known(token, self.vocabulary)), None)
+        return next((int(token) for token in named if _in_vocabulary(token, self.vocabulary)), None)
 
     def _ids(self, text: str) -> list[int]:
         return self.content.ids(self.content.marked(text))
@@ -180,6 +187,7 @@ class PairFormat:
     def tokens(
         self, prompt: Prompt, completions: Sequence[str], origin: str = ""
     ) -> tuple[list[int], list[list[int]]]:
+        """A pair's tokens: all before the completion's first, and each completion's with what closes the pair."""
         before = [*self.opening, *self._ids(self.text(prompt)), *self.between]
         return before, [[*self._ids(completion), *self.closing] for completion in completions]
 

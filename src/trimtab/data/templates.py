@@ -12,12 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from jinja2 import TemplateSyntaxError
 
 from trimtab.data.encoding import RefusedRowError
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonValue
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROBE = "trimtab probe"
 SECONDS = 10.0
@@ -27,18 +31,27 @@ CHARACTERS = 1_000_000
 MEMORY = 4 << 30
 """Bytes by which the process may grow while a template renders one conversation."""
 POLL = 0.1
-Made = TypeVar("Made")
+Result = TypeVar("Result")
+Turn = Mapping[str, JsonValue]
 
 
-def render(tokenizer: Any, turns: Sequence[Mapping[str, Any]], *, prompt: bool, **values: Any) -> str:
+class Templated(Protocol):
+    """What renders conversations: a tokenizer, or one seen with one of its templates."""
+
+    def apply_chat_template(
+        self, turns: Sequence[Turn], /, *, tokenize: bool, add_generation_prompt: bool, **values: JsonValue
+    ) -> str:
+        """A conversation as text."""
+
+
+def render(tokenizer: Templated, turns: Sequence[Turn], *, prompt: bool, **values: JsonValue) -> str:
     """A conversation in the tokenizer's template. prompt: with the header of the assistant's turn at the end.
 
     RefusedRowError where the template does not take this conversation, TrimtabError where it takes none.
     """
 
     def apply() -> str:
-        found: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **values)
-        return found
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **values)
 
     try:
         text = limited(apply)
@@ -54,7 +67,7 @@ def render(tokenizer: Any, turns: Sequence[Mapping[str, Any]], *, prompt: bool, 
     return text
 
 
-def checked(tokenizer: Any) -> Any:
+def with_default_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer; TrimtabError where it has several templates and nobody could say which."""
     template = tokenizer.chat_template
     if isinstance(template, Mapping) and "default" not in template:
@@ -74,7 +87,7 @@ class _InterruptedError(Exception):
     pass
 
 
-class _Watch:
+class _Watchdog:
     """A thread that interrupts others: a template may hold any thread up, and signals reach the first one only."""
 
     def __init__(self) -> None:
@@ -84,6 +97,7 @@ class _Watch:
         self.thread: threading.Thread | None = None
 
     def begin(self, thread: int) -> None:
+        """From now on the thread is interrupted where it takes too long, or too much memory."""
         with self.lock:
             self.since[thread] = [0.0, _memory()]
             if self.thread is None or not self.thread.is_alive():
@@ -114,20 +128,20 @@ class _Watch:
                         _raise_in(thread, _InterruptedError)
 
 
-_watching = _Watch()
+_watchdog = _Watchdog()
 
 
-def limited(work: Callable[[], Made]) -> Made:
+def limited(work: Callable[[], Result]) -> Result:
     """What `work` returns; TrimtabError where it takes too long, or too much memory."""
     thread, why = threading.get_ident(), ""
     try:
-        _watching.begin(thread)
+        _watchdog.begin(thread)
         try:
             return work()
         finally:
-            why = _watching.end(thread)
+            why = _watchdog.end(thread)
     except _InterruptedError:
-        why = _watching.end(thread) or why
+        why = _watchdog.end(thread) or why
         raise TrimtabError(f"the chat template {why} Mend it, or name another tokenizer.") from None
 
 
@@ -144,7 +158,7 @@ def _memory() -> float:
 # ---- the header of an assistant's turn
 
 
-def with_generation_prompt(tokenizer: Any) -> Any:
+def with_generation_prompt(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer, or a copy whose template writes the assistant's header when asked for a generation prompt.
 
     A template that knows no `add_generation_prompt` writes the header with an answer only: it would be learned as
@@ -153,36 +167,36 @@ def with_generation_prompt(tokenizer: Any) -> Any:
     template = tokenizer.chat_template
     if not template:
         return tokenizer
-    named = dict(template) if isinstance(template, Mapping) else {"default": template}
-    written = {name: _completed(tokenizer, one) for name, one in named.items()}
-    if written == named:
+    by_name = dict(template) if isinstance(template, Mapping) else {"default": template}
+    completed = {name: _completed(tokenizer, text) for name, text in by_name.items()}
+    if completed == by_name:
         return tokenizer
-    made = copy.deepcopy(tokenizer)
-    made.chat_template = written if isinstance(template, Mapping) else written["default"]
-    return made
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = completed if isinstance(template, Mapping) else completed["default"]
+    return changed
 
 
-def _completed(tokenizer: Any, template: str) -> str:
+def _completed(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     """The template, with a generation prompt where it had none."""
     user, answer = {"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}
 
     def header(*turns: dict[str, str]) -> str | None:
         """What stands before an answer to these turns and is not in their prompt."""
-        before, prompted = (render(one, turns, prompt=asked) for asked in (False, True))
-        answered = render(one, [*turns, answer], prompt=False)
-        known = before != prompted or not answered.startswith(before)
-        return None if known else answered[len(before) :].rpartition(PROBE)[0]
+        before, prompted = (render(templated, turns, prompt=asked) for asked in (False, True))
+        answered = render(templated, [*turns, answer], prompt=False)
+        writes_prompt = before != prompted or not answered.startswith(before)
+        return None if writes_prompt else answered[len(before) :].rpartition(PROBE)[0]
 
-    one = _Rendering(tokenizer, template)
+    templated = _OneTemplate(tokenizer, template)
     try:
-        found = header(user)
+        missing = header(user)
     except RefusedRowError:  # the format's own probes say so, where it matters
         return template
     # A blank alone is the answer's own: Llama 2 writes " answer" behind "[/INST]".
-    if not found or not found.strip():
+    if not missing or not missing.strip():
         return template
     try:
-        same = header(user, answer, user) == found
+        same = header(user, answer, user) == missing
     except RefusedRowError:  # takes one turn only
         same = True
     if not same:
@@ -191,15 +205,17 @@ def _completed(tokenizer: Any, template: str) -> str:
             "(add_generation_prompt)."
         )
     # jinja leaves out a template's last line break: it must not come back before what is added.
-    literal = json.dumps(found, ensure_ascii=False)
+    literal = json.dumps(missing, ensure_ascii=False)
     return template.removesuffix("\n") + "{%+ if add_generation_prompt %}{{ " + literal + " }}{% endif %}"
 
 
-class _Rendering:
+class _OneTemplate:
     """A tokenizer seen with one of its templates."""
 
-    def __init__(self, tokenizer: Any, template: str) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
         self.tokenizer, self.chat_template = tokenizer, template
 
-    def apply_chat_template(self, turns: Any, **arguments: Any) -> Any:
-        return self.tokenizer.apply_chat_template(turns, chat_template=self.chat_template, **arguments)
+    def apply_chat_template(self, turns: Sequence[Turn], /, **arguments: JsonValue) -> str:
+        """A conversation as text, by this template."""
+        text: str = self.tokenizer.apply_chat_template(turns, chat_template=self.chat_template, **arguments)
+        return text

@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -21,7 +21,11 @@ from transformers.utils import cached_file
 from trimtab.data.adapters import home, tokenizer_source
 from trimtab.data.trust import TrustSettings, refuse_remote_code
 from trimtab.errors import TrimtabError, reason_of
+from trimtab.json_types import JsonObject, JsonValue
 from trimtab.notices import warn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FILE, CONFIG, NAMES = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 TEMPLATE, TEMPLATES = "chat_template.jinja", "additional_chat_templates"
@@ -51,26 +55,26 @@ def file_of(source: str, name: str) -> Path | None:
         file = Path(source) / name
         return file if file.is_file() else None
     try:
-        found = cached_file(
+        path = cached_file(
             source, name, local_files_only=True, _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_connection_errors=False,
         )  # fmt: skip
     except Exception:  # a name that is no hub name; the libraries raise whatever they like
         return None
-    return Path(found) if found else None
+    return Path(path) if path else None
 
 
-def json_of(source: str, name: str) -> dict[str, Any]:
+def json_of(source: str, name: str) -> JsonObject:
     """What a file of `file_of` says; empty where there is none that holds an object."""
     file = file_of(source, name)
     try:
-        said = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        value = json.loads(file.read_text(encoding="utf-8")) if file else {}
     except (OSError, ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
-def load_tokenizer(source: str, trust: TrustSettings | None = None) -> Any:
+def load_tokenizer(source: str, trust: TrustSettings | None = None) -> PreTrainedTokenizerBase:
     """A folder's or hub model's tokenizer. trust: whether code that comes with it may run; None: it may not."""
     trust, source = trust or TrustSettings(), tokenizer_source(home(source))
     refuse_remote_code(source, trust, "tokenizer")
@@ -94,31 +98,33 @@ def _damaged(folder: Path) -> str:
     """Which of a tokenizer's files cannot be read, in words; "" for none. The library does not say which."""
     for name in (FILE, CONFIG, NAMES, "added_tokens.json"):
         try:
-            held = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
+            value = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
         except (OSError, ValueError, RecursionError) as error:
             return f"its {name} cannot be read: {error}. Copy it again, or mend it."
-        if not isinstance(held, dict):
-            return f"its {name} holds no settings but {type(held).__name__}. Copy it again, or mend it."
+        if not isinstance(value, dict):
+            return f"its {name} holds no settings but {type(value).__name__}. Copy it again, or mend it."
     return ""
 
 
-def ids_of(tokenizer: Any, text: str) -> list[int]:
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """A text's tokens, without what a tokenizer puts around texts."""
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def first_difference(tokenizer: Any, other: Any, texts: Iterable[str] = PROBES) -> str | None:
+def first_difference(
+    tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, texts: Iterable[str] = PROBES
+) -> str | None:
     """The first text of which two tokenizers make different tokens; None where they agree on all."""
     return next((text for text in texts if ids_of(tokenizer, text) != ids_of(other, text)), None)
 
 
-def probes_of(tokenizer: Any) -> tuple[str, ...]:
+def probes_of(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Texts to compare tokenizers on: `PROBES`, and some with the tokenizer's own special tokens inside."""
     added = [str(token) for token in list(tokenizer.added_tokens_decoder.values())[:24]]
     return (*PROBES, *(f"one{token}two {token} three\n" for token in added))
 
 
-def _as_its_file(tokenizer: Any, source: str) -> Any:
+def _as_its_file(tokenizer: PreTrainedTokenizerBase, source: str) -> PreTrainedTokenizerBase:
     """The tokenizer, or, where its tokens are not those of tokenizer.json, one that reads the file as it is."""
     file = file_of(source, FILE)
     if file is None or type(tokenizer) is PreTrainedTokenizerFast or not tokenizer.is_fast:
@@ -128,8 +134,8 @@ def _as_its_file(tokenizer: Any, source: str) -> Any:
         core.no_padding()
         core.no_truncation()
         texts = probes_of(tokenizer)
-        said = [core.encode(text, add_special_tokens=False).ids for text in texts]
-        if said == [ids_of(tokenizer, text) for text in texts]:
+        ids_of_file = [core.encode(text, add_special_tokens=False).ids for text in texts]
+        if ids_of_file == [ids_of(tokenizer, text) for text in texts]:
             return tokenizer
         plain = PreTrainedTokenizerFast.from_pretrained(source)
     except Exception as error:  # the libraries raise whatever they like
@@ -150,47 +156,47 @@ def _as_its_file(tokenizer: Any, source: str) -> Any:
     return plain
 
 
-def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes a tokenizer as its source has it, but for the names of its special tokens; readable by transformers 4.
 
     A tokenizer that has more tokens than its source, or none, is written as transformers does.
     """
     tokenizer.save_pretrained(folder)
     source = str(getattr(tokenizer, "name_or_path", "") or "")
-    came = json_of(source, CONFIG)
-    kept = bool(source) and _unchanged(tokenizer, source, folder)
+    config_of_source = json_of(source, CONFIG)
+    kept = bool(source) and _unchanged(source, folder)
     if kept:
         _copy_files(tokenizer, source, folder)
     written = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    config = _config(tokenizer, came if kept and came else written, folder)
-    if type(tokenizer) is PreTrainedTokenizerFast and json_of(source, CONFIG).get("tokenizer_class") != PLAIN:
+    config = _config(tokenizer, config_of_source if kept and config_of_source else written, folder)
+    if type(tokenizer) is PreTrainedTokenizerFast and config_of_source.get("tokenizer_class") != PLAIN:
         config["tokenizer_class"] = PLAIN  # what was loaded, whatever the source says
     _write(folder / CONFIG, config)
     if kept and (names := json_of(source, NAMES)):
         _write(folder / NAMES, _renamed(tokenizer, names))
 
 
-def _write(file: Path, value: dict[str, Any]) -> None:
+def _write(file: Path, value: JsonObject) -> None:
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _unchanged(tokenizer: Any, source: str, folder: Path) -> bool:
+def _unchanged(source: str, folder: Path) -> bool:
     """Whether the source's own file gives the tokens that are in memory."""
     file = file_of(source, FILE)
     if file is None or not (folder / FILE).is_file():
         return False
-    said = json.loads(file.read_text(encoding="utf-8"))
-    ours = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    return _tokens(said) == _tokens(ours)
+    of_source = json.loads(file.read_text(encoding="utf-8"))
+    saved = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    return _vocabulary(of_source) == _vocabulary(saved)
 
 
-def _tokens(said: dict[str, Any]) -> tuple[Any, list[tuple[int, str]]]:
-    """Vocabulary and added tokens of a tokenizer.json."""
-    added = sorted((token["id"], token["content"]) for token in said.get("added_tokens") or [])
-    return said.get("model", {}).get("vocab"), added
+def _vocabulary(tokenizer_json: JsonObject) -> tuple[JsonValue, list[tuple[int, str]]]:
+    """Vocabulary and added tokens of a tokenizer.json. The former is an object or a list of pieces with scores."""
+    added = sorted((token["id"], token["content"]) for token in tokenizer_json.get("added_tokens") or [])
+    return tokenizer_json.get("model", {}).get("vocab"), added
 
 
-def _copy_files(tokenizer: Any, source: str, folder: Path) -> None:
+def _copy_files(tokenizer: PreTrainedTokenizerBase, source: str, folder: Path) -> None:
     """The source's own vocabulary files, byte for byte."""
     names = {*getattr(tokenizer, "vocab_files_names", {}).values(), FILE, "added_tokens.json"}
     names |= {"tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt"}
@@ -199,20 +205,20 @@ def _copy_files(tokenizer: Any, source: str, folder: Path) -> None:
             shutil.copyfile(file, folder / name)
 
 
-def _renamed(tokenizer: Any, said: dict[str, Any]) -> dict[str, Any]:
+def _renamed(tokenizer: PreTrainedTokenizerBase, names: JsonObject) -> JsonObject:
     """The same with the names that the special tokens have now, where these are others."""
-    changed = dict(said)
+    changed = dict(names)
     for name in SPECIAL:
-        before, now = said.get(name), getattr(tokenizer, name, None)
+        before, now = names.get(name), getattr(tokenizer, name, None)
         text = before.get("content") if isinstance(before, dict) else before
         if now is not None and text != str(now):
             changed[name] = str(now)
     return changed
 
 
-def _config(tokenizer: Any, said: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _config(tokenizer: PreTrainedTokenizerBase, before: JsonObject, folder: Path) -> JsonObject:
     """tokenizer_config.json in words that transformers 4 and 5 both know. folder: where templates were written."""
-    config = {name: value for name, value in _renamed(tokenizer, said).items() if name not in OF_FIVE_ONLY}
+    config = {name: value for name, value in _renamed(tokenizer, before).items() if name not in OF_FIVE_ONLY}
     kind = config.get("tokenizer_class")
     if kind in OF_FIVE:
         config["tokenizer_class"] = OF_FIVE[kind]
@@ -220,15 +226,15 @@ def _config(tokenizer: Any, said: dict[str, Any], folder: Path) -> dict[str, Any
     if isinstance(extra, list):  # transformers 4 takes a dict only, and lists by another name
         del config["extra_special_tokens"]
         config["additional_special_tokens"] = [*(config.get("additional_special_tokens") or []), *extra]
-    if "chat_template" in said:
-        if said["chat_template"] == tokenizer.chat_template:
+    if "chat_template" in before:
+        if before["chat_template"] == tokenizer.chat_template:
             (folder / TEMPLATE).unlink(missing_ok=True)  # it stays where it came from
         else:
             del config["chat_template"]
     return config
 
 
-def end_of_turn(tokenizer: Any, suffix: Iterable[int]) -> int:
+def end_of_turn(tokenizer: PreTrainedTokenizerBase, suffix: Iterable[int]) -> int:
     """The token that ends an assistant's turn: the first special one of what a template puts behind an answer, else
     eos. TrimtabError where there is neither."""
     added = tokenizer.added_tokens_decoder
@@ -241,7 +247,7 @@ def end_of_turn(tokenizer: Any, suffix: Iterable[int]) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def special_texts(tokenizer: Any, tokens: Iterable[int]) -> tuple[str, ...]:
+def special_texts(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> tuple[str, ...]:
     """The special ones of these tokens as text, the longest first."""
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     texts = tokenizer.convert_ids_to_tokens([token for token in tokens if token in special])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trimtab.audit.findings import Findings, SplitFindings
 from trimtab.audit.markers import Marker
-from trimtab.audit.oddities import Found
+from trimtab.audit.oddities import Occurrences
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.files import write_text
 from trimtab.folder_lock import holding
@@ -66,7 +66,7 @@ def _rows(findings: Findings) -> Table:
 def _reasons(findings: Findings) -> Table:
     """Rows that cannot be read, and rows that training would leave out."""
 
-    def lines(kind: str, reasons: Mapping[str, Found]) -> Iterator[list[str]]:
+    def lines(kind: str, reasons: Mapping[str, Occurrences]) -> Iterator[list[str]]:
         for reason, counted in reasons.items():
             yield [kind, _short(reason), str(counted.count), ", ".join(counted.examples)]
 
