@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def _kinds(models: list[type[BaseModel]]) -> dict[str, type[BaseModel]]:
 
 def _caption(model: type[BaseModel], key: str) -> str:
     text = _flat(model.__doc__ or "") if "__doc__" in vars(model) else ""
-    return f"{key}: {text}" if key and text else key or text
+    return f"Settings of {key}. {text}".rstrip() if key else text
 
 
 def _further(model: type[BaseModel], key: str) -> list[str]:
@@ -112,21 +113,27 @@ def settings_rows(model: type[BaseModel]) -> list[list[str]]:
 
 
 def _row(model: type[BaseModel], name: str, field: FieldInfo) -> list[str]:
-    return [name, type_in_describe(field), default_in_describe(field), sentence(model, name)]
+    return [name, describe_type(field), describe_default(field), sentence(model, name)]
 
 
 # ---- sentences
 
 
 def sentence(model: type[BaseModel], name: str) -> str:
-    """The text under a setting in its class, or in the class that it comes from; "" where there is none."""
+    """What a setting is: the text under it in its class, or in the class that it comes from, and its description.
+
+    "" where there is neither. Nothing is called null, as a recipe has it.
+    """
     places = STAGES.values() if model is StageDefaults else [model]
     for settings in (
         parent for place in places for parent in place.__mro__ if parent.__module__.startswith("trimtab")
     ):
         if text := _sentences(settings.__module__).get(settings.__name__, {}).get(name):
-            return text
-    return _flat(model.model_fields[name].description or "")
+            break
+    else:
+        text = ""
+    more = model.model_fields[name].description or ""  # what is worked out, such as a table's names
+    return _flat(re.sub(r"\bNone\b", "null", f"{text} {more}"))
 
 
 @cache
@@ -155,7 +162,7 @@ def _flat(text: str) -> str:
 # ---- types and defaults
 
 
-def type_in_describe(field: FieldInfo) -> str:
+def describe_type(field: FieldInfo) -> str:
     """What a setting may be: "number > 0", "linear | cosine | constant", "list of texts"."""
     words = _describe(field.annotation)
     return (
@@ -197,7 +204,7 @@ def _bounds(metadata: Sequence[object]) -> list[str]:
     return [", ".join(limits)] if limits else []
 
 
-def default_in_describe(field: FieldInfo) -> str:
+def describe_default(field: FieldInfo) -> str:
     """As YAML has it."""
     if field.is_required():
         return "required"

@@ -48,11 +48,13 @@ from trimtab.training.step import Forward, Step, Sums, share_ahead
 
 
 class DPOSettings(TrainingSettings):
-    """What preference training takes beside all that training takes."""
+    """Training on preferences: DPO and its relatives."""
 
     learning_rate: float = Field(5e-6, gt=0, le=LEARNING_RATE)
-    loss: str | dict[str, Annotated[float, Field(le=WEIGHT)]] = "dpo"
-    """A name of the table in losses/table.py, or several with their weights: {dpo: 1.0, sft: 0.1}."""
+    loss: str | dict[str, Annotated[float, Field(le=WEIGHT)]] = Field(
+        "dpo", description=f"Losses: {', '.join(LOSSES)}."
+    )
+    """What is minimised: a loss by name, or several with their weights, such as {dpo: 1.0, sft: 0.1}."""
     beta: float = Field(0.1, gt=0, le=WEIGHT)
     """How dear it is to leave the reference: less of it moves further. What it multiplies is the loss's own affair
     (docs/methods/dpo.md)."""
