@@ -259,7 +259,7 @@ def test_a_group_holds_every_branch_as_it_would_be_alone(form: Callable[..., Any
     groups, counts = encode_records([PAIR], chat, "pair", instruction.pairs)
     [group], [row] = groups, instruction.pairs(PAIR)  # type: ignore[misc]
     assert counts.used == 1
-    assert len(group.completions) == len(group.given) == 4
+    assert len(group.completions) == len(group.prompt_suffixes) == 4
     for prompt, completion, ids, found in zip(
         row.prompts or (), row.completions, group.prompts, group.completions, strict=True
     ):

@@ -148,7 +148,7 @@ def test_any_text_stays_text(name: str, prompt: str, answer: str, shared_data: P
     """Decoded, prompt and answer are what was written; control tokens are the template's; and without such tokens
     in the text the ids are those of the rendered text as a whole."""
     chat = form(name, shared_data if name else None)
-    answer = chat.finished(answer)  # without an end of turn at its end
+    answer = chat.target_text(answer)  # without an end of turn at its end
     assume(answer.strip())
     group = group_of(chat, Record(prompt, (answer,)))
     control = set(chat.content.ids_of.values()) - {chat.tokenizer.unk_token_id}

@@ -46,7 +46,7 @@ def test_pack_with_prompts_that_differ_by_hand() -> None:
 
     21 is predicted at 62, place 3; 31 at the shared prompt's end, 1; 41 at 63, place 6.
     """
-    group = CompletionGroup((11, 12), ((21, 22), (31, 32), (41,)), given=((61, 62), (), (63,)))
+    group = CompletionGroup((11, 12), ((21, 22), (31, 32), (41,)), prompt_suffixes=((61, 62), (), (63,)))
     batch = pack([group])
     assert batch.input_ids.tolist() == [11, 12, 61, 62, 21, 31, 63]
     assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 2, 2]
@@ -61,14 +61,14 @@ def test_pack_with_prompts_that_differ_by_hand() -> None:
 
 def test_prompts_without_a_common_beginning() -> None:
     """Nothing is shared, and each completion still follows a token; where one does not, it is an error."""
-    batch = pack([PAIR, CompletionGroup((), ((21, 22), (31,)), given=((61,), (62, 63)))])
+    batch = pack([PAIR, CompletionGroup((), ((21, 22), (31,)), prompt_suffixes=((61,), (62, 63)))])
     assert batch.input_ids.tolist() == [11, 12, 13, 21, 22, 31, 61, 21, 62, 63]
     assert batch.position_ids.tolist() == [0, 1, 2, 3, 4, 3, 0, 1, 0, 1]
     assert batch.source.tolist() == [2, 3, 4, 2, 5, 6, 7, 9]
     with pytest.raises(ValueError, match="at least one prompt token"):
-        CompletionGroup((), ((21,), (31,)), given=((61,), ()))
-    with pytest.raises(ValueError, match="1 given beginnings for 2 completions"):
-        CompletionGroup((11,), ((21,), (31,)), given=((61,),))
+        CompletionGroup((), ((21,), (31,)), prompt_suffixes=((61,), ()))
+    with pytest.raises(ValueError, match="1 prompt suffixes for 2 completions"):
+        CompletionGroup((11,), ((21,), (31,)), prompt_suffixes=((61,),))
 
 
 def test_lengths_by_hand() -> None:
@@ -99,8 +99,10 @@ TOKENS = st.lists(st.integers(0, 99), min_size=1, max_size=6).map(tuple)
 RESTS = st.lists(st.integers(0, 99), max_size=4).map(tuple)
 GROUPS = st.lists(
     st.builds(
-        lambda prompt, branches, given: CompletionGroup(
-            prompt, tuple(c for c, _ in branches), given=tuple(rest for _, rest in branches) if given else ()
+        lambda prompt, branches, differ: CompletionGroup(
+            prompt,
+            tuple(c for c, _ in branches),
+            prompt_suffixes=tuple(rest for _, rest in branches) if differ else (),
         ),
         TOKENS,
         st.lists(st.tuples(TOKENS, RESTS), min_size=1, max_size=4),
@@ -129,7 +131,7 @@ def test_every_completion_can_be_read_off_a_batch(groups: list[CompletionGroup])
     for group, segment in zip(groups, batch.segments, strict=True):
         assert tuple(batch.input_ids[slice(*segment.prompt)].tolist()) == group.prompt
         fed = [tuple(batch.input_ids[slice(*place)].tolist()) for place in segment.completions]
-        rests = group.given or ((),) * len(group.completions)
+        rests = group.prompt_suffixes or ((),) * len(group.completions)
         assert fed == [rest + c[:-1] for rest, c in zip(rests, group.completions, strict=True)]
 
 

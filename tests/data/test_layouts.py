@@ -12,7 +12,7 @@ import pytest
 
 from data.layout_rows import BLUE, SKY, said, turn
 from trimtab.data.chat import ChatFormat, TruncationSettings
-from trimtab.data.fields import dialogue_turns, disorder
+from trimtab.data.fields import dialogue_turns, turn_order_problem
 from trimtab.data.hashing import hash_source
 from trimtab.data.labels import pair_by_label
 from trimtab.data.layouts import LAYOUTS
@@ -81,11 +81,11 @@ def test_text_as_turns() -> None:
 
 
 def test_order_of_turns() -> None:
-    assert disorder((SYSTEM, USER, ASSISTANT, TOOL, TOOL, ASSISTANT, USER)) is None
+    assert turn_order_problem((SYSTEM, USER, ASSISTANT, TOOL, TOOL, ASSISTANT, USER)) is None
     for turns in ((USER, SYSTEM, USER), (ASSISTANT, USER), (USER, USER), (USER, ASSISTANT), (SYSTEM,), (TOOL,)):
-        assert disorder(turns) == "turns out of order"
-    assert disorder((Message("system", ""), USER)) is None
-    assert disorder((USER, Message("assistant", "\n"), USER)) == "empty turn"
+        assert turn_order_problem(turns) == "turns out of order"
+    assert turn_order_problem((Message("system", ""), USER)) is None
+    assert turn_order_problem((USER, Message("assistant", "\n"), USER)) == "empty turn"
 
 
 def test_bad_rows_can_be_dropped(write_jsonl: Write) -> None:

@@ -81,8 +81,8 @@ prompts = st.lists(st.integers(3, VOCABULARY - 1), min_size=2, max_size=14, uniq
 rests = st.lists(st.integers(3, VOCABULARY - 1), max_size=5).map(tuple)
 """Of prompts that a group's completions don't share; some are none."""
 groups = st.builds(
-    lambda prompt, branches, given: CompletionGroup(
-        prompt, tuple(c for c, _ in branches), given=tuple(rest for _, rest in branches) if given else ()
+    lambda prompt, branches, differ: CompletionGroup(
+        prompt, tuple(c for c, _ in branches), prompt_suffixes=tuple(rest for _, rest in branches) if differ else ()
     ),
     prompts,
     st.lists(st.tuples(tokens, rests), min_size=1, max_size=4),

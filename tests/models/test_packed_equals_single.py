@@ -82,7 +82,7 @@ def test_a_given_beginning_is_the_rest_of_the_prompt(family: str) -> None:
     with torch.no_grad():
         expected = POLICIES[family](pack([CompletionGroup(prompt, completions)])).logps
         for n in range(4):
-            cut = CompletionGroup(prompt[:n], completions, given=(prompt[n:],) * 3)
+            cut = CompletionGroup(prompt[:n], completions, prompt_suffixes=(prompt[n:],) * 3)
             assert torch.allclose(POLICIES[family](pack([cut])).logps, expected, atol=1e-5), n
 
 

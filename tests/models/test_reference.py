@@ -57,8 +57,8 @@ def test_a_key_tells_where_prompts_end() -> None:
     a = CompletionGroup((3, 4), ((5, 6),))
     b = CompletionGroup((3,), ((4, 5, 6),))
     assert hash_groups([a]) != hash_groups([b])
-    c = CompletionGroup((3,), ((5, 6),), given=((4,),))
-    apart = [a, b, c, replace(c, given=((7,),)), replace(c, given=())]
+    c = CompletionGroup((3,), ((5, 6),), prompt_suffixes=((4,),))
+    apart = [a, b, c, replace(c, prompt_suffixes=((7,),)), replace(c, prompt_suffixes=())]
     assert len({hash_groups([one]) for one in apart}) == 5
     assert reference_key(make("qwen2").state_dict(), "float32") != reference_key(make("qwen2").state_dict(), "bf16")
 

@@ -83,7 +83,7 @@ def test_scores_equal_transformers_own(family: str, members: list[CompletionGrou
 @pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt2", "bert"])
 def test_gradients_equal_single_rows(family: str) -> None:
     members = [
-        CompletionGroup((5, 6, 7), ((8, 9), (10,), (11, 12, 13)), given=((30, 31), (), (32,))),
+        CompletionGroup((5, 6, 7), ((8, 9), (10,), (11, 12, 13)), prompt_suffixes=((30, 31), (), (32,))),
         CompletionGroup((20, 4), ((22, 23),)),
     ]
     model, reward = CLASSIFIERS[family], REWARDS[family]
@@ -123,7 +123,7 @@ def test_pad_tokens_at_a_rows_end_are_read_as_transformers_reads_them(family: st
     members = [
         CompletionGroup((5, 6), ((7, 8), (9, 8, 8), (8,), (8, 9))),
         CompletionGroup((8,), ((8,),)),
-        CompletionGroup((5, 6), ((8, 8), (8,)), given=((9, 8), (8,))),
+        CompletionGroup((5, 6), ((8, 8), (8,)), prompt_suffixes=((9, 8), (8,))),
     ]
     model, reward = copy.deepcopy(CLASSIFIERS[family]), copy.deepcopy(REWARDS[family])
     model.config.pad_token_id = reward.model.config.pad_token_id = pad

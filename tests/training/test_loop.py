@@ -50,7 +50,7 @@ ASKED = [
     replace(
         group,
         completions=(group.completions[0],) * 2 + (group.completions[1],) * 2,
-        given=((), (11, *range(20, 20 + i % 3)), (11, 30), ()),
+        prompt_suffixes=((), (11, *range(20, 20 + i % 3)), (11, 30), ()),
         labels=None,
     )
     for i, group in enumerate(UNEVEN)

@@ -25,12 +25,12 @@ from trimtab.audit.oddities import (
     text_of_prompt,
 )
 from trimtab.audit.preferences import AuditReport, LengthQuantiles, audit, quantiles
-from trimtab.data.beside import ignored_of
 from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, load_tokenizer, unusable
 from trimtab.data.message import Prompt
 from trimtab.data.records import Record
 from trimtab.data.split_groups import choose
 from trimtab.data.splits import DataSettings, Splits, split_records
+from trimtab.data.template_features import ignored_of
 from trimtab.data.trust import TrustSettings
 
 if TYPE_CHECKING:

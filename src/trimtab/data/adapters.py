@@ -19,7 +19,7 @@ _TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-def home(source: str) -> str:
+def expand_home(source: str) -> str:
     """The same with ~ read as the user's folder; a hub's or a reward's name stands for itself."""
     return os.path.expanduser(source) if source.startswith("~") else source
 
@@ -63,7 +63,7 @@ def adapter_config(source: str) -> AdapterConfig:
     base, kind, task = (value.get(key) for key in ("base_model_name_or_path", "peft_type", "task_type"))
     if not base or not isinstance(base, str):
         raise TrimtabError(f"adapter {source}: its config names no base model (base_model_name_or_path).")
-    base = home(base)
+    base = expand_home(base)
     beside = folder / base
     if not os.path.exists(base) and not os.path.isabs(base) and (beside / "config.json").is_file():
         base = str(beside)

@@ -15,17 +15,6 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Self
 
-from trimtab.data.beside import (
-    FIXED_DAY,
-    Powers,
-    asks_for_today,
-    lost,
-    on_day,
-    powers_of,
-    turn_of,
-    variables_of,
-    without_end,
-)
 from trimtab.data.encoding import ALTERED, CONTROL, HOLDS_CONTROL, OPENING, RefusedRowError, TextEncoding
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.message import Answer, answer_turn, strip_last_pair, tools_and_values
@@ -35,6 +24,17 @@ from trimtab.data.rows import TruncationSettings as TruncationSettings
 from trimtab.data.rows import make_group as make_group
 from trimtab.data.rows import tokens_of as tokens_of
 from trimtab.data.rows import unusable as unusable
+from trimtab.data.template_features import (
+    FIXED_DAY,
+    TemplateFeatures,
+    asks_for_today,
+    probe_features,
+    turn_of,
+    unusable_by_template,
+    variables_of,
+    with_date,
+    without_turn_end,
+)
 from trimtab.data.templates import PROBE, render, with_default_template, with_generation_prompt
 from trimtab.data.tokenizer import end_of_turn, special_texts
 from trimtab.data.tokenizer import load_tokenizer as load_tokenizer
@@ -74,14 +74,14 @@ class ChatFormat:
             )
         self.ends = special_texts(self.tokenizer, self.stop_tokens)
 
-    def under(self, **values: JsonValue) -> ChatFormat:
+    def with_values(self, **values: JsonValue) -> ChatFormat:
         """The same format with these values of the template's own variables."""
         other = copy.copy(self)
         other.values = self.values | values
         other._apply = lru_cache(maxsize=8)(other._render)
         return other
 
-    def on(self, day: datetime.date) -> Self:
+    def with_day(self, day: datetime.date) -> Self:
         """The same format with this date for templates that ask for today's."""
         other = copy.copy(self)
         other.day = day
@@ -97,9 +97,9 @@ class ChatFormat:
         return suffix
 
     @cached_property
-    def powers(self) -> Powers:
+    def features(self) -> TemplateFeatures:
         """What the template writes of that which stands beside a text."""
-        return powers_of(self._template_text) if self.has_template else Powers()
+        return probe_features(self._template_text) if self.has_template else TemplateFeatures()
 
     @cached_property
     def variables(self) -> frozenset[str]:
@@ -146,12 +146,12 @@ class ChatFormat:
     ) -> str:
         template = self._template(tools)
         # Passed on only where it is another: the tokenizer's own is what is saved.
-        dated = {"chat_template": on_day(template, self.day)} if asks_for_today(template) else {}
+        dated = {"chat_template": with_date(template, self.day)} if asks_for_today(template) else {}
         return render(self.tokenizer, turns, prompt=not answered, tools=tools, **(self.values | values), **dated)
 
     def _render(self, messages: tuple[Message, ...], answer: str | None = None) -> str:
         shown = messages if answer is None else (*messages, answer_turn(answer))
-        turns = [turn_of(m, self.powers) if m.extra else {"role": m.role, "content": m.content} for m in shown]
+        turns = [turn_of(m, self.features) if m.extra else {"role": m.role, "content": m.content} for m in shown]
         turns = [{"role": turn["role"], **self.content.marked_within(_without_role(turn))} for turn in turns]
         tools, values = (json.loads(text) if text else None for text in tools_and_values(messages))
         tools, values = self.content.marked_within(tools), self.content.marked_within(values or {})
@@ -170,19 +170,19 @@ class ChatFormat:
             )
         return prompt
 
-    def bare(self, prompt: str | tuple[Message, ...]) -> str | tuple[Message, ...]:
+    def plain_without_template(self, prompt: str | tuple[Message, ...]) -> str | tuple[Message, ...]:
         """Without a template a text stays one, whatever stands beside it."""
         alone = not self.has_template and len(prompt) == 1 and any(tools_and_values(prompt))
         return prompt[0].content if alone and isinstance(prompt[0], Message) else prompt
 
-    def finished(self, answer: str) -> str:
+    def target_text(self, answer: str) -> str:
         """An answer as it is learned: without an end of turn of its own; without a template its content alone."""
-        answer = without_end(answer, self.ends)
+        answer = without_turn_end(answer, self.ends)
         return answer.content if isinstance(answer, Answer) and not self.has_template else answer
 
     def prompt_ids(self, prompt: str | tuple[Message, ...], origin: str = "") -> list[int]:
         """A prompt as it stands before the first token of its completion, when one is asked for."""
-        prompt = self.bare(prompt)
+        prompt = self.plain_without_template(prompt)
         messages = self.messages(prompt, origin)
         if messages is None:
             assert isinstance(prompt, str)
@@ -206,22 +206,22 @@ class ChatFormat:
         Tokenized together with its prompt where the prompt's tokens come out as a prefix; else by
         itself, which is what a model that generates from the prompt would have to produce.
         """
-        prompt, completion = self.bare(prompt), self.finished(completion)
+        prompt, completion = self.plain_without_template(prompt), self.target_text(completion)
         messages = self.messages(prompt)
         if messages is not None:
-            return self._answer_ids(*self._parted(messages, completion), prompt_ids)
+            return self._answer_ids(*self._split_answer(messages, completion), prompt_ids)
         assert isinstance(prompt, str)
         # Together: a token may begin in the one and end in the other.
         whole, alone = self.content.marked(prompt + completion), self.content.marked(completion)
         ids = self._ids(whole, add_special_tokens=True) if prompt else self._ids(alone)
         while ids and ids[-1] == self.tokenizer.eos_token_id:
             ids.pop()
-        return self._behind(prompt_ids if prompt else [], ids, alone)
+        return self._completion_after(prompt_ids if prompt else [], ids, alone)
 
     def _answer_ids(self, start: str, alone: str, prompt_ids: list[int]) -> list[int]:
-        return self._behind(prompt_ids, self._ids(start + alone), alone)
+        return self._completion_after(prompt_ids, self._ids(start + alone), alone)
 
-    def _behind(self, prompt_ids: list[int], ids: list[int], alone: str) -> list[int]:
+    def _completion_after(self, prompt_ids: list[int], ids: list[int], alone: str) -> list[int]:
         """What follows a prompt among the tokens of the whole; the text's own where the whole begins otherwise."""
         n = len(prompt_ids)
         tail = ids[n:] if ids[:n] == prompt_ids else self._continuation(alone)
@@ -234,17 +234,17 @@ class ChatFormat:
 
     # ---- where a prompt ends
 
-    def _parted(self, messages: tuple[Message, ...], completion: str) -> tuple[str, str]:
+    def _split_answer(self, messages: tuple[Message, ...], completion: str) -> tuple[str, str]:
         """The text before a completion and the completion's, as the template has them with the answer there."""
         start, whole = self._apply(messages), self._apply(messages, completion)
         if not whole.startswith(start):
-            return self._parted_otherwise(messages, completion, start, whole.removesuffix(self.suffix))
+            return self._split_by_opening(messages, completion, start, whole.removesuffix(self.suffix))
         whole = whole.removesuffix(self.suffix)
         # The answer's beginning may be the prompt's end, where the template opens answers.
-        self._compare(completion, whole[max(0, len(start) - len(completion)) :])
+        self._note_altered(completion, whole[max(0, len(start) - len(completion)) :])
         return start, whole[len(start) :]
 
-    def _parted_otherwise(
+    def _split_by_opening(
         self, messages: tuple[Message, ...], completion: str, start: str, whole: str
     ) -> tuple[str, str]:
         """The same for a template that renders a prompt otherwise once its answer is there.
@@ -262,13 +262,13 @@ class ChatFormat:
             return start, self.content.marked(rest.lstrip() if blanks else said.removeprefix(exact))
         if bare and whole.startswith(head):
             self.remarks.add(f"{OPENING} {bare!r}")
-            self._compare(completion, whole[len(head) :])
+            self._note_altered(completion, whole[len(head) :])
             return head, whole[len(head) :]
         asked = self.content.marked(messages[-1].content.strip())
         ends = [text.rpartition(asked)[2] if asked in text else None for text in (start, head)]
         if whole.startswith(head) and ends[0] is not None and ends[1] is not None and ends[1].startswith(ends[0]):
             tail = whole[len(head) - len(ends[1]) + len(ends[0]) :]
-            self._compare(completion, tail)
+            self._note_altered(completion, tail)
             return start, tail
         raise RefusedRowError("the chat template renders a prompt otherwise once its answer is there.")
 
@@ -281,9 +281,9 @@ class ChatFormat:
         start, head = self._apply(messages), self._head(messages)
         return start[len(head) :] if start.startswith(head) else ""
 
-    def _compare(self, completion: str, shown: str) -> None:
+    def _note_altered(self, completion: str, shown: str) -> None:
         """Notes an answer that the template does not show as it is written, but for white space."""
-        # Of a message with thoughts or calls: what becomes of those is for beside.py to say.
+        # Of a message with thoughts or calls: what becomes of those is for template_features.py to say.
         written = self.content.marked(completion.content if isinstance(completion, Answer) else completion)
         if written not in shown and "".join(written.split()) not in "".join(shown.split()):
             self.remarks.add(ALTERED)
@@ -292,34 +292,34 @@ class ChatFormat:
         self, prompt: str | tuple[Message, ...], completions: Sequence[str], origin: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """A prompt's tokens and those of each completion after it, nothing truncated."""
-        prompt = self.bare(prompt)
-        completions = [self.finished(completion) for completion in completions]
+        prompt = self.plain_without_template(prompt)
+        completions = [self.target_text(completion) for completion in completions]
         prompt_ids, messages = self.prompt_ids(prompt, origin), self.messages(prompt)
         if messages is None:
             return prompt_ids, [self.completion_ids(prompt, c, prompt_ids) for c in completions]
-        parted = [self._parted(messages, completion) for completion in completions]
+        split_texts = [self._split_answer(messages, completion) for completion in completions]
         # One prompt for all: the shorter, where it opens an answer that some of them do not have.
-        shortest = min((start for start, _ in parted), key=len, default=None)
+        shortest = min((start for start, _ in split_texts), key=len, default=None)
         if shortest is not None and shortest != self._apply(messages):
             prompt_ids = self._ids(shortest)
-            parted = [(shortest, (start + text).removeprefix(shortest)) for start, text in parted]
-        return prompt_ids, [self._answer_ids(start, text, prompt_ids) for start, text in parted]
+            split_texts = [(shortest, (start + text).removeprefix(shortest)) for start, text in split_texts]
+        return prompt_ids, [self._answer_ids(start, text, prompt_ids) for start, text in split_texts]
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
         if record.condition is not None:
-            return self.under(target_score=record.condition).encode(replace(record, condition=None), index)
+            return self.with_values(target_score=record.condition).encode(replace(record, condition=None), index)
         self.remarks.clear()
         if problem := unusable(record):
             return Dropped(problem, record.origin)
-        if any(not self.finished(completion).strip() for completion in record.completions):
+        if any(not self.target_text(completion).strip() for completion in record.completions):
             return Dropped("empty completion", record.origin)
         if self.has_template and isinstance(record.prompt, str) and not record.prompt.strip():
             return Dropped("empty prompt", record.origin)
-        if problem := lost(record, self.powers):
+        if problem := unusable_by_template(record, self.features):
             return Dropped(problem, record.origin)
         prompts = record.prompts or (record.prompt,)
-        self.remarks |= self.content.remarks(prompts, [self.finished(answer) for answer in record.completions])
+        self.remarks |= self.content.remarks(prompts, [self.target_text(answer) for answer in record.completions])
         if self.truncation.control_tokens == "drop" and self.remarks & {*CONTROL.values()}:
             return Dropped(HOLDS_CONTROL, record.origin)
         while True:

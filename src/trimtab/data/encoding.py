@@ -101,7 +101,7 @@ class TextEncoding:
 
     def has_control(self, text: str) -> bool:
         """Whether a control token stands in a text, as the tokenizer looks for it."""
-        return self._control.search(self._seen(text)) is not None
+        return self._control.search(self._normalised(text)) is not None
 
     def has_other(self, text: str) -> bool:
         """Whether an added token that is no control token stands in a text; it is read as the token."""
@@ -116,7 +116,7 @@ class TextEncoding:
             remarks |= {OTHER[side]} if any(map(self.has_other, texts)) else set()
         return remarks
 
-    def _seen(self, text: str) -> str:
+    def _normalised(self, text: str) -> str:
         """The text as the tokenizer looks for tokens in it."""
         if self._normalizer is None or self._control.search(text):
             return text
@@ -131,7 +131,7 @@ class TextEncoding:
             return text
         if MARKS.search(text):
             text = MARKS.sub(lambda mark: f"{ESCAPE}{ord(mark[0]) - ord(START)}", text)
-        return self._control.sub(lambda token: f"{START}{token[0]}{END}", self._seen(text))
+        return self._control.sub(lambda token: f"{START}{token[0]}{END}", self._normalised(text))
 
     def marked_within(self, value: JsonValue) -> JsonValue:
         """The same of all texts in a message or a tool, however deep; keys stay."""
@@ -156,7 +156,7 @@ class TextEncoding:
             renamed = "".join(names[piece] if token else piece for piece, token in pieces)
             ids = list(copy.encode(renamed, add_special_tokens=add_special_tokens).ids)
         around = self.tokenizer("", verbose=False)["input_ids"] if add_special_tokens else []
-        self._check(ids, [*written, *around])
+        self._check_control_tokens(ids, [*written, *around])
         return ids
 
     def _pieces(self, text: str) -> tuple[list[tuple[str, bool]], list[int]]:
@@ -210,12 +210,12 @@ class TextEncoding:
         return list(self.tokenizer.build_inputs_with_special_tokens(ids)) if add_special_tokens else ids
 
     @cached_property
-    def _telling(self) -> set[int]:
+    def _unambiguous(self) -> set[int]:
         """Ids that only a control token has: a text's unknown letters may be <unk> too."""
         return set(self.ids_of.values()) - {self.tokenizer.unk_token_id}
 
-    def _check(self, ids: Sequence[int], written: Sequence[int]) -> None:
-        if sorted(i for i in ids if i in self._telling) != sorted(i for i in written if i in self._telling):
+    def _check_control_tokens(self, ids: Sequence[int], written: Sequence[int]) -> None:
+        if sorted(i for i in ids if i in self._unambiguous) != sorted(i for i in written if i in self._unambiguous):
             raise RefusedRowError(
                 "the tokenizer cannot read a control token in a text as text. data.control_tokens=drop leaves such "
                 "rows out, token reads it as the token."

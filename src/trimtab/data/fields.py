@@ -294,7 +294,7 @@ def dialogue_turns(text: str) -> Prompt:
     return tuple(Message(role, content) for role, content in zip(roles, contents, strict=False))
 
 
-def disorder(turns: Sequence[Message]) -> str | None:
+def turn_order_problem(turns: Sequence[Message]) -> str | None:
     """What is wrong with a prompt's turns, or None: system first, then user and assistant in turn, none empty.
 
     A tool's turn follows the assistant's or another tool's. Chat templates render such prompts without a

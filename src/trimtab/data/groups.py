@@ -3,7 +3,7 @@
 A group is one prompt with its k completions: k=1 for SFT, 2 for a preference pair, n for GRPO and PPO.
 In a batch it is laid out as `[prompt | c1 | c2 | … | ck]`; positions restart after the prompt for
 each completion, and each completion attends to its prompt and itself only. Groups lie side by
-side, without padding. Where prompts differ inside a group (`given`), the shared one is their common
+side, without padding. Where prompts differ inside a group (`prompt_suffixes`), the shared one is their common
 beginning, and a branch is the rest of its prompt with its completion.
 
 Dimension suffixes: _N packed tokens, _M completion tokens (those with a log-probability),
@@ -28,9 +28,9 @@ class CompletionGroup:
 
     Every completion token is supervised, the end-of-turn token included where the completion was
     not truncated; no prompt token is. index: the row's place in its split. scores, labels: one a completion,
-    where the data has them. given: for each completion the rest of a prompt of its own, which stands between the
-    shared prompt and it: attended to, in position, never predicted nor counted; none where all share theirs.
-    columns: what a method knows of the group beside its tokens, by name: a tensor with
+    where the data has them. prompt_suffixes: for each completion the rest of a prompt of its own, which stands
+    between the shared prompt and it: attended to, in position, never predicted nor counted; none where all share
+    theirs. columns: what a method knows of the group beside its tokens, by name: a tensor with
     a value for each completion token, [M], or for each completion, [C], such as ref_logps and advantages.
     companion: a group that the method reads beside this one, such as KTO's mismatched completions; never packed
     with it. ValueError where there is nothing to predict a completion's first token from.
@@ -42,14 +42,14 @@ class CompletionGroup:
     truncated: tuple[bool, ...] = ()
     scores: tuple[float, ...] | None = None
     labels: tuple[bool, ...] | None = None
-    given: tuple[tuple[int, ...], ...] = ()
+    prompt_suffixes: tuple[tuple[int, ...], ...] = ()
     columns: Mapping[str, Tensor] = field(default_factory=lambda: NO_COLUMNS, compare=False)
     companion: CompletionGroup | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.given and len(self.given) != len(self.completions):
-            raise ValueError(f"{len(self.given)} given beginnings for {len(self.completions)} completions")
-        if not self.prompt and not (self.given and all(self.given)):
+        if self.prompt_suffixes and len(self.prompt_suffixes) != len(self.completions):
+            raise ValueError(f"{len(self.prompt_suffixes)} prompt suffixes for {len(self.completions)} completions")
+        if not self.prompt and not (self.prompt_suffixes and all(self.prompt_suffixes)):
             raise ValueError("a group needs at least one prompt token: the first completion token follows it")
         if not self.completions or any(not c for c in self.completions):
             raise ValueError("a group needs at least one completion, and none of them empty")
@@ -61,7 +61,7 @@ class CompletionGroup:
     @property
     def packed_length(self) -> int:
         """Tokens that the group takes in a packed batch: the last of each completion is only predicted."""
-        return len(self.prompt) + sum(len(c) - 1 for c in self.completions) + sum(map(len, self.given))
+        return len(self.prompt) + sum(len(c) - 1 for c in self.completions) + sum(map(len, self.prompt_suffixes))
 
     @property
     def completion_tokens(self) -> int:
@@ -71,7 +71,7 @@ class CompletionGroup:
     @property
     def prompts(self) -> tuple[tuple[int, ...], ...]:
         """The whole prompt of each completion."""
-        return tuple(self.prompt + rest for rest in self.given) or (self.prompt,) * len(self.completions)
+        return tuple(self.prompt + rest for rest in self.prompt_suffixes) or (self.prompt,) * len(self.completions)
 
     @property
     def longest(self) -> int:
@@ -146,7 +146,9 @@ def pack(groups: Sequence[CompletionGroup]) -> PackedBatch:
         input_ids += group.prompt
         position_ids += range(len(group.prompt))
         ranges: list[tuple[int, int]] = []
-        for completion, rest in zip(group.completions, group.given or ((),) * len(group.completions), strict=True):
+        for completion, rest in zip(
+            group.completions, group.prompt_suffixes or ((),) * len(group.completions), strict=True
+        ):
             first = len(input_ids)
             input_ids += rest + completion[:-1]
             position_ids += range(len(group.prompt), len(group.prompt) + len(rest) + len(completion) - 1)
@@ -211,7 +213,7 @@ def cut_places(groups: Sequence[CompletionGroup], token_budget: int) -> list[lis
     return [sorted(members) for members in passes]
 
 
-def shared_beginning(rows: Sequence[Sequence[int]]) -> int:
+def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with."""
     same = (len(set(tokens)) == 1 for tokens in zip(*rows, strict=False))
     return next((i for i, equal in enumerate(same) if not equal), min(map(len, rows)))

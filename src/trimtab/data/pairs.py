@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from trimtab.data.beside import Powers
 from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, make_group, tokens_of, unusable
 from trimtab.data.encoding import CONTROL, HOLDS_CONTROL, TextEncoding
-from trimtab.data.groups import CompletionGroup, shared_beginning
+from trimtab.data.groups import CompletionGroup, common_prefix_length
 from trimtab.data.message import CARRIED
 from trimtab.data.records import Message, Record
+from trimtab.data.template_features import TemplateFeatures
 from trimtab.errors import TrimtabError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class RewardFormat(Protocol):
     """How many tokens the model knows; a pad token is one of them. None: not known yet."""
 
     @property
-    def powers(self) -> Powers:
+    def features(self) -> TemplateFeatures:
         """What it writes of that which stands beside a text."""
 
     @property
@@ -88,15 +88,15 @@ class TurnFormat(ChatFormat):
         self, prompt: Prompt, completions: Sequence[str], origin: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """A prompt's tokens and those of each completion after it, to the very end of what the template writes."""
-        prompt = self.bare(prompt)
-        completions = [self.finished(completion) for completion in completions]
+        prompt = self.plain_without_template(prompt)
+        completions = [self.target_text(completion) for completion in completions]
         messages = self.messages(prompt, origin)
         if not prompt and messages is None:
             return super().tokens(prompt, completions, origin)
         start = self.prompt_ids(prompt, origin)
         rows = [self._row(prompt, messages, completion) for completion in completions]
         # At least one token of each row is its completion's.
-        shared = min(shared_beginning([start, *rows]), min(map(len, rows)) - 1)
+        shared = min(common_prefix_length([start, *rows]), min(map(len, rows)) - 1)
         if shared < 1:
             raise TrimtabError(f"{origin}: the chat template renders nothing before an answer.".removeprefix(": "))
         return rows[0][:shared], [row[shared:] for row in rows]
@@ -139,7 +139,7 @@ class PairFormat:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, truncation: TruncationSettings | None = None) -> None:
         self.tokenizer = tokenizer
         self.truncation = truncation or TruncationSettings()
-        self.powers = Powers(frozenset(CARRIED))  # see Message.text
+        self.features = TemplateFeatures(frozenset(CARRIED))  # see Message.text
         self.variables: frozenset[str] = frozenset()
         self.ends: tuple[str, ...] = ()
         self.content = TextEncoding(tokenizer, self.truncation.control_tokens)

@@ -9,8 +9,8 @@ from typing import Protocol
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from trimtab.data.encoding import ControlTokens
-from trimtab.data.fields import BadRowError, disorder, template_values_of
-from trimtab.data.groups import CompletionGroup, shared_beginning
+from trimtab.data.fields import BadRowError, template_values_of, turn_order_problem
+from trimtab.data.groups import CompletionGroup, common_prefix_length
 from trimtab.data.records import Message, Record
 from trimtab.data.settings import TOKENS, Settings
 from trimtab.json_types import JsonObject
@@ -64,7 +64,7 @@ def unusable(record: Record) -> str | None:
     """Why a record can't be used whatever the tokenizer; None where it can."""
     if any(not completion.strip() for completion in record.completions):
         return "empty completion"
-    return None if isinstance(record.prompt, str) else disorder(record.prompt)
+    return None if isinstance(record.prompt, str) else turn_order_problem(record.prompt)
 
 
 class Tokenizing(Protocol):
@@ -104,12 +104,12 @@ def make_group(
         cause = "after truncation" if any(truncated) else "as tokens"
         reason = "completions" if len(set(record.completions)) == 1 else cause
         return Dropped(f"identical {reason}", record.origin)
-    given: tuple[tuple[int, ...], ...] = ()
+    suffixes: tuple[tuple[int, ...], ...] = ()
     shared = len(prompts[0])
     if len(prompts) > 1:
         if any(truncated):  # what is left neither keeps to a length nor fails to
             return Dropped("cut completion under a length instruction", record.origin)
-        shared = shared_beginning(prompts)
-        given = tuple(tuple(prompt[shared:]) for prompt in prompts)
+        shared = common_prefix_length(prompts)
+        suffixes = tuple(tuple(prompt[shared:]) for prompt in prompts)
     prompt = tuple(prompts[0][:shared])
-    return CompletionGroup(prompt, rows, index, tuple(truncated), record.scores, record.labels, given)
+    return CompletionGroup(prompt, rows, index, tuple(truncated), record.scores, record.labels, suffixes)

@@ -8,11 +8,11 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, Field
 
-from trimtab.data.beside import Rendering, ignored_of
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.message import Prompt
 from trimtab.data.records import Record
 from trimtab.data.rows import Dropped
+from trimtab.data.template_features import Rendering, ignored_of
 from trimtab.errors import TrimtabError
 
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
-from trimtab.data.adapters import home, tokenizer_source
+from trimtab.data.adapters import expand_home, tokenizer_source
 from trimtab.data.trust import TrustSettings, refuse_remote_code
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.json_types import JsonObject, JsonValue
@@ -76,7 +76,7 @@ def json_of(source: str, name: str) -> JsonObject:
 
 def load_tokenizer(source: str, trust: TrustSettings | None = None) -> PreTrainedTokenizerBase:
     """A folder's or hub model's tokenizer. trust: whether code that comes with it may run; None: it may not."""
-    trust, source = trust or TrustSettings(), tokenizer_source(home(source))
+    trust, source = trust or TrustSettings(), tokenizer_source(expand_home(source))
     refuse_remote_code(source, trust, "tokenizer")
     advice = "Name a folder or hub model that has one with --tokenizer (in a recipe: tokenizer)."
     try:

@@ -7,10 +7,10 @@ from collections import Counter
 
 import torch
 
-from trimtab.data.beside import ignored_of
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import control_tokens_of_model, day_for, day_of_model, keep_day, values_of_model
 from trimtab.data.split_groups import encode_records
+from trimtab.data.template_features import ignored_of
 from trimtab.devices import autocast, best_device
 from trimtab.evaluation.generate import generate, stop_tokens
 from trimtab.evaluation.outputs import Generation, Measured, write_measured, write_rows
@@ -34,7 +34,7 @@ def complete(task: EvaluationTask) -> None:
     device = evaluation_device()
     chat = ChatFormat(load_tokenizer(task.tokenizer_source, task.settings), task.data)
     if chat.asks_for_today:
-        chat = chat.on(day_for(task.folder, day_of_model(task.model), task.day))
+        chat = chat.with_day(day_for(task.folder, day_of_model(task.model), task.day))
         keep_day(task.folder, chat.day)
     _say_what_is_left(task, chat)
     policy = load_policy(task.model, trusting(task.settings))

@@ -119,7 +119,7 @@ class Distillation(StageMethod):
             )  # fmt: skip
         answers = of_all_processes(acc, places, [of_prompt[0].tokens for of_prompt in samples])
         return [
-            replace(group, completions=(tokens,), truncated=(), scores=None, labels=None, given=())
+            replace(group, completions=(tokens,), truncated=(), scores=None, labels=None, prompt_suffixes=())
             for group, tokens in zip(groups, answers, strict=True)
         ]
 

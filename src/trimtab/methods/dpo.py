@@ -267,7 +267,7 @@ def loss_inputs(batch: PackedBatch, logps_M: Tensor, reference_M: Tensor | None)
             continue
         whole_C, head_C = batch.sum_by_completion(values_M), batch.sum_by_completion(values_M * head_M)
         found[f"{prefix}logps_C"] = whole_C
-        if all(group.given for group in batch.groups):  # rows under length instructions: x, x¹, x², x
+        if all(group.prompt_suffixes for group in batch.groups):  # rows under length instructions: x, x¹, x², x
             found[f"{prefix}failing_logps"] = whole_C[first_G + 1]
             found[f"{prefix}keeping_logps"] = whole_C[last_G - 1]
         for side, at_G in (("chosen", first_G), ("rejected", last_G)):

@@ -152,7 +152,7 @@ class Round:
 
     def _pairs(self) -> DataSettings:
         chat = ChatFormat(load_tokenizer(self.tokens_from, self.settings), self.data)
-        chat = chat.on(day_for(self.folder, day_of_model(self.model)))
+        chat = chat.with_day(day_for(self.folder, day_of_model(self.model)))
         groups = self._prompts(chat)
         inputs = self._inputs(len(groups))
         with PartialState(cpu=on_cpu()).main_process_first():

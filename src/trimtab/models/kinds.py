@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from trimtab.data.adapters import CONFIG, adapter_config, bases_of, home, is_adapter, model_weights
+from trimtab.data.adapters import CONFIG, adapter_config, bases_of, expand_home, is_adapter, model_weights
 from trimtab.data.trust import TrustSettings, refuse_pickles, refuse_remote_code
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.weights import check_files
@@ -98,7 +98,7 @@ class Kind:
 def read_config(source: str, trust: TrustSettings | None = None) -> Any:
     """The config of a folder or a hub name; of an adapter's folder its base's. Weights are not looked for."""
     trust = trust or TrustSettings()
-    source = home(source)
+    source = expand_home(source)
     place = ([source, *bases_of(source)])[-1]
     refuse_remote_code(place, trust)
     file = Path(place) / "config.json"
@@ -135,7 +135,7 @@ def _named(source: str, place: str) -> str:
 
 def kind_of(source: str, trust: TrustSettings | None = None) -> Kind:
     """What a folder or hub name holds, by its config alone. TrimtabError where that cannot be read."""
-    source = home(source)
+    source = expand_home(source)
     config = read_config(source, trust)
     names = list(getattr(config, "architectures", None) or ())
     architecture = ", ".join(names) or str(getattr(config, "model_type", "no architecture"))
@@ -182,7 +182,7 @@ def check_model_source(source: str, trust: TrustSettings | None = None, role: Ro
 
     trust: what the folder may do; None: neither unpickle nor run code.
     """
-    trust, source = trust or TrustSettings(), home(source)
+    trust, source = trust or TrustSettings(), expand_home(source)
     places = [(place, _named(source, place)) for place in [source, *bases_of(source)]]
     for place, named in places:
         _check_folder(place, trust, named)

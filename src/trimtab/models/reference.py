@@ -34,9 +34,9 @@ def hash_groups(groups: Sequence[CompletionGroup]) -> str:
     for group in groups:
         for part in (group.prompt, *group.completions):
             _add(digest, part)
-        if group.given:  # nothing for groups without, so that what is on disk keeps its name
+        if group.prompt_suffixes:  # nothing for groups without, so that what is on disk keeps its name
             digest.update(b"given")
-            for part in group.given:
+            for part in group.prompt_suffixes:
                 _add(digest, part)
         digest.update(b"|")
     return digest.hexdigest()

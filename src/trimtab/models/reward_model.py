@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from trimtab.data.adapters import base_of, home, is_adapter
+from trimtab.data.adapters import base_of, expand_home, is_adapter
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import RewardFormat
 from trimtab.errors import TrimtabError, reason_of
@@ -172,7 +172,7 @@ def load_reward_model(
 
     new_head=False: only a trained head will do. TrimtabError for weights that lack what would be random.
     """
-    settings, source = settings or ModelSettings(), home(source)
+    settings, source = settings or ModelSettings(), expand_home(source)
     check_model_source(source, settings, "start of a reward model" if new_head else "reward model")
     trained = kind_of(source, settings).name == "classifier"
     model = _load_classifier(source, settings, seed, trained)

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from trimtab.data.adapters import home, tokenizer_source
+from trimtab.data.adapters import expand_home, tokenizer_source
 from trimtab.data.chat import TruncationSettings, load_tokenizer
 from trimtab.data.day import control_tokens_of_model, day_of_model, values_of_model
 from trimtab.data.groups import CompletionGroup, pack
@@ -65,7 +65,7 @@ class ClassifierReward(LocalReward):
         precision: Precision = "float32",
         trust: TrustSettings | None = None,
     ) -> None:
-        source = home(source)
+        source = expand_home(source)
         self.name = name or Path(source).name
         self.token_budget = token_budget
         self.device = torch.device(device) if device else best_device()
@@ -77,7 +77,7 @@ class ClassifierReward(LocalReward):
             TruncationSettings(chat_template_kwargs=values, control_tokens=control),
         )
         if isinstance(self.form, TurnFormat) and (day := day_of_model(source)):
-            self.form = self.form.on(day)
+            self.form = self.form.with_day(day)
         self.model.bind(self.form)
         self.model.to(self.device).eval()
         check_tokenizer(self.form.tokenizer, self.model.model, f"reward model {source}")

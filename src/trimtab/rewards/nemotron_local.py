@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from trimtab.data.adapters import home, is_adapter
+from trimtab.data.adapters import expand_home, is_adapter
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.hashing import hash_source, hash_weights
@@ -83,7 +83,7 @@ class NemotronLocalReward(LocalReward):
         precision: Precision = "float32",
         trust: TrustSettings | None = None,
     ) -> None:
-        source = home(source)
+        source = expand_home(source)
         self.name = name or Path(source).name
         self.token_budget = token_budget
         device = best_device()

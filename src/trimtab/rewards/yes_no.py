@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 import torch
 from pydantic import model_validator
 
-from trimtab.data.adapters import home
+from trimtab.data.adapters import expand_home
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.encoding import Marked
-from trimtab.data.groups import CompletionGroup, pack, shared_beginning
+from trimtab.data.groups import CompletionGroup, common_prefix_length, pack
 from trimtab.data.hashing import hash_weights
 from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.trust import TrustSettings
@@ -159,7 +159,7 @@ class QuestionFormat(TurnFormat):
         rows = [self.prompt_ids(self.asked(prompt, completion)) for completion in completions]
         other = self.prompt_ids(self.asked(prompt, OTHER))
         # At least one token of each row is its completion's.
-        shared = max(1, min(shared_beginning([other, *rows]), min(map(len, rows)) - 1))
+        shared = max(1, min(common_prefix_length([other, *rows]), min(map(len, rows)) - 1))
         return rows[0][:shared], [row[shared:] for row in rows]
 
 
@@ -181,7 +181,7 @@ class YesNoReward(LocalReward):
         precision: Precision = "float32",
         trust: TrustSettings | None = None,
     ) -> None:
-        source = home(source)
+        source = expand_home(source)
         self.source, self.trust = source, trust
         self.name = name or Path(source).name
         self.token_budget = token_budget

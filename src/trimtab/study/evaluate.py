@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.command_settings import data_settings
-from trimtab.data.answered import answered
+from trimtab.data.answerable import answerable_rows
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.records import Record
@@ -123,8 +123,8 @@ def _answerable(asked: Inputs, readers: Sequence[str], reads_answers: bool) -> t
     """Without the rows that a template refuses. readers: where the tokenizers are of those that answer, the model's
     first."""
     chats = [ChatFormat(load_tokenizer(one, asked.settings), asked.data) for one in readers]
-    found = answered(asked.records, chats, reads_answers)
-    found.tell("evaluation" if reads_answers else "generate")
+    found = answerable_rows(asked.records, chats, reads_answers)
+    found.say_dropped("evaluation" if reads_answers else "generate")
     cap, origins = asked.settings.decoding.max_new_tokens, [record.origin for record in found.records]
     for model in asked.models.values():
         check_prompts(found.prompts, cap, positions_of(model, asked.settings), origins=origins)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trimtab.data.answered import answered
+from trimtab.data.answerable import answerable_rows
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import Record, columns_of
 from trimtab.data.split_groups import check_completions
@@ -62,7 +62,7 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForma
     for stage in stages_of(recipe):
         METHODS[stage.method].method.check_needs(with_models_found(stage.settings), chats[0])
     try:
-        found = answered(splits.test, chats)
+        found = answerable_rows(splits.test, chats)
         check_prompts(
             found.prompts,
             recipe.evaluation.decoding.max_new_tokens,
@@ -71,7 +71,7 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForma
         )
     except TrimtabError as error:
         raise TrimtabError(f"test rows: {error}") from None
-    found.tell("test rows")
+    found.say_dropped("test rows")
     splits.test, splits.left_out = found.records, found.dropped
     return chats[0]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from trimtab.data.adapters import home
+from trimtab.data.adapters import expand_home
 from trimtab.data.settings import NAMES_A_MODEL
 from trimtab.errors import TrimtabError
 from trimtab.recipe import Recipe
@@ -24,7 +24,7 @@ SCORES = Path("cache") / "scores.sqlite"
 def resolve_model(name: str) -> str:
     """sandbox:base and sandbox:instruct are folders of the package, ~ the user's; others stand for themselves."""
     if not name.startswith("sandbox:"):
-        return home(name)
+        return expand_home(name)
     folder = starter(name.removeprefix("sandbox:"))
     if not folder.is_dir():
         raise TrimtabError(f"model {name}: the sandbox has sandbox:base and sandbox:instruct.")

@@ -62,4 +62,4 @@ def skipped_row(step: int, reason: str, groups: Sequence[CompletionGroup]) -> di
 
 def _tokens_of(group: CompletionGroup) -> dict[str, Any]:
     found: dict[str, Any] = {"prompt": group.prompt, "completions": group.completions}
-    return found | ({"given": group.given} if group.given else {})
+    return found | ({"given": group.prompt_suffixes} if group.prompt_suffixes else {})

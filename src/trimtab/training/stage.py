@@ -27,7 +27,7 @@ from typing import Any
 from accelerate import PartialState
 
 from trimtab.data.adapters import tokenizer_source
-from trimtab.data.answered import taken
+from trimtab.data.answerable import renderable_prompts
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.day import day_for, day_of_model, keep_day
 from trimtab.data.encoding import remark_lines
@@ -217,7 +217,7 @@ def dated(chat: Any, folder: Path, asked: Asked) -> Any:
     with PartialState(cpu=on_cpu()).main_process_first():
         day = day_for(folder, day_of_model(asked.model), asked.day)
         keep_day(folder, day)
-    return chat.on(day)
+    return chat.with_day(day)
 
 
 def without_read(method: type[StageMethod], *rewards: Reward | None) -> Callable[[SplitCounts], SplitCounts]:
@@ -254,7 +254,7 @@ def _sampler(policy: Any, chat: Any, splits: Splits) -> Callable[[], list[dict[s
     def sample() -> list[dict[str, str]]:
         room = (getattr(policy.model.config, "max_position_embeddings", None) or 2**31) - SAMPLE_TOKENS
         records = splits.validation or splits.train
-        fitting = (row.prompt for row, ids in taken(records, chat) if len(ids) <= room)
+        fitting = (row.prompt for row, ids in renderable_prompts(records, chat) if len(ids) <= room)
         prompts = list(islice(fitting, SAMPLES))
         decoding = Decoding(max_new_tokens=SAMPLE_TOKENS)
         outs = generate(policy.model, chat, prompts, decoding, stop_tokens(policy.model, chat))

@@ -21,7 +21,7 @@ from trimtab.data.message import REASONING, Answer, Message, Prompt, answer_turn
 from trimtab.data.records import Record
 from trimtab.json_types import JsonObject
 
-WORD = "trimtab01"
+PROBE_WORD = "trimtab01"
 """What is looked for: a name that also suits as a call's id where a template wants nine letters and digits."""
 NOT_RENDERED = "tool calls that the chat template does not render"
 NOW = "strftime_now"
@@ -33,7 +33,7 @@ Render = Callable[[list[JsonObject], list[JsonObject] | None], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Powers:
+class TemplateFeatures:
     """rendered: the keys of messages that come out, and "tools". objects: whether a call's arguments may be an
     object (else they stay the text that they are). null: whether content is null beside tool calls."""
 
@@ -42,12 +42,12 @@ class Powers:
     null: bool = False
 
 
-def powers_of(render: Render) -> Powers:
+def probe_features(render: Render) -> TemplateFeatures:
     """Read off what a template writes."""
 
     def shows(*turns: JsonObject, tools: list[JsonObject] | None = None) -> bool:
         try:
-            return WORD in render([{"role": "user", "content": "?"}, *turns], tools)
+            return PROBE_WORD in render([{"role": "user", "content": "?"}, *turns], tools)
         except Exception:  # templates raise whatever they like; what they refuse they do not render
             return False
 
@@ -60,31 +60,31 @@ def powers_of(render: Render) -> Powers:
     def answering(**extras: str) -> JsonObject:
         return {"role": "assistant", "content": "!", **extras}
 
-    tool = {"type": "function", "function": {"name": WORD, "description": "", "parameters": {}}}
-    answer = {"role": "tool", "content": "!", "tool_call_id": WORD}
-    with_object, with_text = call(name=WORD), call(name=WORD)
+    tool = {"type": "function", "function": {"name": PROBE_WORD, "description": "", "parameters": {}}}
+    answer = {"role": "tool", "content": "!", "tool_call_id": PROBE_WORD}
+    with_object, with_text = call(name=PROBE_WORD), call(name=PROBE_WORD)
     with_text["function"]["arguments"] = "{}"
     calls = any(shows(calling(content, each)) for content in ("", None) for each in (with_object, with_text))
-    rendered = {key for key in REASONING if shows(answering(**{key: WORD}))}
+    rendered = {key for key in REASONING if shows(answering(**{key: PROBE_WORD}))}
     rendered |= {"tool_calls"} if calls else set()
     rendered |= {"tool_call_id"} if shows(calling("", call()), answer) else set()
-    user_name = {"role": "user", "content": "!", "name": WORD}
-    tool_name = answer | {"tool_call_id": "a00000001", "name": WORD}
+    user_name = {"role": "user", "content": "!", "name": PROBE_WORD}
+    tool_name = answer | {"tool_call_id": "a00000001", "name": PROBE_WORD}
     rendered |= {"name"} if shows(answering(), user_name) or shows(calling("", call()), tool_name) else set()
     rendered |= {"tools"} if shows(tools=[tool]) else set()
     null = calls and not any(shows(calling("", each)) for each in (with_object, with_text))
-    objects = shows(calling(None if null else "", call(arguments={WORD: 1})))
-    return Powers(frozenset(rendered), objects, null)
+    objects = shows(calling(None if null else "", call(arguments={PROBE_WORD: 1})))
+    return TemplateFeatures(frozenset(rendered), objects, null)
 
 
-def turn_of(message: Message, powers: Powers) -> JsonObject:
+def turn_of(message: Message, features: TemplateFeatures) -> JsonObject:
     """A message as the template gets it."""
     turn = message.as_json()
     if "tool_calls" not in turn:
         return turn
-    if powers.null and not message.content:
+    if features.null and not message.content:
         turn["content"] = None
-    if powers.objects:  # as text they would be quoted once more
+    if features.objects:  # as text they would be quoted once more
         turn["tool_calls"] = [_with_objects(call) for call in turn["tool_calls"]]
     return turn
 
@@ -103,13 +103,13 @@ def _with_objects(call: JsonObject) -> JsonObject:
     return call | {"arguments": parsed} if isinstance(parsed, dict) else call
 
 
-def lost(record: Record, powers: Powers) -> str | None:
+def unusable_by_template(record: Record, features: TemplateFeatures) -> str | None:
     """Why a record can't be used: its tool calls do not come out. None where nothing that matters is lost."""
     calls = any("tool_calls" in message.extras for message in _messages(record) if message.extra)
-    return NOT_RENDERED if calls and "tool_calls" not in powers.rendered else None
+    return NOT_RENDERED if calls and "tool_calls" not in features.rendered else None
 
 
-def not_rendered(record: Record, powers: Powers, variables: Iterable[str]) -> list[str]:
+def unrendered_parts(record: Record, features: TemplateFeatures, variables: Iterable[str]) -> list[str]:
     """What a record holds for the template and the template does not write. variables: those that it reads."""
     prompts = record.prompts or (record.prompt,)
     keys = {key for message in _messages(record) if message.extra for key in message.extras}
@@ -120,8 +120,10 @@ def not_rendered(record: Record, powers: Powers, variables: Iterable[str]) -> li
         if tools_and_values(prompt)[1]
         for name in json.loads(tools_and_values(prompt)[1])
     }
-    lost = [f"{key}, which the chat template does not render" for key in sorted(keys - powers.rendered)]
-    return lost + [f"{name}, which the chat template does not read" for name in sorted(values - set(variables))]
+    unrendered = [f"{key}, which the chat template does not render" for key in sorted(keys - features.rendered)]
+    return unrendered + [
+        f"{name}, which the chat template does not read" for name in sorted(values - set(variables))
+    ]
 
 
 def _messages(record: Record) -> list[Message]:
@@ -137,7 +139,7 @@ class Rendering(Protocol):
     ends: tuple[str, ...]
 
     @property
-    def powers(self) -> Powers:
+    def features(self) -> TemplateFeatures:
         """What is written of that which stands beside a text."""
 
     @property
@@ -150,9 +152,9 @@ END_OF_TURN = "end of turn in an answer, taken off"
 
 def ignored_of(record: Record, chat: Rendering) -> list[str]:
     """What a row holds that neither trimtab nor the chat template uses, each named once."""
-    ended = any(without_end(answer, chat.ends) != answer for answer in record.completions)
-    lost = not_rendered(record, chat.powers, chat.variables) if _has_more(record) else []
-    return list(dict.fromkeys([*record.ignored, *lost, *([END_OF_TURN] if ended else [])]))
+    ended = any(without_turn_end(answer, chat.ends) != answer for answer in record.completions)
+    unrendered = unrendered_parts(record, chat.features, chat.variables) if _has_more(record) else []
+    return list(dict.fromkeys([*record.ignored, *unrendered, *([END_OF_TURN] if ended else [])]))
 
 
 def _has_more(record: Record) -> bool:
@@ -166,7 +168,7 @@ def _has_more(record: Record) -> bool:
     )
 
 
-def without_end(answer: str, ends: Sequence[str]) -> str:
+def without_turn_end(answer: str, ends: Sequence[str]) -> str:
     """An answer without the ends of turn that it holds at its end: they are put there anyway, and would be learned
     twice. ends: the texts of the tokens that end a turn."""
     text = answer.content if isinstance(answer, Answer) else answer
@@ -199,7 +201,7 @@ def asks_for_today(template: str) -> bool:
     return NOW in template
 
 
-def on_day(template: str, day: datetime.date) -> str:
+def with_date(template: str, day: datetime.date) -> str:
     """A template that asks for today's date, with this one in its place: the same text today and tomorrow."""
     return re.sub(
         NOW + r"""\s*\(\s*(?:format\s*=\s*)?("[^"\\]*"|'[^'\\]*')\s*\)""",

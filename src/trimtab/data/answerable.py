@@ -14,14 +14,14 @@ from trimtab.notices import say
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnswerableRows:
     """The rows that are left, the first format's tokens of each one's prompt, and what became of the others."""
 
     records: list[Record]
     prompts: list[list[int]]
     dropped: dict[str, int]
 
-    def tell(self, what: str) -> None:
+    def say_dropped(self, what: str) -> None:
         """One line, where rows were left out."""
         if self.dropped:
             count = len(self.records) + sum(self.dropped.values())
@@ -29,7 +29,9 @@ class Answered:
             say(f"{what}: {len(self.records)} of {count} rows used; dropped: {lost}")
 
 
-def answered(records: Sequence[Record], chats: Sequence[ChatFormat], reads_answers: bool = True) -> Answered:
+def answerable_rows(
+    records: Sequence[Record], chats: Sequence[ChatFormat], reads_answers: bool = True
+) -> AnswerableRows:
     """Tells rows that can be answered by all from others; the first format also reads the rows' own best answers,
     whose lengths are compared with. A row that a template refuses is dropped where data.bad_rows is drop; else
     TrimtabError names it."""
@@ -55,7 +57,7 @@ def answered(records: Sequence[Record], chats: Sequence[ChatFormat], reads_answe
     if records and not kept:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in dropped.items())
         raise TrimtabError(f"none of the {len(records)} rows can be answered: {reasons}.")
-    return Answered(kept, prompts, dict(sorted(dropped.items())))
+    return AnswerableRows(kept, prompts, dict(sorted(dropped.items())))
 
 
 def _prompt_ids(record: Record, chats: Sequence[ChatFormat], reads_answers: bool) -> list[int] | str:
@@ -72,7 +74,7 @@ def _prompt_ids(record: Record, chats: Sequence[ChatFormat], reads_answers: bool
     return ids[0]
 
 
-def taken(records: Sequence[Record], chat: ChatFormat) -> Iterator[tuple[Record, list[int]]]:
+def renderable_prompts(records: Sequence[Record], chat: ChatFormat) -> Iterator[tuple[Record, list[int]]]:
     """Rows with their prompts' tokens, without those that the template refuses."""
     for record in records:
         try:

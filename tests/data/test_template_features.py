@@ -19,7 +19,6 @@ import pytest
 from conftest import byte_tokenizer
 from data.odd_rows import ASKED, CALL, FOUND, TOOL, pair, talk, turn
 from data.test_odd_rows import TOOLS
-from trimtab.data.beside import NOT_RENDERED, variables_of
 from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings
 from trimtab.data.day import day_for, keep_day
 from trimtab.data.folders import NoSuchSplitError, files_of
@@ -34,6 +33,7 @@ from trimtab.data.message import (
 )
 from trimtab.data.records import ReadingSettings, Record, columns_of, read_records, to_record
 from trimtab.data.split_groups import SplitCounts, encode_records
+from trimtab.data.template_features import NOT_RENDERED, variables_of
 from trimtab.errors import TrimtabError
 from trimtab.rewards.cache import digest
 
@@ -125,7 +125,7 @@ def test_the_day_is_fixed(tmp_path: Path) -> None:
     assert day_for(tmp_path) == datetime.date.today()
     assert day_for(tmp_path, None, first) == first
     keep_day(tmp_path, first)
-    kept = chat.on(day_for(tmp_path, datetime.date(2026, 1, 1)))
+    kept = chat.with_day(day_for(tmp_path, datetime.date(2026, 1, 1)))
     assert chat.tokenizer.decode(kept.prompt_ids("Sky?")).startswith("01 Feb 2025|")
     assert kept.tokenizer.chat_template == dated
 
