@@ -97,7 +97,7 @@ def test_dpo_under_scores(toy_model: Path, scored: Path, tmp_path: Path) -> None
     losses = []
     for record in held_out(scored):
         assert record.scores is not None
-        first, last = (CONDITION.shown(score) for score in record.scores)
+        first, last = (CONDITION.rounded_score(score) for score in record.scores)
         if first == last:
             continue
         for asked, order in ((first, (0, 1)), (last, (1, 0))):

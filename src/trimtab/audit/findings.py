@@ -82,7 +82,7 @@ class SplitFindings(_Model):
 
 
 class Findings(_Model):
-    """audit.json."""
+    """What `trimtab audit` found in a data set: the content of audit.json."""
 
     schema_version: Literal[1] = 1
     source: str

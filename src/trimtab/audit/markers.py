@@ -56,7 +56,7 @@ class Marker(BaseModel):
 
 
 def normalized_words(text: str) -> list[str]:
-    """Lower-case words, "%" and numbers as "#"."""
+    """The words of a text in lower case, and its "%" signs; each number as "#"."""
     return ["#" if w[0].isdigit() else w for w in _WORD.findall(text.lower())]
 
 

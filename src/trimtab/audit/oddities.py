@@ -31,7 +31,7 @@ EXAMPLES = 5
 
 
 class Occurrences(BaseModel):
-    """How many there are, and the first few: "train.jsonl:17"."""
+    """How many rows something was found in, and where the first few are: "train.jsonl:17"."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -105,7 +105,7 @@ def alike_key(record: Record) -> str:
 
 
 def shared_prompts(splits: Mapping[str, Sequence[Record]]) -> list[SharedPrompts]:
-    """Between every two splits that have rows, in their order."""
+    """The prompts that every two splits with rows have in common, in the order of the splits."""
     names = [name for name, records in splits.items() if records]
     out = []
     for i, first in enumerate(names):

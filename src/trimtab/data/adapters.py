@@ -20,12 +20,12 @@ _TOKENIZER_FILES = (
 
 
 def expand_home(source: str) -> str:
-    """The same with ~ read as the user's folder; a hub's or a reward's name stands for itself."""
+    """A path with a leading ~ written out as the user's folder; any other source, such as a hub name, as it is."""
     return os.path.expanduser(source) if source.startswith("~") else source
 
 
 def model_weights(folder: Path) -> list[Path]:
-    """Files with a model's weights; an adapter's are none."""
+    """The files of a folder that hold a model's weights; an adapter's, an optimizer's and such are left out."""
     files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     of_others = ("adapter_", "training_args", "optimizer", "scheduler")
     return sorted(file for file in files if not file.name.startswith(of_others))
@@ -42,8 +42,8 @@ def is_adapter(source: str) -> bool:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """base: as the config names it, or the folder beside the adapter that it then is. kind: LORA, …; task:
-    CAUSAL_LM, …, or none."""
+    """What an adapter's config says. base: the model that it names, or the folder of that name in the adapter's.
+    kind: LORA, …; task: CAUSAL_LM, …, or none. value: the whole config."""
 
     base: str
     kind: str
@@ -52,7 +52,7 @@ class AdapterConfig:
 
 
 def adapter_config(source: str) -> AdapterConfig:
-    """TrimtabError where it cannot be read, or names no base."""
+    """The config in an adapter's folder; TrimtabError where it cannot be read, or names no base."""
     folder = Path(source).expanduser()
     try:
         value = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ def base_of(source: str) -> str:
 
 
 def bases_of(source: str) -> list[str]:
-    """What an adapter's folder stands on, next first; the last is no adapter. Empty for a model."""
+    """The models below an adapter, the nearest first; the last is no adapter. Empty for a model."""
     bases: list[str] = []
     while is_adapter(source):
         source = base_of(source)

@@ -15,14 +15,15 @@ from trimtab.notices import say
 
 @dataclass(frozen=True)
 class AnswerableRows:
-    """The rows that are left, the first format's tokens of each one's prompt, and what became of the others."""
+    """The rows that models can answer, their prompts' tokens in the first format, and how many rows were dropped
+    for which reason."""
 
     records: list[Record]
     prompts: list[list[int]]
     dropped: dict[str, int]
 
     def say_dropped(self, what: str) -> None:
-        """One line, where rows were left out."""
+        """Says in one line how many rows of `what` were dropped and why, where any were."""
         if self.dropped:
             count = len(self.records) + sum(self.dropped.values())
             lost = ", ".join(f"{n} × {reason}" for reason, n in self.dropped.items())
@@ -32,7 +33,7 @@ class AnswerableRows:
 def answerable_rows(
     records: Sequence[Record], chats: Sequence[ChatFormat], reads_answers: bool = True
 ) -> AnswerableRows:
-    """Tells rows that can be answered by all from others; the first format also reads the rows' own best answers,
+    """Keeps the rows whose prompts every format can render. The first format also reads the rows' own best answers,
     whose lengths are compared with. A row that a template refuses is dropped where data.bad_rows is drop; else
     TrimtabError names it."""
     kept: list[Record] = []
@@ -75,7 +76,7 @@ def _prompt_ids(record: Record, chats: Sequence[ChatFormat], reads_answers: bool
 
 
 def renderable_prompts(records: Sequence[Record], chat: ChatFormat) -> Iterator[tuple[Record, list[int]]]:
-    """Rows with their prompts' tokens, without those that the template refuses."""
+    """Yields each row with its prompt's tokens; rows that the template refuses are left out."""
     for record in records:
         try:
             yield record, chat.prompt_ids(record.prompt, record.origin)

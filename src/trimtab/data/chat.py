@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from trimtab.data.encoding import ALTERED, CONTROL, HOLDS_CONTROL, OPENING, RefusedRowError, TextEncoding
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.message import Answer, answer_turn, strip_last_pair, tools_and_values
+from trimtab.data.message import Answer, Prompt, Turns, answer_turn, strip_last_pair, tools_and_values
 from trimtab.data.records import Message, ReadingSettings, Record
 from trimtab.data.rows import Dropped as Dropped
 from trimtab.data.rows import TruncationSettings as TruncationSettings
@@ -98,17 +98,17 @@ class ChatFormat:
 
     @cached_property
     def features(self) -> TemplateFeatures:
-        """What the template writes of that which stands beside a text."""
+        """Which parts of a message besides its text the template writes: thoughts, tool calls, tools."""
         return probe_features(self._template_text) if self.has_template else TemplateFeatures()
 
     @cached_property
     def variables(self) -> frozenset[str]:
-        """What the template reads."""
+        """The variables that the template reads and does not set itself."""
         return variables_of(self._template(None)) if self.has_template else frozenset()
 
     @property
     def unread_values(self) -> list[str]:
-        """Of the settings' chat_template_kwargs what the template does not read."""
+        """The names in the settings' chat_template_kwargs that the template does not read."""
         return sorted(set(self.truncation.chat_template_kwargs) - self.variables)
 
     @property
@@ -149,7 +149,7 @@ class ChatFormat:
         dated = {"chat_template": with_date(template, self.day)} if asks_for_today(template) else {}
         return render(self.tokenizer, turns, prompt=not answered, tools=tools, **(self.values | values), **dated)
 
-    def _render(self, messages: tuple[Message, ...], answer: str | None = None) -> str:
+    def _render(self, messages: Turns, answer: str | None = None) -> str:
         shown = messages if answer is None else (*messages, answer_turn(answer))
         turns = [turn_of(m, self.features) if m.extra else {"role": m.role, "content": m.content} for m in shown]
         turns = [{"role": turn["role"], **self.content.marked_within(_without_role(turn))} for turn in turns]
@@ -157,7 +157,7 @@ class ChatFormat:
         tools, values = self.content.marked_within(tools), self.content.marked_within(values or {})
         return self._template_text(turns, tools, answer is not None, **values)
 
-    def messages(self, prompt: str | tuple[Message, ...], origin: str = "") -> tuple[Message, ...] | None:
+    def messages(self, prompt: Prompt, origin: str = "") -> Turns | None:
         """The prompt's turns; None for plain text with a tokenizer that has no template."""
         if isinstance(prompt, str):
             return (Message("user", prompt),) if self.has_template else None
@@ -170,8 +170,8 @@ class ChatFormat:
             )
         return prompt
 
-    def plain_without_template(self, prompt: str | tuple[Message, ...]) -> str | tuple[Message, ...]:
-        """Without a template a text stays one, whatever stands beside it."""
+    def plain_without_template(self, prompt: Prompt) -> Prompt:
+        """The prompt; as plain text where it is one text with tools or values that no template is there to use."""
         alone = not self.has_template and len(prompt) == 1 and any(tools_and_values(prompt))
         return prompt[0].content if alone and isinstance(prompt[0], Message) else prompt
 
@@ -180,7 +180,7 @@ class ChatFormat:
         answer = without_turn_end(answer, self.ends)
         return answer.content if isinstance(answer, Answer) and not self.has_template else answer
 
-    def prompt_ids(self, prompt: str | tuple[Message, ...], origin: str = "") -> list[int]:
+    def prompt_ids(self, prompt: Prompt, origin: str = "") -> list[int]:
         """A prompt as it stands before the first token of its completion, when one is asked for."""
         prompt = self.plain_without_template(prompt)
         messages = self.messages(prompt, origin)
@@ -198,9 +198,7 @@ class ChatFormat:
         bos = self.tokenizer.bos_token_id
         return int(self.end_of_turn if bos is None else bos)
 
-    def completion_ids(
-        self, prompt: str | tuple[Message, ...], completion: str, prompt_ids: list[int]
-    ) -> list[int]:
+    def completion_ids(self, prompt: Prompt, completion: str, prompt_ids: list[int]) -> list[int]:
         """A completion's tokens, end of turn included.
 
         Tokenized together with its prompt where the prompt's tokens come out as a prefix; else by
@@ -234,7 +232,7 @@ class ChatFormat:
 
     # ---- where a prompt ends
 
-    def _split_answer(self, messages: tuple[Message, ...], completion: str) -> tuple[str, str]:
+    def _split_answer(self, messages: Turns, completion: str) -> tuple[str, str]:
         """The text before a completion and the completion's, as the template has them with the answer there."""
         start, whole = self._apply(messages), self._apply(messages, completion)
         if not whole.startswith(start):
@@ -244,9 +242,7 @@ class ChatFormat:
         self._note_altered(completion, whole[max(0, len(start) - len(completion)) :])
         return start, whole[len(start) :]
 
-    def _split_by_opening(
-        self, messages: tuple[Message, ...], completion: str, start: str, whole: str
-    ) -> tuple[str, str]:
+    def _split_by_opening(self, messages: Turns, completion: str, start: str, whole: str) -> tuple[str, str]:
         """The same for a template that renders a prompt otherwise once its answer is there.
 
         Its generation prompt may open the answer ("<think>"). An answer that begins like that goes on from there;
@@ -272,11 +268,11 @@ class ChatFormat:
             return start, tail
         raise RefusedRowError("the chat template renders a prompt otherwise once its answer is there.")
 
-    def _head(self, messages: tuple[Message, ...]) -> str:
+    def _head(self, messages: Turns) -> str:
         """What stands before an answer's own text."""
         return self._apply(messages, PROBE).rpartition(PROBE)[0]
 
-    def _opening(self, messages: tuple[Message, ...]) -> str:
+    def _opening(self, messages: Turns) -> str:
         """What a generation prompt writes of the answer itself."""
         start, head = self._apply(messages), self._head(messages)
         return start[len(head) :] if start.startswith(head) else ""
@@ -289,7 +285,7 @@ class ChatFormat:
             self.remarks.add(ALTERED)
 
     def tokens(
-        self, prompt: str | tuple[Message, ...], completions: Sequence[str], origin: str = ""
+        self, prompt: Prompt, completions: Sequence[str], origin: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """A prompt's tokens and those of each completion after it, nothing truncated."""
         prompt = self.plain_without_template(prompt)

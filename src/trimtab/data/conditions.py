@@ -63,17 +63,17 @@ class ScoreCondition(Settings):
             raise ValueError("low must be below high")
         return self
 
-    def shown(self, score: float) -> float:
-        """A score as the text has it: a whole number without decimals."""
+    def rounded_score(self, score: float) -> float:
+        """A score as the condition's text has it, rounded: a whole number without decimals."""
         rounded = round(score, self.digits)
         return int(rounded) if rounded == int(rounded) else rounded
 
-    def asking(self, score: str) -> str:
-        """The condition as it stands in a prompt."""
+    def condition_text(self, score: str) -> str:
+        """The condition's text as it stands in a prompt, with the score and the scale's ends put in."""
         scale = {"{low}": self.low, "{high}": self.high}
         text = self.text
         for name, value in scale.items():
-            text = text.replace(name, str(self.shown(value)))
+            text = text.replace(name, str(self.rounded_score(value)))
         return text.replace("{score}", score)
 
     def pairs(self, record: Record) -> list[Record] | Dropped:
@@ -89,7 +89,7 @@ class ScoreCondition(Settings):
                     f"{record.origin}: the score {score:g} is not on the scale from {self.low:g} to {self.high:g}. "
                     "Set condition.low and condition.high to what the data's scores are on."
                 )
-        chosen, rejected = self.shown(record.scores[0]), self.shown(record.scores[-1])
+        chosen, rejected = self.rounded_score(record.scores[0]), self.rounded_score(record.scores[-1])
         if chosen == rejected:
             return Dropped("equal scores", record.origin)
         turned = {name: getattr(record, name) for name in ("completions", "scores", "labels")}
@@ -120,8 +120,8 @@ class ScoreCondition(Settings):
 
     def _head(self, system: bool) -> str:
         """What is put before a template: it changes `messages`, and prints nothing."""
-        best = self.shown(self.high)
-        before, after = map(_literal, self.asking("{score}").split("{score}"))
+        best = self.rounded_score(self.high)
+        before, after = map(_literal, self.condition_text("{score}").split("{score}"))
         # The turn that takes the condition in, and what stands before it.
         at = "0" if system else "1 if messages[0]['role'] == 'system' and messages | length > 1 else 0"
         inserted = "messages[0]['role'] != 'system'" if system else "false"
@@ -185,7 +185,10 @@ class LengthInstruction(Settings):
         """The pair as four completions with a prompt each: x, x¹ (the chosen one fails it), x² (the rejected one
         keeps to it), x."""
         chosen, rejected = record.completions[0], record.completions[-1]
-        asked = self.asked(record.prompt, chosen, kept=False), self.asked(record.prompt, rejected, kept=True)
+        asked = (
+            self.with_length(record.prompt, chosen, kept=False),
+            self.with_length(record.prompt, rejected, kept=True),
+        )
         scores, labels = record.scores, record.labels
         return [
             replace(
@@ -197,7 +200,7 @@ class LengthInstruction(Settings):
             )
         ]
 
-    def asked(self, prompt: Prompt, completion: str, kept: bool) -> Prompt:
+    def with_length(self, prompt: Prompt, completion: str, kept: bool) -> Prompt:
         """The prompt with a length that the completion keeps to, or fails. The last user turn asks."""
         most, bound = self.bound(len(completion.split()), kept, repr((self.seed, prompt, completion)))
         template = (self.at_most if most else self.at_least).replace("{words}", str(bound))

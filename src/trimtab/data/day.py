@@ -29,7 +29,7 @@ def day_of_model(model: str) -> datetime.date | None:
 
 
 def day_of_runs(study: Path) -> datetime.date:
-    """Of a study: that on which its first stage whose template asks for today's date began; else today."""
+    """The day on which a study's first stage began whose template asks for today's date; else today."""
     kept = (read_day(file) for file in sorted(study.glob(f"seed-*/*/*/{SETTLED}")))
     return next((day for day in kept if day is not None), datetime.date.today())
 
@@ -63,7 +63,7 @@ def read_day(file: Path) -> datetime.date | None:
 
 
 def keep_day(folder: Path, day: datetime.date) -> None:
-    """Writes the day down, beside what else is settled."""
+    """Writes the day into the folder's settled.json; what else stands there is kept."""
     file = folder / SETTLED
     if read_day(file) == day:
         return

@@ -46,7 +46,7 @@ class RefusedRowError(TrimtabError):
 
 
 class Marked(str):
-    """A text whose marks are there already."""
+    """A text whose control tokens stand between marks already, so that it is not marked again."""
 
     __slots__ = ()
 
@@ -126,7 +126,7 @@ class TextEncoding:
     # ---- marking
 
     def marked(self, text: str) -> str:
-        """A text of people's, to be rendered: its control tokens between marks."""
+        """A text of people's with its control tokens between marks, to be rendered by a template."""
         if self.setting in ("token", "drop") or isinstance(text, Marked):
             return text
         if MARKS.search(text):
@@ -134,7 +134,7 @@ class TextEncoding:
         return self._control.sub(lambda token: f"{START}{token[0]}{END}", self._normalised(text))
 
     def marked_within(self, value: JsonValue) -> JsonValue:
-        """The same of all texts in a message or a tool, however deep; keys stay."""
+        """A message or a tool with all its texts marked, however deep; keys stay."""
         if isinstance(value, str):
             return self.marked(value)
         if isinstance(value, Mapping):
@@ -223,7 +223,7 @@ class TextEncoding:
 
 
 def texts_of(prompt: Prompt) -> list[str]:
-    """What is said in a prompt, and what stands beside it."""
+    """All texts of a prompt: its turns' contents and other keys, its tools and its values, these as JSON."""
     if isinstance(prompt, str):
         return [prompt]
     return [*(text for message in prompt for text in (message.content, message.extra)), *tools_and_values(prompt)]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from trimtab.data.message import CARRIED, Message, Prompt, Turns, as_answer, canonical, without_nulls
+from trimtab.data.message import CARRIED, Message, Prompt, Turns, as_answer, canonical_json, without_nulls
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
 
@@ -170,9 +170,9 @@ def _extras(message: Mapping[str, JsonValue], column: str) -> JsonObject:
 
 
 def _json(value: JsonValue, column: str) -> str:
-    """canonical(value), or BadRowError for what is no JSON: NaN, a date of Parquet's, half a letter."""
+    """canonical_json(value), or BadRowError for what is no JSON: NaN, a date of Parquet's, half a letter."""
     try:
-        text = canonical(value)
+        text = canonical_json(value)
         text.encode("utf-8")
     except (ValueError, TypeError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
         raise BadRowError(f"column {column!r} cannot be written as JSON ({error}).") from None
@@ -207,7 +207,7 @@ def has_value(value: object) -> bool:
 
 
 def json_of(value: JsonValue) -> JsonValue:
-    """What a text that is a JSON list or object stands for; anything else as it is."""
+    """The list or object that a text holds as JSON; anything else as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)

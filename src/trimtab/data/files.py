@@ -33,7 +33,7 @@ GIVE = "Give a .jsonl, .json or .parquet file, a folder of such files, or the na
 
 
 def rows_of(source: str, split: str = "train", config: str | None = None) -> tuple[str, Rows]:
-    """What rows are called in messages ("pairs.jsonl"), and the rows, counted from 1."""
+    """The name of a source in messages ("pairs.jsonl"), and its rows with their places, counted from 1."""
     path = Path(os.path.expanduser(source))
     try:
         if path.is_dir():

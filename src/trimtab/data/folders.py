@@ -81,7 +81,7 @@ def _configs(readme: str) -> dict[str, Config]:
 
 
 def front_matter_configs(readme: str) -> str:
-    """What of a README decides which files are read; "" where nothing does."""
+    """The configurations of a README, as one text to be hashed: they decide which files are read. "" for none."""
     try:
         configs = _configs(readme)
     except NoSuchSplitError:  # said where the data is read

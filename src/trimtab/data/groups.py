@@ -196,7 +196,7 @@ def cut_into_passes(groups: Sequence[CompletionGroup], token_budget: int) -> lis
 
 
 def cut_places(groups: Sequence[CompletionGroup], token_budget: int) -> list[list[int]]:
-    """cut_into_passes by the groups' places."""
+    """Cuts a step into passes as `cut_into_passes` does, each a list of indices into `groups`."""
     order = sorted(range(len(groups)), key=lambda i: (-groups[i].packed_length, i))
     passes: list[list[int]] = []
     used: list[int] = []
@@ -214,7 +214,7 @@ def cut_places(groups: Sequence[CompletionGroup], token_budget: int) -> list[lis
 
 
 def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with."""
+    """The number of tokens that all rows have in common at their beginning."""
     same = (len(set(tokens)) == 1 for tokens in zip(*rows, strict=False))
     return next((i for i, equal in enumerate(same) if not equal), min(map(len, rows)))
 

@@ -15,7 +15,7 @@ from trimtab.errors import TrimtabError
 
 
 def hash_source(source: str, nested: bool = False) -> str:
-    """A file's or model folder's content; a hub name stands for itself.
+    """A hash of a file's or model folder's content; a hub name stands for itself.
 
     A folder's README.md, its card, changes nothing that it holds, and is left out. nested: folders inside it
     too, as data sets have them (links to folders are not followed: they may lead back).

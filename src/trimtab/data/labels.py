@@ -11,8 +11,8 @@ from trimtab.errors import TrimtabError
 
 
 def pair_by_label(records: Sequence[Record], source: str = "") -> tuple[list[Record], int]:
-    """Desirable and undesirable completions of equal prompts, made pairs in the order of the rows, each used
-    once; and how many found no partner. Records without labels stay as they are."""
+    """Makes pairs of desirable and undesirable completions of equal prompts, in the order of the rows, each used
+    once; gives the pairs, and how many found no partner. Records without labels stay as they are."""
     waiting: dict[tuple[Prompt, bool], list[Record]] = {}
     out: list[Record] = []
     for record in records:

@@ -41,8 +41,8 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """name: in counts and audits. columns: what a row of this layout has, with spaces between. also: what it reads
-    besides, where it is there.
+    """One layout of rows. name: in counts and audits. columns: those that every row of it has, with spaces between.
+    read: makes a row's content. also: columns that it reads besides, where they are there.
 
     unless: columns that must not be there, not even as null: a pair without its answers is a mistake in the
     data, and no prompt for GRPO.

@@ -40,10 +40,10 @@ class Message:
     @property
     def text(self) -> str:
         """All that it says as one text, thoughts and tool calls included, for those who have no template."""
-        return readable(self.content, self.extras) if self.extra else self.content
+        return message_text(self.content, self.extras) if self.extra else self.content
 
     def as_json(self) -> JsonObject:
-        """As it stands in a row."""
+        """The message as it stands in a row: an object of role, content and its other keys."""
         return {"role": self.role, "content": self.content, **self.extras}
 
 
@@ -80,7 +80,7 @@ class Answer(str):
     extra: str
 
     def __new__(cls, content: str, extra: str) -> Answer:
-        self = super().__new__(cls, readable(content, json.loads(extra)))
+        self = super().__new__(cls, message_text(content, json.loads(extra)))
         self.content, self.extra = content, extra
         return self
 
@@ -144,7 +144,7 @@ def context_columns(prompt: Prompt) -> JsonObject:
     return {name: json.loads(text) for name, text in columns if text}
 
 
-def readable(content: str, extras: Mapping[str, JsonValue]) -> str:
+def message_text(content: str, extras: Mapping[str, JsonValue]) -> str:
     """Thoughts, content and tool calls as one text, as the commonest templates write them."""
     thoughts = (extras[name] for name in REASONING if isinstance(extras.get(name), str))
     parts = [f"<think>\n{thought}\n</think>" for thought in thoughts]
@@ -164,8 +164,8 @@ def without_nulls(value: JsonValue) -> JsonValue:
     return value
 
 
-def canonical(value: JsonValue) -> str:
-    """JSON text of what stands in a row, the order of its keys kept: templates show it."""
+def canonical_json(value: JsonValue) -> str:
+    """A row's value as JSON text without nulls; the order of keys is kept, since templates show it."""
     return json.dumps(without_nulls(value), ensure_ascii=False, allow_nan=False)
 
 

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Protocol
 from trimtab.data.chat import ChatFormat, Dropped, TruncationSettings, make_group, tokens_of, unusable
 from trimtab.data.encoding import CONTROL, HOLDS_CONTROL, TextEncoding
 from trimtab.data.groups import CompletionGroup, common_prefix_length
-from trimtab.data.message import CARRIED
-from trimtab.data.records import Message, Record
+from trimtab.data.message import CARRIED, Prompt, Turns
+from trimtab.data.records import Record
 from trimtab.data.template_features import TemplateFeatures
 from trimtab.errors import TrimtabError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Prompt = str | tuple[Message, ...]
 
 
 class RewardFormat(Protocol):
@@ -40,11 +38,11 @@ class RewardFormat(Protocol):
 
     @property
     def features(self) -> TemplateFeatures:
-        """What it writes of that which stands beside a text."""
+        """Which parts of a message besides its text it writes."""
 
     @property
     def variables(self) -> frozenset[str]:
-        """Those of its template that it reads."""
+        """The variables of the chat template that it reads."""
 
     @property
     def pad_token_id(self) -> int | None:
@@ -101,7 +99,7 @@ class TurnFormat(ChatFormat):
             raise TrimtabError(f"{origin}: the chat template renders nothing before an answer.".removeprefix(": "))
         return rows[0][:shared], [row[shared:] for row in rows]
 
-    def _row(self, prompt: Prompt, messages: tuple[Message, ...] | None, completion: str) -> list[int]:
+    def _row(self, prompt: Prompt, messages: Turns | None, completion: str) -> list[int]:
         if messages is not None:
             return self._ids(self._apply(messages, completion))
         assert isinstance(prompt, str)

@@ -11,7 +11,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from trimtab.data.encoding import ControlTokens
 from trimtab.data.fields import BadRowError, template_values_of, turn_order_problem
 from trimtab.data.groups import CompletionGroup, common_prefix_length
-from trimtab.data.records import Message, Record
+from trimtab.data.message import Prompt
+from trimtab.data.records import Record
 from trimtab.data.settings import TOKENS, Settings
 from trimtab.json_types import JsonObject
 
@@ -71,13 +72,13 @@ class Tokenizing(Protocol):
     """What makes tokens of a prompt and its completions: data/chat.py's ChatFormat, or a reward model's format."""
 
     def tokens(
-        self, prompt: str | tuple[Message, ...], completions: Sequence[str], origin: str = ""
+        self, prompt: Prompt, completions: Sequence[str], origin: str = ""
     ) -> tuple[list[int], list[list[int]]]:
         """A prompt's tokens and those of each completion after it, nothing truncated."""
 
 
 def tokens_of(
-    chat: Tokenizing, record: Record, prompts: Sequence[str | tuple[Message, ...]]
+    chat: Tokenizing, record: Record, prompts: Sequence[Prompt]
 ) -> tuple[list[list[int]], list[list[int]]]:
     """A record's prompts, one or one for each completion, and its completions as tokens, nothing truncated."""
     if len(prompts) == 1:

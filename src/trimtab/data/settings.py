@@ -18,7 +18,7 @@ TOKENS = 10**7
 """Of one sequence."""
 BUDGET = 10**9
 """Tokens of a pass."""
-SEVERAL = 10**6
+IN_MEMORY = 10**6
 """Of what is in memory together: the rows of a batch, the samples of a prompt."""
 STEPS = 10**9
 LEARNING_RATE = 100.0

@@ -56,7 +56,8 @@ COLUMN = "column "
 
 
 class Encoder(Rendering, Protocol):
-    """data/chat.py's ChatFormat, or a reward model's format. remarks: of the record that was encoded last."""
+    """What makes groups of records: data/chat.py's ChatFormat, or a reward model's format. remarks: of the record
+    that was encoded last."""
 
     remarks: set[str]
 
@@ -139,7 +140,7 @@ def _drop(counts: SplitCounts, row: Dropped) -> None:
 
 
 def check_completions(records: Sequence[Record], completions: CompletionsOf) -> None:
-    """TrimtabError where a record lacks the completions that a method trains on."""
+    """Checks that each record has the completions that a method trains on; TrimtabError where it lacks them."""
     if completions in ("pair", "all"):
         _refuse_labels(records)
     for record in records:
@@ -195,7 +196,7 @@ def _labels_of(record: Record) -> tuple[bool, ...]:
 
 
 def require_groups(groups: Sequence[CompletionGroup], counts: SplitCounts, split: str, source: str) -> None:
-    """Training on nothing is an error that says where the rows went."""
+    """TrimtabError that says where a split's rows went, where no group is left to train on."""
     if not groups:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in counts.dropped.items()) or "there were none"
         raise TrimtabError(

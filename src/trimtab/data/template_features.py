@@ -34,8 +34,9 @@ Render = Callable[[list[JsonObject], list[JsonObject] | None], str]
 
 @dataclass(frozen=True, slots=True)
 class TemplateFeatures:
-    """rendered: the keys of messages that come out, and "tools". objects: whether a call's arguments may be an
-    object (else they stay the text that they are). null: whether content is null beside tool calls."""
+    """What a template can render. rendered: the keys of messages that come out, and "tools". objects: whether a
+    call's arguments may be an object (else they stay the text that they are). null: whether content is null
+    beside tool calls."""
 
     rendered: frozenset[str] = frozenset()
     objects: bool = False
@@ -43,7 +44,7 @@ class TemplateFeatures:
 
 
 def probe_features(render: Render) -> TemplateFeatures:
-    """Read off what a template writes."""
+    """Finds out what a template renders, by showing it conversations that hold one such thing each."""
 
     def shows(*turns: JsonObject, tools: list[JsonObject] | None = None) -> bool:
         try:
@@ -110,7 +111,7 @@ def unusable_by_template(record: Record, features: TemplateFeatures) -> str | No
 
 
 def unrendered_parts(record: Record, features: TemplateFeatures, variables: Iterable[str]) -> list[str]:
-    """What a record holds for the template and the template does not write. variables: those that it reads."""
+    """What a record holds for the template and the template leaves out. variables: those that it reads."""
     prompts = record.prompts or (record.prompt,)
     keys = {key for message in _messages(record) if message.extra for key in message.extras}
     keys |= {"tools"} if any(tools_and_values(prompt)[0] for prompt in prompts) else set()
@@ -140,7 +141,7 @@ class Rendering(Protocol):
 
     @property
     def features(self) -> TemplateFeatures:
-        """What is written of that which stands beside a text."""
+        """Which parts of a message besides its text are written."""
 
     @property
     def variables(self) -> frozenset[str]:

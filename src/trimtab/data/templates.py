@@ -105,7 +105,7 @@ class _Watchdog:
                 self.thread.start()
 
     def end(self, thread: int) -> str:
-        """Nobody is interrupted from now on. Why it was, or nothing."""
+        """The thread is not interrupted from now on. Gives why it was, or ""."""
         with self.lock:
             self.since.pop(thread, None)
             _raise_in(thread, None)

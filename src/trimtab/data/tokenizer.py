@@ -65,7 +65,7 @@ def file_of(source: str, name: str) -> Path | None:
 
 
 def json_of(source: str, name: str) -> JsonObject:
-    """What a file of `file_of` says; empty where there is none that holds an object."""
+    """The object in a JSON file of a folder or hub model; empty where there is none that can be read."""
     file = file_of(source, name)
     try:
         value = json.loads(file.read_text(encoding="utf-8")) if file else {}

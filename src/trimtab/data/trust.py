@@ -43,7 +43,7 @@ class TrustSettings(Settings):
 
 
 def refuse_pickles(source: str, trust: TrustSettings) -> None:
-    """TrimtabError for a folder whose only weights are pickles."""
+    """Raises TrimtabError for a folder whose only weights are pickles, unless the settings allow them."""
     folder = Path(source)
     if trust.allow_pickle or not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
@@ -56,7 +56,8 @@ def refuse_pickles(source: str, trust: TrustSettings) -> None:
 
 
 def refuse_remote_code(source: str, trust: TrustSettings, what: str = "model") -> None:
-    """TrimtabError for a folder whose config names Python code of its own. what: "model" or "tokenizer"."""
+    """Raises TrimtabError for a folder whose config names Python code of its own, unless the settings allow it.
+    what: "model" or "tokenizer"."""
     file = Path(source) / ("tokenizer_config.json" if what == "tokenizer" else "config.json")
     if trust.trust_remote_code or not file.is_file():
         return

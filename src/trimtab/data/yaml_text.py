@@ -51,7 +51,8 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
 
 
 def read_yaml(text: str) -> JsonValue:
-    """The value, nothing of it shared. ValueError, in one line, for what is no YAML or says something twice."""
+    """The value of a YAML text, no part of it shared between two places. ValueError, in one line, for what is no
+    YAML or has a key twice."""
     try:
         return _unshared(yaml.load(text, _Loader), [0], ())  # a SafeLoader
     except yaml.YAMLError as error:
@@ -64,9 +65,9 @@ def read_yaml(text: str) -> JsonValue:
 
 def _one_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    said = ", ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None))))
+    what = ", ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None))))
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return where + (said or " ".join(str(error).split()))
+    return where + (what or " ".join(str(error).split()))
 
 
 def _unshared(value: JsonValue, seen: list[int], above: tuple[int, ...]) -> JsonValue:

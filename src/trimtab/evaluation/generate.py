@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
-from trimtab.data.settings import SEVERAL, TOKENS, Seed, Settings
+from trimtab.data.settings import IN_MEMORY, TOKENS, Seed, Settings
 from trimtab.errors import TrimtabError, is_out_of_memory, reason_of
 from trimtab.json_types import JsonObject
 from trimtab.models.inputs import feeding
@@ -52,7 +52,7 @@ class Decoding(Settings):
     """For sample: only the likeliest tokens, up to this share of probability."""
     seed: Seed = 0
     """For sample: the same seed draws the same."""
-    batch_size: int = Field(64, gt=0, le=SEVERAL)
+    batch_size: int = Field(64, gt=0, le=IN_MEMORY)
     """Prompts that transformers decodes together; vLLM decides itself."""
     engine: Engine = "transformers"
     """Who decodes: transformers, or vLLM."""

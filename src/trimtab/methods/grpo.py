@@ -24,7 +24,7 @@ from torch import Tensor
 
 from trimtab.advantages import ADVANTAGES
 from trimtab.data.groups import CompletionGroup, PackedBatch
-from trimtab.data.settings import ROWS, SEVERAL, WEIGHT
+from trimtab.data.settings import IN_MEMORY, ROWS, WEIGHT
 from trimtab.errors import TrimtabError
 from trimtab.losses import policy_gradient as pg
 from trimtab.methods.on_policy import OnPolicyMethod, OnPolicySettings
@@ -46,7 +46,7 @@ from trimtab.training.step import Forward, Step, Sums
 class GRPOSettings(OnPolicySettings):
     """What GRPO takes beside all that on-policy training takes."""
 
-    samples: int = Field(4, ge=2, le=SEVERAL)
+    samples: int = Field(4, ge=2, le=IN_MEMORY)
     """Completions of each prompt; a baseline needs two."""
     objective: str = "leave_one_out"
     """How a group's rewards become advantages: a name of the table in advantages.py (docs/methods/grpo.md)."""

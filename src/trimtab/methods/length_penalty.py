@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, total_completion_tokens
-from trimtab.data.settings import SEVERAL, STEPS, TOKENS, WEIGHT, Settings
+from trimtab.data.settings import IN_MEMORY, STEPS, TOKENS, WEIGHT, Settings
 from trimtab.losses.length_penalty import (
     SURVIVAL,
     Estimator,
@@ -48,7 +48,7 @@ class LengthPenaltySettings(Settings):
     estimator: Estimator = "stop_hazard"
     """How the penalty's gradient is estimated. stop_hazard: by where the model may end its own paths.
     score_function: by the samples' log-probabilities. literal: not at all, as the formula says."""
-    samples: int | None = Field(None, gt=0, le=SEVERAL)
+    samples: int | None = Field(None, gt=0, le=IN_MEMORY)
     """Samples of each prompt; None: 1 path for stop_hazard, 2 samples for score_function."""
     max_new_tokens: int = Field(350, gt=1, le=TOKENS)
     """Tokens of a sample at most."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from trimtab.data.groups import PackedBatch
-from trimtab.data.settings import LEARNING_RATE, ROWS, SEVERAL, STEPS, WEIGHT
+from trimtab.data.settings import IN_MEMORY, LEARNING_RATE, ROWS, STEPS, WEIGHT
 from trimtab.errors import TrimtabError
 from trimtab.methods.collector import Collector
 from trimtab.methods.held_out import HeldOut, has_pairs
@@ -27,9 +27,9 @@ class OnPolicySettings(TrainingSettings):
     """Of a method that trains on samples of its own."""
 
     learning_rate: float = Field(5e-6, gt=0, le=LEARNING_RATE)
-    batch_size: int = Field(8, gt=0, le=SEVERAL)
+    batch_size: int = Field(8, gt=0, le=IN_MEMORY)
     """Prompts of a batch."""
-    samples: int = Field(gt=0, le=SEVERAL)
+    samples: int = Field(gt=0, le=IN_MEMORY)
     """Completions of each prompt."""
     rewards: Rewards = ()
     """What is optimised: the weighted sum of these."""

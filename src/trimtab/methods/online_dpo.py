@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from trimtab.data.settings import ROWS, SEVERAL
+from trimtab.data.settings import IN_MEMORY, ROWS
 from trimtab.data.splits import DataSettings
 from trimtab.losses.table import needs_length_instructions
 from trimtab.methods.dpo import DPO, DPOSettings
@@ -37,7 +37,7 @@ class OnlineDPOSettings(DPOSettings):
     prompts: int | None = Field(None, gt=0, le=ROWS)
     """Prompts of each round: the next so many in the order of the seed. None: the training prompts, shared out
     among the rounds."""
-    samples: int = Field(4, ge=2, le=SEVERAL)
+    samples: int = Field(4, ge=2, le=IN_MEMORY)
     """Completions of each prompt, drawn by the model that the round starts from, which is its reference too."""
     sampling: Sampling = Sampling()
     """How completions are drawn."""

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
-from trimtab.data.settings import LEARNING_RATE, SEVERAL, STEPS, WEIGHT
+from trimtab.data.settings import IN_MEMORY, LEARNING_RATE, STEPS, WEIGHT
 from trimtab.losses import policy_gradient as pg
 from trimtab.losses import ppo
 from trimtab.methods.on_policy import OnPolicyMethod, OnPolicySettings
@@ -46,7 +46,7 @@ HEAD_RATE = 10.0
 class PPOSettings(OnPolicySettings):
     """What PPO takes beside all that on-policy training takes."""
 
-    samples: int = Field(1, gt=0, le=SEVERAL)
+    samples: int = Field(1, gt=0, le=IN_MEMORY)
     """Completions of each prompt: the value is the baseline, so one will do."""
     updates_per_batch: int = Field(4, gt=0, le=STEPS)
     kl_coefficient: float = Field(0.05, ge=0, le=WEIGHT)

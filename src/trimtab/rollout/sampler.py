@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, model_validator
 
-from trimtab.data.settings import SEVERAL, TOKENS, Settings
+from trimtab.data.settings import IN_MEMORY, TOKENS, Settings
 from trimtab.errors import TrimtabError
 
 Engine = Literal["transformers", "vllm"]
@@ -51,7 +51,7 @@ class Sampling(Settings):
     """Cycled through a prompt's samples: the i-th has temperatures[i % len]. 0 is greedy."""
     max_new_tokens: int = Field(256, gt=0, le=TOKENS)
     """Tokens of a completion at most; one that reaches them is cut."""
-    batch_size: int = Field(128, gt=0, le=SEVERAL)
+    batch_size: int = Field(128, gt=0, le=IN_MEMORY)
     """Samples decoded together: memory and speed, never what is drawn (up to rounding). vLLM decides itself."""
     engine: Engine = "transformers"
     """Who draws. vllm: in this process, with the policy's weights pushed in before every draw."""

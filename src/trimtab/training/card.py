@@ -119,12 +119,12 @@ def _asked_for(settings: Mapping[str, Any]) -> list[str]:
     if not condition:
         return []
     made = ScoreCondition.model_validate(condition)
-    low, high = str(made.shown(made.low)), str(made.shown(made.high))
+    low, high = str(made.rounded_score(made.low)), str(made.rounded_score(made.high))
     return [
         "## What it is asked for\n"
         "It was trained to answer for a score, and its chat template asks for the best in every prompt: "
-        f"“{made.asking(high)}” `apply_chat_template(messages, target_score=…)` asks for another, on the scale "
-        f"from {low} to {high}. Text that does not go through the template asks for none."
+        f"“{made.condition_text(high)}” `apply_chat_template(messages, target_score=…)` asks for another, on the "
+        f"scale from {low} to {high}. Text that does not go through the template asks for none."
     ]
 
 

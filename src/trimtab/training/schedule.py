@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.settings import BUDGET, LEARNING_RATE, SEVERAL, STEPS, WEIGHT, Seed
+from trimtab.data.settings import BUDGET, IN_MEMORY, LEARNING_RATE, STEPS, WEIGHT, Seed
 from trimtab.models.settings import ModelSettings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -22,9 +22,9 @@ class TrainingSettings(ModelSettings):
 
     learning_rate: float = Field(gt=0, le=LEARNING_RATE)
     """The learning rate at its peak, after the warmup."""
-    batch_size: int = Field(16, gt=0, le=SEVERAL)
+    batch_size: int = Field(16, gt=0, le=IN_MEMORY)
     """Completion groups of a batch."""
-    accumulation: int = Field(1, gt=0, le=SEVERAL)
+    accumulation: int = Field(1, gt=0, le=IN_MEMORY)
     """Batches of an optimizer step, which so takes batch_size × accumulation groups."""
     epochs: float = Field(1.0, gt=0, le=10**6)
     """How often every row is seen; a part of one will do."""
