@@ -251,13 +251,13 @@ class ChatFormat:
         one that is asked with.
         """
         head, opening = self._head(messages), self._opening(messages)
-        bare, said = opening.strip(), completion.lstrip()
-        if bare and said.startswith(bare) and not isinstance(completion, Answer):
-            exact, rest = opening.lstrip(), said.removeprefix(bare)
-            blanks = opening[-1].isspace() and not said.startswith(exact)
-            return start, self.content.marked(rest.lstrip() if blanks else said.removeprefix(exact))
-        if bare and whole.startswith(head):
-            self.remarks.add(f"{OPENING} {bare!r}")
+        opening_text, answer = opening.strip(), completion.lstrip()
+        if opening_text and answer.startswith(opening_text) and not isinstance(completion, Answer):
+            exact, rest = opening.lstrip(), answer.removeprefix(opening_text)
+            blanks = opening[-1].isspace() and not answer.startswith(exact)
+            return start, self.content.marked(rest.lstrip() if blanks else answer.removeprefix(exact))
+        if opening_text and whole.startswith(head):
+            self.remarks.add(f"{OPENING} {opening_text!r}")
             self._note_altered(completion, whole[len(head) :])
             return head, whole[len(head) :]
         asked = self.content.marked(messages[-1].content.strip())
