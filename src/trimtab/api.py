@@ -29,7 +29,7 @@ from trimtab.models.reward_model import RewardModel, load_reward_model
 from trimtab.recipe import Recipe, read_recipe
 from trimtab.rewards.settings import reward_given
 from trimtab.rewards.settings_base import RewardSettings
-from trimtab.study.evaluate import EvaluationRequest, Part, evaluate_models, evaluate_to_folder
+from trimtab.study.evaluate import EvaluationRequest, RowRange, evaluate_models, evaluate_to_folder
 from trimtab.study.run import run_alone
 from trimtab.study.run import run_study as run_whole_study
 from trimtab.training.changed import accepting_changed_reward
@@ -132,7 +132,7 @@ def evaluate(
     out: where answers, scores and the report are kept, so that another call with it goes on; None: nowhere. judge,
     opponent: for win rates, both or none. rows, skip: which of the data's rows. settings, more: of the evaluation.
     """
-    return _evaluate({"model": model}, data, out, opponent, judge, tokenizer, Part(rows, skip), settings, more)
+    return _evaluate({"model": model}, data, out, opponent, judge, tokenizer, RowRange(rows, skip), settings, more)
 
 
 def compare(
@@ -154,7 +154,7 @@ def compare(
     """
     with as_trimtab_errors():
         named = _named(models)
-    return _evaluate(named, data, out, opponent, judge, tokenizer, Part(rows, skip), settings, more)
+    return _evaluate(named, data, out, opponent, judge, tokenizer, RowRange(rows, skip), settings, more)
 
 
 def load_recipe(
@@ -289,7 +289,7 @@ def _evaluate(
     opponent: Source | None,
     judge: RewardLike | None,
     tokenizer: Source | None,
-    part: Part,
+    part: RowRange,
     settings: Mapping[str, JsonValue] | None,
     more: Mapping[str, object],
 ) -> Results:

@@ -204,9 +204,9 @@ def generate(
     settings: Set = None,
 ) -> None:
     """Completions of a data set's prompts, to OUT/generations.jsonl."""
-    from trimtab.study.evaluate import Part, generate_only
+    from trimtab.study.evaluate import RowRange, generate_only
 
-    print(f"Completions: {generate_only(model, data, out, tokenizer, settings or (), Part(rows, skip))}")
+    print(f"Completions: {generate_only(model, data, out, tokenizer, settings or (), RowRange(rows, skip))}")
 
 
 @app.command()
@@ -224,9 +224,9 @@ def evaluate(
     settings: Set = None,
 ) -> None:
     """Win rates, BLEU, perplexity, lengths and behaviours of one model."""
-    from trimtab.study.evaluate import Part, evaluate_only
+    from trimtab.study.evaluate import RowRange, evaluate_only
 
-    results = evaluate_only(model, data, out, opponent, judge, tokenizer, settings or (), Part(rows, skip))
+    results = evaluate_only(model, data, out, opponent, judge, tokenizer, settings or (), RowRange(rows, skip))
     print_results(results)
     print(f"Report: {out / 'report.html'}")
 

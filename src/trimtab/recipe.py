@@ -166,7 +166,8 @@ class Recipe(_WithStages):
         settings = self._own(method)
         if settings is None and binding.inherits is not None:
             settings = self._own(binding.inherits)
-        return binding.complete(settings)
+        completed: TrainingSettings = binding.complete(settings)
+        return completed
 
     def rewards_of(self, method: str) -> tuple[RewardSettings, ...]:
         """The rewards that drive a method; none for one that trains on data alone."""

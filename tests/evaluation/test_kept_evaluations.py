@@ -18,7 +18,7 @@ from trimtab.evaluation.measure import measure
 from trimtab.evaluation.results import Results
 from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.rewards.base import Reward, Scored
-from trimtab.study.evaluate import Part, evaluate_only, generate_only
+from trimtab.study.evaluate import RowRange, evaluate_only, generate_only
 
 ROWS = [{"prompt": f"Name {i}", "chosen": f"It is {i}.", "rejected": "No."} for i in range(3)]
 FEW = ["decoding.max_new_tokens=2", "decoding.strategy=greedy"]
@@ -116,7 +116,10 @@ def test_a_folder_is_of_one_evaluation(
     data, out = str(write_jsonl(ROWS)), tmp_path / "e"
     evaluate_only(model, data, out, None, None, None, FEW)
     before = (out / "results.json").read_bytes()
-    for sets, part, what in ((FEW, Part(2), "rows"), ([*FEW, "decoding.max_new_tokens=3"], Part(), "decoding")):
+    for sets, part, what in (
+        (FEW, RowRange(2), "rows"),
+        ([*FEW, "decoding.max_new_tokens=3"], RowRange(), "decoding"),
+    ):
         with pytest.raises(TrimtabError, match=rf"holds another evaluation \(its {what} differ\). Choose another"):
             evaluate_only(model, data, out, None, None, None, sets, part)
     assert (out / "results.json").read_bytes() == before
@@ -136,7 +139,7 @@ def test_completions_of_other_rows_are_not_overwritten(
     file = generate_only(model, data, tmp_path / "g", None, FEW)
     before = file.read_bytes()
     with pytest.raises(TrimtabError, match=r"holds another evaluation \(its rows differ"):
-        generate_only(model, data, tmp_path / "g", None, FEW, Part(1))
+        generate_only(model, data, tmp_path / "g", None, FEW, RowRange(1))
     assert file.read_bytes() == before
     assert generate_only(model, data, tmp_path / "g", None, FEW) == file
 

@@ -21,7 +21,7 @@ from trimtab.recipe import Recipe
 from trimtab.report.card import results_section
 from trimtab.study.export import export_model
 from trimtab.study.run import run_alone, run_study
-from trimtab.training.card import _title, is_hub_name, lineage, public, public_text
+from trimtab.training.card import _method_title, is_hub_name, lineage, public, public_text
 
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 1, "learning_rate": 1e-3}
 PLAIN = """
@@ -177,9 +177,9 @@ def test_a_card_claims_no_validation_where_there_was_none(
 
 
 def test_a_card_says_which_loss_it_was() -> None:
-    assert _title("dpo", {"loss": "dpo"}) == "direct preference optimization"
-    assert _title("dpo", {"loss": "kto"}) == "preference optimization with the loss kto"
-    assert _title("dpo", {"loss": {"dpo": 1.0, "sft": 0.1}}).endswith("the loss 1 × dpo + 0.1 × sft")
+    assert _method_title("dpo", {"loss": "dpo"}) == "direct preference optimization"
+    assert _method_title("dpo", {"loss": "kto"}) == "preference optimization with the loss kto"
+    assert _method_title("dpo", {"loss": {"dpo": 1.0, "sft": 0.1}}).endswith("the loss 1 × dpo + 0.1 × sft")
 
 
 def test_the_folder_that_one_stands_in(

@@ -16,7 +16,7 @@ from trimtab.evaluation.results import SplitCounts
 from trimtab.methods.sft import SFT, SFTSettings
 from trimtab.notices import collected
 from trimtab.study.collect import opponent_name
-from trimtab.study.evaluate import Part, evaluate_only, evaluation_inputs, generate_only
+from trimtab.study.evaluate import RowRange, evaluate_only, evaluation_inputs, generate_only
 from trimtab.training.stage import stage_inputs
 
 ROWS = [{"prompt": f"Name {i}", "chosen": f"It is {i}.", "rejected": "No."} for i in range(10)]
@@ -39,22 +39,22 @@ def prompts(file: Path) -> list[str]:
 
 def test_the_rows_that_are_asked_for_are_judged(model: str, data: str, tmp_path: Path) -> None:
     """Three after the first two; the report says how many there were."""
-    found = evaluate_only(model, data, tmp_path / "e", None, None, None, FEW, Part(3, 2))
+    found = evaluate_only(model, data, tmp_path / "e", None, None, None, FEW, RowRange(3, 2))
     assert prompts(tmp_path / "e" / "evaluation" / "model" / "generations.jsonl") == ["Name 2", "Name 3", "Name 4"]
     left_out = {"not among --rows and --skip": 7}
     assert found.data == {"evaluation": SplitCounts(read=10, kept=3, dropped=left_out)}
-    file = generate_only(model, data, tmp_path / "g", None, FEW, Part(None, 8))
+    file = generate_only(model, data, tmp_path / "g", None, FEW, RowRange(None, 8))
     assert prompts(file) == ["Name 8", "Name 9"]
 
 
 def test_fewer_rows_than_asked_for(data: str) -> None:
     records = split_records(DataSettings(train=data)).train
     with collected() as told:
-        assert len(Part(8, 5).of(records, "rows.jsonl")) == 5
-        assert Part(10).of(records, "rows.jsonl") == records
+        assert len(RowRange(8, 5).select(records, "rows.jsonl")) == 5
+        assert RowRange(10).select(records, "rows.jsonl") == records
     assert told.lines == ["--rows 8: rows.jsonl has only 5 rows after the first 5, which are all taken"]
     with pytest.raises(TrimtabError, match=r"--skip 10: rows.jsonl has 10 rows, so none is left"):
-        Part(1, 10).of(records, "rows.jsonl")
+        RowRange(1, 10).select(records, "rows.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_settings_that_mean_something_in_training_only(
     command: str, setting: str, expected: str, model: str, data: str
 ) -> None:
     with pytest.raises(TrimtabError, match=expected):
-        evaluation_inputs(command, {"model": model}, data, apply_overrides({}, [f"data.{setting}"]), Part())
+        evaluation_inputs(command, {"model": model}, data, apply_overrides({}, [f"data.{setting}"]), RowRange())
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,12 @@ class ToySettings(TrainingSettings):
     """How strongly rejected completions are made less likely."""
 
 
-class Toy(StageMethod):
+class Toy(StageMethod[ToySettings]):
     """Raises chosen completions, and lowers rejected ones by a share of it."""
 
     best_metric, best_is = "loss", "lowest"
     completions = "pair"
     version = 1
-    settings: ToySettings
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
         return Step(groups, len(groups), self.loss)

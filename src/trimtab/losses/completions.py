@@ -13,7 +13,10 @@ from torch import Tensor
 
 
 class CompletionLoss(NamedTuple):
-    """losses: with gradient; see each function for what they are one of. rewards: [C], detached."""
+    """The losses of completions, and their implicit rewards.
+
+    losses: with gradient; see each function for what they are one of. rewards: [C], detached.
+    """
 
     losses: Tensor
     rewards: Tensor

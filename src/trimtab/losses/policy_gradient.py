@@ -27,8 +27,11 @@ RatioLevel = Literal["token", "sequence"]
 
 
 class PolicyGradient(NamedTuple):
-    """losses: [C], with gradient. ratios: detached importance ratios, [M] or [C]. clipped_low, clipped_high:
-    same shape, where the clip took the gradient away."""
+    """The loss of each completion, and what became of its ratios.
+
+    losses: [C], with gradient. ratios: detached importance ratios, [M] or [C]. clipped_low, clipped_high:
+    same shape, where the clip took the gradient away.
+    """
 
     losses: Tensor
     ratios: Tensor
@@ -72,13 +75,13 @@ def policy_gradient(
     low = 1 - clip_low if clip_low is not None else 0.0
     high = 1 + clip_high if clip_high is not None else float("inf")
     terms = torch.minimum(ratios * advantages, ratios.clamp(low, high) * advantages)
-    found = ratios.detach()
-    clipped_low, clipped_high = (found < low) & (advantages < 0), (found > high) & (advantages > 0)
+    detached = ratios.detach()
+    clipped_low, clipped_high = (detached < low) & (advantages < 0), (detached > high) & (advantages > 0)
     if ratio == "sequence":
-        return PolicyGradient(-terms, found, clipped_low, clipped_high)
+        return PolicyGradient(-terms, detached, clipped_low, clipped_high)
     if weights_M is not None:
         terms = terms * weights_M
-    return PolicyGradient(-sum_by(terms, owner_M, advantages_C.numel()), found, clipped_low, clipped_high)
+    return PolicyGradient(-sum_by(terms, owner_M, advantages_C.numel()), detached, clipped_low, clipped_high)
 
 
 def weigh_tokens(lengths_C: Tensor, owner_M: Tensor, normalisation: Normalisation) -> Tensor | None:

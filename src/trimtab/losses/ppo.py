@@ -32,7 +32,7 @@ def token_rewards(
 
 
 class Advantages(NamedTuple):
-    """Of each token, [M], detached. returns: the value's targets, Â_t + V_t."""
+    """Advantages and returns of each token, [M], detached. returns: the value's targets, Â_t + V_t."""
 
     advantages: Tensor
     returns: Tensor
@@ -74,7 +74,10 @@ def whiten(values_M: Tensor) -> Tensor:
 
 
 class ValueLoss(NamedTuple):
-    """losses: [M], with gradient. clipped: [M], where the clip took the gradient away."""
+    """The value head's loss of each token.
+
+    losses: [M], with gradient. clipped: [M], where the clip took the gradient away.
+    """
 
     losses: Tensor
     clipped: Tensor

@@ -33,7 +33,7 @@ class PreferenceLoss(NamedTuple):
 
 
 def check(*tensors: Tensor) -> None:
-    """ValueError unless all are [P]."""
+    """Raises ValueError unless all are [P]."""
     shapes = {t.shape for t in tensors}
     if len(shapes) != 1 or tensors[0].dim() != 1:
         raise ValueError(f"expected {len(tensors)} tensors [P], got {sorted(map(tuple, shapes))}")

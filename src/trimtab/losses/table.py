@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
 import torch
+from torch import Tensor
 
-from trimtab.losses.completions import imitation, kto, ranking
+from trimtab.losses.completions import CompletionLoss, imitation, kto, ranking
 from trimtab.losses.preference import (
+    PreferenceLoss,
     apo_zero,
     cal_dpo,
     dpo,
@@ -32,7 +34,10 @@ from trimtab.losses.preference import (
 )
 from trimtab.losses.response_conditioned import rc_dpo
 
-Loss = Callable[..., Any]
+LossInput: TypeAlias = Tensor | Sequence[int] | float | None
+"""What a loss may name: a tensor, the sizes of the groups, or a number of the whole step."""
+LossOutput: TypeAlias = PreferenceLoss | CompletionLoss | Tensor
+Loss: TypeAlias = Callable[..., LossOutput]
 LOSSES: dict[str, Loss] = {
     "dpo": dpo,
     "robust": robust,
@@ -61,13 +66,14 @@ Level = Literal["pair", "group", "completion"]
 @lru_cache
 def parameters(name: str) -> tuple[frozenset[str], dict[str, float | None]]:
     """A loss's inputs, and its settings with their defaults (None where there is none)."""
-    found = inspect.signature(LOSSES[name]).parameters.values()
-    inputs = frozenset(p.name for p in found if p.kind is not p.KEYWORD_ONLY)
-    settings = {p.name: None if p.default is p.empty else p.default for p in found if p.kind is p.KEYWORD_ONLY}
+    arguments = inspect.signature(LOSSES[name]).parameters.values()
+    inputs = frozenset(p.name for p in arguments if p.kind is not p.KEYWORD_ONLY)
+    settings = {p.name: None if p.default is p.empty else p.default for p in arguments if p.kind is p.KEYWORD_ONLY}
     return inputs, settings
 
 
 def needs_reference(name: str) -> bool:
+    """Whether a loss reads the reference's log-probabilities."""
     return any(entry.startswith("ref_") for entry in parameters(name)[0])
 
 
@@ -84,28 +90,28 @@ def level_of(name: str) -> Level:
     return "group" if "sizes" in inputs else "pair"
 
 
-def call(name: str, inputs: Mapping[str, Any], settings: Mapping[str, float]) -> Any:
+def call(name: str, inputs: Mapping[str, LossInput], settings: Mapping[str, float]) -> LossOutput:
     """The loss on those of the inputs and settings that it names."""
-    wanted, known = parameters(name)
-    chosen = {key: value for key, value in settings.items() if key in known}
-    return LOSSES[name](**{key: inputs[key] for key in wanted}, **chosen)
+    input_names, defaults = parameters(name)
+    own_settings = {key: value for key, value in settings.items() if key in defaults}
+    return LOSSES[name](**{key: inputs[key] for key in input_names}, **own_settings)
 
 
 def check_names(names: Sequence[str]) -> None:
-    """ValueError for one that is not in the table."""
+    """Raises ValueError for a name that is not in the table."""
     if unknown := [name for name in names if name not in LOSSES]:
         raise ValueError(f"unknown loss {unknown[0]!r}; known: {', '.join(LOSSES)}")
 
 
 def check_settings(names: Sequence[str], beta: float, options: Mapping[str, float]) -> None:
-    """ValueError where a name, an option or its value is not one that the losses take."""
+    """Raises ValueError where a name, an option or its value is not one that the losses take."""
     check_names(names)
-    taken = {option for name in names for option in parameters(name)[1]} - {"beta"}
-    if foreign := sorted(set(options) - taken):
-        known = ", ".join(sorted(taken)) or "nothing"
-        raise ValueError(f"loss_options: {', '.join(names)} takes no {foreign[0]!r}; it takes {known}")
-    one = torch.ones(1)
+    accepted = {option for name in names for option in parameters(name)[1]} - {"beta"}
+    if foreign := sorted(set(options) - accepted):
+        options_text = ", ".join(sorted(accepted)) or "nothing"
+        raise ValueError(f"loss_options: {', '.join(names)} takes no {foreign[0]!r}; it takes {options_text}")
+    ones = torch.ones(1)
     for name in names:
-        example: dict[str, Any] = dict.fromkeys(parameters(name)[0], one)
-        example |= {"sizes": [1], "labels_C": one.bool(), "step_chosen_tokens": 1.0, "step_groups": 1.0}
+        example: dict[str, LossInput] = dict.fromkeys(parameters(name)[0], ones)
+        example |= {"sizes": [1], "labels_C": ones.bool(), "step_chosen_tokens": 1.0, "step_groups": 1.0}
         call(name, example, {"beta": beta, **options})

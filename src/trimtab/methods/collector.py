@@ -32,9 +32,9 @@ from trimtab.rollout.logps import read_off
 from trimtab.rollout.sampler import Sampler, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.rollout.vllm import VLLMSampler
-from trimtab.training.accelerator import of_all_processes, share_of
+from trimtab.training.accelerator import gather_items, share_of
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import TrainingContext
+from trimtab.training.stage_method import PolicyContext
 from trimtab.training.step import Sums
 
 Item = TypeVar("Item")
@@ -64,7 +64,7 @@ class Collector:
         self,
         method: str,
         sampling: Sampling,
-        context: TrainingContext,
+        context: PolicyContext,
         reward: Reward,
         within_groups: bool,
         tempered: bool,
@@ -96,7 +96,7 @@ class Collector:
         scorings = self.score(
             prompts, samples, self.sampling, int(seeds.generate_state(1)[0]), self.context.train_records
         )
-        tallies = [tally(one) for one in scorings]
+        tallies = [tally(scoring) for scoring in scorings]
         if self.context.accelerator.num_processes > 1:
             tallies = gather_object(tallies)
         self.watch.see(tallies, last=last)
@@ -130,8 +130,12 @@ class Collector:
         tempered: at each sample's own temperature; None: where that is what is optimised.
         """
         by_temperature = self.tempered if tempered is None else tempered
-        groups = [CompletionGroup(one.group.prompt, tuple(s.tokens for s in one.samples)) for one in scorings]
-        temperatures = [[s.temperature for s in one.samples] for one in scorings] if by_temperature else None
+        groups = [
+            CompletionGroup(scoring.group.prompt, tuple(s.tokens for s in scoring.samples)) for scoring in scorings
+        ]
+        temperatures = None
+        if by_temperature:
+            temperatures = [[s.temperature for s in scoring.samples] for scoring in scorings]
         context = self.context
         with context.accelerator.autocast():
             return read_off(
@@ -141,8 +145,8 @@ class Collector:
     def sampled_logps(self, scorings: Sequence[Scoring]) -> list[list[Tensor]]:
         """The policy's log-probabilities of its samples, as it was when it drew them."""
         return [
-            [torch.tensor(s.tempered_logps if self.tempered else s.policy_logps) for s in one.samples]
-            for one in scorings
+            [torch.tensor(s.tempered_logps if self.tempered else s.policy_logps) for s in scoring.samples]
+            for scoring in scorings
         ]
 
     def metrics(self, scorings: Sequence[Scoring], ref_logps: list[list[Tensor]], reference: Policy) -> Sums:
@@ -152,16 +156,16 @@ class Collector:
 
     # ---- processes
 
-    def of_all(
+    def gather_rollouts(
         self, prompts: Sequence[CompletionGroup], rollouts: Sequence[CompletionGroup | None]
     ) -> list[CompletionGroup]:
         """The rollouts of every process, in the prompts' order. rollouts: one for each prompt of this process."""
         if self.context.accelerator.num_processes == 1:
             return [group for group in rollouts if group is not None]
         states = [None if group is None else group_state(group) for group in rollouts]
-        return [group_from_state(state) for state in self.in_order(prompts, states) if state is not None]
+        return [group_from_state(state) for state in self.gather_in_order(prompts, states) if state is not None]
 
-    def in_order(self, prompts: Sequence[CompletionGroup], items: list[Item]) -> list[Item]:
+    def gather_in_order(self, prompts: Sequence[CompletionGroup], items: list[Item]) -> list[Item]:
         """Every process's items, one for each prompt, in the prompts' order."""
         acc = self.context.accelerator
-        return of_all_processes(acc, share_of(acc, len(prompts)), items)
+        return gather_items(acc, share_of(acc, len(prompts)), items)

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from trimtab.data.chat import ChatFormat, load_tokenizer
+from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup, PackedBatch, total_completion_tokens
 from trimtab.data.settings import LEARNING_RATE, ROWS, ModelSource
 from trimtab.errors import TrimtabError
@@ -31,10 +31,13 @@ from trimtab.models.loading import load_policy
 from trimtab.models.lora import hash_model
 from trimtab.models.settings import trusting
 from trimtab.rollout.sampler import Sampling
-from trimtab.training.accelerator import of_all_processes, share_of
+from trimtab.training.accelerator import gather_items, share_of
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import StageMethod, TrainingContext
+from trimtab.training.stage_method import PolicyContext, StageMethod, TextFormat
 from trimtab.training.step import Forward, Step, Sums
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class DistillationSettings(TrainingSettings):
@@ -62,7 +65,7 @@ class DistillationSettings(TrainingSettings):
         return self
 
 
-class Distillation(StageMethod):
+class Distillation(StageMethod[DistillationSettings]):
     """Lowers the divergence from the teacher, token by token, on the student's samples and the data's
     completions."""
 
@@ -70,9 +73,8 @@ class Distillation(StageMethod):
     best_is: Literal["highest", "lowest"] = "lowest"
     completions = "first"
     version = 1
-    settings: DistillationSettings
 
-    def __init__(self, settings: DistillationSettings, context: TrainingContext) -> None:
+    def __init__(self, settings: DistillationSettings, context: PolicyContext) -> None:
         super().__init__(settings, context)
         self.teacher = load_policy(teacher_of(settings), trusting(settings)).to(context.accelerator.device)
         self.teacher.eval().requires_grad_(False)
@@ -85,8 +87,8 @@ class Distillation(StageMethod):
         return {"teacher": hash_model(teacher_of(settings))}
 
     @classmethod
-    def check_needs(cls, settings: DistillationSettings, chat: ChatFormat) -> None:
-        """TrimtabError where the teacher is not there, or does not speak in the student's tokens."""
+    def check_needs(cls, settings: DistillationSettings, chat: TextFormat) -> None:
+        """Raises TrimtabError where the teacher is not there, or does not speak in the student's tokens."""
         check_model_source(teacher_of(settings), settings, "policy")
         check_same_tokens(chat.tokenizer, settings)
 
@@ -117,7 +119,7 @@ class Distillation(StageMethod):
                 [groups[place].prompt for place in places], 1, sampling,
                 seed=seed, stops=self.context.stops, places=places,
             )  # fmt: skip
-        answers = of_all_processes(acc, places, [of_prompt[0].tokens for of_prompt in samples])
+        answers = gather_items(acc, places, [of_prompt[0].tokens for of_prompt in samples])
         return [
             replace(group, completions=(tokens,), truncated=(), scores=None, labels=None, prompt_suffixes=())
             for group, tokens in zip(groups, answers, strict=True)
@@ -139,8 +141,9 @@ class Distillation(StageMethod):
         return {"divergence": (float(out.kl.sum()), tokens), "entropy": (float(out.entropy.sum()), tokens)}
 
     def evaluate(self, policy: Forward) -> dict[str, float]:
-        """loss: what is optimised, own_share · own/divergence + (1 − own_share) · divergence.
+        """Means over held-out groups and over the student's own answers.
 
+        loss: what is optimised, own_share · own/divergence + (1 − own_share) · divergence.
         divergence: on the held-out completions; own/divergence: on the student's answers to their prompts, with the
         same random numbers at every evaluation.
         """
@@ -169,8 +172,8 @@ def teacher_of(settings: DistillationSettings) -> str:
     return settings.teacher
 
 
-def check_same_tokens(tokenizer: Any, settings: DistillationSettings) -> None:
-    """TrimtabError where the teacher's tokenizer gives other ids: distributions over these do not compare."""
+def check_same_tokens(tokenizer: PreTrainedTokenizerBase, settings: DistillationSettings) -> None:
+    """Raises TrimtabError where the teacher's tokenizer gives other ids, whose distributions do not compare."""
     own, of_teacher = tokenizer.get_vocab(), load_tokenizer(teacher_of(settings), settings).get_vocab()
     different = [token for token, i in own.items() if of_teacher.get(token) != i]
     if different:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -24,14 +24,16 @@ from torch import Tensor
 from trimtab.data.chat import ChatFormat
 from trimtab.data.conditions import LengthInstruction, ScoreCondition
 from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.rows import TruncationSettings
 from trimtab.data.settings import LEARNING_RATE, WEIGHT
 from trimtab.data.split_groups import CompletionsOf, Expansion
-from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.losses.completions import CompletionLoss
+from trimtab.losses.preference import PreferenceLoss
 from trimtab.losses.table import (
     LOSSES,
     Level,
+    LossInput,
     call,
     check_names,
     check_settings,
@@ -43,8 +45,11 @@ from trimtab.losses.table import (
 from trimtab.methods.kto_point import reference_point, with_mismatched
 from trimtab.methods.pair_metrics import logp_metrics, pair_metrics
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import StageMethod, TrainingContext
+from trimtab.training.stage_method import PolicyContext, StageMethod
 from trimtab.training.step import Forward, Step, Sums, share_ahead
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class DPOSettings(TrainingSettings):
@@ -101,20 +106,28 @@ class DPOSettings(TrainingSettings):
 
     @property
     def inputs(self) -> frozenset[str]:
-        """What its losses ask for."""
+        """The names of the inputs that its losses ask for."""
         return frozenset().union(*(parameters(name)[0] for name in self.weights))
 
 
-class DPO(StageMethod):
-    """Any loss of the table on preference pairs, rankings or labelled completions."""
+class StepFacts(TypedDict):
+    """What losses may ask of the whole step, or of the whole validation split."""
+
+    reference_point: Tensor | None
+    """KTO's z₀, a scalar in nats; None where no loss asks for it."""
+    step_groups: int
+    step_chosen_tokens: int
+
+
+class DPO(StageMethod[DPOSettings]):
+    """Trains by any loss of the table on preference pairs, rankings or labelled completions."""
 
     best_metric = "rewards/accuracies"
     best_is: Literal["highest", "lowest"] = "highest"
     completions = "pair"
     version = 2
-    settings: DPOSettings
 
-    def __init__(self, settings: DPOSettings, context: TrainingContext) -> None:
+    def __init__(self, settings: DPOSettings, context: PolicyContext) -> None:
         super().__init__(settings, context)
         if settings.level == "completion" or set(settings.weights) == {"sft"}:  # neither has pairs of rewards
             self.best_metric, self.best_is = "loss", "lowest"
@@ -133,7 +146,9 @@ class DPO(StageMethod):
         return by_level[settings.level]
 
     @classmethod
-    def text_format(cls, tokenizer: Any, data: DataSettings, settings: DPOSettings) -> ChatFormat:
+    def text_format(
+        cls, tokenizer: PreTrainedTokenizerBase, data: TruncationSettings, settings: DPOSettings
+    ) -> ChatFormat:
         """How records become token ids; under a score condition the template asks for a score."""
         condition = settings.condition
         return ChatFormat(condition.tokenizer(tokenizer) if condition else tokenizer, data)
@@ -152,11 +167,10 @@ class DPO(StageMethod):
         facts = self._facts(groups)
         completions = sum(len(group.completions) for group in groups)
         total = completions if self.settings.level == "completion" else len(groups)
-        metrics: Sums = {"kl": (float(facts["reference_point"]), 1.0)} if self.has_point else {}
+        metrics: Sums = {} if (point := facts["reference_point"]) is None else {"kl": (float(point), 1.0)}
         return Step(groups, total, partial(self.loss, facts=facts), metrics)
 
-    def _facts(self, groups: Sequence[CompletionGroup]) -> dict[str, Any]:
-        """What losses may ask of the whole step, or of the whole validation split."""
+    def _facts(self, groups: Sequence[CompletionGroup]) -> StepFacts:
         point = reference_point(self.context, groups) if self.has_point else None
         return {
             "reference_point": point,
@@ -164,19 +178,23 @@ class DPO(StageMethod):
             "step_chosen_tokens": sum(len(group.completions[0]) for group in groups),
         }
 
-    def loss(
-        self, policy: Forward, batch: PackedBatch, total: float, facts: Mapping[str, Any]
-    ) -> tuple[Tensor, Sums]:
+    def loss(self, policy: Forward, batch: PackedBatch, total: float, facts: StepFacts) -> tuple[Tensor, Sums]:
         """A pass's share of the weighted sum of the losses. facts: of the whole step."""
         losses, metrics = self._losses(policy, batch, facts)
         return losses.sum() / total, metrics
 
-    def _losses(self, policy: Forward, batch: PackedBatch, facts: Mapping[str, Any]) -> tuple[Tensor, Sums]:
+    def _losses(self, policy: Forward, batch: PackedBatch, facts: StepFacts) -> tuple[Tensor, Sums]:
         settings = self.settings
         logps_M: Tensor = policy(batch).logps
-        inputs = loss_inputs(batch, logps_M, batch.columns.get("ref_logps")) | dict(facts)
-        if self.has_point:
-            inputs["reference_point"] = facts["reference_point"].to(logps_M.device)
+        tensors = loss_inputs(batch, logps_M, batch.columns.get("ref_logps"))
+        if (point := facts["reference_point"]) is not None:
+            tensors["reference_point"] = point.to(logps_M.device)
+        inputs: dict[str, LossInput] = {
+            **tensors,
+            "sizes": [len(group.completions) for group in batch.groups],
+            "step_groups": facts["step_groups"],
+            "step_chosen_tokens": facts["step_chosen_tokens"],
+        }
         total: Tensor | None = None
         metrics: Sums = {}
         for name, weight in settings.weights.items():
@@ -184,25 +202,25 @@ class DPO(StageMethod):
             losses = out if isinstance(out, Tensor) else out.losses
             total = weight * losses if total is None else total + weight * losses
             if not metrics and not isinstance(out, Tensor):
-                metrics = self._metrics(out, inputs)
+                metrics = self._metrics(out, tensors)
         assert total is not None
-        return total, metrics or logp_metrics(inputs["chosen_logps"], inputs["rejected_logps"])
+        return total, metrics or logp_metrics(tensors["chosen_logps"], tensors["rejected_logps"])
 
-    def _metrics(self, out: Any, inputs: dict[str, Any]) -> Sums:
+    def _metrics(self, out: PreferenceLoss | CompletionLoss, inputs: Mapping[str, Tensor]) -> Sums:
         chosen, rejected = inputs["chosen_logps"].detach(), inputs["rejected_logps"].detach()
         if not isinstance(out, CompletionLoss):
-            found = pair_metrics(out.chosen_rewards, out.rejected_rewards, chosen, rejected)
+            metrics = pair_metrics(out.chosen_rewards, out.rejected_rewards, chosen, rejected)
             lengths = out.length_margins
-            return found if lengths is None else found | {"rewards/length_accuracies": share_ahead(lengths)}
+            return metrics if lengths is None else metrics | {"rewards/length_accuracies": share_ahead(lengths)}
         if self.settings.level == "group":
             first_G, last_G = inputs["first_G"], inputs["last_G"]
             return pair_metrics(out.rewards[first_G], out.rewards[last_G], chosen, rejected)
-        found = {}
+        metrics = {}
         for name, mask_C in (("chosen", inputs["labels_C"]), ("rejected", ~inputs["labels_C"])):
             if count := float(mask_C.sum()):
-                found[f"rewards/{name}"] = (float(out.rewards[mask_C].sum()), count)
-                found[f"logps/{name}"] = (float(inputs["logps_C"].detach()[mask_C].sum()), count)
-        return found
+                metrics[f"rewards/{name}"] = (float(out.rewards[mask_C].sum()), count)
+                metrics[f"logps/{name}"] = (float(inputs["logps_C"].detach()[mask_C].sum()), count)
+        return metrics
 
     # ---- validation
 
@@ -212,28 +230,32 @@ class DPO(StageMethod):
             return {}
         facts = self._facts(self.validation)
         means = self.context.evaluate(partial(self.evaluate_pass, facts=facts), policy, self.validation)
-        return means | ({"kl": float(facts["reference_point"])} if self.has_point else {})
+        point = facts["reference_point"]
+        return means | ({} if point is None else {"kl": float(point)})
 
-    def evaluate_pass(self, policy: Forward, batch: PackedBatch, facts: Mapping[str, Any] | None = None) -> Sums:
+    def evaluate_pass(self, policy: Forward, batch: PackedBatch, facts: StepFacts | None = None) -> Sums:
         """The loss, by group or completion, and the metrics of its pairs. facts: of the whole split."""
         losses, metrics = self._losses(policy, batch, facts or self._facts(batch.groups))
         return {"loss": (float(losses.sum()), float(losses.numel())), **metrics}
 
 
 def _check_win_rates(groups: Sequence[CompletionGroup]) -> None:
-    """TrimtabError unless every completion has a score that can be a probability."""
+    """Raises TrimtabError unless every completion has a score that can be a probability."""
     wrong = [g for g in groups if g.scores is None or not all(0 <= score <= 1 for score in g.scores)]
     if wrong:
-        found = "has no scores" if wrong[0].scores is None else f"has scores {wrong[0].scores}"
+        problem = "has no scores" if wrong[0].scores is None else f"has scores {wrong[0].scores}"
         raise TrimtabError(
             "loss sppo_estimated: reads each completion's win rate, 0 to 1, from the row's scores (score_chosen, "
-            f"score_rejected), but row {wrong[0].index + 1} {found}. online_dpo makes such rows; "
+            f"score_rejected), but row {wrong[0].index + 1} {problem}. online_dpo makes such rows; "
             "for others there is loss sppo."
         )
 
 
-def loss_inputs(batch: PackedBatch, logps_M: Tensor, reference_M: Tensor | None) -> dict[str, Any]:
-    """Everything that a loss of the table may name. A group's first completion is chosen, its last rejected."""
+def loss_inputs(batch: PackedBatch, logps_M: Tensor, reference_M: Tensor | None) -> dict[str, Tensor]:
+    """Every tensor that a loss of the table may name. A group's first completion is chosen, its last rejected.
+
+    logps_M: with gradient. reference_M: the reference's, None where no loss asks for it.
+    """
     device = logps_M.device
     sizes = [len(group.completions) for group in batch.groups]
     last_G = torch.tensor(sizes, device=device).cumsum(0) - 1
@@ -246,9 +268,8 @@ def loss_inputs(batch: PackedBatch, logps_M: Tensor, reference_M: Tensor | None)
     place_M = torch.arange(logps_M.numel(), device=device) - starts_C[owner_M]
     head_M = place_M < ends_G[group_C[owner_M]]
     logps_C = batch.sum_by_completion(logps_M)
-    found: dict[str, Any] = {
+    inputs: dict[str, Tensor] = {
         "logps_C": logps_C,
-        "sizes": sizes,
         "first_G": first_G,
         "last_G": last_G,
         "chosen_lengths": lengths_C[first_G],
@@ -256,21 +277,21 @@ def loss_inputs(batch: PackedBatch, logps_M: Tensor, reference_M: Tensor | None)
     }
     if all(group.labels is not None for group in batch.groups):
         labels = [label for group in batch.groups for label in group.labels or ()]
-        found["labels_C"] = torch.tensor(labels, device=device)
+        inputs["labels_C"] = torch.tensor(labels, device=device)
     if all(group.scores is not None for group in batch.groups):
         # A loss that names them has had them checked: _check_win_rates.
         for side, at in (("chosen", 0), ("rejected", -1)):
             scores = [group.scores[at] for group in batch.groups if group.scores is not None]
-            found[f"{side}_win_rates"] = torch.tensor(scores, device=device)
+            inputs[f"{side}_win_rates"] = torch.tensor(scores, device=device)
     for prefix, values_M in (("", logps_M), ("ref_", reference_M)):
         if values_M is None:
             continue
         whole_C, head_C = batch.sum_by_completion(values_M), batch.sum_by_completion(values_M * head_M)
-        found[f"{prefix}logps_C"] = whole_C
+        inputs[f"{prefix}logps_C"] = whole_C
         if all(group.prompt_suffixes for group in batch.groups):  # rows under length instructions: x, x¹, x², x
-            found[f"{prefix}failing_logps"] = whole_C[first_G + 1]
-            found[f"{prefix}keeping_logps"] = whole_C[last_G - 1]
+            inputs[f"{prefix}failing_logps"] = whole_C[first_G + 1]
+            inputs[f"{prefix}keeping_logps"] = whole_C[last_G - 1]
         for side, at_G in (("chosen", first_G), ("rejected", last_G)):
-            found[f"{prefix}{side}_logps"] = whole_C[at_G]
-            found[f"{prefix}{side}_logps_head"] = head_C[at_G]
-    return found
+            inputs[f"{prefix}{side}_logps"] = whole_C[at_G]
+            inputs[f"{prefix}{side}_logps_head"] = head_C[at_G]
+    return inputs

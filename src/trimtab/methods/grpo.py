@@ -13,10 +13,10 @@ A policy with a length encoding samples, and is trained, under its own target le
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -26,6 +26,7 @@ from trimtab.advantages import ADVANTAGES
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.settings import IN_MEMORY, ROWS, WEIGHT
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject
 from trimtab.losses import policy_gradient as pg
 from trimtab.methods.on_policy import OnPolicyMethod, OnPolicySettings
 from trimtab.methods.rollouts import (
@@ -40,6 +41,7 @@ from trimtab.methods.rollouts import (
     rollout_group,
     table_rows,
 )
+from trimtab.models.policy import PolicyOutput
 from trimtab.training.step import Forward, Step, Sums
 
 
@@ -92,15 +94,14 @@ class GRPOSettings(OnPolicySettings):
         return self
 
 
-class GRPO(OnPolicyMethod):
-    """sample → score → log-probabilities → KL into the reward → advantages → loss."""
+class GRPO(OnPolicyMethod[GRPOSettings]):
+    """Trains on advantages within a group: sample → score → KL into the reward → advantages → loss."""
 
     name = "grpo"
     version = 1
-    settings: GRPOSettings
 
     def training_groups(self) -> Sequence[CompletionGroup]:
-        """The prompts; with fixed rollouts, those."""
+        """The prompts; with rollouts fixed, the rollouts that are drawn of them before training."""
         if self.settings.rollouts == "on_policy":
             return self.train
         order = np.random.default_rng([self.settings.seed, 0]).permutation(len(self.train))
@@ -129,7 +130,7 @@ class GRPO(OnPolicyMethod):
         return Step(trained, total, loss, metrics, samples=batch.rows if drawn else ())
 
     def rollouts(self, prompts: Sequence[CompletionGroup], step: int) -> Rollouts:
-        """Everything before the loss. Of a group that has no advantage nothing is left."""
+        """The batch, with all that comes before the loss. Groups without an advantage are left out."""
         settings, collector = self.settings, self.collector
         last = settings.rollouts == "fixed" or self.is_last_batch(step)
         scorings = collector.draw(prompts, settings.samples, step, last)
@@ -147,11 +148,11 @@ class GRPO(OnPolicyMethod):
         metrics = collector.metrics(scorings, ref_logps, self.reference)
         metrics |= group_metrics(scorings, assigned) | engine_metrics(scorings)
         metrics |= own_metrics(collector.reward, metrics)
-        rows = table_rows(scorings, [one.advantages for one in assigned], self.context.train_records)
-        return Rollouts(collector.of_all(prompts, groups), metrics, rows)
+        rows = table_rows(scorings, [of_group.advantages for of_group in assigned], self.context.train_records)
+        return Rollouts(collector.gather_rollouts(prompts, groups), metrics, rows)
 
-    def state(self) -> Mapping[str, Any]:
-        """Fixed rollouts are drawn again, the same, and watched again."""
+    def state(self) -> JsonObject:
+        """Nothing with fixed rollouts, which a resumed run draws again, the same."""
         return {} if self.settings.rollouts == "fixed" else super().state()
 
     @property
@@ -170,7 +171,7 @@ class GRPO(OnPolicyMethod):
         old_M = columns["old_logps"]
         exact = self.reference if settings.kl == "exact" and settings.kl_coefficient else None
         temperatures = columns["temperatures"] if self.tempered else None
-        out = policy(batch, entropy=True, temperature=temperatures, reference=exact)
+        out: PolicyOutput = policy(batch, entropy=True, temperature=temperatures, reference=exact)
         on_policy = settings.updates_per_batch == 1 and settings.rollouts == "on_policy"
         # The very policy that sampled: its ratio is 1 exactly, whatever rounding the sampler has.
         denominator_M = out.logps.detach() if on_policy else old_M
@@ -188,15 +189,19 @@ class GRPO(OnPolicyMethod):
             loss = loss + settings.kl_coefficient * self._kl(out, columns["ref_logps"], batch, weights_M).sum()
         return loss / total, self._pass_metrics(out, old_M, gradient, sees_rounding)
 
-    def _kl(self, out: Any, ref_M: Tensor, batch: PackedBatch, weights_M: Tensor | None) -> Tensor:
+    def _kl(self, out: PolicyOutput, ref_M: Tensor, batch: PackedBatch, weights_M: Tensor | None) -> Tensor:
         count = batch.lengths.numel()
         if self.settings.kl == "exact":
+            assert out.kl is not None
             return pg.kl_exact(out.kl, out.logps, batch.owner, batch.lengths)
         if self.settings.kl == "k2":
             return pg.kl_k2(out.logps, ref_M, batch.owner, count)
         return pg.kl_k3(out.logps, ref_M, batch.owner, count, weights_M)
 
-    def _pass_metrics(self, out: Any, old_M: Tensor, gradient: pg.PolicyGradient, sees_rounding: bool) -> Sums:
+    def _pass_metrics(
+        self, out: PolicyOutput, old_M: Tensor, gradient: pg.PolicyGradient, sees_rounding: bool
+    ) -> Sums:
+        assert out.entropy is not None
         tokens = float(out.logps.numel())
         off = (out.logps.detach() - old_M).abs()
         metrics: Sums = {"entropy": (float(out.entropy.sum()), tokens)}

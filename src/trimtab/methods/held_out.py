@@ -15,7 +15,7 @@ from trimtab.losses.preference import dpo
 from trimtab.methods.collector import Collector
 from trimtab.methods.pair_metrics import pair_metrics
 from trimtab.methods.rollouts import Scoring, own_metrics, ratio_metrics, sample_metrics, score_samples
-from trimtab.methods.silence import tally, why
+from trimtab.methods.silence import missing_reasons, tally
 from trimtab.models.policy import Policy
 from trimtab.notices import warn
 from trimtab.rewards.base import Reward
@@ -23,8 +23,11 @@ from trimtab.training.step import Forward, Sums
 
 
 class HeldOut:
-    """prompts: how many held-out prompts are sampled at each evaluation. chosen_by_reward: whether the mean reward
-    chooses the best weights, so that a reward without a score ends the run."""
+    """What an on-policy method is validated with.
+
+    prompts: how many held-out prompts are sampled at each evaluation. chosen_by_reward: whether the mean reward
+    chooses the best weights, so that a reward without a score ends the run.
+    """
 
     def __init__(
         self,
@@ -36,11 +39,11 @@ class HeldOut:
     ) -> None:
         self.collector, self.reference, self.context = collector, reference, collector.context
         self.pairs = list(validation) if has_pairs(validation) else []
-        self.prompts = [self._asked(group) for group in validation[:prompts]]
+        self.prompts = [self._with_opening(group) for group in validation[:prompts]]
         self.chosen_by_reward = chosen_by_reward
 
     def evaluate(self, policy: Forward) -> dict[str, float]:
-        """Metrics of both, without the prefix eval_."""
+        """Preference accuracy, and metrics of fresh samples, without the prefix eval_."""
         accuracy = self.context.evaluate(self.pairs_pass, policy, self.pairs) if self.pairs else {}
         return accuracy | self._samples()
 
@@ -59,7 +62,7 @@ class HeldOut:
         sampling = collector.sampling.model_copy(update={"temperatures": (1.0,)})
         with torch.no_grad():
             mine = collector.score(self.prompts, 1, sampling, context.settings.seed, context.validation_records)
-        scorings = collector.in_order(self.prompts, mine)
+        scorings = collector.gather_in_order(self.prompts, mine)
         ref_logps = collector.read(self.reference, scorings, "logps", tempered=False)["logps"]
         sums = sample_metrics(scorings) | ratio_metrics(scorings, ref_logps)
         sums |= own_metrics(collector.reward, sums)
@@ -68,12 +71,10 @@ class HeldOut:
             if self.chosen_by_reward:
                 sums["reward"] = (math.nan, 1)  # nothing to choose by this time, and the run goes on
         if context.judge is not None:
-            judged = score_samples(
-                context.judge, context.chat, [one.group for one in mine], [one.samples for one in mine],
-                context.validation_records,
-            )  # fmt: skip
-            judged = collector.in_order(self.prompts, judged)
-            scores = [scored.score for one in judged for scored in one.scored if scored.score is not None]
+            groups, samples = [scoring.group for scoring in mine], [scoring.samples for scoring in mine]
+            judged = score_samples(context.judge, context.chat, groups, samples, context.validation_records)
+            judged = collector.gather_in_order(self.prompts, judged)
+            scores = [scored.score for scoring in judged for scored in scoring.scored if scored.score is not None]
             if scores:
                 sums["judge"] = (sum(scores), len(scores))
             else:
@@ -81,23 +82,23 @@ class HeldOut:
         return {name: total / weight for name, (total, weight) in sums.items() if weight}
 
     def _tell_unscored(self, by: Reward, scorings: Sequence[Scoring]) -> None:
-        """TrimtabError where this is the reward that chooses what is best, and it never gave a score."""
-        tallies = [tally(one) for one in scorings]
-        count = sum(one.completions for one in tallies)
-        line = f"{by.name} gave none of the {count} validation completions a score ({why(tallies)})"
+        """Raises TrimtabError where this is the reward that chooses what is best, and it never gave a score."""
+        tallies = [tally(scoring) for scoring in scorings]
+        count = sum(group.completions for group in tallies)
+        line = f"{by.name} gave none of the {count} validation completions a score ({missing_reasons(tallies)})"
         if by is self.collector.reward and self.chosen_by_reward and not self.collector.watch.seen["batches"]:
             raise TrimtabError(f"{self.collector.method}: reward {line}. Mend it: it chooses the best weights.")
         warn(f"{line}.", about=f"validation without a score by {by.name}")
 
-    def _asked(self, group: CompletionGroup) -> CompletionGroup:
+    def _with_opening(self, group: CompletionGroup) -> CompletionGroup:
         """A held-out group under the prompt that is asked with: where the template opens answers, written ones that
         are not opened have another."""
         chat = self.context.chat
         if not getattr(chat, "opening", ""):
             return group
         record = replace(self.context.validation_records[group.index], completions=(), labels=None)
-        asked = chat.encode(record)
-        return replace(group, prompt=asked.prompt) if isinstance(asked, CompletionGroup) else group
+        encoded = chat.encode(record)
+        return replace(group, prompt=encoded.prompt) if isinstance(encoded, CompletionGroup) else group
 
 
 def has_pairs(groups: Sequence[CompletionGroup]) -> bool:

@@ -18,10 +18,10 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.errors import TrimtabError
 from trimtab.notices import warn
 from trimtab.rollout.logps import logps_of
-from trimtab.training.stage_method import TrainingContext
+from trimtab.training.stage_method import PolicyContext
 
 
-def with_mismatched(context: TrainingContext, *splits: Sequence[CompletionGroup]) -> list[list[CompletionGroup]]:
+def with_mismatched(context: PolicyContext, *splits: Sequence[CompletionGroup]) -> list[list[CompletionGroup]]:
     """The splits' groups, each with a companion: its prompt with another's completions, and their ref_logps [M]."""
     companions = context.with_reference(*map(mismatch, splits))
     if len(kinds := {label for group in splits[0] for label in group.labels or ()}) == 1:
@@ -33,7 +33,7 @@ def with_mismatched(context: TrainingContext, *splits: Sequence[CompletionGroup]
     ]
 
 
-def reference_point(context: TrainingContext, groups: Sequence[CompletionGroup]) -> Tensor:
+def reference_point(context: PolicyContext, groups: Sequence[CompletionGroup]) -> Tensor:
     """z₀ of these groups, which processes share out: a scalar, in nats, without gradient."""
     acc = context.accelerator
     companions = [group.companion for group in groups if group.companion is not None]
@@ -57,7 +57,7 @@ def by_completion(values_M: Tensor, group: CompletionGroup) -> tuple[Tensor, ...
 def mismatch(groups: Sequence[CompletionGroup]) -> list[CompletionGroup]:
     """Each prompt with the completions of the next group whose prompt is another, cut where they would make the
     longest row of all."""
-    found = []
+    mismatched = []
     longest = max((group.longest for group in groups), default=0)
     for i, group in enumerate(groups):
         after = (groups[(i + k) % len(groups)] for k in range(1, len(groups)))
@@ -65,5 +65,5 @@ def mismatch(groups: Sequence[CompletionGroup]) -> list[CompletionGroup]:
         if other is None:
             raise TrimtabError("loss kto: its reference point needs rows of at least two different prompts.")
         rows = tuple(completion[: longest - len(group.prompt)] for completion in other.completions)
-        found.append(replace(group, completions=rows, truncated=(), scores=None, labels=None))
-    return found
+        mismatched.append(replace(group, completions=rows, truncated=(), scores=None, labels=None))
+    return mismatched

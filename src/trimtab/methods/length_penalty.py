@@ -31,7 +31,7 @@ from trimtab.losses.sft import Normalisation
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.accelerator import share_of
-from trimtab.training.stage_method import TrainingContext
+from trimtab.training.stage_method import PolicyContext
 from trimtab.training.step import ExtraLoss, Forward, Sums
 
 
@@ -71,7 +71,7 @@ class LengthPenalty:
     """The penalty of one stage. normalisation: of the likelihood beside it; seed: of the samples."""
 
     def __init__(
-        self, settings: LengthPenaltySettings, normalisation: Normalisation, seed: int, context: TrainingContext
+        self, settings: LengthPenaltySettings, normalisation: Normalisation, seed: int, context: PolicyContext
     ) -> None:
         self.settings, self.normalisation, self.seed, self.context = settings, normalisation, seed, context
         self.by_hazard = settings.estimator == "stop_hazard"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from trimtab.data.groups import PackedBatch
 from trimtab.data.settings import IN_MEMORY, LEARNING_RATE, ROWS, STEPS, WEIGHT
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject
 from trimtab.methods.collector import Collector
 from trimtab.methods.held_out import HeldOut, has_pairs
 from trimtab.methods.rollouts import Rollouts, group_from_state, group_state
@@ -19,12 +19,12 @@ from trimtab.models.policy import Policy
 from trimtab.rewards.settings import Rewards
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.schedule import TrainingSettings, total_steps
-from trimtab.training.stage_method import StageMethod, TrainingContext
+from trimtab.training.stage_method import PolicyContext, StageMethod
 from trimtab.training.step import Forward, Sums
 
 
 class OnPolicySettings(TrainingSettings):
-    """Of a method that trains on samples of its own."""
+    """What a method that trains on samples of its own takes beside all that training takes."""
 
     learning_rate: float = Field(5e-6, gt=0, le=LEARNING_RATE)
     batch_size: int = Field(8, gt=0, le=IN_MEMORY)
@@ -50,7 +50,7 @@ class OnPolicySettings(TrainingSettings):
     """How many held-out prompts are sampled at each evaluation; 0 for none."""
 
     @model_validator(mode="after")
-    def _check_temperatures(self) -> Self:
+    def _check_sampling(self) -> Self:
         if any(t <= 0 for t in self.sampling.temperatures):
             raise ValueError("training samples need temperatures above 0: greedy ones have no gradient")
         return self
@@ -63,7 +63,10 @@ class OnPolicySettings(TrainingSettings):
         return self.correction == "token" and any(t != 1 for t in self.sampling.temperatures)
 
 
-class OnPolicyMethod(StageMethod):
+OnPolicySettingsT = TypeVar("OnPolicySettingsT", bound=OnPolicySettings)
+
+
+class OnPolicyMethod(StageMethod[OnPolicySettingsT]):
     """A method that trains on scored samples of its own. It holds a collector, which draws and scores them, the
     reference, and what it is validated with; `prepare` is its own."""
 
@@ -77,9 +80,8 @@ class OnPolicyMethod(StageMethod):
     """How many models read each batch of samples before it is trained on; the reference always does."""
     within_groups: ClassVar[bool] = True
     """Whether a completion is compared with those of its own prompt only."""
-    settings: OnPolicySettings
 
-    def __init__(self, settings: OnPolicySettings, context: TrainingContext) -> None:
+    def __init__(self, settings: OnPolicySettingsT, context: PolicyContext) -> None:
         super().__init__(settings, context)
         if context.reward is None:
             raise TrimtabError(
@@ -103,7 +105,7 @@ class OnPolicyMethod(StageMethod):
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Policy:
-        """A model with a length encoding counts down from its own target."""
+        """Loads the policy; one with a length encoding counts down from its own target."""
         policy = load_policy(source, settings, settings.seed)
         policy.inputs.hold_target()
         return policy
@@ -115,23 +117,23 @@ class OnPolicyMethod(StageMethod):
         steps = total_steps(settings, len(self.train)) * per_batch
         return step + settings.updates_per_batch >= steps
 
-    def state(self) -> Mapping[str, Any]:
+    def state(self) -> JsonObject:
         """The batch where several steps train on it; else the next step samples anew."""
-        kept: dict[str, Any] = {"watch": self.collector.watch.state()}
+        kept: JsonObject = {"watch": self.collector.watch.state()}
         if self.settings.updates_per_batch == 1:
             return kept
         return kept | {"batch": [group_state(group) for group in self.batch.groups]}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: JsonObject) -> None:
         """Takes back what a checkpoint kept."""
         self.collector.watch.load_state(state.get("watch", {}))
         if "batch" in state:
-            self.batch = Rollouts([group_from_state(one) for one in state["batch"]], {}, [])
+            self.batch = Rollouts([group_from_state(rollout) for rollout in state["batch"]], {}, [])
 
     def evaluate(self, policy: Forward) -> dict[str, float]:
         """Accuracy on held-out pairs, and what fresh samples of held-out prompts are like."""
         return self.held_out.evaluate(policy)
 
     def evaluate_pass(self, policy: Forward, batch: PackedBatch) -> Sums:
-        """Of held-out pairs; see HeldOut."""
+        """Preference accuracy on a pass of held-out pairs; see HeldOut."""
         return self.held_out.pairs_pass(policy, batch)

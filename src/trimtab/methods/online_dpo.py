@@ -8,18 +8,21 @@ Sample, score, pair, train, and again from the model that came of it: iterated D
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
+from trimtab.data.rows import TruncationSettings
 from trimtab.data.settings import IN_MEMORY, ROWS
-from trimtab.data.splits import DataSettings
 from trimtab.losses.table import needs_length_instructions
 from trimtab.methods.dpo import DPO, DPOSettings
 from trimtab.methods.pairing import Pairing
 from trimtab.methods.sampled_rows import SampledFormat
 from trimtab.rewards.settings import Rewards
 from trimtab.rollout.sampler import Sampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NAME = "online_dpo"
 
@@ -59,9 +62,9 @@ class OnlineDPOSettings(DPOSettings):
     @property
     def of_a_round(self) -> DPOSettings:
         """What a round's stage depends on beside its rows: no more, so that rounds can be added."""
-        given = self.model_dump(include=set(DPOSettings.model_fields))
+        of_dpo = self.model_dump(include=set(DPOSettings.model_fields))
         last = {"best_metric": "step", "best_is": "highest"}
-        return DPOSettings.model_validate(given | (last if self.best_metric is None else {}))
+        return DPOSettings.model_validate(of_dpo | (last if self.best_metric is None else {}))
 
     @property
     def reads_win_rates(self) -> bool:
@@ -76,12 +79,14 @@ class OnlineDPO(DPO):
     reads = frozenset({"sampled", "rewards", "win_rates"})
 
     @classmethod
-    def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> SampledFormat:
+    def text_format(
+        cls, tokenizer: PreTrainedTokenizerBase, data: TruncationSettings, settings: DPOSettings
+    ) -> SampledFormat:
         """Pairs are trained on as the tokens that were drawn."""
         return SampledFormat(tokenizer, data)
 
 
 def round_folders(stages: Path) -> list[Path]:
     """The stages of all rounds that have begun, first to last."""
-    found = [(path, path.name.removeprefix(f"{NAME}-")) for path in stages.glob(f"{NAME}-*") if path.is_dir()]
-    return [path for path, number in sorted(found, key=lambda one: one[1].zfill(9)) if number.isdigit()]
+    numbered = [(path, path.name.removeprefix(f"{NAME}-")) for path in stages.glob(f"{NAME}-*") if path.is_dir()]
+    return [path for path, number in sorted(numbered, key=lambda folder: folder[1].zfill(9)) if number.isdigit()]

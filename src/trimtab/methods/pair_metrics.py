@@ -10,16 +10,19 @@ from trimtab.training.step import Sums, share_ahead
 def pair_metrics(
     chosen_rewards: Tensor, rejected_rewards: Tensor, chosen_logps: Tensor, rejected_logps: Tensor
 ) -> Sums:
-    """TRL's names. accuracies: share of pairs whose implicit reward margin is positive, ties half."""
+    """Metrics of pairs, under TRL's names.
+
+    accuracies: share of pairs whose implicit reward margin is positive, ties half.
+    """
     margins = chosen_rewards - rejected_rewards
     values = {
         "rewards/chosen": chosen_rewards,
         "rewards/rejected": rejected_rewards,
         "rewards/margins": margins,
     }
-    found = {name: (float(value.sum()), float(value.numel())) for name, value in values.items()}
-    found["rewards/accuracies"] = share_ahead(margins)
-    return found | logp_metrics(chosen_logps, rejected_logps)
+    metrics = {name: (float(value.sum()), float(value.numel())) for name, value in values.items()}
+    metrics["rewards/accuracies"] = share_ahead(margins)
+    return metrics | logp_metrics(chosen_logps, rejected_logps)
 
 
 def logp_metrics(chosen: Tensor, rejected: Tensor) -> Sums:

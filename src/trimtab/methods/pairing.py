@@ -23,7 +23,7 @@ def win_rates(scores: Sequence[float]) -> list[float]:
 
     scores: of one prompt, on the scale of log odds.
     """
-    return [sum(_sigmoid(ours - theirs) for theirs in scores) / len(scores) for ours in scores]
+    return [sum(_sigmoid(score - other) for other in scores) / len(scores) for score in scores]
 
 
 def _sigmoid(x: float) -> float:
@@ -48,17 +48,17 @@ def pair_of(
     scores: None where the reward failed: that sample is in no pair and no win rate. best_worst: of several best,
     or worst, the first. best_random: the rejected one is drawn by `rng` from all that score below the best.
     """
-    known = {i: score for i, score in enumerate(scores) if score is not None}
-    if len(known) < 2:
+    present = {i: score for i, score in enumerate(scores) if score is not None}
+    if len(present) < 2:
         return "fewer than two scores"
-    chosen = max(known, key=lambda i: (known[i], -i))
-    below = [i for i in known if known[i] < known[chosen]]
+    chosen = max(present, key=lambda i: (present[i], -i))
+    below = [i for i in present if present[i] < present[chosen]]
     if not below:
         return "equal scores"
-    rejected = min(below, key=lambda i: (known[i], i))
+    rejected = min(below, key=lambda i: (present[i], i))
     if pairing == "best_random":
         if rng is None:
             raise ValueError("best_random draws, and needs a generator")
         rejected = below[int(rng.integers(len(below)))]
-    rates = dict(zip(known, win_rates(list(known.values())), strict=True))
+    rates = dict(zip(present, win_rates(list(present.values())), strict=True))
     return Pair(chosen, rejected, (rates[chosen], rates[rejected]))

@@ -36,7 +36,7 @@ from trimtab.methods.rollouts import (
 )
 from trimtab.models.policy import VALUE_HEAD, Policy
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import TrainingContext
+from trimtab.training.stage_method import PolicyContext
 from trimtab.training.step import Forward, Step, Sums
 
 HEAD_RATE = 10.0
@@ -68,16 +68,15 @@ class PPOSettings(OnPolicySettings):
     """Advantages of a batch, all processes together, to mean 0 and deviation 1."""
 
 
-class PPO(OnPolicyMethod):
-    """sample → score → values and log-probabilities → rewards and advantages by token → loss, several times."""
+class PPO(OnPolicyMethod[PPOSettings]):
+    """Trains policy and value head on advantages by token, several times on the same samples."""
 
     name = "ppo"
     models_read = 2  # the policy too, for its values
     within_groups = False  # the baseline is the value head's
     version = 1
-    settings: PPOSettings
 
-    def __init__(self, settings: PPOSettings, context: TrainingContext) -> None:
+    def __init__(self, settings: PPOSettings, context: PolicyContext) -> None:
         super().__init__(settings, context)
         head = settings.value_learning_rate
         self.rates = {VALUE_HEAD: HEAD_RATE if head is None else head / settings.learning_rate}
@@ -100,30 +99,33 @@ class PPO(OnPolicyMethod):
         return Step(batch.groups, batch.tokens, self.loss, metrics, samples=rows)
 
     def rollouts(self, prompts: Sequence[CompletionGroup], step: int) -> Rollouts:
-        """Everything before the loss. Further columns, [M]: token_advantages, returns, and the values of the policy
-        that sampled; advantages are the mean over a completion's tokens, before whitening, for the table."""
+        """The batch with everything that comes before the loss.
+
+        Further columns, [M]: token_advantages, returns, and the values of the policy
+        that sampled; advantages are the mean over a completion's tokens, before whitening, for the table.
+        """
         collector = self.collector
         scorings = collector.draw(prompts, self.settings.samples, step, self.is_last_batch(step))
         read = collector.read(self.context.policy, scorings, "logps", "values")
         ref_logps = collector.read(self.reference, scorings, "logps")["logps"]
-        valued = [
-            self._valued(*of_group)
+        rollouts_and_means = [
+            self._with_advantages(*of_group)
             for of_group in zip(scorings, read["logps"], ref_logps, read["values"], strict=True)
         ]
-        groups = [group for group, _ in valued]
+        groups = [group for group, _ in rollouts_and_means]
         metrics = collector.metrics(scorings, ref_logps, self.reference)
         metrics |= {"groups_dropped": (sum(group is None for group in groups), len(groups))}
         metrics |= self._reward_metrics(scorings, read["logps"], ref_logps)
-        comparable = self.tempered or all(s.temperature == 1 for one in scorings for s in one.samples)
+        comparable = self.tempered or all(s.temperature == 1 for scoring in scorings for s in scoring.samples)
         metrics |= engine_metrics(scorings, read["logps"] if comparable else None)
         metrics |= own_metrics(collector.reward, metrics)
-        rows = table_rows(scorings, [means for _, means in valued], self.context.train_records)
-        everyones = collector.of_all(prompts, groups)
+        rows = table_rows(scorings, [means for _, means in rollouts_and_means], self.context.train_records)
+        everyones = collector.gather_rollouts(prompts, groups)
         explained = _explained_variance(everyones)
         metrics |= {} if explained is None else {"val/explained_variance": (explained, 1.0)}
         return Rollouts(_whitened(everyones) if self.settings.whiten else everyones, metrics, rows)
 
-    def _valued(
+    def _with_advantages(
         self, scoring: Scoring, old: Sequence[Tensor], ref: Sequence[Tensor], values: Sequence[Tensor]
     ) -> tuple[CompletionGroup | None, list[float | None]]:
         """A group's samples that have a score, with advantages and returns; and each sample's mean advantage."""

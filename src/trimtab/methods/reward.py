@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from pydantic import Field, model_validator
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from trimtab.data.conditions import LengthInstruction
 from trimtab.data.groups import CompletionGroup, PackedBatch
-from trimtab.data.pairs import reward_format
+from trimtab.data.pairs import PairFormat, TurnFormat, reward_format
+from trimtab.data.rows import TruncationSettings
 from trimtab.data.settings import LEARNING_RATE, WEIGHT
 from trimtab.data.split_groups import Expansion
-from trimtab.data.splits import DataSettings
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.statistics import wilson_interval
@@ -29,8 +29,11 @@ from trimtab.losses.reward_model import bradley_terry, center
 from trimtab.models.reward_model import RewardModel, for_scoring, load_reward_model
 from trimtab.notices import warn
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import StageMethod, TrainingContext
+from trimtab.training.stage_method import ModelMethod, TrainingContext
 from trimtab.training.step import Forward, Step, Sums, share_ahead
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class ResponseConditioning(LengthInstruction):
@@ -58,19 +61,21 @@ class RewardModelSettings(TrainingSettings):
         return self
 
 
-class RewardModelTraining(StageMethod):
-    """The Bradley-Terry likelihood of preference pairs."""
+RewardFormats: TypeAlias = TurnFormat | PairFormat
+
+
+class RewardModelTraining(ModelMethod[RewardModelSettings, RewardModel, RewardFormats]):
+    """Trains a reward model by the Bradley-Terry likelihood of preference pairs."""
 
     best_metric = "accuracy"
     best_is: Literal["highest", "lowest"] = "highest"
     completions = "pair"
     role = "start of a reward model"
     version = 1
-    settings: RewardModelSettings
 
-    def __init__(self, settings: RewardModelSettings, context: TrainingContext) -> None:
+    def __init__(self, settings: RewardModelSettings, context: TrainingContext[RewardModel, RewardFormats]) -> None:
         super().__init__(settings, context)
-        model: RewardModel = context.policy
+        model = context.policy
         model.bind(context.chat)
         # A score is read at a completion's last token, which a packed batch would not feed.
         self.train = list(map(for_scoring, context.train))
@@ -97,18 +102,20 @@ class RewardModelTraining(StageMethod):
         return load_reward_model(source, settings, seed=settings.seed)
 
     @classmethod
-    def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> Any:
+    def text_format(
+        cls, tokenizer: PreTrainedTokenizerBase, data: TruncationSettings, settings: RewardModelSettings
+    ) -> RewardFormats:
         """Pairs as the reward model reads them."""
         return reward_format(tokenizer, data)
 
     @classmethod
-    def expansion(cls, settings: Any) -> Expansion | None:
+    def expansion(cls, settings: RewardModelSettings) -> Expansion | None:
         """The further pairs that response conditioning makes of a record."""
-        conditioned: ResponseConditioning | None = settings.response_conditioned
+        conditioned = settings.response_conditioned
         return conditioned.pairs if conditioned else None
 
     @classmethod
-    def save(cls, policy: Any, chat: Any, folder: Path) -> None:
+    def save(cls, policy: RewardModel, chat: RewardFormats, folder: Path) -> None:
         """Writes a plain sequence classifier, with its tokenizer."""
         save_tokenizer(chat.tokenizer, folder)
         policy.save(folder)
@@ -145,17 +152,20 @@ class RewardModelTraining(StageMethod):
         return {"loss": (float(losses.sum()), float(losses.numel())), **metrics}
 
     def evaluate(self, policy: Forward) -> dict[str, float]:
-        """With a 95 % Wilson interval of the accuracy."""
-        found = super().evaluate(policy)
-        if found:
+        """Means over the held-out pairs, with a 95 % Wilson interval of the accuracy."""
+        metrics = super().evaluate(policy)
+        if metrics:
             pairs = len(self.validation)
-            interval = wilson_interval(round(found["accuracy"] * pairs), pairs)
-            found |= {"accuracy/low": interval.low, "accuracy/high": interval.high}
-        return found
+            interval = wilson_interval(round(metrics["accuracy"] * pairs), pairs)
+            metrics |= {"accuracy/low": interval.low, "accuracy/high": interval.high}
+        return metrics
 
 
 def pair_scores(chosen: Tensor, rejected: Tensor) -> Sums:
-    """TRL's names. accuracy: share of pairs whose chosen completion scores higher, ties half."""
+    """Metrics of pairs, under TRL's names.
+
+    accuracy: share of pairs whose chosen completion scores higher, ties half.
+    """
     margins = chosen - rejected
     pairs = float(margins.numel())
     return {

@@ -12,9 +12,9 @@ Dimension suffixes: _M completion tokens of a group, _C its completions.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from trimtab.advantages import group_advantages
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import Record, columns_of
+from trimtab.json_types import JsonObject
 from trimtab.losses.policy_gradient import effective_sample_size
 from trimtab.notices import warn
 from trimtab.rewards.base import Reward, Scored
@@ -35,7 +36,7 @@ DIFFERENCE = "sampling/sampling_logp_difference"
 
 
 class Scoring(NamedTuple):
-    """What became of a group's samples. scored: one a sample."""
+    """A group's samples with their texts and scores, one of each a sample."""
 
     group: CompletionGroup
     samples: list[Sample]
@@ -50,26 +51,27 @@ def score_samples(
     samples: Sequence[Sequence[Sample]],
     records: Sequence[Record],
 ) -> list[Scoring]:
-    """One call of the reward for all samples. records: where each group's index points."""
-    texts = [[sample_text(chat, one) for one in several] for several in samples]
-    rows = [records[group.index] for group, several in zip(groups, samples, strict=True) for _ in several]
-    found = reward.scored(
+    """Samples with their scores, by one call of the reward for all. records: where each group's index points."""
+    texts = [[sample_text(chat, sample) for sample in of_group] for of_group in samples]
+    rows = [records[group.index] for group, of_group in zip(groups, samples, strict=True) for _ in of_group]
+    scored = reward.scored(
         [row.prompt for row in rows],
-        [text for several in texts for text in several],
-        completion_ids=[one.tokens for several in samples for one in several],
+        [text for of_group in texts for text in of_group],
+        completion_ids=[sample.tokens for of_group in samples for sample in of_group],
         columns=columns_of(rows, records),
     )
-    if len(found) != len(rows):
-        raise ValueError(f"reward {reward.name}: {len(found)} scores for {len(rows)} completions")
+    if len(scored) != len(rows):
+        raise ValueError(f"reward {reward.name}: {len(scored)} scores for {len(rows)} completions")
     out, place = [], 0
-    for group, several, written in zip(groups, samples, texts, strict=True):
-        out.append(Scoring(group, list(several), written, found[place : place + len(several)]))
-        place += len(several)
+    for group, of_group, texts_of_group in zip(groups, samples, texts, strict=True):
+        end = place + len(of_group)
+        out.append(Scoring(group, list(of_group), texts_of_group, scored[place:end]))
+        place = end
     return out
 
 
 def sample_text(chat: ChatFormat, sample: Sample) -> str:
-    """Without its stop token, as evaluation decodes."""
+    """A sample's text without its stop token, as evaluation decodes."""
     tokens = sample.tokens[:-1] if sample.finish == "stop" else sample.tokens
     return str(chat.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
@@ -93,13 +95,13 @@ def rollout_group(
     )
 
 
-def group_state(group: CompletionGroup) -> dict[str, Any]:
+def group_state(group: CompletionGroup) -> JsonObject:
     """A rollout as JSON, exactly: a float32 is a float64."""
     columns = {name: column.tolist() for name, column in group.columns.items()}
     return {"prompt": group.prompt, "completions": group.completions, "index": group.index, **columns}
 
 
-def group_from_state(state: Mapping[str, Any]) -> CompletionGroup:
+def group_from_state(state: JsonObject) -> CompletionGroup:
     """The rollout that group_state wrote."""
     columns = {name: torch.tensor(state[name]) for name in state if name not in ("prompt", "completions", "index")}
     completions = tuple(map(tuple, state["completions"]))
@@ -112,7 +114,7 @@ class Rollouts:
 
     groups: list[CompletionGroup]
     metrics: Sums
-    rows: list[dict[str, Any]]
+    rows: list[JsonObject]
 
     @property
     def completions(self) -> int:
@@ -125,9 +127,12 @@ class Rollouts:
         return sum(group.completion_tokens for group in self.groups)
 
 
-class Assigned(NamedTuple):
-    """advantages: one for each sample, None where it has no reward. kept: the places of those that are trained on.
-    equal: whether all rewards of the group are the same, so that nothing is learnt from it."""
+class GroupAdvantages(NamedTuple):
+    """What each sample of a group is trained with.
+
+    advantages: one for each sample, None where it has no reward. kept: the places of those that are trained on.
+    equal: whether all rewards of the group are the same, so that nothing is learnt from it.
+    """
 
     advantages: tuple[float | None, ...]
     kept: list[int]
@@ -160,13 +165,13 @@ def all_equal(scoring: Scoring) -> bool:
 
 def assign_advantages(
     scoring: Scoring, rewards: Sequence[float | None], objective: str, mask_cut: bool
-) -> Assigned:
+) -> GroupAdvantages:
     """A group's rewards → its advantages. objective: a name in ADVANTAGES.
 
     mask_cut: completions cut at the cap keep their reward in the baseline, and are not trained on.
     """
     advantages = group_advantages(rewards, objective).values
-    return Assigned(advantages, trained_on(scoring, advantages, mask_cut), all_equal(scoring))
+    return GroupAdvantages(advantages, trained_on(scoring, advantages, mask_cut), all_equal(scoring))
 
 
 def trained_on(scoring: Scoring, values: Sequence[float | None], mask_cut: bool) -> list[int]:
@@ -180,10 +185,10 @@ def trained_on(scoring: Scoring, values: Sequence[float | None], mask_cut: bool)
 
 def sample_metrics(scorings: Sequence[Scoring]) -> Sums:
     """What was sampled, under TRL's names: docs/metrics.md has the formulas."""
-    samples = [s for one in scorings for s in one.samples]
+    samples = [s for scoring in scorings for s in scoring.samples]
     lengths = [len(s.tokens) for s in samples]
     ended = [len(s.tokens) for s in samples if s.finish == "stop"]
-    scored = [s for one in scorings for s in one.scored]
+    scored = [s for scoring in scorings for s in scoring.scored]
     scores = [s.score for s in scored if s.score is not None]
     out: dict[str, tuple[float, float]] = {
         "completions/mean_length": (sum(lengths), len(lengths)),
@@ -220,34 +225,40 @@ LOGGED = {
 """Metrics of a step beside those of its samples."""
 
 
-def own_metrics(reward: Reward, known: Mapping[str, Any]) -> Sums:
+def own_metrics(reward: Reward, step_metrics: Sums) -> Sums:
     """What the reward function logged; under "reward_function/…" where the step has a metric of that name."""
-    found: Sums = {}
+    metrics: Sums = {}
     for name, value in reward.take_metrics().items():
-        taken = name in LOGGED or name in known or name.startswith(("loss/", "val/", "policy/", "clip_ratio/"))
+        taken = (
+            name in LOGGED or name in step_metrics or name.startswith(("loss/", "val/", "policy/", "clip_ratio/"))
+        )
         if taken:
             warn(f"log_metric({name!r}): a metric of the step has this name; logged as reward_function/{name}.")
-        found[f"reward_function/{name}" if taken else name] = (value, 1.0)
-    return found
+        metrics[f"reward_function/{name}" if taken else name] = (value, 1.0)
+    return metrics
 
 
 def breakdown(scored: Sequence[Scored]) -> dict[str, list[float]]:
     """The numbers of each part of the reward, over the completions that have it."""
     parts: dict[str, list[float]] = {}
-    for one in scored:
-        for name, value in one.breakdown.items():
+    for completion in scored:
+        for name, value in completion.breakdown.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 parts.setdefault(name, []).append(float(value))
     return parts
 
 
-def group_metrics(scorings: Sequence[Scoring], assigned: Sequence[Assigned]) -> Sums:
-    """reward_std: mean over groups, K − 1. frac_reward_zero_std: groups whose rewards are all equal."""
+def group_metrics(scorings: Sequence[Scoring], assigned: Sequence[GroupAdvantages]) -> Sums:
+    """How far the rewards of a group are apart.
+
+    reward_std: mean over groups of the standard deviation, with K − 1. frac_reward_zero_std: share of groups
+    whose rewards are all equal. groups_dropped: share of groups without an advantage.
+    """
     spreads = []
-    for one in scorings:
-        known = [s.score for s in one.scored if s.score is not None]
-        if len(known) > 1:
-            spreads.append(statistics.stdev(known))
+    for scoring in scorings:
+        scores = [s.score for s in scoring.scored if s.score is not None]
+        if len(scores) > 1:
+            spreads.append(statistics.stdev(scores))
     out: Sums = {
         "frac_reward_zero_std": (sum(a.equal for a in assigned), len(assigned)),
         "groups_dropped": (sum(all(v is None for v in a.advantages) for a in assigned), len(assigned)),
@@ -258,13 +269,16 @@ def group_metrics(scorings: Sequence[Scoring], assigned: Sequence[Assigned]) -> 
 
 
 def ratio_metrics(scorings: Sequence[Scoring], ref_logps: Sequence[Sequence[Tensor]]) -> Sums:
-    """kl: k1 of whole sequences, on samples at temperature 1; off policy the same number is `log_ratio`.
-    effective_sample_size: of whole-sequence weights, as a share, where sampler and policy differ."""
+    """How far samples are from the reference, and how much they count.
+
+    kl: k1 of whole sequences, on samples at temperature 1; off policy the same number is `log_ratio`.
+    effective_sample_size: of whole-sequence weights, as a share, where sampler and policy differ.
+    """
     kl: list[float] = []
     policy, sampler, owner, samples = [], [], [], 0
     on_policy = True
-    for one, references in zip(scorings, ref_logps, strict=True):
-        for sample, reference in zip(one.samples, references, strict=True):
+    for scoring, references in zip(scorings, ref_logps, strict=True):
+        for sample, reference in zip(scoring.samples, references, strict=True):
             ours = torch.tensor(sample.policy_logps)
             kl.append(float((ours.double() - reference.double()).sum()))
             policy.append(ours)
@@ -287,14 +301,14 @@ def engine_metrics(scorings: Sequence[Scoring], policy_logps: Sequence[Sequence[
     comparable. None: the sampler's word for them; nothing is said where it read both off the policy itself.
     """
     if policy_logps is None:
-        if all(sample.logps is sample.tempered_logps for one in scorings for sample in one.samples):
+        if all(sample.logps is sample.tempered_logps for scoring in scorings for sample in scoring.samples):
             return {}
-        policy_logps = [[torch.tensor(sample.tempered_logps) for sample in one.samples] for one in scorings]
+        policy_logps = [[torch.tensor(sample.tempered_logps) for sample in scoring.samples] for scoring in scorings]
     off_M = torch.cat(
         [
             (torch.tensor(sample.logps) - ours).abs()
-            for one, of_group in zip(scorings, policy_logps, strict=True)
-            for sample, ours in zip(one.samples, of_group, strict=True)
+            for scoring, of_group in zip(scorings, policy_logps, strict=True)
+            for sample, ours in zip(scoring.samples, of_group, strict=True)
         ]
     )
     return {
@@ -305,13 +319,14 @@ def engine_metrics(scorings: Sequence[Scoring], policy_logps: Sequence[Sequence[
 
 def table_rows(
     scorings: Sequence[Scoring], advantages: Sequence[Sequence[float | None]], records: Sequence[Record]
-) -> list[dict[str, Any]]:
-    """For completions.jsonl: every sample with its reward, its parts and its advantage."""
+) -> list[JsonObject]:
+    """The rows of completions.jsonl: every sample with its reward, its parts and its advantage."""
     rows = []
-    for one, of_group in zip(scorings, advantages, strict=True):
-        for sample, text, scored, advantage in zip(one.samples, one.texts, one.scored, of_group, strict=True):
+    for scoring, of_group in zip(scorings, advantages, strict=True):
+        members = zip(scoring.samples, scoring.texts, scoring.scored, of_group, strict=True)
+        for sample, text, scored, advantage in members:
             row = {
-                "prompt": records[one.group.index].prompt_text,
+                "prompt": records[scoring.group.index].prompt_text,
                 "completion": text,
                 "reward": scored.score,
                 "advantage": advantage,

@@ -19,7 +19,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator, PartialState
@@ -34,11 +33,12 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.files import damage, make_folder, read_json, sums_of, write_json
 from trimtab.folder_lock import holding
+from trimtab.json_types import JsonObject
 from trimtab.methods.collector import make_sampler
 from trimtab.methods.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
 from trimtab.methods.pairing import Pair, pair_of
 from trimtab.methods.rollouts import score_samples
-from trimtab.methods.sampled_rows import held_out_row, keep, kept, pair_row, write_rows
+from trimtab.methods.sampled_rows import held_out_row, pair_row, sample_from_state, sample_state, write_rows
 from trimtab.models.kinds import check_model_source
 from trimtab.models.loading import load_policy
 from trimtab.models.settings import trusting
@@ -71,17 +71,17 @@ def run_rounds(
     model: str,
     where: Path,
     cache: Path,
-    known: Mapping[str, Reward],
+    named_rewards: Mapping[str, Reward],
     scores: Path,
     tokenizer: str | None = None,
 ) -> Path:
     """Runs what is missing of all rounds below `where`, and returns the folder of the last one's model.
 
-    known: rewards that are not made here (see make_reward). scores: the file of remote ones. tokenizer: where it
-    is, if the first model has none.
+    named_rewards: those that are not made here (see make_reward). scores: the file of remote ones. tokenizer: where
+    it is, if the first model has none.
     """
     splits = splits or split_records(data)
-    reward_of = rewards_of_rounds(settings, known, scores)
+    reward_of = rewards_of_rounds(settings, named_rewards, scores)
     for number in range(1, settings.rounds + 1):
         best = run_round(number, settings, data, splits, model, where, cache, reward_of(model), tokenizer)
         model, tokenizer = str(best), None  # the round's own model has it
@@ -113,17 +113,17 @@ def run_round(
 
 
 def rewards_of_rounds(
-    settings: OnlineDPOSettings, known: Mapping[str, Reward], scores: Path
+    settings: OnlineDPOSettings, named_rewards: Mapping[str, Reward], scores: Path
 ) -> Callable[[str], Reward]:
     """The reward of a round, given the model that it starts from: one for all, unless that model is asked."""
-    if any(one.asks_policy for one in settings.rewards):
-        return lambda policy: make_reward(settings.rewards, known, scores, policy)
-    reward = make_reward(settings.rewards, known, scores)
+    if any(reward.asks_policy for reward in settings.rewards):
+        return lambda policy: make_reward(settings.rewards, named_rewards, scores, policy)
+    reward = make_reward(settings.rewards, named_rewards, scores)
     return lambda policy: reward
 
 
 def prompts_a_round(settings: OnlineDPOSettings, prompts: int) -> int:
-    """Of so many training prompts."""
+    """How many prompts a round samples, of so many training prompts."""
     return min(settings.prompts or math.ceil(prompts / settings.rounds), prompts)
 
 
@@ -157,7 +157,7 @@ class Round:
         inputs = self._inputs(len(groups))
         with PartialState(cpu=on_cpu()).main_process_first():
             done = open_stage_folder(self.folder, inputs, "samples", self.model)
-            done = done and self._whole()
+            done = done and self._rows_are_whole()
         if not done:
             self.settings = self.settings.model_copy(
                 update={"precision": resolve_auto(self.folder, self.settings).precision}
@@ -167,11 +167,11 @@ class Round:
             accelerator = make_accelerator(self.settings)
             chunks = [groups[lo : lo + CHUNK] for lo in range(0, len(groups), CHUNK)]
             mine = share_of(accelerator, len(chunks))
-            with collected(self.folder / WARNINGS, resumed=True) as told:
+            with collected(self.folder / WARNINGS, resumed=True) as run_warnings:
                 self._draw(chat, chunks, mine, accelerator)
                 self._score(chat, chunks, mine)
                 accelerator.wait_for_everyone()
-                self._finish(groups, len(chunks), inputs, told, accelerator.is_main_process)
+                self._finish(groups, len(chunks), inputs, run_warnings, accelerator.is_main_process)
             accelerator.wait_for_everyone()
         else:
             say(f"{self.folder.name}: already done")
@@ -194,10 +194,10 @@ class Round:
         count = prompts_a_round(self.settings, len(every))
         return groups_of_step(every, self.number - 1, count, self.settings.seed)
 
-    def _inputs(self, prompts: int) -> dict[str, Any]:
+    def _inputs(self, prompts: int) -> JsonObject:
         """Everything that the pairs depend on."""
-        found = stage_inputs(self.folder.name, OnlineDPO, self.settings, self.data, self.model, self.tokens_from)
-        return found | {
+        inputs = stage_inputs(self.folder.name, OnlineDPO, self.settings, self.data, self.model, self.tokens_from)
+        return inputs | {
             "version": VERSION,
             "settings": self.settings.model_dump(include=DRAWN_WITH),
             "round": self.number,
@@ -208,7 +208,7 @@ class Round:
 
     # ---- chunks
 
-    def _whole(self) -> bool:
+    def _rows_are_whole(self) -> bool:
         """Whether the finished round's rows are what was written. If not they are made anew from the samples, which
         gives the same, and is said."""
         again = f"Put it back, or remove {self.folder}, and the same command makes it anew."
@@ -218,7 +218,7 @@ class Round:
             warn(f"{self.folder.name}: {wrong}. It is made anew.")
         return wrong is None
 
-    def _kept(self, chunk: int) -> dict[str, Any] | None:
+    def _read_if_whole(self, chunk: int) -> JsonObject | None:
         """A chunk as it was written; None where there is none, or a damaged one: it is drawn again."""
         file = self._file(chunk)
         if not file.is_file():
@@ -236,7 +236,7 @@ class Round:
         self, chat: ChatFormat, chunks: Sequence[list[CompletionGroup]], mine: range, accelerator: Accelerator
     ) -> None:
         """The samples of this process's chunks that are not on disk."""
-        missing = [chunk for chunk in mine if self._kept(chunk) is None]
+        missing = [chunk for chunk in mine if self._read_if_whole(chunk) is None]
         if not missing:
             return
         settings = self.settings
@@ -256,42 +256,42 @@ class Round:
                     [group.prompt for group in chunks[chunk]], settings.samples, settings.sampling,
                     seed=int(seeds.generate_state(1)[0]), stops=stops,
                 )  # fmt: skip
-            rows = [[keep(sample) for sample in several] for several in drawn]
+            rows = [[sample_state(sample) for sample in of_prompt] for of_prompt in drawn]
             self._write(chunk, {"sampling_seconds": time.monotonic() - started, "prompts": rows})
 
     def _score(self, chat: ChatFormat, chunks: Sequence[list[CompletionGroup]], mine: range) -> None:
         """Adds texts and scores to this process's chunks that have none."""
         for chunk in mine:
-            found = self._read(chunk)
-            if "scoring_seconds" in found:
+            content = self._read(chunk)
+            if "scoring_seconds" in content:
                 continue
             started = time.monotonic()
-            samples = [[kept(one) for one in several] for several in found["prompts"]]
+            samples = [[sample_from_state(sample) for sample in of_prompt] for of_prompt in content["prompts"]]
             scorings = score_samples(self.reward, chat, chunks[chunk], samples, self.splits.train)
-            for several, scoring in zip(found["prompts"], scorings, strict=True):
-                for sample, text, one in zip(several, scoring.texts, scoring.scored, strict=True):
-                    sample |= {"text": text, "score": one.score}
-                    sample |= {"reason": one.reason} if one.reason else {}
-                    sample |= {"parts": dict(one.breakdown)} if one.breakdown else {}
-            self._write(chunk, found | {"scoring_seconds": time.monotonic() - started})
+            for of_prompt, scoring in zip(content["prompts"], scorings, strict=True):
+                for sample, text, scored in zip(of_prompt, scoring.texts, scoring.scored, strict=True):
+                    sample |= {"text": text, "score": scored.score}
+                    sample |= {"reason": scored.reason} if scored.reason else {}
+                    sample |= {"parts": dict(scored.breakdown)} if scored.breakdown else {}
+            self._write(chunk, content | {"scoring_seconds": time.monotonic() - started})
 
-    def _write(self, chunk: int, value: Mapping[str, Any]) -> None:
+    def _write(self, chunk: int, value: JsonObject) -> None:
         write_json(self._file(chunk), json.loads(json.dumps(value, ensure_ascii=False, default=str)))
 
-    def _read(self, chunk: int) -> dict[str, Any]:
+    def _read(self, chunk: int) -> JsonObject:
         return read_json(self._file(chunk), "Run the command again: it is drawn anew.")
 
     # ---- pairs
 
     def _finish(
-        self, groups: Sequence[CompletionGroup], chunks: int, inputs: dict[str, Any], told: Warnings, main: bool
+        self, groups: Sequence[CompletionGroup], chunks: int, inputs: JsonObject, run_warnings: Warnings, main: bool
     ) -> None:
         """Writes the rows and done.json. TrimtabError where no prompt gives a pair."""
-        found = [self._read(chunk) for chunk in range(chunks)]
-        several = [one for chunk in found for one in chunk["prompts"]]
+        contents = [self._read(chunk) for chunk in range(chunks)]
+        samples_of_prompts = [samples for content in contents for samples in content["prompts"]]
         unpaired: Counter[str] = Counter()
         rows = []
-        for place, (group, samples) in enumerate(zip(groups, several, strict=True)):
+        for place, (group, samples) in enumerate(zip(groups, samples_of_prompts, strict=True)):
             rng = np.random.default_rng([self.settings.seed, self.number, place, REJECTS])
             pair = pair_of([sample["score"] for sample in samples], self.settings.pairing, rng)
             if isinstance(pair, Pair):
@@ -299,7 +299,7 @@ class Round:
                 rows.append(pair_row(prompt, group.prompt, samples, pair, self.settings.reads_win_rates))
             else:
                 unpaired[pair] += 1
-        every = [sample for samples in several for sample in samples]
+        every = [sample for samples in samples_of_prompts for sample in samples]
         if not rows:
             why = ", ".join(f"{count} × {reason}" for reason, count in sorted(unpaired.items()))
             failed = next((f" One failed score: {s['reason']}." for s in every if s.get("reason")), "")
@@ -312,8 +312,8 @@ class Round:
         write_rows(self.folder / "pairs.jsonl", rows)
         held_out = self.splits.validation
         if held_out and all(record.is_pair for record in held_out):
-            known = [held_out_row(record, self.settings.reads_win_rates) for record in held_out]
-            write_rows(self.folder / "validation.jsonl", known)
+            validation_rows = [held_out_row(record, self.settings.reads_win_rates) for record in held_out]
+            write_rows(self.folder / "validation.jsonl", validation_rows)
         scores = [sample["score"] for sample in every if sample["score"] is not None]
         changes = changes_of(self.folder)
         counts = {
@@ -325,10 +325,10 @@ class Round:
             "cut": sum(sample["finish"] == "cap" for sample in every),
             "mean_reward": sum(scores) / len(scores),
             "mean_tokens": sum(len(sample["tokens"]) for sample in every) / len(every),
-            "sampling_seconds": sum(chunk["sampling_seconds"] for chunk in found),
-            "scoring_seconds": sum(chunk["scoring_seconds"] for chunk in found),
+            "sampling_seconds": sum(content["sampling_seconds"] for content in contents),
+            "scoring_seconds": sum(content["scoring_seconds"] for content in contents),
             **({"reward_changes": changes} if changes else {}),
-            "warnings": told.lines,
+            "warnings": run_warnings.lines,
         }
         written = [name for name in ("pairs.jsonl", "validation.jsonl") if (self.folder / name).is_file()]
         files = {"files": sums_of(self.folder, written)}

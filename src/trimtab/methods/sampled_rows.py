@@ -9,15 +9,15 @@ be given an end of turn that it never had.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from trimtab.data.chat import ChatFormat, Dropped, make_group
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.message import answer_as_json, context_columns, prompt_as_json
 from trimtab.data.records import Record
 from trimtab.files import write_text
+from trimtab.json_types import JsonObject
 from trimtab.methods.pairing import Pair
 from trimtab.rewards.base import Prompt
 from trimtab.rollout.sampler import Sample
@@ -38,22 +38,25 @@ class SampledFormat(ChatFormat):
         return make_group(record, index, [sampled["prompt"]], rows, sampled["cut"])
 
 
-def keep(sample: Sample) -> dict[str, Any]:
+def sample_state(sample: Sample) -> JsonObject:
     """A sample as JSON. Its log-probabilities are left out: the reference's pass has them."""
     return {"tokens": sample.tokens, "finish": sample.finish, "temperature": sample.temperature}
 
 
-def kept(value: Mapping[str, Any]) -> Sample:
-    """The sample that `keep` wrote, without log-probabilities."""
+def sample_from_state(value: JsonObject) -> Sample:
+    """The sample that sample_state wrote, without log-probabilities."""
     return Sample(tuple(value["tokens"]), (), (), value["finish"], value["temperature"])
 
 
 def pair_row(
-    prompt: Prompt, prompt_ids: Sequence[int], samples: Sequence[Mapping[str, Any]], pair: Pair, win_rates: bool
-) -> dict[str, Any]:
-    """win_rates: whether they are the row's scores, instead of the rewards. samples: with text and score."""
+    prompt: Prompt, prompt_ids: Sequence[int], samples: Sequence[JsonObject], pair: Pair, win_rates: bool
+) -> JsonObject:
+    """A pair of samples as a row of pairs.jsonl.
+
+    win_rates: whether they are the row's scores, instead of the rewards. samples: with text and score.
+    """
     both = samples[pair.chosen], samples[pair.rejected]
-    rewards = tuple(one["score"] for one in both)
+    rewards = tuple(sample["score"] for sample in both)
     scores = pair.win_rates if win_rates else rewards
     return {
         "prompt": prompt_as_json(prompt),
@@ -68,13 +71,13 @@ def pair_row(
             "prompt": prompt_ids,
             "chosen": both[0]["tokens"],
             "rejected": both[1]["tokens"],
-            "cut": [one["finish"] == "cap" for one in both],
+            "cut": [sample["finish"] == "cap" for sample in both],
         },
     }
 
 
-def held_out_row(record: Record, win_rates: bool) -> dict[str, Any]:
-    """A pair of the data's own. Who won is known there: win rates are 1 and 0."""
+def held_out_row(record: Record, win_rates: bool) -> JsonObject:
+    """A pair of the data's own as a row of validation.jsonl. Who won is known: win rates are 1 and 0."""
     best, worst = answer_as_json(record.completions[0]), answer_as_json(record.completions[-1])
     row = {
         "prompt": prompt_as_json(record.prompt),
@@ -85,6 +88,6 @@ def held_out_row(record: Record, win_rates: bool) -> dict[str, Any]:
     return row | ({"score_chosen": 1.0, "score_rejected": 0.0} if win_rates else {})
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, rows: Sequence[JsonObject]) -> None:
     """Writes rows as JSON lines, all at once."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

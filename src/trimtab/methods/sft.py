@@ -7,7 +7,7 @@ be added to it: a length penalty (length_penalty.py), and a countdown to the end
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
@@ -21,7 +21,7 @@ from trimtab.methods.length_penalty import LengthPenalty, LengthPenaltySettings
 from trimtab.models.loading import load_policy
 from trimtab.models.policy import Policy
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import StageMethod, TrainingContext
+from trimtab.training.stage_method import PolicyContext, StageMethod
 from trimtab.training.step import Forward, Step, Sums
 
 
@@ -40,17 +40,18 @@ class SFTSettings(TrainingSettings):
 
     @field_validator("length_encoding", mode="before")
     @classmethod
-    def _read_length_encoding(cls, value: Any) -> Any:
+    def _check_length_encoding(cls, value: object) -> object:
+        """true stands for the defaults, false for none."""
         return ({} if value else None) if isinstance(value, bool) else value
 
     @model_validator(mode="after")
-    def _check_length_control(self) -> SFTSettings:
+    def _check_length_penalty(self) -> SFTSettings:
         if self.length_penalty is not None and self.length_encoding is not None:
             raise ValueError("length_penalty and length_encoding exclude each other: choose one")
         return self
 
 
-def penalised(settings: SFTSettings) -> SFTSettings:
+def with_length_penalty(settings: SFTSettings) -> SFTSettings:
     """The settings with a length penalty: their own, or its defaults. ValueError where they have an encoding."""
     if settings.length_encoding is not None:
         raise ValueError(
@@ -60,8 +61,8 @@ def penalised(settings: SFTSettings) -> SFTSettings:
     return settings.model_copy(update={"length_penalty": settings.length_penalty or LengthPenaltySettings()})
 
 
-class SFT(StageMethod):
-    """Maximum likelihood of the chosen completions."""
+class SFT(StageMethod[SFTSettings]):
+    """Trains by maximum likelihood of the chosen completions."""
 
     best_metric = "loss"
     best_is: Literal["highest", "lowest"] = "lowest"
@@ -69,9 +70,7 @@ class SFT(StageMethod):
     carries_inputs = True
     version = 1
 
-    settings: SFTSettings
-
-    def __init__(self, settings: SFTSettings, context: TrainingContext) -> None:
+    def __init__(self, settings: SFTSettings, context: PolicyContext) -> None:
         super().__init__(settings, context)
         if settings.length_encoding is not None:
             context.policy.inputs.adopt(make_encoding(settings.length_encoding, context.policy, self.train))
@@ -83,15 +82,17 @@ class SFT(StageMethod):
 
     @classmethod
     def added_input(cls, settings: SFTSettings) -> str | None:
+        """The length encoding feeds the model a countdown beside token ids."""
         return "length_encoding" if settings.length_encoding is not None else None
 
     @classmethod
     def caveat(cls, settings: SFTSettings) -> str | None:
+        """With a length encoding, perplexity does not compare with that of other models."""
         return CAVEAT if settings.length_encoding is not None else None
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Policy:
-        """The policy; one that counts down goes on with it."""
+        """Loads the policy; one that has a length encoding goes on with it."""
         return load_policy(source, settings, settings.seed)
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
@@ -107,7 +108,10 @@ class SFT(StageMethod):
         return sft(policy(batch).logps, total), {}
 
     def evaluate_pass(self, policy: Forward, batch: PackedBatch) -> Sums:
-        """loss: nats a token over all validation completions, whatever normalisation training has."""
+        """The loss and the entropy of a pass.
+
+        loss: nats a token over all validation completions, whatever normalisation training has.
+        """
         out = policy(batch, entropy=True)
         tokens = float(out.logps.numel())
         return {"loss": (float(-out.logps.sum()), tokens), "entropy": (float(out.entropy.sum()), tokens)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from trimtab.errors import TrimtabError
 from trimtab.methods.rollouts import Scoring
@@ -20,7 +20,7 @@ completions together: data of several tasks may well have a batch without a scor
 
 
 class Tally(NamedTuple):
-    """Of one group's scores. reasons: of those that are missing."""
+    """What there is to know of one group's scores. reasons: of those that are missing."""
 
     completions: int
     scores: int
@@ -29,22 +29,24 @@ class Tally(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def tally(one: Scoring) -> Tally:
+def tally(scoring: Scoring) -> Tally:
     """What a group's scores say, in few numbers."""
-    known = [s.score for s in one.scored if s.score is not None]
-    reasons = tuple(s.reason or "no reason given" for s in one.scored if s.score is None)
-    return Tally(len(one.scored), len(known), min(known, default=0.0), max(known, default=0.0), reasons)
+    scores = [s.score for s in scoring.scored if s.score is not None]
+    reasons = tuple(s.reason or "no reason given" for s in scoring.scored if s.score is None)
+    return Tally(len(scoring.scored), len(scores), min(scores, default=0.0), max(scores, default=0.0), reasons)
 
 
-def why(tallies: Sequence[Tally]) -> str:
+def missing_reasons(tallies: Sequence[Tally]) -> str:
     """The most frequent reasons of missing scores."""
-    counts = Counter(reason for one in tallies for reason in one.reasons)
+    counts = Counter(reason for group in tallies for reason in group.reasons)
     shown = [f"{count} × {reason}" for reason, count in counts.most_common(2)]
     return "; ".join(shown) + ("; …" if len(counts) > 2 else "")
 
 
 class ScoreWatch:
-    """title: of the run. by_group: whether completions are compared within their group only (GRPO), or all (PPO).
+    """Counts the batches whose rewards say nothing, warns of them, and ends a run whose reward stays silent.
+
+    title: of the run. by_group: whether completions are compared within their group only (GRPO), or all (PPO).
 
     seen: batches, those without a score (silent) and with equal scores only; whether any had a score (heard); the
     silent ones in a row, and how many completions these had (asked).
@@ -56,34 +58,35 @@ class ScoreWatch:
 
     def see(self, tallies: Sequence[Tally], last: bool = False) -> None:
         """A batch's scores. last: no more will come. TrimtabError where the reward stays silent."""
-        seen, known = self.seen, [one for one in tallies if one.scores]
+        seen, scored = self.seen, [group for group in tallies if group.scores]
         seen["batches"] += 1
-        if known:
+        if scored:
             seen |= {"heard": 1, "row": 0, "asked": 0}
-            seen["equal"] += self._all_equal(known)
+            seen["equal"] += self._all_equal(scored)
         else:
             seen["silent"] += 1
             seen["row"] += 1
-            seen["asked"] += sum(one.completions for one in tallies)
+            seen["asked"] += sum(group.completions for group in tallies)
             self._end_if_silent(tallies, last)
-        self._tell_silent(why(tallies) if not known else "", now=not known)
-        self._tell_equal(known)
+        self._tell_silent(missing_reasons(tallies) if not scored else "", now=not scored)
+        self._tell_equal(scored)
 
-    def _all_equal(self, known: Sequence[Tally]) -> bool:
+    def _all_equal(self, tallies: Sequence[Tally]) -> bool:
         if not self.by_group:
-            known = [
-                Tally(0, sum(t.scores for t in known), min(t.low for t in known), max(t.high for t in known), ())
-            ]
-        several = [one for one in known if one.scores > 1]
-        return bool(several) and all(one.low == one.high for one in several)
+            scores = sum(group.scores for group in tallies)
+            low, high = min(group.low for group in tallies), max(group.high for group in tallies)
+            tallies = [Tally(0, scores, low, high, ())]
+        comparable = [group for group in tallies if group.scores > 1]
+        return bool(comparable) and all(group.low == group.high for group in comparable)
 
     def _end_if_silent(self, tallies: Sequence[Tally], last: bool) -> None:
         seen = self.seen
         enough = seen["row"] >= (LATER if seen["heard"] else FIRST) and seen["asked"] >= COMPLETIONS
         if enough or (last and not seen["heard"]):
             count = f"{seen['row']} batches in a row" if seen["row"] > 1 else "the batch"
+            reasons = missing_reasons(tallies)
             raise TrimtabError(
-                f"{self.title}: none of the {seen['asked']} completions of {count} has a score ({why(tallies)}). "
+                f"{self.title}: none of the {seen['asked']} completions of {count} has a score ({reasons}). "
                 "Nothing is learnt so: mend the reward. A run that has begun goes on with --accept-changed-reward."
             )
 
@@ -98,7 +101,7 @@ class ScoreWatch:
         else:
             warn(f"{share}; nothing was learnt from them.", about, aloud=False)
 
-    def _tell_equal(self, known: Sequence[Tally]) -> None:
+    def _tell_equal(self, scored: Sequence[Tally]) -> None:
         seen = self.seen
         if not seen["equal"]:
             return
@@ -107,13 +110,13 @@ class ScoreWatch:
             f"in {seen['equal']} of {seen['batches']} batches all completions {whose} had the same reward: it does "
             "not say which is better, and at most the KL was trained.",
             "batches of equal rewards",
-            aloud=seen["equal"] == 1 and bool(known),
+            aloud=seen["equal"] == 1 and bool(scored),
         )
 
     def state(self) -> dict[str, int]:
-        """What a checkpoint keeps of it."""
+        """What a checkpoint keeps of the counts."""
         return dict(self.seen)
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, int]) -> None:
         """Takes back what a checkpoint kept."""
         self.seen |= {name: int(value) for name, value in state.items()}

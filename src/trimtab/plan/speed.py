@@ -28,7 +28,7 @@ from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.accelerator import make_accelerator
 from trimtab.training.loop import Loop
-from trimtab.training.stage_method import TrainingContext
+from trimtab.training.stage_method import PolicyContext, TrainingContext
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -113,7 +113,7 @@ class Stopwatch:
         settings = SFTSettings(**plain, learning_rate=1e-9)  # type: ignore[arg-type]
         with tempfile.TemporaryDirectory() as folder:
             accelerator = make_accelerator(settings)
-            context = TrainingContext(self.policy, [short], [], settings, accelerator, Path(folder))
+            context: PolicyContext = TrainingContext(self.policy, [short], [], settings, accelerator, Path(folder))
             method = SFT(settings, context)
             loop = Loop(self.policy, method, [short], settings, Path(folder), accelerator, lambda path: None)
             whole = self._timed(lambda: loop.train_step(0))

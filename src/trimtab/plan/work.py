@@ -28,7 +28,7 @@ from trimtab.methods.sft import SFTSettings
 from trimtab.methods.table import METHODS
 from trimtab.study.stages import Stage
 from trimtab.training.schedule import TrainingSettings, groups_of_step, total_steps
-from trimtab.training.stage import validated
+from trimtab.training.stage import validated_completions
 
 Pass = list[CompletionGroup]
 LOOKED_AT = 2000
@@ -120,7 +120,7 @@ def stage_work(stage: Stage, recipe_judged: bool, splits: Splits, chat: ChatForm
     """Counts one stage. TrimtabError where no training row is left."""
     name, method, settings = stage.name, stage.method, stage.settings
     method_class = METHODS[method].method
-    chat = method_class.text_format(chat.tokenizer, chat.truncation, settings)  # type: ignore[arg-type]
+    chat = method_class.text_format(chat.tokenizer, chat.truncation, settings)
     if isinstance(settings, OnlineDPOSettings):
         return _round_work(name, settings, splits, chat)
     expand = method_class.expansion(settings)
@@ -128,7 +128,7 @@ def stage_work(stage: Stage, recipe_judged: bool, splits: Splits, chat: ChatForm
     if not train.groups:
         raise TrimtabError(f"{name}: no training row is left after truncation. Raise data.max_length.")
     pairs = all(record.is_pair for record in splits.validation)
-    validation = encoded(splits.validation, chat, validated(method_class, settings, splits), expand)
+    validation = encoded(splits.validation, chat, validated_completions(method_class, settings, splits), expand)
     if isinstance(settings, OnPolicySettings):
         return _on_policy_work(
             name, method, settings, recipe_judged, train, validation, pairs and bool(splits.validation)

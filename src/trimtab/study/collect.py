@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,13 +20,14 @@ from trimtab.evaluation.outputs import MethodOutputs, read_measured
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
 from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.files import read_json
+from trimtab.json_types import JsonObject
 from trimtab.methods.online_dpo import NAME, round_folders
 from trimtab.methods.rounds import PAIRS
 from trimtab.methods.table import METHODS
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings_base import RewardSettings
-from trimtab.study.asked import command_line, data_sources, model_sources, of_study, today
+from trimtab.study.provenance import command_line, data_sources, model_sources, study_settings, today
 from trimtab.training.metrics import read_metrics
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
@@ -43,18 +43,18 @@ class SeedRun:
     outputs: Sequence[MethodOutputs]
 
     def stages(self) -> dict[str, Path]:
-        """Of online_dpo every round."""
+        """The folders of the stages that have begun, by stage; online_dpo has one for each round."""
         folder = self.folder / "stages"
         places = [
             p for name in trained_methods() for p in (round_folders(folder) if name == NAME else [folder / name])
         ]
         return {path.name: path for path in places if path.is_dir()}
 
-    def done(self) -> dict[str, Any]:
+    def done(self) -> JsonObject:
         """What each finished stage wrote down of itself, by stage."""
         return {name: _read_json(folder / "done.json") for name, folder in self.stages().items()}
 
-    def drawn(self) -> dict[str, Any]:
+    def drawn(self) -> JsonObject:
         """What each round of online_dpo drew, by the round's stage."""
         files = sorted((self.folder / "stages").glob(f"{NAME}-*{PAIRS}/done.json"))
         return {file.parent.name.removesuffix(PAIRS): _read_json(file) for file in files}
@@ -64,11 +64,11 @@ def opponent_name(asked: str) -> str:
     """What the opponent is called in results: as it was asked for, unless that is also the name of something that
     stands beside it there, as of a folder called sft."""
     taken = {*compared_methods(), "model", "chosen"}
-    others = {name.casefold() for one in taken for name in (one, label(one))}
+    others = {name.casefold() for method in taken for name in (method, label(method))}
     return f"opponent {asked}" if {asked.casefold(), family(asked.casefold())} & others else asked
 
 
-def environment(seed: int, seeds: Sequence[int] = ()) -> dict[str, Any]:
+def environment(seed: int, seeds: Sequence[int] = ()) -> JsonObject:
     """Versions, device, threads and seeds of this run."""
     return {
         "versions": {"python": platform.python_version(), "trimtab": __version__}
@@ -89,20 +89,23 @@ def collect_results(
     opponent: MethodOutputs | None,
     data: DataSettings,
     models: Mapping[str, tuple[str, str] | None],
-    told: Sequence[str] = (),
+    run_warnings: Sequence[str] = (),
 ) -> Results:
-    """told: warnings of what ran just now. fixed: outputs of methods that no training seed touches; chat: of the
+    """Puts together a study's results.
+
+    run_warnings: of what ran just now. fixed: outputs of methods that no training seed touches; chat: of the
     model that the study starts from; data: where the rows are; models: by role, the name and place of each that the
-    recipe names."""
-    evaluated = evaluation_warnings(fixed, told)
+    recipe names.
+    """
+    evaluated = evaluation_warnings(fixed, run_warnings)
     for run in runs:
-        evaluated += evaluation_warnings(run.outputs, told, f", seed {run.seed}" if len(runs) > 1 else "")
-    evaluated += evaluation_warnings([opponent] if opponent else [], told)
+        evaluated += evaluation_warnings(run.outputs, run_warnings, f", seed {run.seed}" if len(runs) > 1 else "")
+    evaluated += evaluation_warnings([opponent] if opponent else [], run_warnings)
     counts = {}
     for name, folder in runs[0].stages().items():
-        for split, found in _read_json(folder / "data.json").items():
-            if isinstance(found, dict) and found["rows"]:
-                counts[f"{name}: {split}"] = _counts(found)
+        for split, entry in _read_json(folder / "data.json").items():
+            if isinstance(entry, dict) and entry["rows"]:
+                counts[f"{name}: {split}"] = _counts(entry)
     # Every test prompt that templates take is answered, whatever its completions are.
     out = splits.left_out
     counts["evaluation: test"] = SplitCounts(
@@ -123,25 +126,28 @@ def collect_results(
         curves={run.seed: {name: _curves(folder) for name, folder in run.stages().items()} for run in runs},
         data=counts,
         provenance=_provenance(recipe, runs, data, models),
-        warnings=list(dict.fromkeys([*told, *_study_warnings(recipe, splits, runs), *evaluated])),
+        warnings=list(dict.fromkeys([*run_warnings, *_study_warnings(recipe, splits, runs), *evaluated])),
     )
     return summarise(outputs, about)
 
 
 def _training_reward(recipe: Recipe) -> str | None:
     """What is optimised, in words; of several methods each by its own, where they differ."""
-    found = {method: _reward_words(recipe, one.rewards) for method, one in recipe.rewarded.items()}
-    if len(set(found.values())) <= 1:
-        return next(iter(found.values()), None)
-    return "; ".join(f"{method}: {words}" for method, words in found.items())
+    described = {
+        method: _describe_rewards(recipe, settings.rewards) for method, settings in recipe.rewarded.items()
+    }
+    if len(set(described.values())) <= 1:
+        return next(iter(described.values()), None)
+    return "; ".join(f"{method}: {text}" for method, text in described.items())
 
 
-def _reward_words(recipe: Recipe, rewards: Sequence[RewardSettings]) -> str:
+def _describe_rewards(recipe: Recipe, rewards: Sequence[RewardSettings]) -> str:
     """A sum of rewards; the judge's own words where it is the judge."""
     parts = []
-    for one in rewards:
-        text = recipe.judge.describe() if recipe.judge and one.identity == recipe.judge.identity else one.describe()
-        parts.append(text if one.weight == 1 else f"{one.weight:g} × {text}")
+    for reward in rewards:
+        is_judge = recipe.judge is not None and reward.identity == recipe.judge.identity
+        text = recipe.judge.describe() if recipe.judge and is_judge else reward.describe()
+        parts.append(text if reward.weight == 1 else f"{reward.weight:g} × {text}")
     return " + ".join(parts)
 
 
@@ -150,18 +156,22 @@ def judged_by_a_part(recipe: Recipe) -> bool:
     judge = recipe.judge
     if judge is None or _training_reward(recipe) == judge.describe():
         return False
-    return any(one.identity == judge.identity for method in recipe.rewarded.values() for one in method.rewards)
+    return any(
+        reward.identity == judge.identity for method in recipe.rewarded.values() for reward in method.rewards
+    )
 
 
-def asked_for(recipe: Recipe, data: DataSettings, models: Mapping[str, tuple[str, str] | None]) -> dict[str, Any]:
-    """What was asked, for the report."""
-    changed, defaults = of_study(recipe)
-    made = "the sandbox's own rows" if recipe.sandbox else None
+def provenance_fields(
+    recipe: Recipe, data: DataSettings, models: Mapping[str, tuple[str, str] | None]
+) -> JsonObject:
+    """What the report says the study was asked to do: command, date, models, data and settings."""
+    changed, defaults = study_settings(recipe)
+    data_name = "the sandbox's own rows" if recipe.sandbox else None
     return {
         "command": command_line(),
         "date": today(),
         "models": model_sources(models),
-        "data": data_sources(data, made),
+        "data": data_sources(data, data_name),
         "settings": changed,
         "defaults": defaults,
     }
@@ -171,7 +181,7 @@ def _provenance(
     recipe: Recipe, runs: Sequence[SeedRun], data: DataSettings, models: Mapping[str, tuple[str, str] | None]
 ) -> Provenance:
     """Of several seeds: seconds are summed, memory is the highest."""
-    known = environment(recipe.seed)
+    current = environment(recipe.seed)
     hashes: dict[str, str] = {}
     seconds: dict[str, float | None] = {}
     evaluated: dict[str, float] = {}
@@ -192,14 +202,14 @@ def _provenance(
             key = f"evaluation of {file.parent.name}"
             evaluated[key] = evaluated.get(key, 0.0) + measured.seconds
     return Provenance(
-        versions=known["versions"],
-        device=known["device"],
+        versions=current["versions"],
+        device=current["device"],
         seeds=[run.seed for run in runs],
         hashes=hashes,
         wall_seconds=seconds | evaluated,
         peak_memory_bytes=memory,
         decoding=recipe.evaluation.decoding.signature(),
-        **asked_for(recipe, data, models),
+        **provenance_fields(recipe, data, models),
     )
 
 
@@ -220,11 +230,17 @@ def chosen_lengths(chat: ChatFormat, records: Sequence[Record]) -> list[int]:
     return [len(chat.completion_ids(r.prompt, r.completions[0], chat.prompt_ids(r.prompt))) for r in records]
 
 
-def evaluation_warnings(outputs: Sequence[MethodOutputs], told: Sequence[str], seed: str = "") -> list[str]:
-    """What was warned of while outputs were made, whenever that was. told: what stands in the results anyway.
+def evaluation_warnings(outputs: Sequence[MethodOutputs], run_warnings: Sequence[str], seed: str = "") -> list[str]:
+    """The warnings of the time when outputs were made, whenever that was.
+
+    run_warnings: what stands in the results anyway.
     seed: what follows a name."""
-    found = [(one.name, line) for one in outputs for line in one.warnings if line not in told]
-    return [f"evaluation of {name}{seed}: {line}" for name, line in found]
+    return [
+        f"evaluation of {model.name}{seed}: {line}"
+        for model in outputs
+        for line in model.warnings
+        if line not in run_warnings
+    ]
 
 
 def judge_warnings(judge: RewardSettings) -> list[str]:
@@ -238,51 +254,52 @@ def judge_warnings(judge: RewardSettings) -> list[str]:
 
 
 def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> list[str]:
-    found = []
+    warnings = []
     if recipe.sandbox is not None:
-        found.append(
+        warnings.append(
             "This study ran in trimtab's sandbox, a small closed world: it measures the methods and this "
             "software, and says nothing about a real model."
         )
     caveat = METHODS["sft"].method.caveat(recipe.settings_of("sft"))
     if caveat and any("sft" in (name, CATALOGUE[name].starts_from) for name in recipe.methods):
-        found.append(caveat)
+        warnings.append(caveat)
     if splits.shared_prompts:
-        found.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")
+        warnings.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")
     if splits.unreadable:
-        found.append(f"{len(splits.unreadable)} rows could not be read and were dropped (data.bad_rows).")
+        warnings.append(f"{len(splits.unreadable)} rows could not be read and were dropped (data.bad_rows).")
     if splits.tested_on_validation:
-        found.append("Evaluated on the validation rows, which also chose the checkpoints.")
+        warnings.append("Evaluated on the validation rows, which also chose the checkpoints.")
     if recipe.judge is not None:
-        found += judge_warnings(recipe.judge)
+        warnings += judge_warnings(recipe.judge)
         # Where it is all of the training reward, the results say so themselves.
         if judged_by_a_part(recipe):
-            found.append(
+            warnings.append(
                 f"The judge, {recipe.judge.describe()}, is also part of the training reward: a win rate judged by "
                 "what was optimised shows little."
             )
     for run in runs:
         for name, value in run.done().items():
             who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
-            found += [f"{who}: {line}" for line in value.get("warnings", ())]
+            warnings += [f"{who}: {line}" for line in value.get("warnings", ())]
             if value["best_step"] == 0 and "warnings" not in value:  # of a version that kept none
-                found.append(f"{who}: no evaluation was better than the model it started from, which was kept.")
+                warnings.append(f"{who}: no evaluation was better than the model it started from, which was kept.")
             skipped = len(read_metrics(run.folder / "stages" / name / "skipped.jsonl"))
             if skipped:
-                found.append(
+                warnings.append(
                     f"{who}: {skipped} steps with a broken loss or gradient were not taken (skipped.jsonl)."
                 )
         for name, drawn in run.drawn().items():
-            found += [f"{name}: {line}" for line in drawn.get("warnings", ())]
+            warnings += [f"{name}: {line}" for line in drawn.get("warnings", ())]
             if 2 * drawn["pairs"] < drawn["prompts"]:
                 why = ", ".join(f"{reason}: {count}" for reason, count in drawn["unpaired"].items())
-                found.append(f"{name}: {drawn['pairs']} of {drawn['prompts']} prompts gave a pair ({why}).")
-    return found
+                warnings.append(f"{name}: {drawn['pairs']} of {drawn['prompts']} prompts gave a pair ({why}).")
+    return warnings
 
 
-def _counts(found: Mapping[str, Any]) -> SplitCounts:
-    truncated = {"completion cut at the end": found["truncated"]} if found["truncated"] else {}
-    return SplitCounts(read=found["rows"], kept=found["used"], dropped=found["dropped"], truncated=truncated)
+def _counts(split: JsonObject) -> SplitCounts:
+    """What became of a split's rows. split: its entry in data.json."""
+    truncated = {"completion cut at the end": split["truncated"]} if split["truncated"] else {}
+    return SplitCounts(read=split["rows"], kept=split["used"], dropped=split["dropped"], truncated=truncated)
 
 
 def _curves(folder: Path) -> StageCurves:
@@ -293,5 +310,5 @@ def _curves(folder: Path) -> StageCurves:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> JsonObject:
     return read_json(path, f"Put it back, or remove {path.parent}, and the same command makes it anew.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from trimtab.command_settings import data_settings
 from trimtab.data.answerable import answerable_rows
@@ -20,6 +19,7 @@ from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
 from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.folder_lock import holding
+from trimtab.json_types import JsonObject
 from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, warn
@@ -27,7 +27,6 @@ from trimtab.report.render import write_report
 from trimtab.rewards.settings import reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout.sampler import check_prompts
-from trimtab.study.asked import command_line, data_sources, model_sources, set_and_default, today
 from trimtab.study.collect import (
     chosen_lengths,
     chosen_texts,
@@ -37,18 +36,19 @@ from trimtab.study.collect import (
     opponent_name,
 )
 from trimtab.study.needs import check_functions, check_opponent, check_scorers
+from trimtab.study.provenance import command_line, data_sources, model_sources, set_and_default, today
 from trimtab.study.sources import make_judge, resolve_model
 
 
 @dataclass(frozen=True)
-class Part:
-    """Which rows of a data set: so many, after the first `skip`; None: all that are left."""
+class RowRange:
+    """Which rows of a data set are evaluated: `rows` of them after the first `skip`; None: all that are left."""
 
     rows: int | None = None
     skip: int = 0
 
-    def of(self, records: Sequence[Record], source: str) -> list[Record]:
-        """TrimtabError where no row is left; a warning where there are fewer than asked for."""
+    def select(self, records: Sequence[Record], source: str) -> list[Record]:
+        """The records of the range. TrimtabError where none is left; a warning where there are too few."""
         if self.skip < 0 or (self.rows is not None and self.rows < 1):
             raise TrimtabError("--rows takes a number from 1, --skip one from 0.")
         left = list(records[self.skip :])
@@ -60,7 +60,7 @@ class Part:
         return left[: self.rows]
 
     def counts(self, splits: Splits) -> SplitCounts:
-        """What became of the data's rows."""
+        """How many of the data's rows are evaluated, and why the others are not."""
         rows, unreadable = len(splits.train), len(splits.unreadable)
         kept = min(rows - self.skip, self.rows or rows)
         dropped = {"not among --rows and --skip": rows - kept, "unreadable": unreadable}
@@ -71,9 +71,9 @@ SPLITTING = ("validation", "test")
 CUTTING = ("max_length", "min_completion_length")
 
 
-def _refuse_ignored(command: str, given: Mapping[str, Any]) -> None:
-    """TrimtabError for settings of the data that mean something in training only."""
-    for name, value in given.items():
+def _refuse_ignored(command: str, settings: JsonObject) -> None:
+    """Raises TrimtabError for settings of the data that mean something in training only."""
+    for name, value in settings.items():
         if name.startswith(SPLITTING) or name == "train_rows":
             count = value if isinstance(value, int) and name.endswith("_rows") else "N"
             raise TrimtabError(
@@ -89,8 +89,11 @@ def _refuse_ignored(command: str, given: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Inputs:
-    """models: folders or hub names, by their names in results. records: those that were asked for. counts: what
-    became of all rows."""
+    """What an evaluation reads.
+
+    models: folders or hub names, by their names in results. records: those to answer. counts: what became of all
+    rows.
+    """
 
     models: Mapping[str, str]
     settings: EvaluationSettings
@@ -100,13 +103,13 @@ class Inputs:
 
 
 def evaluation_inputs(
-    command: str, models: Mapping[str, str], data: str, value: Mapping[str, Any], part: Part
+    command: str, models: Mapping[str, str], data: str, value: JsonObject, part: RowRange
 ) -> Inputs:
     """The checked settings and the rows. value: the evaluation's settings, in which `data` holds the data's own."""
     value = dict(value)
-    given = value.pop("data", {})
-    rows = data_settings(data, None, given)
-    _refuse_ignored(command, given)
+    set_of_data = value.pop("data", {})
+    rows = data_settings(data, None, set_of_data)
+    _refuse_ignored(command, set_of_data)
     settings = parse(EvaluationSettings, value, "--set (evaluation)")
     places = {name: resolve_model(model) for name, model in models.items()}
     for place in places.values():
@@ -115,27 +118,29 @@ def evaluation_inputs(
     if splits.unreadable:
         n = len(splits.unreadable)
         warn(f"{n} rows could not be used and were left out; the first: {splits.unreadable[0]}", "unreadable rows")
-    records = part.of(splits.train, data)
+    records = part.select(splits.train, data)
     return Inputs(places, settings, rows, records, part.counts(splits))
 
 
-def _answerable(asked: Inputs, readers: Sequence[str], reads_answers: bool) -> tuple[Inputs, list[ChatFormat]]:
+def _answerable(inputs: Inputs, readers: Sequence[str], reads_answers: bool) -> tuple[Inputs, list[ChatFormat]]:
     """Without the rows that a template refuses. readers: where the tokenizers are of those that answer, the model's
     first."""
-    chats = [ChatFormat(load_tokenizer(one, asked.settings), asked.data) for one in readers]
-    found = answerable_rows(asked.records, chats, reads_answers)
-    found.say_dropped("evaluation" if reads_answers else "generate")
-    cap, origins = asked.settings.decoding.max_new_tokens, [record.origin for record in found.records]
-    for model in asked.models.values():
-        check_prompts(found.prompts, cap, positions_of(model, asked.settings), origins=origins)
-    kept, dropped = asked.counts.kept - sum(found.dropped.values()), asked.counts.dropped | found.dropped
-    counts = asked.counts.model_copy(update={"kept": kept, "dropped": dropped})
-    return replace(asked, records=found.records, counts=counts), chats
+    chats = [ChatFormat(load_tokenizer(source, inputs.settings), inputs.data) for source in readers]
+    usable = answerable_rows(inputs.records, chats, reads_answers)
+    usable.say_dropped("evaluation" if reads_answers else "generate")
+    cap, origins = inputs.settings.decoding.max_new_tokens, [record.origin for record in usable.records]
+    for model in inputs.models.values():
+        check_prompts(usable.prompts, cap, positions_of(model, inputs.settings), origins=origins)
+    kept, dropped = inputs.counts.kept - sum(usable.dropped.values()), inputs.counts.dropped | usable.dropped
+    counts = inputs.counts.model_copy(update={"kept": kept, "dropped": dropped})
+    return replace(inputs, records=usable.records, counts=counts), chats
 
 
 def _refuse_others(out: Path, foreign: Mapping[str, str]) -> None:
-    """TrimtabError where `out` is the folder of something else, whose results this would replace. foreign: by a
-    file or folder in it, what it is the folder of."""
+    """Raises TrimtabError where `out` is the folder of something else, whose results this would replace.
+
+    foreign: by a file or folder in it, what it is the folder of.
+    """
     for name, what in foreign.items():
         if (out / name).exists():
             raise TrimtabError(f"{out}: is the folder of {what}. Choose another --out.")
@@ -147,15 +152,15 @@ EVALUATED = {"evaluation": "trimtab evaluate"}
 
 
 def generate_only(
-    model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str], part: Part = Part()
+    model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str], part: RowRange = RowRange()
 ) -> Path:
-    """`trimtab generate`: the prompts' completions, unjudged."""
+    """`trimtab generate`: writes the prompts' completions, unjudged, and returns their file."""
     _refuse_others(out, TRAINED | EVALUATED)
-    asked = evaluation_inputs("generate", {"model": model}, data, apply_overrides({}, overrides), part)
-    place = asked.models["model"]
-    asked, _ = _answerable(asked, [tokenizer or place], reads_answers=False)
+    inputs = evaluation_inputs("generate", {"model": model}, data, apply_overrides({}, overrides), part)
+    place = inputs.models["model"]
+    inputs, _ = _answerable(inputs, [tokenizer or place], reads_answers=False)
     measure(EvaluationTask(
-        "model", place, hash_model(place), asked.records, [], asked.settings, asked.data, None, out,
+        "model", place, hash_model(place), inputs.records, [], inputs.settings, inputs.data, None, out,
         tokenizer, say, replaces=False,
     ))  # fmt: skip
     return out / "generations.jsonl"
@@ -171,11 +176,11 @@ class EvaluationRequest:
 
     models: Mapping[str, str]
     data: str
-    value: Mapping[str, Any]
+    value: JsonObject
     opponent: str | None = None
     judge: RewardSettings | None = None
     tokenizer: str | None = None
-    part: Part = Part()
+    part: RowRange = RowRange()
     name: str = "evaluation"
 
 
@@ -187,9 +192,9 @@ def evaluate_only(
     judge: str | None,
     tokenizer: str | None,
     overrides: Sequence[str],
-    part: Part = Part(),
+    part: RowRange = RowRange(),
 ) -> Results:
-    """`trimtab evaluate`: one model on the rows of a data set, against an opponent where one is named."""
+    """`trimtab evaluate`: evaluates one model on the rows of a data set, against an opponent where one is named."""
     scorer = reward_named(judge) if judge is not None else None
     value = apply_overrides({}, overrides)
     request = EvaluationRequest({"model": model}, data, value, opponent, scorer, tokenizer, part, out.name)
@@ -209,76 +214,79 @@ def evaluate_to_folder(request: EvaluationRequest, out: Path) -> Results:
 
 def evaluate_models(request: EvaluationRequest, out: Path) -> Results:
     """Evaluates models on the same rows, against an opponent where one is named. out: for answers and scores."""
-    with holding(out), collected() as told:
-        return _evaluate(request, out, told)
+    with holding(out), collected() as run_warnings:
+        return _evaluate(request, out, run_warnings)
 
 
-def _evaluate(request: EvaluationRequest, out: Path, told: Warnings) -> Results:
+def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> Results:
     if (request.judge is None) != (request.opponent is None):
         raise TrimtabError("--judge and --opponent go together: a win rate needs both.")
     judge = make_judge(request.judge, out)
-    asked = evaluation_inputs("evaluate", request.models, request.data, request.value, request.part)
+    inputs = evaluation_inputs("evaluate", request.models, request.data, request.value, request.part)
     if request.judge is not None:
-        check_scorers([request.judge], asked.records, "--judge")
-        check_functions([request.judge], asked.records)
+        check_scorers([request.judge], inputs.records, "--judge")
+        check_functions([request.judge], inputs.records)
     opponent_place = resolve_model(request.opponent) if request.opponent else None
     if opponent_place:
-        check_opponent(opponent_place, asked.settings)
-    readers = [request.tokenizer or place for place in asked.models.values()]
+        check_opponent(opponent_place, inputs.settings)
+    readers = [request.tokenizer or place for place in inputs.models.values()]
     readers += [opponent_place] if opponent_place else []
-    asked, chats = _answerable(asked, readers, reads_answers=True)
-    _warn_of_tokenizers(list(asked.models), chats)
+    inputs, chats = _answerable(inputs, readers, reads_answers=True)
+    _warn_of_tokenizers(list(inputs.models), chats)
 
     def measured(name: str, model: str, tokenizer: str | None) -> MethodOutputs:
         return measure(EvaluationTask(
-            name, model, hash_model(model), asked.records, asked.records, asked.settings, asked.data, judge,
+            name, model, hash_model(model), inputs.records, inputs.records, inputs.settings, inputs.data, judge,
             out / "evaluation" / name, tokenizer, say, replaces=False,
         ))  # fmt: skip
 
-    answers = [measured(name, place, request.tokenizer) for name, place in asked.models.items()]
+    answers = [measured(name, place, request.tokenizer) for name, place in inputs.models.items()]
     opponent = measured("opponent", opponent_place, None) if opponent_place else None
     if opponent is not None and request.opponent:
         opponent.name = opponent_name(request.opponent)
-    lengths = chosen_lengths(chats[0], asked.records)
-    outputs = StudyOutputs({}, answers, opponent, chosen_texts(asked.records), lengths)
+    lengths = chosen_lengths(chats[0], inputs.records)
+    outputs = StudyOutputs({}, answers, opponent, chosen_texts(inputs.records), lengths)
     warnings = [
-        *told.lines,
-        *evaluation_warnings([*answers, *([opponent] if opponent else [])], told.lines),
+        *run_warnings.lines,
+        *evaluation_warnings([*answers, *([opponent] if opponent else [])], run_warnings.lines),
         *(judge_warnings(request.judge) if request.judge else []),
     ]
-    return summarise(outputs, _about(request, asked, warnings))
+    return summarise(outputs, _about(request, inputs, warnings))
 
 
 def _warn_of_tokenizers(names: Sequence[str], chats: Sequence[ChatFormat]) -> None:
     """Where models count differently. chats: the models' first, in the same order."""
     vocabularies = [chat.tokenizer.get_vocab() for chat in chats[: len(names)]]
-    if others := [name for name, one in zip(names, vocabularies, strict=True) if one != vocabularies[0]]:
+    if others := [name for name, tokens in zip(names, vocabularies, strict=True) if tokens != vocabularies[0]]:
         warn(
             f"{', '.join(others)}: another tokenizer than {names[0]}'s, so perplexity and lengths in tokens do not "
             "compare; bits per byte and win rates do"
         )
 
 
-def _about(request: EvaluationRequest, asked: Inputs, warnings: Sequence[str]) -> About:
+def _about(request: EvaluationRequest, inputs: Inputs, warnings: Sequence[str]) -> About:
     models: dict[str, tuple[str, str] | None] = {
-        name: (model, asked.models[name]) for name, model in request.models.items()
+        name: (model, inputs.models[name]) for name, model in request.models.items()
     }
     models["opponent"] = (request.opponent, resolve_model(request.opponent)) if request.opponent else None
-    changed, defaults = set_and_default({"": asked.settings, "data": asked.data})
+    changed, defaults = set_and_default({"": inputs.settings, "data": inputs.data})
     return About(
         name=request.name,
         judge=request.judge.describe() if request.judge else None,
         warnings=warnings,
-        data={"evaluation": asked.counts},
+        data={"evaluation": inputs.counts},
         provenance=Provenance(
             versions=environment(0)["versions"],
             device=environment(0)["device"],
-            hashes={name: hash_model(place) for name, place in asked.models.items()},
-            decoding=asked.settings.decoding.signature(),
+            hashes={name: hash_model(place) for name, place in inputs.models.items()},
+            decoding=inputs.settings.decoding.signature(),
             command=command_line(),
             date=today(),
             models=model_sources(models),
-            data=[Source(role="evaluated", name=one.name, hash=one.hash) for one in data_sources(asked.data)[:1]],
+            data=[
+                Source(role="evaluated", name=source.name, hash=source.hash)
+                for source in data_sources(inputs.data)[:1]
+            ],
             settings=changed,
             defaults=defaults,
         ),

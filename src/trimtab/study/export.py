@@ -87,11 +87,11 @@ def _stage_of(folder: Path, method: str | None, seed: int | None) -> tuple[Path,
         raise TrimtabError(f"{folder}: neither a stage's folder nor a study's that has begun.")
     chosen = [path for path in seeds if seed is None or path.name == f"seed-{seed}"]
     if len(chosen) != 1:
-        known = ", ".join(path.name.removeprefix("seed-") for path in seeds)
-        raise TrimtabError(f"{folder}: name one training seed with --seed. It has: {known}.")
+        trained_seeds = ", ".join(path.name.removeprefix("seed-") for path in seeds)
+        raise TrimtabError(f"{folder}: name one training seed with --seed. It has: {trained_seeds}.")
     stages = chosen[0] / "stages"
-    found = [path for path in sorted(stages.glob("*")) if path.is_dir() and not path.name.endswith(PAIRS)]
-    trained = {path.name: path for path in found}
+    folders = [path for path in sorted(stages.glob("*")) if path.is_dir()]
+    trained = {path.name: path for path in folders if not path.name.endswith(PAIRS)}
     if rounds := round_folders(stages):
         trained[NAME] = rounds[-1]
     if method not in trained:

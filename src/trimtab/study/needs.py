@@ -20,20 +20,22 @@ from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout import vllm
 from trimtab.rollout.sampler import check_prompts
 from trimtab.sandbox.judge import GoldJudge
-from trimtab.study.sources import resolve_model, with_models_found
+from trimtab.study.sources import resolve_model, with_model_places
 from trimtab.study.stages import stages_of
 
 
 def check_opponent(source: str, settings: EvaluationSettings) -> None:
-    """TrimtabError where the opponent is not there: it comes last, and is asked for before all training."""
+    """Raises TrimtabError where the opponent is not there: it comes last, and is asked for before all training."""
     check_model_source(source, settings, "policy")
     load_tokenizer(source, settings)
 
 
 def check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatFormat:
-    """TrimtabError where something is not there that only a later stage or the evaluation asks for: told before
-    hours of training, not after. Leaves the test rows out that a template refuses. Returns the format that
-    evaluation counts lengths with."""
+    """Raises TrimtabError where something is missing that only a later stage or the evaluation asks for.
+
+    So that it is told before hours of training, and not after. Leaves the test rows out that a template refuses.
+    Returns the format that evaluation counts lengths with.
+    """
     if recipe.opponent:
         check_opponent(resolve_model(recipe.opponent), recipe.evaluation)
     check_model_source(resolve_model(recipe.model), recipe.evaluation, "policy")
@@ -58,38 +60,41 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForma
         vllm.check_installed()
     model = resolve_model(recipe.model)
     sources = [recipe.tokenizer or recipe.model, *([recipe.opponent] if recipe.opponent else [])]
-    chats = [ChatFormat(load_tokenizer(resolve_model(one), recipe.evaluation), data) for one in sources]
+    chats = [ChatFormat(load_tokenizer(resolve_model(source), recipe.evaluation), data) for source in sources]
     for stage in stages_of(recipe):
-        METHODS[stage.method].method.check_needs(with_models_found(stage.settings), chats[0])
+        METHODS[stage.method].method.check_needs(with_model_places(stage.settings), chats[0])
     try:
-        found = answerable_rows(splits.test, chats)
+        usable = answerable_rows(splits.test, chats)
         check_prompts(
-            found.prompts,
+            usable.prompts,
             recipe.evaluation.decoding.max_new_tokens,
             positions_of(model, recipe.evaluation),
-            origins=[record.origin for record in found.records],
+            origins=[record.origin for record in usable.records],
         )
     except TrimtabError as error:
         raise TrimtabError(f"test rows: {error}") from None
-    found.say_dropped("test rows")
-    splits.test, splits.left_out = found.records, found.dropped
+    usable.say_dropped("test rows")
+    splits.test, splits.left_out = usable.records, usable.dropped
     return chats[0]
 
 
 def check_functions(settings: Sequence[RewardSettings], records: Sequence[Record], *more: str) -> None:
-    """TrimtabError where a function needs a column that the rows don't have. more: what it is given besides."""
-    for one in settings if records else ():
-        if isinstance(one, FunctionSettings):
-            one.load().check_arguments({*columns_of(records), "prompts", "completions", *more, *ALWAYS_GIVEN})
+    """Raises TrimtabError where a function needs a column that the rows don't have.
+
+    more: what it is given besides.
+    """
+    for reward in settings if records else ():
+        if isinstance(reward, FunctionSettings):
+            reward.load().check_arguments({*columns_of(records), "prompts", "completions", *more, *ALWAYS_GIVEN})
 
 
 def check_scorers(settings: Sequence[RewardSettings], records: Sequence[Record], option: str) -> None:
-    """TrimtabError for the sandbox's judge on rows that are not the sandbox's."""
-    if not records or not any(one.needs_sandbox for one in settings):
+    """Raises TrimtabError for the sandbox's judge on rows that are not the sandbox's."""
+    if not records or not any(reward.needs_sandbox for reward in settings):
         return
     prompts = [record.prompt for record in records[:100]]
     scored = GoldJudge().scored(prompts, [""] * len(prompts))
-    if all(one.score is None for one in scored):
+    if all(answer.score is None for answer in scored):
         raise TrimtabError(
             f"{option} gold: it knows the sandbox's prompts only, and none of these rows has one. Name a reward "
             f"for data of your own, such as {option} file.py:function or a reward model's folder."

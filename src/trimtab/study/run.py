@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -35,12 +34,20 @@ from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.settings import make_reward
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
+from trimtab.sandbox.prompts import Split
 from trimtab.study.collect import SeedRun, collect_results, opponent_name
 from trimtab.study.export import write_cards
 from trimtab.study.folder import open_study_folder
 from trimtab.study.needs import check_needs, check_scorers
 from trimtab.study.seeds import recipe_of_seed, seeds_of
-from trimtab.study.sources import SCORES, known_rewards, make_judge, named_models, resolve_model, with_models_found
+from trimtab.study.sources import (
+    SCORES,
+    make_judge,
+    named_models,
+    resolve_model,
+    rewards_by_name,
+    with_model_places,
+)
 from trimtab.study.stages import last_stages, stages_of
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage
@@ -50,7 +57,7 @@ def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
     """Writes the sandbox's rows, and returns the settings that read them back."""
     settings = recipe.sandbox
     assert settings is not None
-    sizes: dict[Any, int] = {
+    sizes: dict[Split, int] = {
         "train": settings.train_rows,
         "validation": settings.validation_rows,
         "test": settings.test_rows,
@@ -59,8 +66,8 @@ def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
         path = out / "data" / f"{split}.jsonl"
         if not path.is_file():
             make_folder(path.parent)
-            made = preference_data(split, rows, settings.seed, with_gold=settings.scores)
-            write_file(path, lambda aside, made=made: write_preferences(made, aside))  # type: ignore[misc]
+            pairs = preference_data(split, rows, settings.seed, with_gold=settings.scores)
+            write_file(path, lambda aside, pairs=pairs: write_preferences(pairs, aside))  # type: ignore[misc]
     train, validation, test = (str(out / "data" / f"{split}.jsonl") for split in sizes)
     return DataSettings(train=train, validation=validation, test=test, max_length=settings.max_length)
 
@@ -72,13 +79,13 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> 
     the recipe's. Seeds belong to the folder: those that it has stay in its results, new ones are added. Data,
     decoding, base and opponent are the same for all.
     """
-    with holding(out), collected() as told:
-        return _run_study(recipe, out, seeds, told)
+    with holding(out), collected() as run_warnings:
+        return _run_study(recipe, out, seeds, run_warnings)
 
 
-def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: Warnings) -> Results:
-    wanted = seeds_of(out, recipe.seed, seeds)
-    open_study_folder(recipe, out, wanted)
+def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, run_warnings: Warnings) -> Results:
+    training_seeds = seeds_of(out, recipe.seed, seeds)
+    open_study_folder(recipe, out, training_seeds)
     data = recipe.data or sandbox_data(recipe, out)
     if recipe.limit is not None:
         data = data.model_copy(update={"limit": recipe.limit})
@@ -90,12 +97,12 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: War
     chat = check_needs(recipe, data, splits)
     judge = make_judge(recipe.judge, out)
     runs = []
-    for seed in wanted:
-        with speaking_of(f"seed {seed}") if len(wanted) > 1 else nullcontext():
+    for seed in training_seeds:
+        with speaking_of(f"seed {seed}") if len(training_seeds) > 1 else nullcontext():
             runs.append(run_seed(recipe_of_seed(recipe, seed), data, splits, out, judge))
 
     def shared(name: str, model: str) -> MethodOutputs:
-        places = [out / f"seed-{seed}" for seed in wanted]
+        places = [out / f"seed-{seed}" for seed in training_seeds]
         place = next((p for p in places if (p / "evaluation" / name).is_dir()), places[0])
         return evaluate_one(name, model, recipe, data, splits, place, judge)
 
@@ -104,7 +111,9 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, told: War
     if recipe.opponent:
         opponent = shared("opponent", resolve_model(recipe.opponent))
         opponent.name = opponent_name(recipe.opponent)
-    results = collect_results(recipe, chat, splits, runs, fixed, opponent, data, named_models(recipe), told.lines)
+    results = collect_results(
+        recipe, chat, splits, runs, fixed, opponent, data, named_models(recipe), run_warnings.lines
+    )
     results.write(out / "results.json")
     write_report(results, out)
     for run in runs:
@@ -135,29 +144,29 @@ def train_methods(
     tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer else base
     stages, scores = stages_of(recipe), cache / SCORES.name
     models: dict[str, str] = {}
-    known = known_rewards()
+    named_rewards = rewards_by_name()
     reward_of_round: dict[str, Callable[[str], Reward]] = {}
     for stage in stages:
         from_stage = stage.starts_from in models
         model = models[stage.starts_from] if from_stage else resolve_model(stage.model)
         tokens = tokenizer if model == base and not from_stage else None
-        method, settings = METHODS[stage.method].method, with_models_found(stage.settings)
+        method, settings = METHODS[stage.method].method, with_model_places(stage.settings)
         if isinstance(settings, OnlineDPOSettings):
             if stage.method not in reward_of_round:
-                reward_of_round[stage.method] = rewards_of_rounds(settings, known, scores)
+                reward_of_round[stage.method] = rewards_of_rounds(settings, named_rewards, scores)
             reward = reward_of_round[stage.method](model)
             best = run_round(stage.round, settings, data, splits, model, seed / "stages", cache, reward)
         else:
             driven = stage.method in recipe.rewarded
             best = run_stage(
                 stage.name, method, settings, data, model, seed / "stages" / stage.name, tokens, cache, splits,
-                reward=make_reward(stage.rewards, known, scores) if driven else None,
+                reward=make_reward(stage.rewards, named_rewards, scores) if driven else None,
                 judge=judge if driven else None,
                 day=day_of_runs(seed.parent),
             )  # fmt: skip
         models[stage.name] = str(best)
         if method.role != "policy":
-            known["trained"] = ClassifierReward(str(best), name="proxy", trust=settings)
+            named_rewards["trained"] = ClassifierReward(str(best), name="proxy", trust=settings)
     last = {"base": base} | {method: models[name] for method, name in last_stages(stages).items()}
     return {name: last[name] for name in ordered_methods(recipe.methods)}
 
@@ -165,7 +174,10 @@ def train_methods(
 def run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
-    """`trimtab sft | dpo | reward | online-dpo | grpo | ppo`: one method by itself. Returns its model's folder."""
+    """`trimtab sft | dpo | reward | online-dpo | grpo | ppo`: trains one method by itself.
+
+    Returns its model's folder.
+    """
     with holding(out):
         return _run_alone(method, model, settings, data, out, tokenizer)
 
@@ -173,17 +185,17 @@ def run_alone(
 def _run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
-    settings = with_models_found(settings)
+    settings = with_model_places(settings)
     if isinstance(settings, OnlineDPOSettings):
-        if any(one.needs_sandbox for one in settings.rewards):
+        if any(reward.needs_sandbox for reward in settings.rewards):
             check_scorers(settings.rewards, split_records(data).train, "--reward")
         start, cache, scores = resolve_model(model), out / "reference", out / SCORES.name
-        return run_rounds(settings, data, None, start, out, cache, known_rewards(), scores, tokenizer)
+        return run_rounds(settings, data, None, start, out, cache, rewards_by_name(), scores, tokenizer)
     reward = None
     if isinstance(settings, OnPolicySettings):
-        if any(one.needs_sandbox for one in settings.rewards):
+        if any(reward.needs_sandbox for reward in settings.rewards):
             check_scorers(settings.rewards, split_records(data).train, "--reward")
-        reward = make_reward(settings.rewards, known_rewards(), out / SCORES.name)
+        reward = make_reward(settings.rewards, rewards_by_name(), out / SCORES.name)
     return run_stage(
         method, METHODS[method].method, settings, data, resolve_model(model), out, tokenizer, reward=reward
     )
@@ -207,7 +219,7 @@ def evaluate_one(
 
 
 def report_only(folder: Path) -> Path:
-    """`trimtab report`: everything that is shown, anew from results.json."""
+    """`trimtab report`: writes everything that is shown anew from results.json, and returns the page."""
     file = folder / "results.json"
     if not file.is_file():
         raise TrimtabError(f"{folder}: no results.json in it. Run the study first, or name a study's folder.")

@@ -26,12 +26,14 @@ def seeds_of(out: Path, own: int, seeds: Sequence[int] | None) -> list[int]:
     # Of a seed that has not begun nothing is lost: another --seeds may leave it out.
     kept = [seed for seed in last if seeds is None or seed in begun]
     kept += sorted(begun - set(kept))
-    wanted = list(dict.fromkeys([*kept, *(seeds or [])]))
+    training_seeds = list(dict.fromkeys([*kept, *(seeds or [])]))
     if seeds is not None and (more := [seed for seed in kept if seed not in seeds]):
-        say(f"{out}: holds seed {_numbers(more)} too; the results are of all its seeds, {_numbers(wanted)}.")
-    elif seeds is None and wanted != [own]:
-        say(f"{out}: its training seeds are {_numbers(wanted)}; the results are of all of them.")
-    return wanted
+        say(
+            f"{out}: holds seed {_numbers(more)} too; the results are of all its seeds, {_numbers(training_seeds)}."
+        )
+    elif seeds is None and training_seeds != [own]:
+        say(f"{out}: its training seeds are {_numbers(training_seeds)}; the results are of all of them.")
+    return training_seeds
 
 
 def _numbers(seeds: Sequence[int]) -> str:

@@ -22,7 +22,10 @@ SCORES = Path("cache") / "scores.sqlite"
 
 
 def resolve_model(name: str) -> str:
-    """sandbox:base and sandbox:instruct are folders of the package, ~ the user's; others stand for themselves."""
+    """The folder or hub name that a model's name stands for.
+
+    sandbox:base and sandbox:instruct are folders of the package, ~ is the user's; others stand for themselves.
+    """
     if not name.startswith("sandbox:"):
         return expand_home(name)
     folder = starter(name.removeprefix("sandbox:"))
@@ -31,7 +34,7 @@ def resolve_model(name: str) -> str:
     return str(folder)
 
 
-def with_models_found(settings: Stages) -> Stages:
+def with_model_places(settings: Stages) -> Stages:
     """The settings with the places of the models that they name, such as a teacher."""
     named = {
         name: resolve_model(source)
@@ -44,20 +47,20 @@ def with_models_found(settings: Stages) -> Stages:
 def named_models(recipe: Recipe) -> dict[str, tuple[str, str] | None]:
     """By role: the name and the place of each model that the recipe names."""
     judge = recipe.judge.local_model if recipe.judge else None
-    given = {
+    named = {
         "model": recipe.model,
         "opponent": recipe.opponent,
         "reward model's start": recipe.reward_model,
         "judge": judge,
     }
-    return {role: (name, resolve_model(name)) if name else None for role, name in given.items()}
+    return {role: (name, resolve_model(name)) if name else None for role, name in named.items()}
 
 
 def make_judge(settings: RewardSettings | None, out: Path) -> Reward | None:
     """The judge of a study, or none. TrimtabError where it cannot be made."""
-    return make_reward([settings], known_rewards(), out / SCORES) if settings else None
+    return make_reward([settings], rewards_by_name(), out / SCORES) if settings else None
 
 
-def known_rewards() -> dict[str, Reward]:
-    """Rewards that a name stands for."""
+def rewards_by_name() -> dict[str, Reward]:
+    """The rewards that a name alone stands for, by that name."""
     return {"gold": GoldJudge()}

@@ -18,11 +18,11 @@ Item = TypeVar("Item")
 
 
 def share_of(accelerator: Accelerator, count: int) -> range:
-    """Which of so many places are this process's: every n-th, where there are n processes."""
+    """The places, of `count`, that this process works on: every n-th, where there are n processes."""
     return range(accelerator.process_index, count, accelerator.num_processes)
 
 
-def of_all_processes(accelerator: Accelerator, places: range, items: Sequence[Item]) -> list[Item]:
+def gather_items(accelerator: Accelerator, places: range, items: Sequence[Item]) -> list[Item]:
     """The items of every process in the order of their places. places: of this process's items."""
     if accelerator.num_processes == 1:
         return list(items)
@@ -31,7 +31,7 @@ def of_all_processes(accelerator: Accelerator, places: range, items: Sequence[It
 
 
 def make_accelerator(settings: TrainingSettings) -> Accelerator:
-    """Device, processes and precision, which must be settled.
+    """Sets up device, processes and precision, which must no longer be auto.
 
     On the CPU the algorithms are deterministic, so that a resumed run gives bit-identical weights.
     """

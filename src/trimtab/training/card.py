@@ -6,11 +6,10 @@ the address of a server left out.
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -19,6 +18,7 @@ from trimtab.data.conditions import ScoreCondition
 from trimtab.data.day import SETTLED, read_day
 from trimtab.evaluation.markdown import escape_markdown, fenced
 from trimtab.files import read_json
+from trimtab.json_types import JsonObject, JsonValue
 from trimtab.models.inputs import describe_inputs
 
 CARD = "README.md"
@@ -26,7 +26,7 @@ HIDDEN = "(an address)"
 DATA_FILES = {".json", ".jsonl", ".parquet", ".csv"}
 
 
-def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str = "") -> str:
+def stage_card(stage: Path, done: JsonObject | None = None, results: str = "") -> str:
     """The card of a stage's best model, as Markdown.
 
     done: what done.json will hold, where it is not there yet. results: a study's section on this method, which
@@ -41,11 +41,11 @@ def stage_card(stage: Path, done: Mapping[str, Any] | None = None, results: str 
         _front_matter(name, origin[0], done["sources"]),
         f"# {title}",
         results or "**Not evaluated**: this card is of a training run by itself. No claim of quality is made.",
-        _training(_title(name, inputs["settings"]), origin, done, data["validation"]["used"] > 0),
-        *_inputs(stage / "best" / "config.json"),
-        _data(data, done["sources"]),
-        *_asked_for(inputs["settings"]),
-        *_template(inputs["data"].get("chat_template_kwargs"), read_day(stage / SETTLED)),
+        _training_section(_method_title(name, inputs["settings"]), origin, done, data["validation"]["used"] > 0),
+        *_inputs_section(stage / "best" / "config.json"),
+        _data_section(data, done["sources"]),
+        *_target_score_section(inputs["settings"]),
+        *_template_section(inputs["data"].get("chat_template_kwargs"), read_day(stage / SETTLED)),
         "## Settings\n" + fenced(yaml.safe_dump(public(inputs["settings"]), sort_keys=False), "yaml"),
         LIMITS,
         LICENCE,
@@ -86,15 +86,15 @@ def public_name(source: str) -> str:
 def public_text(text: str) -> str:
     """Prose in which paths are cut to their last part, and addresses left out."""
     text = re.sub(r"\w+://[^\s(),;]+", HIDDEN, text)
-    return re.sub(r"(?<![\w.:/])(?:~|\.{1,2})?/[^\s(),;]+", lambda found: Path(found[0]).name, text)
+    return re.sub(r"(?<![\w.:/])(?:~|\.{1,2})?/[^\s(),;]+", lambda match: Path(match[0]).name, text)
 
 
-def public(value: Any) -> Any:
+def public(value: JsonValue) -> JsonValue:
     """Settings without this machine's folders and without addresses of servers."""
     if isinstance(value, dict):
-        return {key: public(one) for key, one in value.items()}
+        return {key: public(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [public(one) for one in value]
+        return [public(item) for item in value]
     if isinstance(value, str) and "://" in value:
         return HIDDEN
     if isinstance(value, str) and (value.startswith(("/", "~", ".")) or "\\" in value):
@@ -102,10 +102,11 @@ def public(value: Any) -> Any:
     return value
 
 
-def _front_matter(name: str, base: str, sources: Mapping[str, Any]) -> str:
+def _front_matter(name: str, base: str, sources: JsonObject) -> str:
     """What the hub reads. Names that the hub does not know are left out."""
-    datasets = [one for one in dict.fromkeys([sources["train"], sources["validation"]]) if one and is_hub_name(one)]
-    head: dict[str, Any] = {"license": "unknown", "library_name": "transformers"}
+    files = dict.fromkeys([sources["train"], sources["validation"]])
+    datasets = [source for source in files if source and is_hub_name(source)]
+    head: JsonObject = {"license": "unknown", "library_name": "transformers"}
     head["pipeline_tag"] = "text-classification" if name == "reward" else "text-generation"
     head |= {"base_model": base} if is_hub_name(base) else {}
     head |= {"datasets": datasets} if datasets else {}
@@ -113,22 +114,22 @@ def _front_matter(name: str, base: str, sources: Mapping[str, Any]) -> str:
     return "---\n" + yaml.safe_dump(head, sort_keys=False) + "---"
 
 
-def _asked_for(settings: Mapping[str, Any]) -> list[str]:
+def _target_score_section(settings: JsonObject) -> list[str]:
     """Of a model that was trained under scores: what its chat template adds, and how to ask for another."""
     condition = settings.get("condition")
     if not condition:
         return []
-    made = ScoreCondition.model_validate(condition)
-    low, high = str(made.rounded_score(made.low)), str(made.rounded_score(made.high))
+    score = ScoreCondition.model_validate(condition)
+    low, high = str(score.rounded_score(score.low)), str(score.rounded_score(score.high))
     return [
         "## What it is asked for\n"
         "It was trained to answer for a score, and its chat template asks for the best in every prompt: "
-        f"“{made.condition_text(high)}” `apply_chat_template(messages, target_score=…)` asks for another, on the "
+        f"“{score.condition_text(high)}” `apply_chat_template(messages, target_score=…)` asks for another, on the "
         f"scale from {low} to {high}. Text that does not go through the template asks for none."
     ]
 
 
-def _template(values: Mapping[str, Any] | None, day: Any) -> list[str]:
+def _template_section(values: JsonObject | None, day: datetime.date | None) -> list[str]:
     """What its prompts were rendered with that the chat template's own defaults do not say."""
     lines = []
     if values:
@@ -145,13 +146,13 @@ def _template(values: Mapping[str, Any] | None, day: Any) -> list[str]:
     return ["## Chat template\n" + "\n".join(lines)] if lines else []
 
 
-def _title(name: str, settings: Mapping[str, Any]) -> str:
+def _method_title(name: str, settings: JsonObject) -> str:
     loss = settings.get("loss", "dpo")
     method = family(name)
     under = ", on reward-augmented pairs" if settings.get("condition") else ""
     if method not in ("dpo", "online_dpo") or loss == "dpo":
         return (CATALOGUE[method].title if method in CATALOGUE else method) + under
-    named = [loss] if isinstance(loss, str) else [f"{weight:g} × {one}" for one, weight in loss.items()]
+    named = [loss] if isinstance(loss, str) else [f"{weight:g} × {part}" for part, weight in loss.items()]
     kind = (
         "a round of preference optimization on its own samples,"
         if method == "online_dpo"
@@ -160,7 +161,7 @@ def _title(name: str, settings: Mapping[str, Any]) -> str:
     return f"{kind} with the loss {' + '.join(named)}{under}"
 
 
-def _training(title: str, origin: list[str], done: Mapping[str, Any], validated: bool) -> str:
+def _training_section(title: str, origin: list[str], done: JsonObject, validated: bool) -> str:
     first = escape_markdown(public_name(origin[0]))
     start = first if len(origin) == 1 else f"{first} after {', '.join(origin[1:])}"
     ended = "ended early, for want of improvement," if done["stopped_early"] else "ran"
@@ -172,17 +173,17 @@ def _training(title: str, origin: list[str], done: Mapping[str, Any], validated:
             f"- Started from: {start}.",
             f"- It {ended} {done['step']:,} optimizer steps on {done['tokens']:,} packed tokens "
             f"in {done['seconds']:,.0f} s ({done['device']}, {done['precision']} products, float32 weights).",
-            f"- These weights are those of step {done['best_step']:,}, {_chosen_by(done, validated)}",
+            f"- These weights are those of step {done['best_step']:,}, {_describe_choice(done, validated)}",
         ]
     )
 
 
-def _inputs(config: Path) -> list[str]:
+def _inputs_section(config: Path) -> list[str]:
     """A section on what the model is fed beside token ids, where that is anything."""
     return describe_inputs(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else []
 
 
-def _chosen_by(done: Mapping[str, Any], validated: bool) -> str:
+def _describe_choice(done: JsonObject, validated: bool) -> str:
     """validated: whether there were validation rows. Without a metric the loop keeps the last weights."""
     if not validated or done["best_metric"].removeprefix("eval_") in ("none", "step"):
         return "which no validation metric chose."
@@ -190,7 +191,7 @@ def _chosen_by(done: Mapping[str, Any], validated: bool) -> str:
     return f"where {metric}. It chose the weights, so it flatters them."
 
 
-def _data(data: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
+def _data_section(data: JsonObject, sources: JsonObject) -> str:
     lines = ["## Data"]
     for split in ("train", "validation"):
         counts = data[split]
@@ -212,5 +213,5 @@ def _data(data: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     return read_json(path, f"Put it back, or train the stage of {path.parent} again.")

@@ -5,14 +5,14 @@ What changed, and when, is kept in stage.json and done.json under `reward_change
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 from trimtab.errors import TrimtabError
 from trimtab.files import read_json, write_json
+from trimtab.json_types import JsonObject
 from trimtab.notices import say, warn
 from trimtab.training.checkpoint import Checkpoints
 
@@ -32,31 +32,35 @@ def accepting_changed_reward(accept: bool = True) -> Iterator[None]:
         _accepting.reset(token)
 
 
-def only_the_reward(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+def only_the_reward(before: JsonObject, after: JsonObject) -> bool:
     """Whether two stages' inputs differ in the reward's or the judge's signature and in nothing else."""
-    differ = [part for part, value in ours.items() if theirs.get(part) != value]
-    return bool(differ) and all(part in PARTS and theirs.get(part) for part in differ)
+    differ = [part for part, value in after.items() if before.get(part) != value]
+    return bool(differ) and all(part in PARTS and before.get(part) for part in differ)
 
 
-def accepted(folder: Path, theirs: dict[str, Any], ours: dict[str, Any], key: str, begun: str) -> bool:
-    """Whether the folder is taken for the changed reward: then what it is for is written anew, done.json first."""
+def accept_change(folder: Path, before: JsonObject, after: JsonObject, key: str, begun: str) -> bool:
+    """Whether the folder is taken for the changed reward: then its inputs are written anew, done.json first.
+
+    before, after: the inputs as the folder has them and as they are now. key: the hash of the latter. begun: see
+    open_stage_folder.
+    """
     if not _accepting.get():
         return False
     file = folder / "done.json"
     done = read_json(file, f"Put it back, or remove {folder}.") if file.is_file() else None
     step = _reached(folder, begun) if done is None else done.get("step", done.get("prompts", 0))
-    found = [
-        {"what": part, "step": step, "from": theirs[part], "to": ours[part]}
+    new_changes = [
+        {"what": part, "step": step, "from": before[part], "to": after[part]}
         for part in PARTS
-        if part in ours and theirs[part] != ours[part]
+        if part in after and before[part] != after[part]
     ]
-    changes = [*theirs.get("reward_changes", ()), *found]
+    changes = [*before.get("reward_changes", ()), *new_changes]
     if done is not None:
-        lines = [*done.get("warnings", ()), *(describe_change(one, finished=True) for one in found)]
+        lines = [*done.get("warnings", ()), *(describe_change(change, finished=True) for change in new_changes)]
         write_json(file, done | {"key": key, "reward_changes": changes, "warnings": lines})
-    write_json(folder / "stage.json", theirs | ours | {"key": key, "reward_changes": changes})
-    for one in found:
-        say(f"{folder.name}: {describe_change(one, finished=done is not None)}")
+    write_json(folder / "stage.json", before | after | {"key": key, "reward_changes": changes})
+    for change in new_changes:
+        say(f"{folder.name}: {describe_change(change, finished=done is not None)}")
     return True
 
 
@@ -73,7 +77,7 @@ def _is_scored(chunk: Path) -> bool:
     return False
 
 
-def describe_change(change: Mapping[str, Any], finished: bool = False) -> str:
+def describe_change(change: JsonObject, finished: bool = False) -> str:
     """One change of a reward as a sentence for the card and the warnings."""
     if finished:
         return (
@@ -85,10 +89,10 @@ def describe_change(change: Mapping[str, Any], finished: bool = False) -> str:
     )
 
 
-def changes_of(folder: Path) -> list[dict[str, Any]]:
-    """Those that a stage's folder has recorded, warned of."""
+def changes_of(folder: Path) -> list[JsonObject]:
+    """The changes of the reward that a stage's folder has recorded; each is added to the warnings."""
     kept = read_json(folder / "stage.json", f"Put it back, or remove {folder}.")
-    found: list[dict[str, Any]] = kept.get("reward_changes", [])
-    for one in found:
-        warn(describe_change(one), aloud=False)
-    return found
+    changes: list[JsonObject] = kept.get("reward_changes", [])
+    for change in changes:
+        warn(describe_change(change), aloud=False)
+    return changes

@@ -11,26 +11,37 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from trimtab.errors import TrimtabError, first_line
 from trimtab.files import SUMS, read_json, write_directory, write_json, written_damage
+from trimtab.json_types import JsonObject
 
 
-def random_states() -> dict[str, Any]:
+class RandomStates(TypedDict):
+    """The states of the generators that training may draw from, as torch.save keeps them."""
+
+    python: tuple[int, tuple[int, ...], float | None]
+    numpy: tuple[str, Tensor, int, int, float]
+    """As np.random.get_state gives it, the keys as an int64 tensor."""
+    torch: Tensor
+    cuda: NotRequired[list[Tensor]]
+    """One for each device, where there are any."""
+
+
+def random_states() -> RandomStates:
     """The states of every generator that training may draw from."""
-    numpy_state: Any = np.random.get_state(legacy=True)
-    states: dict[str, Any] = {
+    numpy_state = np.random.get_state(legacy=True)
+    assert isinstance(numpy_state, tuple)  # legacy
+    kind, keys, place, has_gauss, gauss = numpy_state
+    states: RandomStates = {
         "python": random.getstate(),
-        "numpy": (
-            numpy_state[0],
-            torch.from_numpy(np.array(numpy_state[1], dtype=np.int64)),
-            *numpy_state[2:],
-        ),
+        "numpy": (kind, torch.from_numpy(np.array(keys, dtype=np.int64)), place, has_gauss, gauss),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
@@ -38,22 +49,22 @@ def random_states() -> dict[str, Any]:
     return states
 
 
-def set_random_states(states: dict[str, Any]) -> None:
+def set_random_states(states: RandomStates) -> None:
     """Puts the generators back to states that random_states gave."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    kind, keys, place, has_gauss, next_gauss = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), place, has_gauss, next_gauss))
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])
 
 
-def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def trained_state(model: torch.nn.Module) -> dict[str, Tensor]:
     """What training changes: every weight that has a gradient (tied ones once), and saved buffers."""
     kept = set(model.state_dict(keep_vars=True))
-    found = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    return found | {name: b for name, b in model.named_buffers() if name in kept}
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return trained | {name: b for name, b in model.named_buffers() if name in kept}
 
 
 SUMMED = "summed"
@@ -61,7 +72,7 @@ SUMMED = "summed"
 
 
 class Checkpoints:
-    """The checkpoints of one stage, newest kept."""
+    """The checkpoints of one stage, of which the newest `keep` stay."""
 
     def __init__(self, folder: Path, keep: int = 1) -> None:
         self.folder = folder
@@ -77,10 +88,10 @@ class Checkpoints:
         return self.folder / f"step-{step:08d}"
 
     def best_path(self, step: int) -> Path:
-        """Of the best weights, which lie beside the checkpoints until the end."""
+        """The folder of the best weights, which lie beside the checkpoints until the end."""
         return self.folder / f"best-{step:08d}"
 
-    def best_damage(self, saved: dict[str, Any]) -> str | None:
+    def best_damage(self, saved: JsonObject) -> str | None:
         """What is wrong with the weights that a checkpoint calls the best so far."""
         if saved.get("best_step") is None:
             return None
@@ -89,12 +100,12 @@ class Checkpoints:
         return written_damage(best) or (f"{best / SUMS} is gone" if lacking else None)
 
     def copy_best(self, step: int, out: Path) -> None:
-        """TrimtabError where they are not what was written."""
+        """Copies the best weights to `out`. TrimtabError where they are not what was written."""
         if wrong := written_damage(self.best_path(step)):
             raise TrimtabError(f"{wrong}. {self.again}")
         shutil.copytree(self.best_path(step), out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SUMS))
 
-    def save(self, step: int, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]) -> None:
+    def save(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: JsonObject) -> None:
         """Writes a checkpoint aside, syncs it, and renames it; older ones go."""
 
         def write(folder: Path) -> None:
@@ -108,9 +119,9 @@ class Checkpoints:
 
     def newest(
         self,
-        needs: Callable[[dict[str, Any]], str | None] = lambda state: None,
+        needs: Callable[[JsonObject], str | None] = lambda state: None,
         say: Callable[[str], None] = lambda line: None,
-    ) -> dict[str, Any] | None:
+    ) -> JsonObject | None:
         """The newest whole checkpoint's state; None when there is none. Damaged ones are passed over, with a word,
         and removed; TrimtabError where none is whole.
 
@@ -130,7 +141,7 @@ class Checkpoints:
             raise TrimtabError(f"{bad[0][1]}. No earlier checkpoint is whole. {self.again}")
         return None
 
-    def _read(self, step: int) -> tuple[dict[str, Any], str | None]:
+    def _read(self, step: int) -> tuple[JsonObject, str | None]:
         """A checkpoint's state, and what is wrong with it."""
         folder = self.path(step)
         if wrong := written_damage(folder):
@@ -143,7 +154,7 @@ class Checkpoints:
         lacking = state.pop(SUMMED, False) and not (folder / SUMS).is_file()
         return state, f"{folder / SUMS} is gone" if lacking else None
 
-    def load(self, step: int, model: torch.nn.Module, optimizer: Any) -> None:
+    def load(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Reads weights, moments and random states of a step back into place."""
         folder = self.path(step)
         try:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -16,6 +14,7 @@ from accelerate import Accelerator
 from trimtab import __version__
 from trimtab.devices import peak_memory
 from trimtab.files import read_json, write_json, write_text
+from trimtab.json_types import JsonObject
 from trimtab.notices import Warnings, warn
 from trimtab.training.card import CARD, stage_card
 from trimtab.training.folder import changed_settings, written_files
@@ -34,17 +33,18 @@ def mark_done(
     finished: Finished,
     settings: TrainingSettings,
     acc: Accelerator,
-    told: Warnings,
-    known: dict[str, Any],
+    warnings: Warnings,
+    facts: JsonObject,
 ) -> None:
-    """Writes the model's card, then done.json, the last. known: what the run knows beside how it ended."""
-    start = _at_start(out, known["best_metric"])
-    _warn_of_the_end(out, finished, known["best_metric"], start)
+    """Writes the model's card, then done.json, the last. facts: entries of done.json beside how the run ended;
+    best_metric is one of them."""
+    start = _starting_value(out, facts["best_metric"])
+    _warn_of_outcome(out, finished, facts["best_metric"], start)
     done = {
         "key": key,
         **vars(finished),
         "start": start,
-        "warnings": told.lines,
+        "warnings": warnings.lines,
         "precision": settings.precision,
         "threads": torch.get_num_threads(),
         "device": str(acc.device),
@@ -53,7 +53,7 @@ def mark_done(
         "python": platform.python_version(),
         "versions": {"trimtab": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         "changed_settings": changed_settings(out),
-        **known,
+        **facts,
         **written_files(out),
     }
     write_text(out / "best" / CARD, stage_card(out, done))
@@ -62,13 +62,13 @@ def mark_done(
     (out / WARNINGS).unlink(missing_ok=True)  # done.json has them
 
 
-def _at_start(stage: Path, metric: str) -> float | None:
+def _starting_value(stage: Path, metric: str) -> float | None:
     """What the metric that chose the weights was before the first step."""
     name = f"eval_{metric.removeprefix('eval_')}"
     return next((row[name] for row in read_metrics(stage / "metrics.jsonl") if name in row), None)
 
 
-def _warn_of_the_end(stage: Path, finished: Finished, metric: str, start: float | None) -> None:
+def _warn_of_outcome(stage: Path, finished: Finished, metric: str, start: float | None) -> None:
     if finished.best_step == 0 < finished.step:
         value = "" if start is None else f" ({start:.4g})"
         warn(
@@ -82,11 +82,15 @@ def _warn_of_the_end(stage: Path, finished: Finished, metric: str, start: float 
 def ending(stage: Path) -> list[str]:
     """What a person wants to know of a finished stage: which weights were kept and why, what became of the rows,
     and what to do next."""
-    done, data, asked = (_read(stage / name) for name in ("done.json", "data.json", "stage.json"))
-    return [_kept(stage, done, data), _rows(data, asked["data"]), f"Next: {next_command(stage, done, asked)}"]
+    done, data, inputs = (_read(stage / name) for name in ("done.json", "data.json", "stage.json"))
+    return [
+        _describe_kept_weights(stage, done, data),
+        _describe_rows(data, inputs["data"]),
+        f"Next: {next_command(stage, done, inputs)}",
+    ]
 
 
-def _kept(stage: Path, done: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+def _describe_kept_weights(stage: Path, done: JsonObject, data: JsonObject) -> str:
     step, best_step, metric = done["step"], done["best_step"], done["best_metric"].removeprefix("eval_")
     early = ", stopped early" if done["stopped_early"] else ""
     if metric == "step" or not data["validation"]["used"]:
@@ -101,7 +105,7 @@ def _kept(stage: Path, done: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     return f"{chosen}. Without the later weights: --set best_metric=step --set best_is=highest keeps the last."
 
 
-def _rows(data: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def _describe_rows(data: JsonObject, settings: JsonObject) -> str:
     parts = []
     for split, verb in (("train", "trained on"), ("validation", "validated on")):
         counts = data[split]
@@ -117,20 +121,21 @@ def _rows(data: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     return f"Rows: {', '.join(parts)}."
 
 
-def next_command(stage: Path, done: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+def next_command(stage: Path, done: JsonObject, inputs: JsonObject) -> str:
     """What to type next: a reward model is for GRPO; a policy is evaluated, on the rows that were held out."""
-    best, sources, settings = stage / "best", done["sources"], asked["data"]
-    if asked["stage"] == "reward":
-        words = ["trimtab", "grpo", "--model", sources["model"], "--data", sources["train"], "--reward", str(best)]
-        return shlex.join([*words, "--out", str(stage.with_name("grpo"))])
+    best, sources, settings = stage / "best", done["sources"], inputs["data"]
+    if inputs["stage"] == "reward":
+        arguments = ["trimtab", "grpo", "--model", sources["model"], "--data", sources["train"]]
+        arguments += ["--reward", str(best)]
+        return shlex.join([*arguments, "--out", str(stage.with_name("grpo"))])
     kept = stage / LAST if done["best_step"] == 0 < done["step"] else best
-    words = ["trimtab", "evaluate", "--model", str(kept), "--data"]
+    arguments = ["trimtab", "evaluate", "--model", str(kept), "--data"]
     held_out = sources["validation"] or (sources["train"] if settings.get("validation_rows") else "held_out.jsonl")
-    words.append(held_out)
+    arguments.append(held_out)
     if settings.get("validation_rows"):
-        words += ["--rows", str(settings["validation_rows"])]
-    return shlex.join([*words, "--out", str(stage.with_name(f"{stage.name}-evaluation"))])
+        arguments += ["--rows", str(settings["validation_rows"])]
+    return shlex.join([*arguments, "--out", str(stage.with_name(f"{stage.name}-evaluation"))])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     return read_json(path, f"Put it back, or remove {path.parent}, and the same command makes it anew.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,11 +13,12 @@ from trimtab.data.day import SETTLED
 from trimtab.devices import best_device
 from trimtab.errors import TrimtabError
 from trimtab.files import clear_leftovers, damage, difference, make_folder, read_json, sums_of, write_json
+from trimtab.json_types import JsonObject
 from trimtab.models.settings import resolve_precision
 from trimtab.notices import say, warn
 from trimtab.stopping import is_first_process
 from trimtab.training.card import CARD
-from trimtab.training.changed import HINT, accepted, only_the_reward
+from trimtab.training.changed import HINT, accept_change, only_the_reward
 from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.operational import operational, without_operational
 from trimtab.training.schedule import TrainingSettings
@@ -33,57 +33,56 @@ BESIDE = ("key", "trimtab", "reward_changes")
 """In stage.json: what is no input."""
 
 
-def inputs_key(inputs: dict[str, Any]) -> str:
+def inputs_key(inputs: JsonObject) -> str:
     """A hash of all that the result depends on."""
-    return hashlib.blake2b(json.dumps(_bare(inputs), sort_keys=True).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(_result_inputs(inputs), sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _bare(inputs: dict[str, Any]) -> dict[str, Any]:
+def _result_inputs(inputs: JsonObject) -> JsonObject:
     """As they read back (lists for tuples), without what changes no result."""
-    read: dict[str, Any] = json.loads(json.dumps(inputs))
+    read: JsonObject = json.loads(json.dumps(inputs))
     bare = {part: without_operational(value) for part, value in read.items() if part not in BESIDE}
-    if isinstance(
-        settings := bare.get("settings"), dict
-    ):  # of what an input names by hash, such as a teacher, its place
+    if isinstance(settings := bare.get("settings"), dict):
+        # Of what an input names by hash, such as a teacher, the place is left out.
         bare["settings"] = {name: value for name, value in settings.items() if name not in read}
     return bare
 
 
-def open_stage_folder(folder: Path, inputs: dict[str, Any], begun: str = "metrics.jsonl", model: str = "") -> bool:
-    """Takes the folder for these inputs. True when the stage is already done; an error for others'.
+def open_stage_folder(folder: Path, inputs: JsonObject, begun: str = "metrics.jsonl", model: str = "") -> bool:
+    """Takes the folder for these inputs, and returns whether the stage is done. TrimtabError for one of others.
 
     begun: what is in the folder once something was done for its inputs. model: where training starts.
     """
-    key, ours = inputs_key(inputs), _bare(inputs)
+    key, bare = inputs_key(inputs), _result_inputs(inputs)
     file, done = folder / "stage.json", folder / "done.json"
-    theirs = read_json(file, AGAIN.format(folder)) if file.is_file() else None
-    same = theirs is not None and _bare(theirs) == ours
-    if theirs and (folder / begun).exists():
-        only = not same and only_the_reward(_bare(theirs), ours)
-        if not same and not (only and accepted(folder, theirs, json.loads(json.dumps(inputs)), key, begun)):
-            why = difference(_bare(theirs), ours) + _changed_start(model)
+    recorded = read_json(file, AGAIN.format(folder)) if file.is_file() else None
+    same = recorded is not None and _result_inputs(recorded) == bare
+    if recorded and (folder / begun).exists():
+        only = not same and only_the_reward(_result_inputs(recorded), bare)
+        if not same and not (only and accept_change(folder, recorded, json.loads(json.dumps(inputs)), key, begun)):
+            why = difference(_result_inputs(recorded), bare) + _changed_start(model)
             hint = f" {HINT}" if only else ""
             raise TrimtabError(f"{folder}: holds another run ({why}). {ELSEWHERE}{hint}")
-    elif theirs is None and (done.exists() or (folder / "checkpoints").exists()):
+    elif recorded is None and (done.exists() or (folder / "checkpoints").exists()):
         raise TrimtabError(f"{file}: is gone, and with it what this folder is for. {AGAIN.format(folder)}")
-    elif theirs is None and folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
+    elif recorded is None and folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
         raise TrimtabError(f"{folder}: is not empty, and not a folder of trimtab's. {ELSEWHERE}")
     else:  # new, or claimed by a run that found a mistake in its inputs before it began
         make_folder(folder)
-        if theirs and not same:
+        if recorded and not same:
             (folder / SETTLED).unlink(missing_ok=True)
-        theirs = {"key": key, "trimtab": __version__, **inputs}
-        write_json(file, theirs)
+        recorded = {"key": key, "trimtab": __version__, **inputs}
+        write_json(file, recorded)
     if is_first_process():
         clear_leftovers(folder)
     if not done.is_file():
         return False
     # An earlier version's key held more; its inputs are the same.
-    return read_json(done, AGAIN.format(folder)).get("key") in (key, theirs["key"] if same else key)
+    return read_json(done, AGAIN.format(folder)).get("key") in (key, recorded["key"] if same else key)
 
 
 def resolve_auto(folder: Path, settings: TrainingSettings) -> TrainingSettings:
-    """Settings with every `auto` decided; the decision is kept in settled.json, so that a resumed run keeps it.
+    """The settings with every `auto` decided; the decision is kept in settled.json, so that a resumed run keeps it.
 
     There too: which settings that change no result were changed, and from which step on.
     """
@@ -106,7 +105,7 @@ def resolve_auto(folder: Path, settings: TrainingSettings) -> TrainingSettings:
     return settings.model_copy(update={"precision": settled["precision"]})
 
 
-def _note_changes(file: Path, settled: dict[str, Any], now: dict[str, Any], step: int) -> None:
+def _note_changes(file: Path, settled: JsonObject, now: JsonObject, step: int) -> None:
     """Says and writes down which operational settings are others than before."""
     stage = file.with_name("stage.json")
     before = settled.get("operational")
@@ -119,29 +118,32 @@ def _note_changes(file: Path, settled: dict[str, Any], now: dict[str, Any], step
     ]
     if not changes:
         return
-    for one in changes:
-        say(f"{file.parent.name}: {one['setting']} is {one['to']} from step {step} on, and was {one['from']}")
+    for change in changes:
+        name, value = change["setting"], change["to"]
+        say(f"{file.parent.name}: {name} is {value} from step {step} on, and was {change['from']}")
     write_json(file, settled | {"operational": now, "changed": [*settled.get("changed", []), *changes]})
 
 
-def changed_settings(folder: Path) -> list[dict[str, Any]]:
-    """Settings that change no result, which were changed while the stage ran."""
+def changed_settings(folder: Path) -> list[JsonObject]:
+    """The settings that change no result and were changed while the stage ran, each with the step."""
     return list(read_json(folder / SETTLED, AGAIN.format(folder)).get("changed", []))
 
 
 # ---- what a finished stage holds
 
 
-def written_files(folder: Path) -> dict[str, Any]:
-    """For done.json: the sums of what the stage leaves."""
-    best = {name: one for name, one in sums_of(folder / "best").items() if name != CARD}
+def written_files(folder: Path) -> JsonObject:
+    """The checksums of what the stage leaves, as done.json keeps them."""
+    best = {name: checksum for name, checksum in sums_of(folder / "best").items() if name != CARD}
     logs = sums_of(folder, [name for name in LOGS if (folder / name).is_file()])
     return {OF_BEST: best, OF_LOGS: logs}
 
 
 def check_finished(folder: Path, name: str) -> None:
-    """Whether a finished stage is still what it was. TrimtabError, with the remedy, where its model is not; a word
-    where its curves are not."""
+    """Checks that a finished stage is still what it was.
+
+    TrimtabError, with the remedy, where its model is not; a warning where its curves are not.
+    """
     done = read_json(folder / "done.json", AGAIN.format(folder))
     if wrong := _model_damage(folder, done):
         cure = f"{AGAIN.format(folder)} A model that you changed belongs into another folder."
@@ -150,7 +152,7 @@ def check_finished(folder: Path, name: str) -> None:
         warn(f"{name}: {wrong}: what is shown of this stage is what is left")
 
 
-def _model_damage(folder: Path, done: dict[str, Any]) -> str | None:
+def _model_damage(folder: Path, done: JsonObject) -> str | None:
     best = folder / "best"
     if OF_BEST in done:
         return damage(best, done[OF_BEST])

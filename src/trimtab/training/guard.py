@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from trimtab.data.groups import CompletionGroup
+from trimtab.json_types import JsonObject
 
 HISTORY, ENOUGH = 100, 20
 """Gradient norms that are remembered, and how many it takes to know what is usual."""
 
 
 class Guard:
-    """explosion: how many times the median of the last norms a norm may be; None: any number."""
+    """Judges each step by its loss and gradient norms, and counts the steps that were not taken.
+
+    explosion: how many times the median of the last norms a norm may be; None: any number.
+    """
 
     def __init__(self, explosion: float | None) -> None:
         self.explosion = explosion
@@ -33,25 +36,25 @@ class Guard:
                 if not math.isfinite(value):
                     return f"the {' '.join(filter(None, (name, what)))} is {value}"
         norm = next(iter(norms.values()))
-        known = [value for value in self.norms if value > 0]
-        if self.explosion is not None and len(known) >= ENOUGH:
-            usual = statistics.median(known)
+        nonzero = [value for value in self.norms if value > 0]
+        if self.explosion is not None and len(nonzero) >= ENOUGH:
+            usual = statistics.median(nonzero)
             if norm > self.explosion * usual:
                 return f"the gradient's norm is {norm:.3g}, and usually {usual:.3g}"
         self.norms = [*self.norms[1 - HISTORY :], norm]
         return None
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """What a checkpoint keeps of the guard."""
         return {"norms": self.norms, "skipped": self.skipped}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: JsonObject) -> None:
         """Takes back what a checkpoint kept."""
         self.norms, self.skipped = list(state.get("norms", [])), int(state.get("skipped", 0))
 
 
-def skipped_row(step: int, reason: str, groups: Sequence[CompletionGroup]) -> dict[str, Any]:
-    """For skipped.jsonl. rows: places in the training split."""
+def skipped_row(step: int, reason: str, groups: Sequence[CompletionGroup]) -> JsonObject:
+    """A step that was not taken as a row of skipped.jsonl, whose `rows` are places in the training split."""
     return {
         "step": step,
         "reason": reason,
@@ -60,6 +63,6 @@ def skipped_row(step: int, reason: str, groups: Sequence[CompletionGroup]) -> di
     }
 
 
-def _tokens_of(group: CompletionGroup) -> dict[str, Any]:
-    found: dict[str, Any] = {"prompt": group.prompt, "completions": group.completions}
-    return found | ({"given": group.prompt_suffixes} if group.prompt_suffixes else {})
+def _tokens_of(group: CompletionGroup) -> JsonObject:
+    tokens: JsonObject = {"prompt": group.prompt, "completions": group.completions}
+    return tokens | ({"given": group.prompt_suffixes} if group.prompt_suffixes else {})

@@ -21,7 +21,6 @@ from accelerate.utils import gather_object
 from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
 from trimtab.errors import TrimtabError
 from trimtab.files import write_directory
-from trimtab.models.policy import Policy
 from trimtab.notices import say, warn
 from trimtab.stopping import Stopped, asked, patiently
 from trimtab.training.checkpoint import Checkpoints
@@ -42,7 +41,7 @@ class Loop:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: torch.nn.Module,
         method: Method,
         groups: Sequence[CompletionGroup],
         settings: TrainingSettings,
@@ -170,11 +169,11 @@ class Loop:
         kept = [p.grad for p in trained]
         for p in trained:
             p.grad = None
-        found = self._gradient(extra.groups, extra.loss, extra.total, extra.max_grad_norm, means)
+        loss_and_norm = self._gradient(extra.groups, extra.loss, extra.total, extra.max_grad_norm, means)
         for p, grad in zip(trained, kept, strict=True):
             if grad is not None:
                 p.grad = grad if p.grad is None else p.grad.add_(grad)
-        return found
+        return loss_and_norm
 
     # ---- the run
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
 from trimtab.files import append_text, checksum, write_text, writing
+from trimtab.json_types import JsonObject
 
 
 class MetricsLog:
@@ -20,15 +20,15 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._digest: Any = None
+        self._digest: xxhash.xxh3_128 | None = None
         self._bytes = 0
 
-    def mark(self) -> list[Any]:
+    def mark(self) -> tuple[int, str]:
         """What a checkpoint keeps of the file: its bytes and their checksum."""
-        self._read_once()
-        return [self._bytes, self._digest.hexdigest()]
+        digest = self._digest_so_far()
+        return self._bytes, digest.hexdigest()
 
-    def rewind(self, step: int, mark: Sequence[Any] | None = None) -> str | None:
+    def rewind(self, step: int, mark: tuple[int, str] | None = None) -> str | None:
         """Keeps rows up to `step`, and no half-written line: by the checkpoint's mark the very bytes.
 
         Returns what became of the file in the meantime, in words, where a part is lost.
@@ -47,32 +47,34 @@ class MetricsLog:
             return f"{self.path}: line {lines} cannot be read and is lost; the others are kept"
         return f"{self.path}: was changed since the checkpoint; it is kept as it is" if mark else None
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, object]) -> None:
         """Appends one row, and syncs it."""
-        self._read_once()
+        digest = self._digest_so_far()
         line = _line(row)
         append_text(self.path, line)
-        self._digest.update(line.encode())
+        digest.update(line.encode())
         self._bytes += len(line.encode())
 
-    def _read_once(self) -> None:
+    def _digest_so_far(self) -> xxhash.xxh3_128:
+        """Of what the file holds, which is read once."""
         if self._digest is None:
             self._digest = xxhash.xxh3_128(self.path.read_bytes() if self.path.exists() else b"")
             self._bytes = self.path.stat().st_size if self.path.exists() else 0
+        return self._digest
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, object]) -> str:
     """JSON has no NaN: a value that is no number is written as null."""
     clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     return json.dumps(clean) + "\n"
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Its rows; a line that is broken is left out."""
+def read_metrics(path: Path) -> list[JsonObject]:
+    """The rows of a file of metrics; a line that is broken is left out. Without a file there are none."""
     return _parse(path)[0] if path.is_file() else []
 
 
-def _parse(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+def _parse(path: Path) -> tuple[list[JsonObject], list[int]]:
     """Rows, and the numbers of lines that are none. Half a line at the end is no fault: there the process was
     killed while it wrote."""
     rows, broken = [], []

@@ -5,9 +5,7 @@ They are no part of what a folder is for: a run may go on with others. What was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from trimtab.json_types import JsonObject, JsonValue
 from trimtab.rewards.settings import without_asking
 
 OF_TRAINING = {
@@ -21,7 +19,7 @@ OF_SAMPLING = {"batch_size", "vllm"}
 """How many are drawn together, and what the engine takes of the machine."""
 
 
-def _dropped(value: Mapping[str, Any]) -> set[str]:
+def _dropped(value: JsonObject) -> set[str]:
     """Which of these settings are operational; whose they are is seen by what they hold."""
     if "learning_rate" in value:
         return OF_TRAINING
@@ -34,10 +32,10 @@ def _dropped(value: Mapping[str, Any]) -> set[str]:
     return set()
 
 
-def without_operational(value: Any) -> Any:
+def without_operational(value: JsonValue) -> JsonValue:
     """Dumped settings, or a dumped recipe, with what no result depends on left out."""
 
-    def strip(value: Any) -> Any:
+    def strip(value: JsonValue) -> JsonValue:
         if isinstance(value, dict):
             dropped = _dropped(value)
             return {k: strip(v) for k, v in value.items() if k not in dropped}
@@ -46,8 +44,8 @@ def without_operational(value: Any) -> Any:
     return strip(without_asking(value))
 
 
-def operational(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage's own, by name: to see what was changed."""
-    found = {name: settings[name] for name in sorted(OF_TRAINING) if name in settings}
+def operational(settings: JsonObject) -> JsonObject:
+    """A stage's operational settings by name, from which a later run sees what was changed."""
+    changeable = {name: settings[name] for name in sorted(OF_TRAINING) if name in settings}
     sampling = settings.get("sampling") or {}
-    return found | {f"sampling.{name}": sampling[name] for name in sorted(OF_SAMPLING) if name in sampling}
+    return changeable | {f"sampling.{name}": sampling[name] for name in sorted(OF_SAMPLING) if name in sampling}

@@ -11,7 +11,7 @@ from trimtab.notices import console, in_context, is_quiet, say
 
 
 class StepProgress:
-    """A bar on a terminal; a line now and then where there is none."""
+    """Shows how far a run has come: a bar on a terminal, a line now and then where there is none."""
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
         self.title, self.total, self.done = title, total, done

@@ -14,9 +14,10 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -25,13 +26,21 @@ from transformers import (
 )
 
 from trimtab.data.groups import CompletionGroup, pack
+from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.tokenizer import FILE, first_difference, probes_of
 from trimtab.errors import TrimtabError, first_line, is_out_of_memory, reason_of
+from trimtab.json_types import JsonObject
 from trimtab.models.lora import ADAPTER
 from trimtab.models.quantized import is_quantized
 from trimtab.models.reward_model import RewardModel, for_scoring
 from trimtab.notices import warn
 from trimtab.training.checkpoint import random_states, set_random_states
+from trimtab.training.stage_method import TextFormat, TrainedModel
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+AutoClass: TypeAlias = type[AutoModelForCausalLM] | type[AutoModelForSequenceClassification]
 
 ROWS, TOKENS = 2, 64
 NEAR, NEAR_IN_FOUR_BITS = 0.01, 0.5
@@ -42,16 +51,20 @@ NOT_COMPARED = {"_name_or_path", "architectures", "transformers_version", "quant
 
 
 def rehearse(
-    save: Callable[[Path], None], policy: Any, chat: Any, groups: Sequence[CompletionGroup], out: Path
+    save: Callable[[Path], None],
+    policy: TrainedModel,
+    chat: TextFormat,
+    groups: Sequence[CompletionGroup],
+    out: Path,
 ) -> None:
     """Saves the model as it is, reads it back and removes it. TrimtabError where it can't be saved, or not read."""
-    if isinstance(policy, RewardModel):
+    if isinstance(policy, RewardModel) and isinstance(chat, TurnFormat | PairFormat):
         policy.bind(chat)
     trial = out / TRIAL
     shutil.rmtree(trial, ignore_errors=True)
     trial.mkdir(parents=True)
     try:
-        with _as_it_was(policy, chat):
+        with _keeping_special_tokens(policy, chat):
             try:
                 save(trial)
             except (OSError, TrimtabError):
@@ -66,7 +79,11 @@ def rehearse(
 
 
 def read_back_once(
-    save: Callable[[Path], None], policy: Any, chat: Any, groups: Sequence[CompletionGroup], skip: int
+    save: Callable[[Path], None],
+    policy: TrainedModel,
+    chat: TextFormat,
+    groups: Sequence[CompletionGroup],
+    skip: int,
 ) -> Callable[[Path], None]:
     """The same `save`, which reads back what it wrote once: after `skip` folders that are known to be read."""
     few, saved = list(groups[:ROWS]), 0  # as they are before a method makes others of them
@@ -82,7 +99,7 @@ def read_back_once(
 
 
 @contextmanager
-def _as_it_was(policy: Any, chat: Any) -> Iterator[None]:
+def _keeping_special_tokens(policy: TrainedModel, chat: TextFormat) -> Iterator[None]:
     """Undoes what saving changes in memory: which tokens end and pad."""
     tokenizer, model = chat.tokenizer, policy.model
     names = (tokenizer.eos_token, tokenizer.pad_token)
@@ -99,41 +116,43 @@ def _as_it_was(policy: Any, chat: Any) -> Iterator[None]:
                     setattr(config, name, token)
 
 
-def read_back(folder: Path, policy: Any, chat: Any, groups: Sequence[CompletionGroup]) -> None:
-    """TrimtabError where the folder, read without trimtab, is not the model in memory."""
+def read_back(folder: Path, policy: TrainedModel, chat: TextFormat, groups: Sequence[CompletionGroup]) -> None:
+    """Raises TrimtabError where the folder, as transformers reads it, is not the model in memory."""
     states = random_states()
     try:
-        _same_tokens(folder, chat, groups)
-        kind = AutoModelForSequenceClassification if isinstance(policy, RewardModel) else AutoModelForCausalLM
-        _same_model(_read(kind, folder), policy, chat, _rows(groups))
+        _check_same_tokens(folder, chat, groups)
+        scored = isinstance(policy, RewardModel)
+        auto: AutoClass = AutoModelForSequenceClassification if scored else AutoModelForCausalLM
+        _check_same_model(_read(auto, folder), policy, chat, _comparison_rows(groups))
         if (folder / ADAPTER).is_dir() and not is_quantized(policy.model):
-            _same_adapter(folder / ADAPTER, policy, groups)
+            _check_same_adapter(folder / ADAPTER, policy, groups)
     finally:
         set_random_states(states)
 
 
-def _refuse(what: str) -> TrimtabError:
+def _mismatch(what: str) -> TrimtabError:
     return TrimtabError(
         f"the saved folder, read without trimtab, is another model: {what}. That is a fault of trimtab's or of "
         "transformers': please report it with the model's config.json and tokenizer_config.json."
     )
 
 
-def _read(kind: Any, folder: Path) -> Any:
+def _read(auto: AutoClass, folder: Path) -> PreTrainedModel:
+    """The model as transformers reads it. TrimtabError where weights are missing, unexpected or of other shapes."""
     try:
-        model, info = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        model, info = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # the libraries raise whatever they like
-        raise _refuse(f"it does not load ({first_line(error)})") from error
+        raise _mismatch(f"it does not load ({first_line(error)})") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(map(str, info.get(problem) or ())):
-            raise _refuse(f"{problem.replace('_', ' ')} such as {names[0]}")
+            raise _mismatch(f"{problem.replace('_', ' ')} such as {names[0]}")
     return model.eval()
 
 
-def _rows(groups: Sequence[CompletionGroup]) -> list[list[int]]:
+def _comparison_rows(groups: Sequence[CompletionGroup]) -> list[list[int]]:
     """Short rows to compare on."""
-    found = ([*g.prompts[0], *(g.completions[0] if g.completions else ())][:TOKENS] for g in groups)
-    return [row for row in found if len(row) > 1][:ROWS]
+    rows = ([*g.prompts[0], *(g.completions[0] if g.completions else ())][:TOKENS] for g in groups)
+    return [row for row in rows if len(row) > 1][:ROWS]
 
 
 def _as_groups(rows: Sequence[Sequence[int]]) -> list[CompletionGroup]:
@@ -142,7 +161,7 @@ def _as_groups(rows: Sequence[Sequence[int]]) -> list[CompletionGroup]:
 
 
 @torch.no_grad()
-def _in_memory(policy: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+def _in_memory(policy: TrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
     """What the model in memory says of the rows: log-probabilities of their second halves, or scores."""
     groups = _as_groups(rows)
     if isinstance(policy, RewardModel):
@@ -152,27 +171,27 @@ def _in_memory(policy: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     try:
         # A stranger feeds ids alone.
         with nullcontext() if isinstance(policy, RewardModel) else policy.inputs.ids_alone():
-            found = policy(pack(groups).to(policy.device))
+            output = policy(pack(groups).to(policy.device))
     finally:
         policy.train(was_training)
-    values: torch.Tensor = found if isinstance(policy, RewardModel) else found.logps
+    values: Tensor = output if isinstance(policy, RewardModel) else output.logps
     return values.float().cpu()
 
 
 @torch.no_grad()
-def _without_trimtab(model: Any, rows: Sequence[Sequence[int]], token_types: bool = False) -> torch.Tensor:
+def _without_trimtab(model: PreTrainedModel, rows: Sequence[Sequence[int]], token_types: bool = False) -> Tensor:
     """The same by a model that transformers has read."""
     out = []
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     cacheless = "use_cache" in inspect.signature(plain.forward).parameters  # not every family's cache bears one row
     for row in rows:
         half, ids = len(row) // 2, torch.tensor([row])
-        given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        inputs: dict[str, Tensor | bool] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if cacheless:
-            given["use_cache"] = False
+            inputs["use_cache"] = False
         if token_types:
-            given["token_type_ids"] = (torch.arange(len(row)) >= half).long()[None]
-        logits = model(**given).logits[0].float()
+            inputs["token_type_ids"] = (torch.arange(len(row)) >= half).long()[None]
+        logits = model(**inputs).logits[0].float()
         if logits.ndim == 1:
             out.append(logits[:1])
         else:
@@ -181,20 +200,23 @@ def _without_trimtab(model: Any, rows: Sequence[Sequence[int]], token_types: boo
     return torch.cat(out)
 
 
-def _compare(ours: torch.Tensor, theirs: torch.Tensor, near: float, what: str) -> None:
-    if not torch.allclose(ours, theirs, atol=near, rtol=1e-3, equal_nan=True):
-        worst = float((ours - theirs).abs().nan_to_num(torch.inf).max())
-        raise _refuse(f"{what} differ by up to {worst:.3g}")
+def _check_close(expected: Tensor, read: Tensor, near: float, what: str) -> None:
+    if not torch.allclose(expected, read, atol=near, rtol=1e-3, equal_nan=True):
+        worst = float((expected - read).abs().nan_to_num(torch.inf).max())
+        raise _mismatch(f"{what} differ by up to {worst:.3g}")
 
 
-def _same_model(theirs: Any, policy: Any, chat: Any, rows: Sequence[Sequence[int]]) -> None:
-    config, ours = _plain(theirs.config), _plain(policy.model.config)
-    other = sorted(n for n in {*config, *ours} - NOT_COMPARED if config.get(n) != ours.get(n))
+def _check_same_model(
+    saved: PreTrainedModel, policy: TrainedModel, chat: TextFormat, rows: Sequence[Sequence[int]]
+) -> None:
+    config, expected = _as_json(saved.config), _as_json(policy.model.config)
+    other = sorted(n for n in {*config, *expected} - NOT_COMPARED if config.get(n) != expected.get(n))
     note = f" (its config differs in {', '.join(other)})" if other else ""
     if rows:
         scored = isinstance(policy, RewardModel)
+        token_types = isinstance(policy, RewardModel) and policy.token_types
         try:
-            found = _without_trimtab(theirs, rows, token_types=scored and policy.token_types)
+            read = _without_trimtab(saved, rows, token_types)
         except Exception as error:  # the family's own code, with settings that it does not bear
             if is_out_of_memory(error):
                 raise
@@ -203,44 +225,46 @@ def _same_model(theirs: Any, policy: Any, chat: Any, rows: Sequence[Sequence[int
                 "config.json, or name another model."
             ) from error
         near = NEAR_IN_FOUR_BITS if is_quantized(policy.model) else NEAR
-        _compare(_in_memory(policy, rows), found, near, ("scores" if scored else "log-probabilities") + note)
+        _check_close(_in_memory(policy, rows), read, near, ("scores" if scored else "log-probabilities") + note)
     if other:
         warn(f"the saved folder's config differs in {', '.join(other)}.")
     entries, pad = (
-        int(theirs.get_input_embeddings().weight.shape[0]),
-        getattr(theirs.config.get_text_config(), "pad_token_id", None),
+        int(saved.get_input_embeddings().weight.shape[0]),
+        getattr(saved.config.get_text_config(), "pad_token_id", None),
     )
     if pad is not None and pad >= entries:
-        raise _refuse(f"its pad token is {pad}, of {entries} embeddings")
-    if isinstance(policy, RewardModel):
+        raise _mismatch(f"its pad token is {pad}, of {entries} embeddings")
+    if isinstance(policy, RewardModel) or isinstance(chat, PairFormat):
         return
-    stops = theirs.generation_config.eos_token_id
+    stops = saved.generation_config.eos_token_id
     if chat.end_of_turn not in (stops if isinstance(stops, list) else [stops]):
-        raise _refuse(f"it stops at {stops} and not at the end of a turn, {chat.end_of_turn}")
+        raise _mismatch(f"it stops at {stops} and not at the end of a turn, {chat.end_of_turn}")
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def _as_json(config: PretrainedConfig) -> JsonObject:
     """A config as it reads in JSON."""
-    plain: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=str))
+    plain: JsonObject = json.loads(json.dumps(config.to_dict(), default=str))
     return plain
 
 
-def _same_tokens(folder: Path, chat: Any, groups: Sequence[CompletionGroup]) -> None:
-    ours = chat.tokenizer
+def _check_same_tokens(folder: Path, chat: TextFormat, groups: Sequence[CompletionGroup]) -> None:
+    expected = chat.tokenizer
     try:
-        theirs = AutoTokenizer.from_pretrained(folder)
+        saved = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # the libraries raise whatever they like
-        raise _refuse(f"its tokenizer does not load ({first_line(error)})") from error
+        raise _mismatch(f"its tokenizer does not load ({first_line(error)})") from error
     for name in ("eos_token_id", "pad_token_id", "bos_token_id", "chat_template"):
-        if getattr(theirs, name) != getattr(ours, name):
-            raise _refuse(f"its tokenizer's {name} is {getattr(theirs, name)!r}, and not {getattr(ours, name)!r}")
-    texts = [*probes_of(ours), *(ours.decode(row) for row in _rows(groups))]
-    text = first_difference(ours, theirs, texts)
+        if getattr(saved, name) != getattr(expected, name):
+            raise _mismatch(
+                f"its tokenizer's {name} is {getattr(saved, name)!r}, and not {getattr(expected, name)!r}"
+            )
+    texts = [*probes_of(expected), *(expected.decode(row) for row in _comparison_rows(groups))]
+    text = first_difference(expected, saved, texts)
     if text is None:
         return
-    kind = type(theirs).__name__
-    if first_difference(ours, PreTrainedTokenizerFast.from_pretrained(folder), texts) is not None:
-        raise _refuse(f"its tokens are others for {text[:24]!r}…, read as {kind}")
+    kind = type(saved).__name__
+    if first_difference(expected, PreTrainedTokenizerFast.from_pretrained(folder), texts) is not None:
+        raise _mismatch(f"its tokens are others for {text[:24]!r}…, read as {kind}")
     warn(
         f"the saved tokenizer: transformers' AutoTokenizer reads it as {kind}, for the model's type, and makes "
         f"other tokens than {FILE} says and than were trained on, for {text[:24]!r}…. "
@@ -248,14 +272,16 @@ def _same_tokens(folder: Path, chat: Any, groups: Sequence[CompletionGroup]) -> 
     )
 
 
-def _same_adapter(folder: Path, policy: Any, groups: Sequence[CompletionGroup]) -> None:
+def _check_same_adapter(folder: Path, policy: TrainedModel, groups: Sequence[CompletionGroup]) -> None:
     """An adapter on the base that its config names."""
     import peft
 
     try:
-        theirs = peft.AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        saved = peft.AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     except Exception as error:  # the library raises whatever it likes
-        raise _refuse(f"its adapter does not load ({first_line(error)})") from error
-    rows = _rows(groups)
+        raise _mismatch(f"its adapter does not load ({first_line(error)})") from error
+    rows = _comparison_rows(groups)
     if rows:
-        _compare(_in_memory(policy, rows), _without_trimtab(theirs, rows), NEAR, "log-probabilities of the adapter")
+        _check_close(
+            _in_memory(policy, rows), _without_trimtab(saved, rows), NEAR, "log-probabilities of the adapter"
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from trimtab.json_types import JsonObject
 
 
 @dataclass
@@ -17,12 +18,12 @@ class Progress:
     best_step: int | None = None
     window: dict[str, list[float]] = field(default_factory=dict)
     """Sums of the metrics since the last logged row."""
-    samples: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[JsonObject] = field(default_factory=list)
     """Rows for completions.jsonl that were drawn since the last logged row."""
-    method: dict[str, Any] = field(default_factory=dict)
+    method: JsonObject = field(default_factory=dict)
     """The method's own state."""
-    guard: dict[str, Any] = field(default_factory=dict)
-    logs: dict[str, list[Any]] = field(default_factory=dict)
+    guard: JsonObject = field(default_factory=dict)
+    logs: dict[str, tuple[int, str]] = field(default_factory=dict)
     """File -> its bytes and their checksum."""
 
 

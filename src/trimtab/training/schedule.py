@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from trimtab.data.groups import CompletionGroup
@@ -79,7 +80,7 @@ class TrainingSettings(ModelSettings):
 
 
 @lru_cache(maxsize=4)
-def data_order(rows: int, seed: int, epoch: int) -> np.ndarray[Any, Any]:
+def data_order(rows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """The permutation of an epoch: a function of seed and epoch, so that resuming needs no state."""
     return np.random.default_rng([seed, epoch]).permutation(rows)
 

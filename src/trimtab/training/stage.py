@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 
 from trimtab.data.adapters import tokenizer_source
 from trimtab.data.answerable import renderable_prompts
-from trimtab.data.chat import load_tokenizer
+from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import day_for, day_of_model, keep_day
 from trimtab.data.encoding import remark_lines
 from trimtab.data.hashing import hash_source
@@ -38,6 +37,7 @@ from trimtab.devices import on_cpu, reset_peak_memory
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.files import write_json
 from trimtab.folder_lock import holding
+from trimtab.json_types import JsonObject
 from trimtab.models.kinds import check_model_source
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import Policy
@@ -53,15 +53,15 @@ from trimtab.training.folder import changed_model, check_finished, inputs_key, o
 from trimtab.training.loop import Loop
 from trimtab.training.round_trip import read_back_once, rehearse
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage_method import StageMethod, TrainingContext
+from trimtab.training.stage_method import AnyMethod, TextFormat, TrainedModel, TrainingContext
 
 SAMPLES, SAMPLE_TOKENS = 4, 128
 
 
 def stage_inputs(
-    name: str, method: type[StageMethod], settings: TrainingSettings, data: DataSettings, model: str, tokenizer: str
-) -> dict[str, Any]:
-    """Everything that the result depends on."""
+    name: str, method: AnyMethod, settings: TrainingSettings, data: DataSettings, model: str, tokenizer: str
+) -> JsonObject:
+    """Everything that the result of a stage depends on, as stage.json keeps it."""
     sources = [s for s in (data.train, data.validation) if s]
     training = data.model_dump(exclude={"test", "test_split"} if data.test else set())
     for part in ("train", "validation", "test", *(() if data.limit else ("limit",))):
@@ -80,7 +80,7 @@ def stage_inputs(
 
 def run_stage(
     name: str,
-    method: type[StageMethod],
+    method: AnyMethod,
     settings: TrainingSettings,
     data: DataSettings,
     model: str,
@@ -98,18 +98,20 @@ def run_stage(
     asks for today's date, where neither the folder nor the model keeps one; None: today.
     """
     check_model_source(model, settings, method.role)
-    asked = Asked(name, method, settings, data, model, tokenizer or model, out, cache or out / "reference", day)
+    request = StageRequest(
+        name, method, settings, data, model, tokenizer or model, out, cache or out / "reference", day
+    )
     with holding(out):
-        _run_held(asked, splits, reward, judge)
+        _run_held(request, splits, reward, judge)
     return out / "best"
 
 
-def _run_held(asked: Asked, splits: Splits | None, reward: Reward | None, judge: Reward | None) -> None:
-    """In a folder that is ours."""
-    name, data, model, out = asked.name, asked.data, asked.model, asked.out
-    inputs = stage_inputs(name, asked.method, asked.settings, data, model, asked.tokenizer)
+def _run_held(request: StageRequest, splits: Splits | None, reward: Reward | None, judge: Reward | None) -> None:
+    """Runs the stage in a folder that this process holds."""
+    name, data, model, out = request.name, request.data, request.model, request.out
+    inputs = stage_inputs(name, request.method, request.settings, data, model, request.tokenizer)
     scored_by = {"reward": reward, "judge": judge}
-    inputs |= {part: one.signature for part, one in scored_by.items() if one is not None}
+    inputs |= {part: scorer.signature for part, scorer in scored_by.items() if scorer is not None}
     # One process after the other, so that none finds a folder half claimed.
     with PartialState(cpu=on_cpu()).main_process_first():
         done = open_stage_folder(out, inputs, model=model)
@@ -120,18 +122,18 @@ def _run_held(asked: Asked, splits: Splits | None, reward: Reward | None, judge:
         (out / WARNINGS).unlink(missing_ok=True)
         return
     # Warnings of a run that goes on are its own; one without a checkpoint starts from nothing.
-    with collected(out / WARNINGS, resumed=bool(Checkpoints(out / "checkpoints").steps())) as told:
+    with collected(out / WARNINGS, resumed=bool(Checkpoints(out / "checkpoints").steps())) as run_warnings:
         if changed := changed_model(model):
             warn(f"{name}: it starts from a model that was changed after its own stage: {changed}")
-        _train(asked, splits or split_records(data), inputs, told, reward, judge)
+        _train(request, splits or split_records(data), inputs, run_warnings, reward, judge)
 
 
 @dataclass(frozen=True)
-class Asked:
+class StageRequest:
     """What a stage is asked for, and where its files go."""
 
     name: str
-    method: type[StageMethod]
+    method: AnyMethod
     settings: TrainingSettings
     data: DataSettings
     model: str
@@ -150,43 +152,43 @@ class Asked:
 
 
 def _train(
-    asked: Asked,
+    request: StageRequest,
     splits: Splits,
-    inputs: dict[str, Any],
-    told: Warnings,
+    inputs: JsonObject,
+    run_warnings: Warnings,
     reward: Reward | None,
     judge: Reward | None,
 ) -> None:
     """From the rows to done.json."""
-    method, data, model, out = asked.method, asked.data, asked.model, asked.out
-    settings = asked.settings
-    chat = dated(method.text_format(load_tokenizer(asked.tokenizer, settings), data, settings), out, asked)
+    method, data, model, out = request.method, request.data, request.model, request.out
+    settings = request.settings
+    chat = with_day(method.text_format(load_tokenizer(request.tokenizer, settings), data, settings), out, request)
     method.check_needs(settings, chat)
     expand = method.expansion(settings)
     train, train_counts = encode_records(splits.train, chat, method.completions_of(settings), expand)
     require_groups(train, train_counts, "training", data.train)
-    wanted = validated(method, settings, splits)
-    validation, validation_counts = encode_records(splits.validation, chat, wanted, expand)
+    validation_completions = validated_completions(method, settings, splits)
+    validation, validation_counts = encode_records(splits.validation, chat, validation_completions, expand)
     if not splits.validation and settings.patience is not None:
         warn("patience means nothing without validation rows: the run takes all its steps", about="patience")
     if splits.validation:
         require_groups(validation, validation_counts, "validation", data.validation or data.train)
-    for split, found in (("training", train_counts), ("validation", validation_counts)):
-        for about, line in remark_lines(found.remarks, data.control_tokens).items():
+    for split, encoded in (("training", train_counts), ("validation", validation_counts)):
+        for about, line in remark_lines(encoded.remarks, data.control_tokens).items():
             warn(f"{split}: {line}", about=f"{split}: {about}")
     unread = without_read(method, reward, judge)
     counts = {"train": unread(train_counts), "validation": unread(validation_counts)}
-    _say_what_was_left(asked.name, counts, splits, chat)
-    write_json(out / "data.json", {**{part: one.model_dump() for part, one in counts.items()}, **splits.notes()})
+    _say_dropped_rows(request.name, counts, splits, chat)
+    write_json(out / "data.json", {**{part: rows.model_dump() for part, rows in counts.items()}, **splits.notes()})
     reset_peak_memory()
     settings = resolve_auto(out, settings)
-    policy = method.load(model, settings)
-    if isinstance(policy, Policy):
+    policy: TrainedModel = method.load(model, settings)
+    if isinstance(policy, Policy) and isinstance(chat, ChatFormat):
         stop_tokens(policy.model, chat)  # says so where it could never stop
     check_vocabulary(policy, train + validation, model)
     accelerator = make_accelerator(settings)
-    context = TrainingContext(
-        policy, train, validation, settings, accelerator, asked.cache, chat,
+    context: TrainingContext[TrainedModel, TextFormat] = TrainingContext(
+        policy, train, validation, settings, accelerator, request.cache, chat,
         splits.train, splits.validation, reward, judge,
     )  # fmt: skip
     write = partial(method.save, policy, chat)
@@ -197,43 +199,45 @@ def _train(
             rehearse(write, policy, chat, train, out)
             reset_peak_memory()  # training's is wanted
         accelerator.wait_for_everyone()
-    made = method(settings, context)
+    trained = method(settings, context)
     sample = _sampler(policy, chat, splits)
-    loop = Loop(policy, made, made.training_groups(), settings, out, accelerator, save, sample, title=asked.name)
+    loop = Loop(
+        policy, trained, trained.training_groups(), settings, out, accelerator, save, sample, title=request.name
+    )
     finished = loop.run()
     if accelerator.is_main_process:
         changes = changes_of(out)
-        known: dict[str, Any] = {"best_metric": loop.best_metric, "sources": asked.sources}
-        known |= {"reward_changes": changes} if changes else {}
-        mark_done(out, inputs_key(inputs), finished, settings, accelerator, told, known)
+        facts: JsonObject = {"best_metric": loop.best_metric, "sources": request.sources}
+        facts |= {"reward_changes": changes} if changes else {}
+        mark_done(out, inputs_key(inputs), finished, settings, accelerator, run_warnings, facts)
     accelerator.wait_for_everyone()
 
 
-def dated(chat: Any, folder: Path, asked: Asked) -> Any:
+def with_day(chat: TextFormat, folder: Path, request: StageRequest) -> TextFormat:
     """The format with the day on which the stage began, or the model that it starts from was trained, where its
     template asks for today's."""
-    if not getattr(chat, "asks_for_today", False):
+    if not isinstance(chat, ChatFormat) or not chat.asks_for_today:
         return chat
     with PartialState(cpu=on_cpu()).main_process_first():
-        day = day_for(folder, day_of_model(asked.model), asked.day)
+        day = day_for(folder, day_of_model(request.model), request.day)
         keep_day(folder, day)
     return chat.with_day(day)
 
 
-def without_read(method: type[StageMethod], *rewards: Reward | None) -> Callable[[SplitCounts], SplitCounts]:
-    """Takes away what is read after all: by the method, or by a reward function."""
+def without_read(method: AnyMethod, *rewards: Reward | None) -> Callable[[SplitCounts], SplitCounts]:
+    """Takes the columns out of a split's counts that are read after all: by the method, or by a reward function."""
 
     def read(column: str) -> bool:
-        return column in method.reads or any(one.reads(column) for one in rewards if one is not None)
+        return column in method.reads or any(reward.reads(column) for reward in rewards if reward is not None)
 
     return lambda counts: counts.but_for(read)
 
 
-def _say_what_was_left(name: str, counts: dict[str, SplitCounts], splits: Splits, chat: Any) -> None:
+def _say_dropped_rows(name: str, counts: dict[str, SplitCounts], splits: Splits, chat: TextFormat) -> None:
     """One line for each split of which something was dropped or not used."""
-    for part, found in counts.items():
-        if found.summary:
-            say(f"{name}: {part}: {found.summary}")
+    for part, rows in counts.items():
+        if rows.summary:
+            say(f"{name}: {part}: {rows.summary}")
     if splits.unreadable:
         n = len(splits.unreadable)
         warn(f"{n} rows could not be used and were left out; the first: {splits.unreadable[0]}", "unreadable rows")
@@ -241,15 +245,19 @@ def _say_what_was_left(name: str, counts: dict[str, SplitCounts], splits: Splits
         warn(f"data.chat_template_kwargs: the chat template does not read {', '.join(unread)}", "template values")
 
 
-def validated(method: type[StageMethod], settings: TrainingSettings, splits: Splits) -> CompletionsOf:
+def validated_completions(method: AnyMethod, settings: TrainingSettings, splits: Splits) -> CompletionsOf:
     """Which of a validation record's completions a method looks at."""
-    wanted = method.validation_completions or method.completions_of(settings)
+    preferred = method.validation_completions or method.completions_of(settings)
     has_pairs = all(record.is_pair for record in splits.validation)
-    return wanted if wanted != "pair" or has_pairs or method.validation_completions is None else method.completions
+    if preferred != "pair" or has_pairs or method.validation_completions is None:
+        return preferred
+    return method.completions
 
 
-def _sampler(policy: Any, chat: Any, splits: Splits) -> Callable[[], list[dict[str, str]]] | None:
-    """How the stage's model is sampled while it trains."""
+def _sampler(policy: TrainedModel, chat: TextFormat, splits: Splits) -> Callable[[], list[dict[str, str]]] | None:
+    """How the stage's model is sampled while it trains; None for a reward model."""
+    if not isinstance(policy, Policy) or not isinstance(chat, ChatFormat):
+        return None
 
     def sample() -> list[dict[str, str]]:
         room = (getattr(policy.model.config, "max_position_embeddings", None) or 2**31) - SAMPLE_TOKENS
@@ -259,6 +267,6 @@ def _sampler(policy: Any, chat: Any, splits: Splits) -> Callable[[], list[dict[s
         decoding = Decoding(max_new_tokens=SAMPLE_TOKENS)
         outs = generate(policy.model, chat, prompts, decoding, stop_tokens(policy.model, chat))
         shown = [prompt if isinstance(prompt, str) else prompt[-1].content for prompt in prompts]
-        return [{"prompt": p, "completion": one.text} for p, one in zip(shown, outs, strict=True)]
+        return [{"prompt": p, "completion": out.text} for p, out in zip(shown, outs, strict=True)]
 
-    return sample if isinstance(policy, Policy) else None
+    return sample

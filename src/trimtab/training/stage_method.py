@@ -7,43 +7,58 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from accelerate import Accelerator
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.pairs import PairFormat
 from trimtab.data.records import Record
+from trimtab.data.rows import TruncationSettings
 from trimtab.data.special_tokens import agree_on_special_tokens
 from trimtab.data.split_groups import CompletionsOf, Expansion
-from trimtab.data.splits import DataSettings
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.evaluation.generate import stop_tokens
+from trimtab.json_types import JsonObject
 from trimtab.models.kinds import Role
 from trimtab.models.loading import load_policy
 from trimtab.models.lora import ADAPTER
+from trimtab.models.policy import Policy
 from trimtab.models.reference import reference_key, reference_logps
+from trimtab.models.reward_model import RewardModel
 from trimtab.notices import say, warn
 from trimtab.rewards.base import Reward
 from trimtab.training.held_out import EvaluateGroups, evaluate_groups
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.step import Forward, Step, Sums
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TrainedModel: TypeAlias = Policy | RewardModel
+TextFormat: TypeAlias = ChatFormat | PairFormat
+"""How records become token ids: of a reward model TurnFormat, which is a ChatFormat, or PairFormat."""
+SettingsT = TypeVar("SettingsT", bound=TrainingSettings)
+ModelT = TypeVar("ModelT", bound=TrainedModel)
+FormatT = TypeVar("FormatT", bound=TextFormat)
+
 
 @dataclass(frozen=True)
-class TrainingContext:
+class TrainingContext(Generic[ModelT, FormatT]):
     """What a method may need of its stage, made before the method is.
 
-    records: where the index of a group of the split points. stops: every token that ends a completion.
+    text_format: how the records became groups; None where nothing asks for it. train_records, validation_records:
+    where the index of a group of the split points. reward: what is optimised. judge: what training is watched with.
     """
 
-    policy: Any
+    policy: ModelT
     train: list[CompletionGroup]
     validation: list[CompletionGroup]
     settings: TrainingSettings
     accelerator: Accelerator
     cache: Path
-    chat: Any = None
+    text_format: FormatT | None = None
     train_records: Sequence[Record] = ()
     validation_records: Sequence[Record] = ()
     reward: Reward | None = None
@@ -53,8 +68,15 @@ class TrainingContext:
         self.policy.to(self.accelerator.device)
 
     @property
-    def stops(self) -> list[int]:
-        """The tokens that end a completion."""
+    def chat(self) -> FormatT:
+        """How the records became groups. ValueError where the context was made without it."""
+        if self.text_format is None:
+            raise ValueError("this training context was made without a text format")
+        return self.text_format
+
+    @property
+    def stops(self: PolicyContext) -> list[int]:
+        """Every token that ends a completion."""
         return stop_tokens(self.policy.model, self.chat)
 
     def evaluate(
@@ -63,7 +85,7 @@ class TrainingContext:
         """Means of a pass's metrics over all groups."""
         return evaluate_groups(one_pass, policy, groups, self.settings.token_budget, self.accelerator)
 
-    def with_reference(self, *splits: Sequence[CompletionGroup]) -> list[list[CompletionGroup]]:
+    def with_reference(self: PolicyContext, *splits: Sequence[CompletionGroup]) -> list[list[CompletionGroup]]:
         """The splits' groups with a column ref_logps [M]: the starting model's log-probabilities, cached on
         disk."""
         groups = [group for split in splits for group in split]
@@ -74,16 +96,22 @@ class TrainingContext:
         self.policy.eval()
         # The main process computes and stores; the others read.
         with self.accelerator.autocast(), self.accelerator.main_process_first():
-            found = reference_logps(
+            ref_logps = reference_logps(
                 self.policy, groups, self.cache, key, self.settings.token_budget, self.accelerator.device,
                 report=warn,
             )  # fmt: skip
-        columns = iter(found)
+        columns = iter(ref_logps)
         return [[group.with_columns(ref_logps=next(columns)) for group in split] for split in splits]
 
 
-class StageMethod(ABC):
-    """A method (see step.Method) with what a stage must know of it before it is made."""
+PolicyContext: TypeAlias = TrainingContext[Policy, ChatFormat]
+
+
+class ModelMethod(ABC, Generic[SettingsT, ModelT, FormatT]):
+    """A method (see step.Method) with what a stage must know of it before it is made.
+
+    The type parameters are its settings, the model that it trains and the format of its rows.
+    """
 
     steps_per_batch: int = 1
     rates: Mapping[str, float] = MappingProxyType({})
@@ -103,63 +131,59 @@ class StageMethod(ABC):
     best_metric: str
     best_is: Literal["highest", "lowest"]
 
-    def __init__(self, settings: Any, context: TrainingContext) -> None:
+    def __init__(self, settings: SettingsT, context: TrainingContext[ModelT, FormatT]) -> None:
         self.settings, self.context = settings, context
         self.train, self.validation = list(context.train), list(context.validation)
 
     @classmethod
-    def completions_of(cls, settings: Any) -> CompletionsOf:
+    def completions_of(cls, settings: SettingsT) -> CompletionsOf:
         """Which of a record's completions these settings train on."""
         return cls.completions
 
     @classmethod
-    def added_input(cls, settings: Any) -> str | None:
+    def added_input(cls, settings: SettingsT) -> str | None:
         """The setting that has the model fed more than token ids from then on; None: there is none."""
         return None
 
     @classmethod
-    def caveat(cls, settings: Any) -> str | None:
+    def caveat(cls, settings: SettingsT) -> str | None:
         """What to know of the results of a model that was trained with these settings."""
         return None
 
     @classmethod
-    def other_inputs(cls, settings: Any) -> dict[str, str]:
+    def other_inputs(cls, settings: SettingsT) -> dict[str, str]:
         """What the result depends on beside model, data and settings, such as the hash of a teacher."""
         return {}
 
     @classmethod
-    def check_needs(cls, settings: Any, chat: ChatFormat) -> None:
-        """TrimtabError where something that the settings name is not there or does not fit, before training."""
+    def check_needs(cls, settings: SettingsT, chat: TextFormat) -> None:
+        """Raises TrimtabError before training where something that the settings name is missing or does not fit."""
         return
 
     @classmethod
-    def load(cls, source: str, settings: TrainingSettings) -> Any:
-        """The model to train. TrimtabError for one that is fed more than token ids: few methods carry that on."""
-        policy = load_policy(source, settings, settings.seed)
-        policy.inputs.refuse(source)
-        return policy
+    @abstractmethod
+    def load(cls, source: str, settings: TrainingSettings) -> ModelT:
+        """Loads the model to train, with new weights drawn from the seed of the settings."""
 
     @classmethod
-    def save(cls, policy: Any, chat: Any, folder: Path) -> None:
-        """Writes a plain Hugging Face folder."""
-        agree_on_special_tokens(chat, policy.model)
-        save_tokenizer(chat.tokenizer, folder)
-        policy.save(folder)
-        if (folder / ADAPTER).is_dir():
-            save_tokenizer(chat.tokenizer, folder / ADAPTER)
+    @abstractmethod
+    def save(cls, policy: ModelT, chat: FormatT, folder: Path) -> None:
+        """Writes the model with its tokenizer as a plain Hugging Face folder."""
 
     @classmethod
-    def text_format(cls, tokenizer: Any, data: DataSettings, settings: Any) -> Any:
+    @abstractmethod
+    def text_format(
+        cls, tokenizer: PreTrainedTokenizerBase, data: TruncationSettings, settings: SettingsT
+    ) -> FormatT:
         """How its records become token ids; its tokenizer is saved with the model."""
-        return ChatFormat(tokenizer, data)
 
     @classmethod
-    def expansion(cls, settings: Any) -> Expansion | None:
+    def expansion(cls, settings: SettingsT) -> Expansion | None:
         """What these settings make of a record before it is encoded; None: it stays as it is."""
         return None
 
     def training_groups(self) -> Sequence[CompletionGroup]:
-        """What an epoch goes over."""
+        """The groups that an epoch goes over."""
         return self.train
 
     @abstractmethod
@@ -168,16 +192,50 @@ class StageMethod(ABC):
 
     @abstractmethod
     def evaluate_pass(self, policy: Forward, batch: PackedBatch) -> Sums:
-        """Metrics of validation groups."""
+        """The metrics of one pass over validation groups."""
 
     def evaluate(self, policy: Forward) -> dict[str, float]:
         """Means over the validation groups; nothing where there are none."""
         return self.context.evaluate(self.evaluate_pass, policy, self.validation)
 
-    def state(self) -> Mapping[str, Any]:
+    def state(self) -> JsonObject:
         """What a checkpoint must keep, as JSON; a method that trains on data has nothing."""
         return {}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: JsonObject) -> None:
         """Takes back what a checkpoint kept."""
         return
+
+
+AnyMethod: TypeAlias = type[ModelMethod[Any, Any, Any]]
+"""A method's class, whatever its settings, model and format are."""
+
+
+class StageMethod(ModelMethod[SettingsT, Policy, ChatFormat]):
+    """A method that trains a language model on text as its chat template renders it."""
+
+    @classmethod
+    def load(cls, source: str, settings: TrainingSettings) -> Policy:
+        """Loads the model to train.
+
+        TrimtabError for one that is fed more than token ids: few methods carry that on.
+        """
+        policy = load_policy(source, settings, settings.seed)
+        policy.inputs.refuse(source)
+        return policy
+
+    @classmethod
+    def save(cls, policy: Policy, chat: ChatFormat, folder: Path) -> None:
+        """Writes a plain Hugging Face folder, with the adapter in a folder of its own where there is one."""
+        agree_on_special_tokens(chat, policy.model)
+        save_tokenizer(chat.tokenizer, folder)
+        policy.save(folder)
+        if (folder / ADAPTER).is_dir():
+            save_tokenizer(chat.tokenizer, folder / ADAPTER)
+
+    @classmethod
+    def text_format(
+        cls, tokenizer: PreTrainedTokenizerBase, data: TruncationSettings, settings: SettingsT
+    ) -> ChatFormat:
+        """Prompts and completions as the tokenizer's chat template renders them."""
+        return ChatFormat(tokenizer, data)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.json_types import JsonObject
 
 Sums = dict[str, tuple[float, float]]
 """Metrics of a pass: name → (sum, weight); their quotient over the whole step is logged."""
-Forward = Callable[..., Any]
-"""A model, or what wraps it: batch → its output (models/policy.py)."""
+Forward: TypeAlias = Callable[..., Any]
+"""A model, or what wraps it: batch → a PolicyOutput (models/policy.py), or a reward model's scores [C]."""
 PassLoss = Callable[[Forward, PackedBatch, float], tuple[Tensor, Sums]]
 """(model, batch, total) → a pass's share of the step's loss, with gradient, and its metrics."""
 
@@ -46,7 +47,7 @@ class Step:
     loss: PassLoss
     metrics: Sums = field(default_factory=dict)
     extra: ExtraLoss | None = None
-    samples: Sequence[dict[str, Any]] = ()
+    samples: Sequence[JsonObject] = ()
 
 
 class Method(Protocol):
@@ -66,13 +67,13 @@ class Method(Protocol):
     def evaluate(self, policy: Forward) -> dict[str, float]:
         """Metrics on validation data, without the prefix `eval_`."""
 
-    def state(self) -> Mapping[str, Any]:
+    def state(self) -> JsonObject:
         """What a checkpoint must keep of the method, as JSON."""
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Takes it back."""
+    def load_state(self, state: JsonObject) -> None:
+        """Takes back what a checkpoint kept."""
 
 
 def share_ahead(margins: Tensor) -> tuple[float, float]:
-    """How many margins are positive, ties half; of how many."""
+    """How many margins are positive, ties counted half, and how many there are. margins: of any shape."""
     return float(((margins > 0).float() + 0.5 * (margins == 0).float()).sum()), float(margins.numel())

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -36,15 +35,15 @@ def without_secrets(text: str) -> str:
     return _QUERY.sub(r"\1", text)
 
 
-def command_line(words: Sequence[str] | None = None) -> str | None:
+def command_line(argv: Sequence[str] | None = None) -> str | None:
     """The command that runs, as one would type it; None where another program calls trimtab's functions."""
-    program, *rest = sys.argv if words is None else words
+    program, *rest = sys.argv if argv is None else argv
     if Path(program).name not in ("trimtab", "__main__.py"):
         return None
     hidden, out = False, []
-    for word in rest:
-        out.append(HIDDEN if hidden else without_secrets(word))
-        hidden = bool(re.fullmatch(r"(?i)--?(?:api-?key|token|password|secret)", word))
+    for argument in rest:
+        out.append(HIDDEN if hidden else without_secrets(argument))
+        hidden = bool(re.fullmatch(r"(?i)--?(?:api-?key|token|password|secret)", argument))
     return shlex.join(["trimtab", *out])
 
 
@@ -54,21 +53,25 @@ def today() -> str:
 
 
 def set_and_default(settings: Mapping[str, BaseModel]) -> tuple[list[Setting], dict[str, str]]:
-    """Those that differ from their defaults, and all others. settings: by the name that stands before each, which
-    may be empty."""
+    """The settings that differ from their defaults, and the values of all others by name.
+
+    settings: by the prefix of their names, which may be empty.
+    """
     changed: list[Setting] = []
     defaults: dict[str, str] = {}
-    for prefix, one in settings.items():
-        for name, value, default in _flat(one, f"{prefix}." if prefix else ""):
-            shown = _shown(value)
+    for prefix, model in settings.items():
+        for name, value, default in _flatten(model, f"{prefix}." if prefix else ""):
+            shown = _as_text(value)
             if default is not ... and value == default:
                 defaults[name] = shown
             else:
-                changed.append(Setting(name=name, value=shown, default=None if default is ... else _shown(default)))
+                changed.append(
+                    Setting(name=name, value=shown, default=None if default is ... else _as_text(default))
+                )
     return changed, defaults
 
 
-def _flat(settings: BaseModel, prefix: str) -> Iterator[tuple[str, Any, Any]]:
+def _flatten(settings: BaseModel, prefix: str) -> Iterator[tuple[str, object, object]]:
     """(name, value, default) of every setting, those inside others by dotted names; ... where there is none."""
     for name, field in type(settings).model_fields.items():
         if field.exclude:
@@ -76,18 +79,18 @@ def _flat(settings: BaseModel, prefix: str) -> Iterator[tuple[str, Any, Any]]:
         value = getattr(settings, name)
         default = ... if field.is_required() else field.get_default(call_default_factory=True)
         if isinstance(value, BaseModel):
-            inside = list(_flat(value, f"{prefix}{name}."))
-            if default is None and all(given == usual for _, given, usual in inside):
+            inside = list(_flatten(value, f"{prefix}{name}."))
+            if default is None and all(value == usual for _, value, usual in inside):
                 yield f"{prefix}{name}", {}, None  # that it is there says something
             yield from inside
-        elif isinstance(value, tuple | list) and value and all(isinstance(one, BaseModel) for one in value):
-            for i, one in enumerate(value):
-                yield from _flat(one, f"{prefix}{name}.{i}.")
+        elif isinstance(value, tuple | list) and value and all(isinstance(item, BaseModel) for item in value):
+            for i, item in enumerate(value):
+                yield from _flatten(item, f"{prefix}{name}.{i}.")
         else:
             yield f"{prefix}{name}", value, default
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, str):
         return without_secrets(value)
     if isinstance(value, float):
@@ -95,20 +98,23 @@ def _shown(value: Any) -> str:
     return without_secrets(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def of_study(recipe: Recipe) -> tuple[list[Setting], dict[str, str]]:
-    """A recipe's, without the stages that the study does not run. A stage that follows the recipe's seed has the
-    default."""
+def study_settings(recipe: Recipe) -> tuple[list[Setting], dict[str, str]]:
+    """The settings of a recipe as set_and_default gives them, without those of stages that the study does not run.
+
+    A stage that follows the recipe's seed counts as having the default.
+    """
     used = _stages(recipe)
     names = list(METHODS)
     changed, defaults = set_and_default({"": recipe})
-    follows = {f"{name}.seed" for name in names if (one := getattr(recipe, name)) and one.seed == recipe.seed}
+    follows = {f"{name}.seed" for name in names if (stage := getattr(recipe, name)) and stage.seed == recipe.seed}
 
     def runs(name: str) -> bool:
         stage = name.split(".")[0]
         return stage not in names or stage in used
 
-    kept = [one for one in changed if runs(one.name) and one.name not in follows]
-    following = {one.name: one.value for one in changed if runs(one.name) and one.name in follows}
+    read = [setting for setting in changed if runs(setting.name)]
+    kept = [setting for setting in read if setting.name not in follows]
+    following = {setting.name: setting.value for setting in read if setting.name in follows}
     return kept, {name: value for name, value in (defaults | following).items() if runs(name)}
 
 
@@ -119,16 +125,16 @@ def _stages(recipe: Recipe) -> set[str]:
 
 
 def data_sources(data: DataSettings, name: str | None = None) -> list[Source]:
-    """name: what all rows are, instead of the files that they lie in."""
-    found = [(role, getattr(data, role)) for role in ("train", "validation", "test")]
+    """The files that the rows come from, with their hashes. name: what the rows are called, instead of by file."""
+    sources = [(role, getattr(data, role)) for role in ("train", "validation", "test")]
     return [
         Source(role=role, name=name or without_secrets(source), hash=hash_source(source, nested=True))
-        for role, source in found
+        for role, source in sources
         if source is not None
     ]
 
 
 def model_sources(models: Mapping[str, tuple[str, str] | None]) -> list[Source]:
-    """By role: a model's name and where it lies."""
-    given = [(role, *one) for role, one in models.items() if one]
-    return [Source(role=role, name=without_secrets(name), hash=hash_model(place)) for role, name, place in given]
+    """The models with the hashes of their weights. models: by role, a model's name and where it lies."""
+    named = [(role, *name_and_place) for role, name_and_place in models.items() if name_and_place]
+    return [Source(role=role, name=without_secrets(name), hash=hash_model(place)) for role, name, place in named]

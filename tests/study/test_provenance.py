@@ -13,13 +13,20 @@ from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.recipe import SHIPPED, Recipe, load_recipe
 from trimtab.report.render import render_html, write_report
 from trimtab.report.tables import all_tables
-from trimtab.study.asked import HIDDEN, command_line, data_sources, of_study, set_and_default, without_secrets
+from trimtab.study.provenance import (
+    HIDDEN,
+    command_line,
+    data_sources,
+    set_and_default,
+    study_settings,
+    without_secrets,
+)
 
 MARK = "</td><script>x</script> | `a`"
 
 
 def changed(recipe: Recipe) -> dict[str, str]:
-    return {one.name: one.value for one in of_study(recipe)[0]}
+    return {one.name: one.value for one in study_settings(recipe)[0]}
 
 
 def test_settings_of_a_study() -> None:
@@ -35,12 +42,12 @@ def test_settings_of_a_study() -> None:
     assert found["model"] == "sandbox:base"
     assert (found["seed"], found["dpo.lora"]) == ("7", "{}")
     assert not any(name.startswith("ppo") or name.endswith(".seed") for name in found)
-    defaults = of_study(recipe)[1]
+    defaults = study_settings(recipe)[1]
     assert defaults["sft.accumulation"] == "1"
     assert defaults["dpo.seed"] == "7"
     assert defaults["dpo.batch_size"] == "16"
     assert not set(defaults) & set(found)
-    assert {one.name: one.default for one in of_study(recipe)[0]}["dpo.beta"] == "0.1"
+    assert {one.name: one.default for one in study_settings(recipe)[0]}["dpo.beta"] == "0.1"
 
 
 def test_every_setting_is_told_once() -> None:
@@ -104,7 +111,7 @@ def test_data_by_name_and_content(tmp_path: Path) -> None:
 def test_a_report_tells_itself_from_another(tmp_path: Path) -> None:
     """In the page and in the tables, as text; and what was written before there was any of it still loads."""
     recipe = load_recipe(SHIPPED / "quickstart.yaml", ["dpo.beta=0.35"])
-    settings, defaults = of_study(recipe)
+    settings, defaults = study_settings(recipe)
     results = Results(
         name="n",
         provenance=Provenance(
