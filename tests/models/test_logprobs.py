@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from trimtab.models import logprobs
-from trimtab.models.logprobs import Wanted, token_logps
+from trimtab.models.logprobs import StatisticsRequest, token_logps
 
 
 def test_by_hand() -> None:
     """Logits (0, ln 3): p = (1/4, 3/4); the entropy is ln 4 − (3/4) ln 3."""
     logits = torch.tensor([[0.0, math.log(3.0)]]).repeat(2, 1)
-    logps, entropy, *_ = token_logps(lambda x: x, logits, torch.tensor([0, 1]), 2, Wanted(entropy=True))
+    logps, entropy, *_ = token_logps(lambda x: x, logits, torch.tensor([0, 1]), 2, StatisticsRequest(entropy=True))
     assert logps.tolist() == pytest.approx([math.log(0.25), math.log(0.75)])
     assert entropy is not None
     assert entropy.tolist() == pytest.approx([math.log(4) - 0.75 * math.log(3)] * 2)
@@ -59,14 +59,16 @@ def test_everything_else_by_hand() -> None:
     At temperature 2 the logits halve: p ∝ (1, √2, √5).
     """
     p, q = torch.tensor([1 / 8, 2 / 8, 5 / 8]), torch.tensor([1 / 2, 1 / 4, 1 / 4])
-    wanted = Wanted(stops=torch.tensor([0, 2]), reference=(lambda x: x, q.log()[None]))
-    found = token_logps(lambda x: x + 7.0, p.log()[None], torch.tensor([1]), 3, wanted)
+    request = StatisticsRequest(stops=torch.tensor([0, 2]), reference=(lambda x: x, q.log()[None]))
+    found = token_logps(lambda x: x + 7.0, p.log()[None], torch.tensor([1]), 3, request)
     assert found.entropy is None
     assert found.stop_logps is not None
     assert found.kl is not None
     assert found.stop_logps.item() == pytest.approx(math.log(6 / 8))
     assert found.kl.item() == pytest.approx(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
-    warm = token_logps(lambda x: x, p.log()[None], torch.tensor([1]), 3, Wanted(temperature=torch.tensor([2.0])))
+    warm = token_logps(
+        lambda x: x, p.log()[None], torch.tensor([1]), 3, StatisticsRequest(temperature=torch.tensor([2.0]))
+    )
     assert warm.logps.exp().item() == pytest.approx(math.sqrt(2) / (1 + math.sqrt(2) + math.sqrt(5)))
 
 
@@ -75,10 +77,10 @@ def test_slices_change_nothing_else_either(monkeypatch: pytest.MonkeyPatch) -> N
     torch.manual_seed(0)
     hidden, target = torch.randn(70, 8, requires_grad=True), torch.randint(0, 33, (70,))
     head, other = torch.nn.Linear(8, 33), torch.nn.Linear(6, 33)
-    wanted = Wanted(True, torch.tensor([3, 9]), 0.5 + torch.rand(70), (other, torch.randn(70, 6)))
+    request = StatisticsRequest(True, torch.tensor([3, 9]), 0.5 + torch.rand(70), (other, torch.randn(70, 6)))
 
     def run() -> list[torch.Tensor]:
-        found = token_logps(head, hidden, target, 33, wanted)
+        found = token_logps(head, hidden, target, 33, request)
         assert found.stop_logps is not None
         assert found.kl is not None
         assert found.entropy is not None

@@ -9,7 +9,6 @@ Dimension suffixes: _H heads, _N packed tokens, _D head size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +56,7 @@ def tree_attention_forward(
     sliding_window: int | None = None,
     softcap: float | None = None,
     tree: PackedBatch | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[Tensor, None]:
     """The function registered with transformers: [1, H, N, D] -> [1, N, H, D].
 
@@ -76,8 +75,9 @@ def tree_attention_forward(
     if query.shape[2] == 1 and shared and key.shape[1] < query.shape[1]:
         return _one_query(query, key, value, attention_mask, scale, softcap), None
     if softcap is None:
-        sdpa: Any = sdpa_attention_forward
-        out, _ = sdpa(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        out, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
         return out, None
     times = query.shape[1] // key.shape[1]
     if attention_mask is None and query.shape[2] > 1:
@@ -100,7 +100,7 @@ def _one_query(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: floa
     return out.reshape(rows, 1, heads, v.shape[-1])
 
 
-def packed_hidden(backbone: Any, batch: PackedBatch, fed: Mapping[str, Tensor] | None = None) -> Tensor:
+def packed_hidden(backbone: torch.nn.Module, batch: PackedBatch, fed: Mapping[str, Tensor] | None = None) -> Tensor:
     """The hidden states of a packed batch, [N, D], from a backbone that runs this file's attention.
 
     fed: what it is fed for the tokens, [N] or [N, D], by argument; None: their ids.

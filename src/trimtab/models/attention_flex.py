@@ -6,7 +6,6 @@ Dimension suffixes: _H heads, _N packed tokens, _D head size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,12 +25,12 @@ def tree_ids(batch: PackedBatch) -> tuple[Tensor, Tensor]:
     return group.to(device), branch.to(device)
 
 
-def tree_mask(batch: PackedBatch, window: int | None) -> Callable[[Any, Any, Any, Any], Tensor]:
+def tree_mask(batch: PackedBatch, window: int | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """The whole pattern as FlexAttention's mask_mod(batch, head, query, key)."""
     group, branch = tree_ids(batch)
     position = batch.position_ids
 
-    def mask_mod(b: Any, h: Any, q: Any, k: Any) -> Tensor:
+    def mask_mod(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         same_path = (group[q] == group[k]) & ((branch[k] == 0) | (branch[k] == branch[q]))
         distance = position[q] - position[k]
         seen = same_path & (distance >= 0)
@@ -61,19 +60,22 @@ def flex_tree_attention(
         assert softcap is not None
         return softcap * torch.tanh(score / softcap)
 
-    run: Any = _compiled_flex() if q.device.type == "cuda" else flex_attention
-    out: Tensor = run(
+    run: Callable[..., object] = flex_attention
+    if q.device.type == "cuda":
+        run = _compiled_flex()
+    out = run(
         q, k, v,
         score_mod=None if softcap is None else cap,
         block_mask=batch.cache[key], scale=scale, enable_gqa=q.shape[1] != k.shape[1],
     )  # fmt: skip
+    assert isinstance(out, Tensor)
     return out
 
 
-_FLEX: list[Any] = []
+_FLEX: list[Callable[..., object]] = []
 
 
-def _compiled_flex() -> Any:
+def _compiled_flex() -> Callable[..., object]:
     if not _FLEX:
         from torch.nn.attention.flex_attention import flex_attention
 

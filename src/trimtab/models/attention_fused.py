@@ -58,7 +58,7 @@ class _FusedTree(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         (grad_out,) = grads
         q, k, v, *saved = ctx.saved_tensors
         times = q.shape[1] // k.shape[1]

@@ -28,7 +28,7 @@ class Bucket:
     which costs less than a kernel call for each piece.
 
     rows: [S · L] packed positions of S branches of at most L tokens, padded on the right (a causal query
-    never sees what follows it). kept: [K] places of `rows` whose output is wanted. home: [K] their packed
+    never sees what follows it). kept: [K] places of `rows` whose output is used. home: [K] their packed
     positions, each packed position in one bucket once.
     """
 
@@ -70,12 +70,12 @@ def _fill_buckets(batch: PackedBatch) -> Iterator[Bucket]:
 
 def _make_bucket(branches: list[tuple[int, list[Range], int]], longest: int, device: torch.device) -> Bucket:
     rows = torch.zeros(len(branches), longest, dtype=torch.long)
-    wanted = torch.zeros(len(branches), longest, dtype=torch.bool)
+    used = torch.zeros(len(branches), longest, dtype=torch.bool)
     for i, (length, ranges, skipped) in enumerate(branches):
         rows[i, :length] = torch.cat([torch.arange(lo, hi) for lo, hi in ranges])
-        wanted[i, skipped:length] = True
+        used[i, skipped:length] = True
     flat = rows.flatten()
-    kept = wanted.flatten().nonzero()[:, 0]
+    kept = used.flatten().nonzero()[:, 0]
     return Bucket(flat.to(device), kept.to(device), flat[kept].to(device), len(branches), longest)
 
 

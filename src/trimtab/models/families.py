@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 TREE_FAMILIES = {"qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3_text"}
 LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
@@ -10,14 +13,14 @@ LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 each other."""
 
 
-def serves_tree(config: Any) -> bool:
+def serves_tree(config: PretrainedConfig) -> bool:
     """Whether a packed batch through a model of this config gives what its rows give one by one."""
     if config.model_type not in TREE_FAMILIES or getattr(config, "use_bidirectional_attention", False):
         return False
     return not has_length_dependent_rope(config)
 
 
-def has_length_dependent_rope(config: Any) -> bool:
+def has_length_dependent_rope(config: PretrainedConfig) -> bool:
     """Whether any layer's rotary angles depend on the longest position in the batch."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     by_layer = rope.values() if any(isinstance(value, dict) for value in rope.values()) else [rope]

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from transformers import GenerationConfig
 
 from trimtab.data.adapters import bases_of
 from trimtab.data.tokenizer import json_of
+from trimtab.json_types import JsonObject
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 NOT_KEPT = {"_name_or_path", "auto_map", "quantization_config", "transformers_version", "torch_dtype", "dtype"}
@@ -22,7 +27,7 @@ NOT_KEPT = {"_name_or_path", "auto_map", "quantization_config", "transformers_ve
 BEGIN_AND_END = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def save_folder(model: Any, folder: Path, source: str) -> None:
+def save_folder(model: PreTrainedModel, folder: Path, source: str) -> None:
     """Writes a transformers model: weights, config and generation config. source: where it was loaded from."""
     source = [source, *bases_of(source)][-1]
     generation = getattr(model, "generation_config", None)
@@ -39,17 +44,17 @@ def save_folder(model: Any, folder: Path, source: str) -> None:
         _write(folder / GENERATION, _generation(generation, json_of(source, GENERATION)))
 
 
-def _write(file: Path, value: dict[str, Any]) -> None:
+def _write(file: Path, value: JsonObject) -> None:
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _generation(generation: Any, came: dict[str, Any]) -> dict[str, Any]:
+def _generation(generation: GenerationConfig, came: JsonObject) -> JsonObject:
     """generation_config.json: the source's own, with the tokens that begin, end and pad."""
     ours = json.loads(generation.to_json_string(use_diff=True))
     return (came or ours) | {name: ours[name] for name in BEGIN_AND_END if name in ours}
 
 
-def readable_by_all(said: dict[str, Any], came: dict[str, Any], config: Any = None) -> dict[str, Any]:
+def readable_by_all(said: JsonObject, came: JsonObject, config: PretrainedConfig | None = None) -> JsonObject:
     """A saved config with all names of the source's, and with the names that transformers 4 has for what it says.
 
     config: the one in memory: a name of the source's whose value is another there is not kept.
@@ -70,7 +75,7 @@ def readable_by_all(said: dict[str, Any], came: dict[str, Any], config: Any = No
     return whole
 
 
-def older_names(said: dict[str, Any]) -> dict[str, Any]:
+def older_names(said: JsonObject) -> JsonObject:
     """What `rope_parameters` is called in transformers 4."""
     rope = said.get("rope_parameters")
     if not isinstance(rope, dict):
@@ -79,7 +84,7 @@ def older_names(said: dict[str, Any]) -> dict[str, Any]:
     if isinstance(rope.get("full_attention"), dict):  # one for each kind of layer
         flat, local = rope["full_attention"], rope.get("sliding_attention")
     theta, part = flat.get("rope_theta"), flat.get("partial_rotary_factor")
-    names: dict[str, Any] = {}
+    names: JsonObject = {}
     if said.get("model_type") == "gpt_neox":
         names = {"rotary_emb_base": theta, "rotary_pct": part}
     elif said.get("model_type", "").startswith("modernbert"):

@@ -12,13 +12,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trimtab.data.groups import PackedBatch
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonValue
 from trimtab.models.length_encoding import (
     KEY,
     Countdown,
@@ -29,6 +30,9 @@ from trimtab.models.length_encoding import (
     row_counts,
 )
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 
 class Inputs:
     """The inputs of one model.
@@ -37,7 +41,7 @@ class Inputs:
     completion; None: from each one's own length. TrimtabError for a config that cannot be read.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.encoding = encoding_of(model.config)
         self.target: int | None = None
@@ -127,13 +131,13 @@ class RowInputs:
         return self._inputs._fed(ids_BL, columns.at(torch.arange(ids_BL.shape[1], device=ids_BL.device)))
 
 
-def feeding(model: Any, columns: int, target: int | None) -> AbstractContextManager[None]:
+def feeding(model: PreTrainedModel, columns: int, target: int | None) -> AbstractContextManager[None]:
     """While it lasts, `model.generate` is fed what the model's config asks for. columns: of the prompts, padded on
     the left. target: tokens of a completion; None: the config's."""
     return counting_down(model, target, columns)
 
 
-def refuse_inputs_in_vllm(config: Any) -> None:
+def refuse_inputs_in_vllm(config: PretrainedConfig) -> None:
     """TrimtabError for a model that is fed more than ids."""
     if getattr(config, KEY, None) is not None:
         raise TrimtabError(
@@ -142,20 +146,20 @@ def refuse_inputs_in_vllm(config: Any) -> None:
         )
 
 
-def forget_inputs(config: Any) -> None:
+def forget_inputs(config: PretrainedConfig) -> None:
     """For a reward model, which reads what is written: there is nothing to count down to."""
     if hasattr(config, KEY):
         delattr(config, KEY)
 
 
-def read_beside(config: Any, adapter: Path) -> None:
+def read_beside(config: PretrainedConfig, adapter: Path) -> None:
     """Gives a config what `Inputs.save_beside` wrote into an adapter's folder, if it did."""
     kept = adapter / f"{KEY}.json"
     if kept.is_file():
         setattr(config, KEY, json.loads(kept.read_text(encoding="utf-8")))
 
 
-def describe_inputs(config: Mapping[str, Any]) -> list[str]:
+def describe_inputs(config: Mapping[str, JsonValue]) -> list[str]:
     """A section of a model card on what the model is fed beside ids; nothing where it is not."""
     encoding = config.get(KEY)
     if encoding is None:

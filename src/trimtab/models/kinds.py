@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -25,6 +25,10 @@ from trimtab.data.adapters import CONFIG, adapter_config, bases_of, expand_home,
 from trimtab.data.trust import TrustSettings, refuse_pickles, refuse_remote_code
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.weights import check_files
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 
 KindName = Literal[
     "causal", "classifier", "encoder", "backbone", "encoder-decoder", "multimodal", "other task", "unknown"
@@ -78,24 +82,28 @@ BOTH_WAYS = set(MODEL_FOR_MASKED_LM_MAPPING_NAMES) - {"reformer", "xlm"}
 
 @dataclass(frozen=True)
 class Kind:
-    """name: what it is as a whole. architecture: of the model, or of the adapter's base. task: an adapter's.
-    config: the model's, transformers'. base: where that is; the source itself, but for an adapter."""
+    """What a model's folder or hub name holds.
+
+    name: what it is as a whole. architecture: of the model, or of the adapter's base. task: an adapter's. config:
+    the model's, transformers'. base: where that is; the source itself, but for an adapter.
+    """
 
     name: KindName
     architecture: str
     task: str | None
-    config: Any
+    config: PretrainedConfig
     base: str
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
+        """For messages: "a causal language model (LlamaForCausalLM)"."""
         what = WORDS[self.name]
         if self.base and self.task is not None:
             return f"an adapter of {what} ({self.task or 'no task type'} on {self.architecture})"
         return f"{what} ({self.architecture})"
 
 
-def read_config(source: str, trust: TrustSettings | None = None) -> Any:
+def read_config(source: str, trust: TrustSettings | None = None) -> PretrainedConfig:
     """The config of a folder or a hub name; of an adapter's folder its base's. Weights are not looked for."""
     trust = trust or TrustSettings()
     source = expand_home(source)
@@ -152,7 +160,7 @@ def kind_of(source: str, trust: TrustSettings | None = None) -> Kind:
     return Kind(name, architecture, task or "", config, bases_of(source)[-1])
 
 
-def _kind_of_config(config: Any, names: Iterable[str]) -> KindName:
+def _kind_of_config(config: PretrainedConfig, names: Iterable[str]) -> KindName:
     """The first architecture decides; without any, what transformers would make of the model type."""
     name = next(iter(names), "")
     if getattr(config, "is_encoder_decoder", False):
@@ -199,7 +207,7 @@ def check_role(kind: Kind, source: str, role: Role) -> None:
     if kind.name not in SERVES[role]:
         advice = ADVICE.get((role, kind.name), f"Name {'a trained one' if role == 'reward model' else 'another'}.")
         no = {"policy": "no language model to train or to sample from"}.get(role, f"no {role}")
-        raise TrimtabError(f"model {source}: {no} but {kind.words}. {advice}")
+        raise TrimtabError(f"model {source}: {no} but {kind.description}. {advice}")
     if kind.name == "classifier" and kind.task is None and labels != 1:
         raise TrimtabError(
             f"model {source}: a classifier with {labels} labels; a reward model has one (num_labels=1)."
@@ -304,9 +312,9 @@ def _hint(folder: Path) -> str:
     if (folder / "model_index.json").is_file():
         return " It is a pipeline of diffusers."
     for pattern, name in OTHER_FORMATS.items():
-        found = sorted(folder.glob(pattern)) or sorted(folder.glob(f"*/{pattern}"))
-        if found:
-            return f" It holds {name} ({found[0].name}), which trimtab does not read: it needs safetensors."
+        matches = sorted(folder.glob(pattern)) or sorted(folder.glob(f"*/{pattern}"))
+        if matches:
+            return f" It holds {name} ({matches[0].name}), which trimtab does not read: it needs safetensors."
     inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if inside:
         return f" There is one in {folder / inside[0]}."

@@ -15,15 +15,18 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import ConfigDict, Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.settings import TOKENS, Settings
 from trimtab.errors import TrimtabError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 KEY = "trimtab_length_encoding"
 """In a model's config, and of a file in an adapter's folder."""
@@ -56,11 +59,11 @@ class LengthEncoding(Settings):
         return self.scale * waves * (counts > 0)[..., None]
 
     def added_to(self, embeddings: Tensor, counts: Tensor) -> Tensor:
-        """embeddings: [..., D], counts: the shape before D, or one that fits it."""
+        """The embeddings, [..., D], with the vectors of their counts added. counts: [...], or what fits it."""
         return embeddings + self.vectors(counts, embeddings.shape[-1]).to(embeddings.dtype)
 
 
-def encoding_of(config: Any) -> LengthEncoding | None:
+def encoding_of(config: PretrainedConfig) -> LengthEncoding | None:
     """A model's, as its config has it; None where it does not count. TrimtabError where it cannot be read."""
     value = getattr(config, KEY, None)
     try:
@@ -74,7 +77,7 @@ def encoding_of(config: Any) -> LengthEncoding | None:
 
 
 @torch.no_grad()
-def scale_for(embedding: Any, strength: float) -> float:
+def scale_for(embedding: nn.Embedding, strength: float) -> float:
     """The scale at which an encoding's norm is `strength` times the root mean square norm of what the embedding
     module puts out, over the whole vocabulary: both matrices' Frobenius norms, a row."""
     entries, size = embedding.weight.shape
@@ -138,7 +141,7 @@ def row_counts(batch: PackedBatch, target: int | None, length: int) -> Tensor:
 
 
 @contextmanager
-def counting_down(model: Any, target: int | None, columns: int) -> Iterator[None]:
+def counting_down(model: PreTrainedModel, target: int | None, columns: int) -> Iterator[None]:
     """While it lasts, `model.generate` counts down to `target` (None: the model's own) from prompts whose last
     tokens all stand in column `columns` − 1, as padding on the left has them. Nothing for a model that does not
     count; beams and samples of a prompt count alike."""
@@ -150,7 +153,7 @@ def counting_down(model: Any, target: int | None, columns: int) -> Iterator[None
     rows = Countdown(*(torch.tensor(x, device=device) for x in (columns - 1, target or encoding.target_length)))
     seen = 0
 
-    def add(module: Any, given: Any, embeddings: Tensor) -> Tensor:
+    def add(module: nn.Module, arguments: tuple[object, ...], embeddings: Tensor) -> Tensor:
         nonlocal seen
         width = embeddings.shape[1]
         # One column after the first call is the next one; more are all of them again, where nothing is cached.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -13,11 +13,14 @@ from trimtab.devices import best_device
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.inputs import read_beside
 from trimtab.models.kinds import check_model_source
-from trimtab.models.lora import add_lora, load_adapter, merged, say_untied
+from trimtab.models.lora import AdapterHandle, add_lora, load_adapter, merged, say_untied
 from trimtab.models.policy import Policy, disable_dropout
 from trimtab.models.quantized import FourBit, hold_still, load_arguments, noted
 from trimtab.models.settings import ModelSettings, resolve_precision
 from trimtab.models.weights import HOW, check_finite, refuse_unfit, say_unused
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def load_policy(source: str, settings: ModelSettings | None = None, seed: int | None = None) -> Policy:
@@ -40,7 +43,7 @@ def load_policy(source: str, settings: ModelSettings | None = None, seed: int | 
     return policy
 
 
-def _load(source: str, settings: ModelSettings, trained: bool) -> tuple[Any, Any]:
+def _load(source: str, settings: ModelSettings, trained: bool) -> tuple[PreTrainedModel, AdapterHandle | None]:
     """The model, and peft's handle on the adapter in it where that is to be trained further. What an adapter stands
     on may be an adapter, which is merged."""
     held = _held(source, settings, trained)
@@ -80,7 +83,7 @@ def _held(source: str, settings: ModelSettings, trained: bool) -> FourBit | None
     return FourBit(kind, resolve_precision(settings.precision, device))
 
 
-def _load_causal(source: str, settings: ModelSettings, held: FourBit | None) -> Any:
+def _load_causal(source: str, settings: ModelSettings, held: FourBit | None) -> PreTrainedModel:
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, **HOW, **settings.loading, **load_arguments(held)

@@ -24,6 +24,7 @@ SLICE_ENTRIES = 2**25
 
 
 def slice_length(vocabulary: int) -> int:
+    """How many tokens' logits are computed at once: as many as SLICE_ENTRIES holds, 16 at least."""
     return max(16, SLICE_ENTRIES // max(vocabulary, 1))
 
 
@@ -45,7 +46,7 @@ def kl_to_reference(logps_SV: Tensor, reference_SV: Tensor) -> Tensor:
     return (logps_SV.exp() * (logps_SV - reference_SV)).sum(-1)
 
 
-class Wanted(NamedTuple):
+class StatisticsRequest(NamedTuple):
     """What is computed beside the targets' log-probabilities.
 
     stops: token ids [n], for stop_logps. temperature: [M], all logits are divided by it. reference: the
@@ -58,7 +59,7 @@ class Wanted(NamedTuple):
     reference: tuple[Head, Tensor] | None = None
     divergence: Divergence = kl_to_reference
 
-    def part(self, lo: int, hi: int) -> Wanted:
+    def part(self, lo: int, hi: int) -> StatisticsRequest:
         """The same for a slice of the tokens."""
         return self._replace(
             temperature=None if self.temperature is None else self.temperature[lo:hi],
@@ -66,49 +67,49 @@ class Wanted(NamedTuple):
         )
 
 
-def _slice(head: Head, hidden_SD: Tensor, target_S: Tensor, wanted: Wanted) -> TokenStatistics:
-    """log softmax(head(h) / T)[target], and what else is wanted: [S] each"""
+def _slice(head: Head, hidden_SD: Tensor, target_S: Tensor, request: StatisticsRequest) -> TokenStatistics:
+    """log softmax(head(h) / T)[target], and what else is asked for: [S] each"""
     logits_SV = head(hidden_SD).float()
-    if wanted.temperature is not None:
-        logits_SV = logits_SV / wanted.temperature[:, None]
+    if request.temperature is not None:
+        logits_SV = logits_SV / request.temperature[:, None]
     log_z_S = torch.logsumexp(logits_SV, dim=-1)
     logps_S = logits_SV.gather(-1, target_S[:, None])[:, 0] - log_z_S
     entropy_S = stop_logps_S = kl_S = None
-    if wanted.entropy:
+    if request.entropy:
         # Only ever logged: no gradient, and so no second [S, V] kept for one.
         with torch.no_grad():
             entropy_S = log_z_S - (torch.softmax(logits_SV, dim=-1) * logits_SV).sum(-1)
-    if wanted.stops is not None:
-        stop_logps_S = torch.logsumexp(logits_SV[:, wanted.stops], dim=-1) - log_z_S
-    if wanted.reference is not None:
+    if request.stops is not None:
+        stop_logps_S = torch.logsumexp(logits_SV[:, request.stops], dim=-1) - log_z_S
+    if request.reference is not None:
         with torch.no_grad():
-            reference_head, reference_SD = wanted.reference
+            reference_head, reference_SD = request.reference
             reference_SV = reference_head(reference_SD).float()
-            if wanted.temperature is not None:
-                reference_SV = reference_SV / wanted.temperature[:, None]
+            if request.temperature is not None:
+                reference_SV = reference_SV / request.temperature[:, None]
         # Of one family, models of several sizes pad their embeddings differently: no token is behind the shorter.
         width = min(logits_SV.shape[-1], reference_SV.shape[-1])
         reference_SV = torch.log_softmax(reference_SV[:, :width], dim=-1)
         whole = width == logits_SV.shape[-1]
         logps_SV = logits_SV - log_z_S[:, None] if whole else torch.log_softmax(logits_SV[:, :width], dim=-1)
-        kl_S = wanted.divergence(logps_SV, reference_SV)
+        kl_S = request.divergence(logps_SV, reference_SV)
     return TokenStatistics(logps_S, entropy_S, stop_logps_S, kl_S)
 
 
 def token_logps(
-    head: Head, hidden_MD: Tensor, target_M: Tensor, vocabulary: int, wanted: Wanted | None = None
+    head: Head, hidden_MD: Tensor, target_M: Tensor, vocabulary: int, request: StatisticsRequest | None = None
 ) -> TokenStatistics:
     """Log-probability of each target and, on request, more of each prediction.
 
     head: hidden states [S, D] -> logits [S, V]; whatever a model does to its logits (soft cap, scale,
     bias, an adapter) happens in it.
     """
-    wanted = wanted or Wanted()
+    request = request or StatisticsRequest()
     step = slice_length(vocabulary)
     parts: list[TokenStatistics] = []
     for lo in range(0, target_M.numel(), step):
         hi = lo + step
-        args = (head, hidden_MD[lo:hi], target_M[lo:hi], wanted.part(lo, hi))
+        args = (head, hidden_MD[lo:hi], target_M[lo:hi], request.part(lo, hi))
         # A lone slice is within the memory bound as it is: recomputing it would buy nothing.
         if torch.is_grad_enabled() and target_M.numel() > step:
             parts.append(checkpoint(_slice, *args, use_reentrant=False, preserve_rng_state=False))

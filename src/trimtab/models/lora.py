@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 
 import torch
 from pydantic import Field, field_validator
@@ -23,9 +23,15 @@ from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.quantized import Quantization, is_quantized, merge_unpacked
 from trimtab.models.weights import check_finite
 
-ADAPTER = "adapter"
+if TYPE_CHECKING:
+    from peft import LoraModel, PeftModel
+    from transformers import PreTrainedModel
+
 Module = TypeVar("Module", bound=nn.Module)
+ADAPTER = "adapter"
 """The folder, inside a stage's best/, that holds the adapter as peft saves it."""
+AdapterHandle: TypeAlias = "PeftModel | LoraModel"
+"""peft's hold on a model and the adapter in it; a LoraModel where a classifier's head is trained too."""
 
 
 class LoraSettings(Settings):
@@ -57,7 +63,9 @@ def hash_model(source: str) -> str:
     return "+".join(hash_source(place) for place in [source, *bases_of(source)])
 
 
-def add_lora(model: Any, settings: LoraSettings, seed: int, source: str, head: nn.Module | None = None) -> Any:
+def add_lora(
+    model: PreTrainedModel, settings: LoraSettings, seed: int, source: str, head: nn.Module | None = None
+) -> AdapterHandle:
     """Freezes the model and puts a new adapter into it, drawn from `seed`. Returns peft's handle.
 
     head: of a classifier: no adapter for it, it is trained itself. Without one the handle can save the
@@ -90,7 +98,7 @@ def add_lora(model: Any, settings: LoraSettings, seed: int, source: str, head: n
     return handle
 
 
-def load_adapter(model: Any, source: str) -> Any:
+def load_adapter(model: PreTrainedModel, source: str) -> PeftModel:
     """Puts a saved adapter into its base model, to be trained on. Returns peft's handle. TrimtabError where the
     two do not belong together: nothing of the adapter is left out, and nothing of it made up."""
     import peft
@@ -100,12 +108,12 @@ def load_adapter(model: Any, source: str) -> Any:
         check_finite(source, "adapter", weights.items())
         _resize(model, weights, source)
         handle = peft.PeftModel.from_pretrained(model, source, is_trainable=True)
-        found = handle.load_adapter(source, "default", is_trainable=True)  # once more, to be told what did not fit
+        report = handle.load_adapter(source, "default", is_trainable=True)  # once more, to be told what did not fit
     except TrimtabError:
         raise
     except Exception as error:  # the library raises whatever it likes
         raise TrimtabError(f"adapter {source}: cannot be put into {base_of(source)}: {reason_of(error)}") from error
-    wrong = [("lacks", found.missing_keys), ("has a layer for which there is no place,", found.unexpected_keys)]
+    wrong = [("lacks", report.missing_keys), ("has a layer for which there is no place,", report.unexpected_keys)]
     for what, names in wrong:
         if names:
             raise TrimtabError(
@@ -120,12 +128,12 @@ def adapter_shapes(source: str) -> dict[str, torch.Size]:
     import peft
 
     try:
-        return {name: one.shape for name, one in peft.utils.load_peft_weights(source, device="cpu").items()}
+        return {name: weight.shape for name, weight in peft.utils.load_peft_weights(source, device="cpu").items()}
     except Exception as error:
         raise TrimtabError(f"adapter {source}: its weights cannot be read: {reason_of(error)}") from error
 
 
-def _resize(model: Any, weights: Mapping[str, torch.Tensor], source: str) -> None:
+def _resize(model: PreTrainedModel, weights: Mapping[str, torch.Tensor], source: str) -> None:
     """Gives the model as many embeddings as the adapter brings along, where its vocabulary was resized."""
     ends = {id(model.get_input_embeddings()): "embeddings"}
     if (head := model.get_output_embeddings()) is not None and not shares_ends(model):
@@ -136,25 +144,25 @@ def _resize(model: Any, weights: Mapping[str, torch.Tensor], source: str) -> Non
             keys = [f"base_model.model.{name}{part}.weight" for part in ("", ".base_layer", ".modules_to_save")]
             rows = [weights[key].shape[0] for key in keys if key in weights]
             brought[ends[id(module)]] = rows[0] if rows else None
-    entries, wanted = int(model.get_input_embeddings().weight.shape[0]), brought.get("embeddings")
-    if wanted is None or wanted == entries:
+    entries, needed = int(model.get_input_embeddings().weight.shape[0]), brought.get("embeddings")
+    if needed is None or needed == entries:
         return
-    if any(rows != wanted for rows in brought.values()):
+    if any(rows != needed for rows in brought.values()):
         raise TrimtabError(
-            f"adapter {source}: brings {wanted} embeddings for a vocabulary of {entries}, but no head of that "
+            f"adapter {source}: brings {needed} embeddings for a vocabulary of {entries}, but no head of that "
             "size: the new entries' logits would be random. Name the merged model."
         )
-    model.resize_token_embeddings(wanted, mean_resizing=False)  # peft writes what it brings over the new ones
+    model.resize_token_embeddings(needed, mean_resizing=False)  # peft writes what it brings over the new ones
 
 
-def shares_ends(model: Any) -> bool:
+def shares_ends(model: PreTrainedModel) -> bool:
     """Whether the head's weights are the embeddings', whatever the config says."""
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     first, last = (getattr(end, "base_layer", end) for end in ends)
     return last is not None and first.weight is last.weight
 
 
-def say_untied(model: Any) -> Any:
+def say_untied(model: PreTrainedModel) -> PreTrainedModel:
     """The model; where its head has weights of its own its config says so, or a reader would tie the two again."""
     for config in (model.config, model.config.get_text_config()):
         if getattr(config, "tie_word_embeddings", False) and model.get_output_embeddings() is not None:
@@ -162,37 +170,38 @@ def say_untied(model: Any) -> Any:
     return model
 
 
-def plain_state(model: Any) -> dict[str, torch.Tensor]:
+def plain_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """The frozen model's weights under the names that they have without an adapter."""
     state = model.state_dict()
     return {name.replace(".base_layer.", "."): value for name, value in state.items() if "lora_" not in name}
 
 
-def merged(handle: Any) -> Any:
+def merged(handle: AdapterHandle) -> PreTrainedModel:
     """A plain float32 model of the same function, with the adapter in its weights; the handle stays as it is."""
     copied = copy.deepcopy(handle)
     _part_ends(copied)
     return say_untied(merge_unpacked(copied) if is_quantized(copied) else copied.merge_and_unload())
 
 
-def parting_head(handle: Any) -> Any:
+def parting_head(handle: AdapterHandle) -> nn.Module | None:
     """The head that merging parts from the embeddings whose weights it shares, since an adapter is on one of them;
     None where it parts none."""
-    model = handle.get_base_model() if hasattr(handle, "get_base_model") else handle.model
+    model: PreTrainedModel = handle.get_base_model() if hasattr(handle, "get_base_model") else handle.model
     head = model.get_output_embeddings()
     ends = [model.get_input_embeddings(), head]
     parts = head is not None and shares_ends(model) and any(hasattr(end, "base_layer") for end in ends)
     return head if parts else None
 
 
-def _part_ends(handle: Any) -> None:
+def _part_ends(handle: AdapterHandle) -> None:
     """Where an adapter is on a head or on embeddings that share their weights, the head gets a copy: merging adds
     to the weights in place, and so would change the other end, which was trained without it."""
     head = parting_head(handle)
     if head is None:
         return
-    layer = getattr(head, "base_layer", head)
-    layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
+    layer: nn.Module = getattr(head, "base_layer", head)
+    weight = layer.get_parameter("weight")
+    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad)
 
 
 def frozen_copy(policy: Module) -> Module:
@@ -200,5 +209,5 @@ def frozen_copy(policy: Module) -> Module:
 
     So that with LoRA the reference costs an adapter, and not a model.
     """
-    shared: dict[int, Any] = {id(p): p for p in policy.parameters() if not p.requires_grad}
+    shared = {id(p): p for p in policy.parameters() if not p.requires_grad}
     return copy.deepcopy(policy, shared).requires_grad_(False).eval()

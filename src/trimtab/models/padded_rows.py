@@ -8,13 +8,16 @@ Dimension suffixes: _M completion tokens, _C completions, _L row length, _D hidd
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trimtab.data.groups import PackedBatch
 from trimtab.models.inputs import Inputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ def padded_rows(batch: PackedBatch, pad: int = 0) -> PaddedRows:
     return PaddedRows(ids_CL, mask_CL, rows, [len(prompt) for prompt in prompts])
 
 
-def rows_of(model: Any, batch: PackedBatch, inputs: Inputs, states: bool) -> tuple[Tensor, Tensor | None]:
+def rows_of(
+    model: PreTrainedModel, batch: PackedBatch, inputs: Inputs, states: bool
+) -> tuple[Tensor, Tensor | None]:
     """The logits that predict each completion token, [M, V], through the model's own forward pass and head.
 
     states: whether what the model's head read is wanted too, [M, D].
@@ -63,7 +68,7 @@ def rows_of(model: Any, batch: PackedBatch, inputs: Inputs, states: bool) -> tup
         return joined(model(**fed).logits), None
     read: list[Tensor] = []
     # Asking for hidden states would keep every layer's, and not every family gives the last one normed.
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, arguments: read.append(arguments[0]))
     try:
         logits_CLV = model(**fed).logits
     finally:

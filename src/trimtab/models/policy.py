@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,22 @@ from trimtab.models import attention
 from trimtab.models.families import serves_tree
 from trimtab.models.folder import save_folder
 from trimtab.models.inputs import Inputs
-from trimtab.models.logprobs import Divergence, Head, TokenStatistics, Wanted, kl_to_reference, token_logps
-from trimtab.models.lora import ADAPTER, merged, plain_state
+from trimtab.models.logprobs import (
+    Divergence,
+    Head,
+    StatisticsRequest,
+    TokenStatistics,
+    kl_to_reference,
+    token_logps,
+)
+from trimtab.models.lora import ADAPTER, AdapterHandle, merged, plain_state
 from trimtab.models.padded_rows import rows_of
 from trimtab.models.quantized import note
 from trimtab.notices import warn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 PolicyOutput = TokenStatistics
 """logps, on request entropy, stop_logps and kl, and a value head's values: see models/logprobs.py."""
@@ -40,7 +51,7 @@ class Policy(nn.Module):
     adapter: peft's handle on the adapter that is in the model, if there is one. inputs: what it is fed for tokens.
     """
 
-    def __init__(self, model: Any, source: str = "", adapter: Any = None) -> None:
+    def __init__(self, model: PreTrainedModel, source: str = "", adapter: AdapterHandle | None = None) -> None:
         super().__init__()
         self.model = model
         self._adapter = [adapter]  # in a list, since it holds the model: no second name for each weight
@@ -62,10 +73,12 @@ class Policy(nn.Module):
 
     @property
     def vocabulary(self) -> int:
+        """Entries of the head: how many tokens have logits."""
         return int(self.model.get_output_embeddings().weight.shape[0])
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return torch.device(next(self.model.parameters()).device)
 
     def add_value_head(self) -> None:
@@ -98,13 +111,13 @@ class Policy(nn.Module):
         token's distribution. reference: a frozen policy of the same vocabulary, for the exact divergence from it.
         """
         head, hidden_MD, state_MD = self._hidden(batch)
-        wanted = Wanted(entropy, None, temperature, None)
+        request = StatisticsRequest(entropy, None, temperature, None)
         if stops is not None:
-            wanted = wanted._replace(stops=torch.tensor(list(stops), device=batch.target.device))
+            request = request._replace(stops=torch.tensor(list(stops), device=batch.target.device))
         if reference is not None:
             with torch.no_grad():
-                wanted = wanted._replace(reference=reference._hidden(batch)[:2], divergence=divergence)
-        out = token_logps(head, hidden_MD, batch.target, self.vocabulary, wanted)
+                request = request._replace(reference=reference._hidden(batch)[:2], divergence=divergence)
+        out = token_logps(head, hidden_MD, batch.target, self.vocabulary, request)
         return out if state_MD is None else out._replace(values=self._values(state_MD))
 
     def _values(self, state_MD: Tensor) -> Tensor:
@@ -132,7 +145,8 @@ class Policy(nn.Module):
         return head(hidden_MD.index_select(0, last_C)).float()
 
     @property
-    def adapter(self) -> Any:
+    def adapter(self) -> AdapterHandle | None:
+        """peft's handle on the adapter that is trained; None where all weights are."""
         return self._adapter[0]
 
     def starting_state(self) -> dict[str, Tensor]:
@@ -148,12 +162,12 @@ class Policy(nn.Module):
             save_folder(self.model, folder, self.source)
             return
         save_folder(merged(self.adapter), folder, self.source)
-        self.adapter.save_pretrained(folder / ADAPTER)
+        self.adapter.save_pretrained(str(folder / ADAPTER))
         note(folder / ADAPTER, self.model)
         self.inputs.save_beside(folder / ADAPTER)
 
 
-def disable_dropout(model: Any) -> None:
+def disable_dropout(model: PreTrainedModel) -> None:
     """Turns dropout off, as TRL's DPO does: log-probabilities of policy and reference must be comparable."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -12,15 +12,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from trimtab.errors import TrimtabError
+
+if TYPE_CHECKING:
+    from bitsandbytes.nn import Linear4bit
+    from peft import LoraModel, PeftModel
+    from transformers import PreTrainedModel
+
 
 # Where it is installed peft imports it, and it warns of a kernel that it did not fetch and that is not used here.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -40,7 +46,7 @@ class FourBit(NamedTuple):
     products: Products
 
 
-def load_arguments(held: FourBit | None) -> dict[str, Any]:
+def load_arguments(held: FourBit | None) -> dict[str, BitsAndBytesConfig]:
     """Arguments of from_pretrained. TrimtabError where bitsandbytes is not installed."""
     if held is None:
         return {}
@@ -74,10 +80,12 @@ def hold_still(model: nn.Module) -> None:
 
 
 def is_quantized(model: nn.Module) -> bool:
+    """Whether any layer's weights are held in four bits."""
     return next(four_bit_layers(model), None) is not None
 
 
-def four_bit_layers(model: nn.Module) -> Iterator[Any]:
+def four_bit_layers(model: nn.Module) -> Iterator[Linear4bit]:
+    """The layers whose weights are held in four bits."""
     return (module for module in model.modules() if _is_four_bit(module))
 
 
@@ -109,7 +117,7 @@ def noted(source: str) -> FourBit | None:
     return held
 
 
-def unpacked(layer: Any) -> Tensor:
+def unpacked(layer: Linear4bit) -> Tensor:
     """A four-bit layer's weight as it reads back, float32 [out, in]."""
     from bitsandbytes.functional import dequantize_4bit
 
@@ -118,10 +126,10 @@ def unpacked(layer: Any) -> Tensor:
 
 
 @torch.no_grad()
-def merge_unpacked(handle: Any) -> Any:
+def merge_unpacked(handle: PeftModel | LoraModel) -> PreTrainedModel:
     """Of peft's handle on a four-bit model: the plain float32 model with the adapter added, on the CPU. The handle
     is used up: give a copy."""
-    model = handle.get_base_model()
+    model: PreTrainedModel = handle.get_base_model()
     for name, layer in list(model.named_modules()):
         base = getattr(layer, "base_layer", layer)
         if not _is_four_bit(base) or name.endswith(".base_layer"):
@@ -136,7 +144,20 @@ def merge_unpacked(handle: Any) -> Any:
     return handle.merge_and_unload().cpu()  # with the adapters of layers that were float32 all along
 
 
-def _with_adapter(layer: Any, weight: Tensor) -> Tensor:
+class _LoraVariant(Protocol):
+    def merge_safe(self, layer: _AdaptedLayer, adapter: str, weight: Tensor, /) -> Tensor: ...
+
+
+class _AdaptedLayer(Protocol):
+    """What is used of peft's wrapper around a linear layer."""
+
+    active_adapters: Sequence[str]
+    lora_variant: Mapping[str, _LoraVariant]
+
+    def get_delta_weight(self, adapter: str, /) -> Tensor: ...
+
+
+def _with_adapter(layer: _AdaptedLayer, weight: Tensor) -> Tensor:
     """What peft's own merge adds up, before it rounds."""
     for adapter in layer.active_adapters:
         variant = layer.lora_variant.get(adapter)  # DoRA, which scales the sum
@@ -147,14 +168,14 @@ def _with_adapter(layer: Any, weight: Tensor) -> Tensor:
     return weight
 
 
-def _plain_layer(base: Any, weight: Tensor) -> nn.Module:
+def _plain_layer(base: Linear4bit, weight: Tensor) -> nn.Module:
     """A layer of the class that the model had before it was quantised; GPT-2's hold their weights transposed."""
     rows, columns = weight.shape
     if base.source_cls is nn.Linear:
-        plain: Any = nn.Linear(columns, rows, bias=base.bias is not None, device="meta")
+        plain: nn.Module = nn.Linear(columns, rows, bias=base.bias is not None, device="meta")
     else:
         plain, weight = base.source_cls(rows, columns), weight.T.contiguous()
     plain.weight = nn.Parameter(weight)
     if base.bias is not None:
         plain.bias = nn.Parameter(base.bias.detach().float().cpu())
-    return plain  # type: ignore[no-any-return]
+    return plain

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,12 +41,13 @@ def hash_groups(groups: Sequence[CompletionGroup]) -> str:
     return digest.hexdigest()
 
 
-def _add(digest: Any, part: tuple[int, ...]) -> None:
+def _add(digest: hashlib.blake2b, part: tuple[int, ...]) -> None:
     digest.update(len(part).to_bytes(4, "little"))
     digest.update(np.asarray(part, dtype=np.int32).tobytes())
 
 
 def reference_key(weights: Mapping[str, Tensor], precision: str) -> str:
+    """The name of what a reference gives: a hash of its weights and of the precision that it computes in."""
     return hashlib.blake2b(f"{hash_weights(weights)}|{precision}".encode(), digest_size=16).hexdigest()
 
 
@@ -95,10 +95,10 @@ def _kept(file: Path, size: int) -> tuple[Tensor | None, str | None]:
     """What a file holds, or what is wrong with it, in words. One of an earlier version has no checksum."""
     try:
         with safe_open(file, "pt") as stored:
-            known, flat = (stored.metadata() or {}).get(CHECKSUM), stored.get_tensor("logps")
+            checksum, flat = (stored.metadata() or {}).get(CHECKSUM), stored.get_tensor("logps")
     except Exception as error:  # the library raises whatever it likes
         return None, f"cannot be read ({first_line(error)})"
-    if flat.shape != (size,) or flat.dtype != torch.float32 or (known is not None and known != _sum(flat)):
+    if flat.shape != (size,) or flat.dtype != torch.float32 or (checksum is not None and checksum != _sum(flat)):
         return None, "is not what was written"
     return flat, None
 
@@ -114,11 +114,11 @@ def _compute(
     token_budget: int,
     device: torch.device | str,
 ) -> Tensor:
-    found: list[Tensor | None] = [None] * len(groups)
+    logps: list[Tensor | None] = [None] * len(groups)
     for places in cut_places(groups, token_budget):
         members = [groups[i] for i in places]
         logps_M = forward(pack(members).to(device)).logps.cpu()
         pieces = torch.split(logps_M, [group.completion_tokens for group in members])
         for i, piece in zip(places, pieces, strict=True):
-            found[i] = piece
-    return torch.cat([piece for piece in found if piece is not None])
+            logps[i] = piece
+    return torch.cat([piece for piece in logps if piece is not None])

@@ -14,7 +14,7 @@ import copy
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +30,16 @@ from trimtab.models.folder import save_folder
 from trimtab.models.inputs import forget_inputs
 from trimtab.models.kinds import check_model_source, kind_of
 from trimtab.models.loading import load_policy
-from trimtab.models.lora import adapter_shapes, add_lora, load_adapter, merged
+from trimtab.models.lora import AdapterHandle, adapter_shapes, add_lora, load_adapter, merged
 from trimtab.models.padded_rows import padded_rows
 from trimtab.models.policy import disable_dropout
 from trimtab.models.settings import ModelSettings
 from trimtab.models.weights import HOW, check_finite, refuse_unfit
 from trimtab.notices import warn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 HEAD_STD = 0.02
 """Of a new head's weights: scores start near 0, and the Bradley-Terry loss near ln 2."""
@@ -53,7 +57,9 @@ class RewardModel(nn.Module):
     new_head: whether the head has not been trained yet; then `bind` is free to choose the pad token.
     """
 
-    def __init__(self, model: Any, source: str = "", new_head: bool = False, adapter: Any = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, source: str = "", new_head: bool = False, adapter: AdapterHandle | None = None
+    ) -> None:
         super().__init__()
         self._adapter = [adapter]  # in a list, since it holds the model: no second name for each weight
         self.model = model
@@ -78,10 +84,12 @@ class RewardModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return torch.device(next(self.model.parameters()).device)
 
     @property
     def pad_token_id(self) -> int | None:
+        """The config's: a decoder is read before the row's tokens of this id."""
         pad: int | None = self.model.config.get_text_config().pad_token_id
         return pad
 
@@ -187,7 +195,7 @@ def load_reward_model(
     return RewardModel(model, source, new_head=not trained, adapter=adapter)
 
 
-def _load_classifier(source: str, settings: ModelSettings, seed: int, trained: bool) -> Any:
+def _load_classifier(source: str, settings: ModelSettings, seed: int, trained: bool) -> PreTrainedModel:
     """trained: whether the head has to be there."""
     if not is_adapter(source):
         return _read(source, settings, seed, trained)
@@ -216,7 +224,7 @@ def _check_head(source: str, there_already: bool) -> None:
         )
 
 
-def _read(source: str, settings: ModelSettings, seed: int, trained: bool) -> Any:
+def _read(source: str, settings: ModelSettings, seed: int, trained: bool) -> PreTrainedModel:
     """transformers' sequence classifier of a model's folder or hub name."""
     try:
         with torch.random.fork_rng(devices=[]):  # transformers draws the missing weights
@@ -234,7 +242,7 @@ def _read(source: str, settings: ModelSettings, seed: int, trained: bool) -> Any
     return model
 
 
-def _with_new_head(causal: Any, seed: int) -> Any:
+def _with_new_head(causal: PreTrainedModel, seed: int) -> PreTrainedModel:
     """A sequence classifier on a language model's backbone, which it takes."""
     config = copy.deepcopy(causal.config)
     config.num_labels = 1
@@ -252,7 +260,7 @@ def _with_new_head(causal: Any, seed: int) -> Any:
     return model.eval()
 
 
-def _head(source: str, model: Any) -> nn.Module:
+def _head(source: str, model: PreTrainedModel) -> nn.Module:
     """The part of a sequence classifier that scores."""
     for name in ("score", "classifier"):
         if isinstance(head := getattr(model, name, None), nn.Module):
@@ -260,12 +268,12 @@ def _head(source: str, model: Any) -> nn.Module:
     raise TrimtabError(f"model {source}: no known scoring head, which LoRA would have to leave alone.")
 
 
-def _may_be_new(name: str, model: Any) -> bool:
+def _may_be_new(name: str, model: PreTrainedModel) -> bool:
     """The head, and an encoder's pooler, which models trained on masked tokens come without."""
     return not name.startswith(f"{model.base_model_prefix}.") or ".pooler." in name
 
 
-def _draw(model: Any, names: list[str], seed: int) -> None:
+def _draw(model: PreTrainedModel, names: list[str], seed: int) -> None:
     """New weights: matrices normal with HEAD_STD, biases 0, scales of norms 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

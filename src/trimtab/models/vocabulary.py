@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from trimtab.data.groups import CompletionGroup
 from trimtab.errors import TrimtabError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-def embeddings_of(model: Any) -> int:
+    from trimtab.models.policy import Policy
+    from trimtab.models.reward_model import RewardModel
+
+
+def embeddings_of(model: PreTrainedModel) -> int:
     """How many tokens a transformers model knows."""
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def check_tokenizer(tokenizer: Any, model: Any, whose: str) -> None:
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, whose: str) -> None:
     """TrimtabError where a tokenizer's own vocabulary is larger than the model's. Tokens that were added to it may
     be (a pad token that nobody made an embedding for): a row that holds one is refused where it comes up."""
     entries, size = embeddings_of(model), min(int(tokenizer.vocab_size), len(tokenizer))
@@ -25,7 +31,7 @@ def check_tokenizer(tokenizer: Any, model: Any, whose: str) -> None:
         )
 
 
-def check_ids(rows: Iterable[Sequence[int]], model: Any, whose: str) -> None:
+def check_ids(rows: Iterable[Sequence[int]], model: PreTrainedModel, whose: str) -> None:
     """TrimtabError where a row holds a token that the model does not have."""
     entries, top = embeddings_of(model), max((max(row) for row in rows if row), default=0)
     if top >= entries:
@@ -35,7 +41,7 @@ def check_ids(rows: Iterable[Sequence[int]], model: Any, whose: str) -> None:
         )
 
 
-def check_vocabulary(policy: Any, groups: Sequence[CompletionGroup], model: str) -> None:
+def check_vocabulary(policy: Policy | RewardModel, groups: Sequence[CompletionGroup], model: str) -> None:
     """TrimtabError where the tokenizer's ids, or the rows' lengths, are more than the model has."""
     check_ids((row for g in groups for row in (*g.prompts, *g.completions)), policy.model, f"model {model}")
     longest = max(group.longest for group in groups)

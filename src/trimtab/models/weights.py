@@ -6,9 +6,9 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from safetensors import safe_open
@@ -16,6 +16,10 @@ from torch import Tensor, nn
 
 from trimtab.errors import TrimtabError, first_line
 from trimtab.notices import warn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 INDEX = "model.safetensors.index.json"
 HOW = {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -100,25 +104,34 @@ def check_finite(source: str, what: str, tensors: Iterable[tuple[str, Tensor]]) 
 
 def _file_of(folder: Path, name: str) -> str:
     """The file that holds a tensor, which may have another prefix there."""
-    files: list[Any] = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     for file in files:
         with safe_open(file, "pt") as held:
             names = set(held.keys())
-        if name in names or any(name.endswith(f".{one}") or one.endswith(f".{name}") for one in names):
+        if name in names or any(name.endswith(f".{stored}") or stored.endswith(f".{name}") for stored in names):
             return str(file.name)
     return str(files[0].name) if files else "its weights"
 
 
+class LoadingInfo(TypedDict, total=False):
+    """What from_pretrained says of what it loaded, with output_loading_info. Keys are names of tensors."""
+
+    missing_keys: Collection[str]
+    unexpected_keys: Collection[str]
+    mismatched_keys: Collection[tuple[object, ...]]
+    """Each with its shape in the file and its shape by the config."""
+
+
 def refuse_unfit(
-    source: str, model: Any, info: Mapping[str, Any], allowed: Callable[[str], bool] = lambda name: False
+    source: str, model: PreTrainedModel, info: LoadingInfo, allowed: Callable[[str], bool] = lambda name: False
 ) -> None:
     """TrimtabError where, by transformers' word on what it loaded, weights would be random, are of another shape,
     or are of layers that the config does not have. allowed: those that may be random."""
     if mismatched := sorted(info.get("mismatched_keys", []), key=str):
-        name, theirs, ours = (*mismatched[0], "?", "?")[:3]
+        name, stored, expected = (*mismatched[0], "?", "?")[:3]
         raise TrimtabError(
-            f"model {source}: tensor {name} is {_shape(theirs)} in the weights and {_shape(ours)} by config.json "
-            f"({len(mismatched)} such tensors): they do not belong together. Copy both from one place."
+            f"model {source}: tensor {name} is {_shape(stored)} in the weights and {_shape(expected)} by "
+            f"config.json ({len(mismatched)} such tensors): they do not belong together. Copy both from one place."
         )
     missing = sorted(name for name in info.get("missing_keys", []) if not allowed(name))
     unused = sorted(info.get("unexpected_keys", []))
@@ -145,16 +158,16 @@ def say_unused(source: str, names: tuple[str, ...]) -> None:
         warn(line, about=f"unused weights of {source}")
 
 
-def _shape(size: Any) -> str:
+def _shape(size: object) -> str:
     return "×".join(map(str, size)) if isinstance(size, (tuple, list, torch.Size)) else str(size)
 
 
-def _beyond(model: Any, name: str) -> bool:
+def _beyond(model: PreTrainedModel, name: str) -> bool:
     """Whether a tensor is of a layer behind the last of the model's."""
-    found = re.match(r"(.*?)\.(\d+)\.", name)
-    if found is None:
+    match = re.match(r"(.*?)\.(\d+)\.", name)
+    if match is None:
         return False
-    before, number = found.groups()
+    before, number = match.groups()
     for place in (before, before.removeprefix(f"{model.base_model_prefix}.")):
         try:
             layers = model.get_submodule(place)

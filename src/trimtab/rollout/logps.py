@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, cut_places, pack
-from trimtab.models.policy import Policy
+from trimtab.models.policy import Policy, PolicyOutput
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def evaluating(policy: Policy) -> Iterator[None]:
 
 
 def logps_of(
-    forward: Callable[..., Any],
+    forward: Callable[..., PolicyOutput],
     groups: Sequence[CompletionGroup],
     temperatures: Sequence[Sequence[float]] | None,
     token_budget: int,
@@ -44,7 +43,7 @@ def logps_of(
 
 
 def read_off(
-    forward: Callable[..., Any],
+    forward: Callable[..., PolicyOutput],
     groups: Sequence[CompletionGroup],
     temperatures: Sequence[Sequence[float]] | None,
     token_budget: int,
@@ -60,9 +59,9 @@ def read_off(
             if temperatures is not None:
                 each = [t for i in places for t in temperatures[i]]
                 per_token = torch.tensor(each, device=device)[batch.owner]
-            found = forward(batch, temperature=per_token)
+            output = forward(batch, temperature=per_token)
             for name in names:
-                pieces = iter(getattr(found, name).cpu().split(batch.lengths.tolist()))
+                pieces = iter(getattr(output, name).cpu().split(batch.lengths.tolist()))
                 for i in places:
                     out[name][i] = [next(pieces) for _ in groups[i].completions]
     return out

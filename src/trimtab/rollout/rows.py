@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -53,7 +53,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     def _show(self, columns: int) -> None:
         self.keys, self.values = self.key_room[:, :, :columns], self.value_room[:, :, :columns]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Appends the columns of new tokens, [B, H, t, D] each, and returns all keys and values: [B, H, T, D]."""
         old = self.keys.shape[2]
         new = old + key_states.shape[2]
         if new > self.key_room.shape[2]:
@@ -77,7 +80,7 @@ def _roomy(x_BHTD: Tensor, columns: int) -> Tensor:
     return buffer
 
 
-def _spread(layer: Any, prompt_B: Tensor, pad_B: Tensor) -> GrowingLayer:
+def _spread(layer: DynamicLayer, prompt_B: Tensor, pad_B: Tensor) -> GrowingLayer:
     """A row for each entry of prompt_B, moved right by its pad; what is left of a row is to be masked."""
     column_T = torch.arange(layer.keys.shape[2], device=pad_B.device)
     column_BT = (column_T - pad_B[:, None]).clamp_(min=0)
@@ -131,7 +134,7 @@ class Prompts:
 class CachedRows:
     """Rows whose keys and values are kept. length_B: tokens so far, pad_B: columns of padding on the left."""
 
-    def __init__(self, policy: Policy, cache: Any, length_B: Tensor, pad_B: Tensor, inputs: RowInputs) -> None:
+    def __init__(self, policy: Policy, cache: Cache, length_B: Tensor, pad_B: Tensor, inputs: RowInputs) -> None:
         self.policy, self.cache, self.length_B, self.pad_B = policy, cache, length_B, pad_B
         self.inputs = inputs
         self.columns = int(cache.layers[0].keys.shape[2])
@@ -141,6 +144,7 @@ class CachedRows:
         self.windowed = getattr(config, "sliding_window", None) is not None or "sliding_attention" in layers
 
     def advance(self, token_B: Tensor) -> Tensor:
+        """See Rows.advance: one pass over the new tokens."""
         self.columns += 1
         inputs = {
             **self.inputs.next(token_B, self.length_B),
@@ -165,6 +169,7 @@ class CachedRows:
         return mask_BT[:, None, None] if self.policy.uses_tree and not self.windowed else mask_BT.long()
 
     def keep(self, index: Tensor) -> None:
+        """See Rows.keep. Columns that are padding in all of them go too."""
         self.length_B, pad_B = self.length_B[index], self.pad_B[index]
         self.inputs = self.inputs.keep(index)
         first = int(pad_B.min()) if self.padded else 0
@@ -182,12 +187,14 @@ class RecomputedRows:
         self.policy, self.ids_BT, self.length_B, self.inputs = policy, ids_BT, length_B, inputs
 
     def advance(self, token_B: Tensor) -> Tensor:
+        """See Rows.advance: one pass over the whole rows."""
         ids_BT = torch.cat([self.ids_BT, token_B[:, None]], dim=1)
         self.ids_BT = ids_BT.scatter(1, self.length_B[:, None], token_B[:, None])
         self.length_B = self.length_B + 1
         return _last_logits(self.policy, self.ids_BT, self.length_B, None, self.inputs)
 
     def keep(self, index: Tensor) -> None:
+        """See Rows.keep. Columns behind the longest of them go too."""
         self.length_B = self.length_B[index]
         self.inputs = self.inputs.keep(index)
         self.ids_BT = self.ids_BT[index, : int(self.length_B.max())]
@@ -208,13 +215,15 @@ def serves_cache(policy: Policy) -> bool:
     return kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and not chunked
 
 
-def _last_logits(policy: Policy, ids_BT: Tensor, length_B: Tensor, cache: Any, inputs: RowInputs) -> Tensor:
+def _last_logits(
+    policy: Policy, ids_BT: Tensor, length_B: Tensor, cache: Cache | None, inputs: RowInputs
+) -> Tensor:
     """The logits after each row's last token, [B, V]. ids_BT is padded on the right."""
     last_B = length_B - 1
     row_B = torch.arange(len(ids_BT), device=ids_BT.device)
     column_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
     position_BT = column_T.expand_as(ids_BT)
-    fed: dict[str, Any] = {**inputs.whole(ids_BT), "use_cache": cache is not None}
+    fed: dict[str, object] = {**inputs.whole(ids_BT), "use_cache": cache is not None}
     if policy.uses_tree:
         fed |= {"past_key_values": cache, "position_ids": position_BT}
         return policy.head(policy.model.model(**fed).last_hidden_state[row_B, last_B])
@@ -227,6 +236,6 @@ def _last_logits(policy: Policy, ids_BT: Tensor, length_B: Tensor, cache: Any, i
     if "logits_to_keep" not in takes:
         logits: Tensor = policy.model(**fed).logits
         return logits[row_B, last_B]
-    wanted, place_B = torch.unique(last_B, return_inverse=True)
-    some: Tensor = policy.model(**fed, logits_to_keep=wanted).logits
+    kept, place_B = torch.unique(last_B, return_inverse=True)
+    some: Tensor = policy.model(**fed, logits_to_keep=kept).logits
     return some[row_B, place_B]

@@ -26,6 +26,7 @@ VLLM_COLDEST = 0.01
 
 
 def check_temperature(engine: Engine, temperature: float) -> None:
+    """ValueError where the engine would draw at another temperature than this one."""
     if engine == "vllm" and 0 < temperature < VLLM_COLDEST:
         raise ValueError(f"vLLM samples at 0, or at {VLLM_COLDEST} and more: choose engine transformers")
 
@@ -133,5 +134,6 @@ def check_prompts(
             )
 
 
-def broken() -> TrimtabError:
+def nan_logits_error() -> TrimtabError:
+    """What to raise where the policy's logits are NaN."""
     return TrimtabError("the policy's logits are NaN: its weights are broken, as after divergence.")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import transformers
@@ -23,7 +23,7 @@ from torch import Tensor
 from trimtab.models.policy import Policy
 from trimtab.rollout.logps import evaluating
 from trimtab.rollout.rows import Prompts
-from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, broken, check_prompts
+from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, check_prompts, nan_logits_error
 
 Item = TypeVar("Item")
 UNIT = 2.0**50
@@ -46,6 +46,7 @@ class Temperatures:
 
     @classmethod
     def of(cls, values: Sequence[float], device: torch.device) -> Temperatures:
+        """Those of rows with these temperatures, 0 for greedy."""
         divide = [value or 1.0 for value in values]
         greedy = [value == 0 for value in values]
         return cls(
@@ -54,6 +55,7 @@ class Temperatures:
         )
 
     def keep(self, index: Tensor) -> None:
+        """Drops all rows but these."""
         self.divide = None if self.divide is None else self.divide[index]
         self.greedy = None if self.greedy is None else self.greedy[index]
 
@@ -151,7 +153,7 @@ class TransformersSampler(Sampler):
             for part in _cut(order, max(1, size // k)):
                 computed = Prompts(self.policy, [prompts[i] for i in part])
                 if computed.logits_PV.isnan().any():
-                    raise broken()
+                    raise nan_logits_error()
                 for pairs in _cut([(p, i) for p in range(len(part)) for i in range(k)], size):
                     chosen = [part[p] for p, _ in pairs], [i for _, i in pairs]
                     warm = [temperatures[i] for i in chosen[1]]
@@ -178,8 +180,8 @@ class TransformersSampler(Sampler):
         with evaluating(self.policy):
             for lo in range(0, len(order), size):
                 places = order[lo : lo + size]
-                given = {"num_beams": num_beams, "length_penalty": length_penalty, "max_new_tokens": max_new_tokens}
-                rows = _generate(self.policy, [prompts[i] for i in places], list(stops), given)
+                beams = {"num_beams": num_beams, "length_penalty": length_penalty, "max_new_tokens": max_new_tokens}
+                rows = _generate(self.policy, [prompts[i] for i in places], list(stops), beams)
                 for place, row in zip(places, rows, strict=True):
                     out[place] = row
         return out
@@ -207,7 +209,7 @@ def _cut(items: list[Item], size: int) -> Iterator[list[Item]]:
         yield items[lo : lo + size]
 
 
-class Record:
+class DecodedBatch:
     """What the samples of a batch have drawn so far; `at_B` says which of them the batch's rows are."""
 
     def __init__(self, samples: int, rules: Rules, device: torch.device) -> None:
@@ -233,6 +235,7 @@ class Record:
         return finish_B == 0
 
     def samples(self, temperatures: Sequence[float]) -> list[Sample]:
+        """The finished samples. temperatures: of each."""
         token, logp, policy_logp = (x.T.tolist() for x in (self.token_TR, self.logp_TR, self.policy_logp_TR))
         ends = zip(self.length_R.tolist(), self.finish_R.tolist(), temperatures, strict=True)
         return [
@@ -246,14 +249,14 @@ def _decode(
 ) -> list[Sample]:
     """One sample for each entry of prompt_R, a prompt's place in `prompts`, at the temperatures `warm`."""
     device = prompt_R.device
-    record = Record(len(prompt_R), rules, device)
+    decoded = DecodedBatch(len(prompt_R), rules, device)
     uniform_TB = uniform_RT.T.contiguous().to(device)
     temperatures = Temperatures.of(warm, device)
     at_B = torch.arange(len(prompt_R), device=device)
     rows, logits_BV = None, prompts.logits_PV[prompt_R]
     for t in range(rules.cap):
         drawn = draw(logits_BV, uniform_TB[t], temperatures, rules.excluded)
-        active_B = record.add(t, at_B, drawn)
+        active_B = decoded.add(t, at_B, drawn)
         active = int(active_B.sum())
         if not active or t + 1 == rules.cap:
             break
@@ -265,13 +268,13 @@ def _decode(
             temperatures.keep(index)
             at_B, token_B, uniform_TB = at_B[index], token_B[index], uniform_TB[:, index]
         logits_BV = rows.advance(token_B)
-    return record.samples(warm)
+    return decoded.samples(warm)
 
 
 def _generate(
-    policy: Policy, prompts: Sequence[Sequence[int]], stops: list[int], given: dict[str, Any]
+    policy: Policy, prompts: Sequence[Sequence[int]], stops: list[int], options: dict[str, float]
 ) -> list[list[int]]:
-    """New tokens of each prompt up to its stop token, by model.generate with nothing but what is given."""
+    """New tokens of each prompt up to its stop token, by model.generate with these options and no others."""
     model, longest = policy.model, max(map(len, prompts))
     pad = stops[0] if stops else 0
     ids_BT = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=model.device)
@@ -282,7 +285,7 @@ def _generate(
     # ships with would make its decoding another.
     model.generation_config = transformers.GenerationConfig(**ends)
     try:
-        config = transformers.GenerationConfig(do_sample=False, **given, **ends)
+        config = transformers.GenerationConfig(do_sample=False, **options, **ends)
         with policy.inputs.generating(longest):
             sequences = model.generate(input_ids=ids_BT, attention_mask=mask_BT, generation_config=config)
     finally:

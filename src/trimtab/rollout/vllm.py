@@ -23,7 +23,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,7 +36,10 @@ from trimtab.models.inputs import refuse_inputs_in_vllm
 from trimtab.models.lora import merged, shares_ends
 from trimtab.models.policy import Policy
 from trimtab.rollout.logps import evaluating, logps_of
-from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, VLLMSettings, broken, check_prompts
+from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, VLLMSettings, check_prompts, nan_logits_error
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 GIB = 2**30
 NOT_SHAPE = ("architectures", "dtype", "torch_dtype", "transformers_version", "use_cache", "_name_or_path",
@@ -54,7 +58,7 @@ class Completion:
     stopped: bool
 
 
-def load_vllm() -> Any:
+def load_vllm() -> ModuleType:
     """The package; TrimtabError where it is not installed."""
     # In this process: no server between the weights and the engine, and the same seeds draw the same.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -67,8 +71,7 @@ def load_vllm() -> Any:
 
 
 def check_installed() -> None:
-    """TrimtabError where the package is not there. Does not import it: that takes long, and changes how torch
-    works."""
+    """TrimtabError where the package is missing. It is not imported: that is slow, and changes how torch works."""
     if importlib.util.find_spec("vllm") is None:
         raise _not_there("No module named 'vllm'")
 
@@ -81,6 +84,7 @@ def _not_there(reason: str) -> TrimtabError:
 
 
 def version() -> str:
+    """vLLM's version; TrimtabError where it is not installed."""
     return str(load_vllm().__version__)
 
 
@@ -104,7 +108,7 @@ def _apart() -> Iterator[None]:
 class Engine:
     """vLLM for models of one architecture and precision. Use `engine_for`, which keeps one at a time."""
 
-    def __init__(self, model: Any, dtype: str, settings: VLLMSettings) -> None:
+    def __init__(self, model: PreTrainedModel, dtype: str, settings: VLLMSettings) -> None:
         self.vllm, self.settings = load_vllm(), settings
         positions: int | None = getattr(model.config, "max_position_embeddings", None)
         self.room = min((n for n in (settings.max_length, positions) if n is not None), default=None)
@@ -133,7 +137,7 @@ class Engine:
         except Exception as error:  # vLLM raises whatever it likes
             raise _cannot(f"serve this model ({model.config.model_type}, {dtype})", error) from error
 
-    def push(self, model: Any) -> None:
+    def push(self, model: PreTrainedModel) -> None:
         """Makes the model's weights the engine's, and forgets what the old ones computed."""
         named = [(name, weight.detach()) for name, weight in model.named_parameters()]
         try:
@@ -163,15 +167,14 @@ class Engine:
             for temperature, seed in zip(temperatures, seeds, strict=True)
         ]  # fmt: skip
         with _apart():
-            found = self.llm.generate(_as_tokens(prompts), params, use_tqdm=False)
-        outs = [one.outputs[0] for one in found]
+            answers = self.llm.generate(_as_tokens(prompts), params, use_tqdm=False)
         return [
             Completion(
                 list(out.token_ids),
                 [at[token].logprob for at, token in zip(out.logprobs, out.token_ids, strict=True)],
                 out.finish_reason == "stop",
             )
-            for out in outs
+            for out in (answer.outputs[0] for answer in answers)
         ]
 
     def beam(
@@ -194,10 +197,10 @@ class Engine:
             beam_width=num_beams, max_tokens=max_new_tokens, length_penalty=length_penalty
         )
         # vLLM's beams end at one token, which it asks its tokenizer for.
-        self.llm.renderer.get_tokenizer = lambda: _Ends(stops)
+        self.llm.renderer.get_tokenizer = lambda: _StopTokenizer(stops)
         with _apart():
-            found = self.llm.beam_search(_as_tokens(prompts), params)
-        return [list(one.sequences[0].tokens[len(p) :]) for p, one in zip(prompts, found, strict=True)]
+            answers = self.llm.beam_search(_as_tokens(prompts), params)
+        return [list(answer.sequences[0].tokens[len(p) :]) for p, answer in zip(prompts, answers, strict=True)]
 
     def close(self) -> None:
         """Gives its memory back."""
@@ -209,10 +212,10 @@ class Engine:
                 torch.cuda.empty_cache()
 
 
-class _Ends:
+class _StopTokenizer:
     """A tokenizer, as far as beam search needs one. Its eos is equal to each of the stop tokens."""
 
-    class _Any(int):
+    class _StopToken(int):
         stops: frozenset[int]
 
         def __eq__(self, other: object) -> bool:
@@ -221,10 +224,10 @@ class _Ends:
         __hash__ = int.__hash__
 
     def __init__(self, stops: Sequence[int]) -> None:
-        self.eos_token_id = self._Any(stops[0] if stops else -1)
+        self.eos_token_id = self._StopToken(stops[0] if stops else -1)
         self.eos_token_id.stops = frozenset(stops)
 
-    def decode(self, *_: Any, **__: Any) -> str:
+    def decode(self, *_: object, **__: object) -> str:
         return ""
 
 
@@ -234,10 +237,10 @@ def _cannot(what: str, error: Exception) -> TrimtabError:
     )
 
 
-def _repack(model: Any) -> None:
+def _repack(model: torch.nn.Module) -> None:
     """On a CPU, vLLM multiplies by a packed copy of a layer's weights. A reload renews those of the layers
     that it loads, which a tied head is not: its copy would stay the old one's (seen with vLLM 0.32)."""
-    for layer in model.modules():
+    for layer in list[Any](model.modules()):  # vLLM's own classes, which have attributes beyond a module's
         if hasattr(layer, "cpu_linear") and layer.weight.numel():
             layer.quant_method.process_weights_after_loading(layer)
 
@@ -249,7 +252,7 @@ def _as_tokens(prompts: Sequence[Sequence[int]]) -> list[dict[str, list[int]]]:
 _live: dict[str, Engine] = {}
 
 
-def engine_for(model: Any, dtype: str, settings: VLLMSettings) -> Engine:
+def engine_for(model: PreTrainedModel, dtype: str, settings: VLLMSettings) -> Engine:
     """The engine for models like this one (transformers'), without its weights: push them.
 
     The one there is, where it fits; else it is closed and another is made: a GPU has room for one.
@@ -281,6 +284,7 @@ class VLLMSampler(Sampler):
 
     @property
     def engine(self) -> Engine:
+        """The engine for the policy's model: another one where the model's shape has changed."""
         return engine_for(self.policy.model, self.dtype, self.settings)
 
     def sample(
@@ -297,8 +301,7 @@ class VLLMSampler(Sampler):
     ) -> list[list[Sample]]:
         """See Sampler.sample. A sample's draws depend on the seed, its prompt's place and its own.
 
-        Raises TrimtabError where tokens are to be excluded, where a prompt is empty or too long, and where the
-        policy's logits are NaN.
+        TrimtabError for tokens to exclude, for a prompt that is empty or too long, and for logits that are NaN.
         """
         if k < 1:
             raise ValueError(f"k={k}: a prompt needs a sample")
@@ -327,8 +330,8 @@ class VLLMSampler(Sampler):
         )
         of_prompt = [drawn[lo : lo + k] for lo in range(0, len(drawn), k)]
         groups = [
-            CompletionGroup(tuple(prompt), tuple(tuple(one.tokens) for one in several))
-            for prompt, several in zip(prompts, of_prompt, strict=True)
+            CompletionGroup(tuple(prompt), tuple(tuple(completion.tokens) for completion in completions))
+            for prompt, completions in zip(prompts, of_prompt, strict=True)
         ]
         with evaluating(self.policy):
             own = tempered = logps_of(self.policy, groups, None, self.token_budget, self.policy.device)
@@ -338,10 +341,10 @@ class VLLMSampler(Sampler):
         return [list(map(_sample, *parts, warm)) for parts in zip(of_prompt, own, tempered, strict=True)]
 
 
-def _sample(one: Completion, own: Tensor, tempered: Tensor, temperature: float) -> Sample:
+def _sample(drawn: Completion, own: Tensor, tempered: Tensor, temperature: float) -> Sample:
     """own: the policy's log-probabilities of its tokens; tempered: those at the sample's own temperature."""
     if own.isnan().any():
-        raise broken()
-    logps = tuple(one.logps) if temperature else (0.0,) * len(one.logps)
-    finish: Finish = "stop" if one.stopped else "cap"
-    return Sample(tuple(one.tokens), logps, tuple(own.tolist()), finish, temperature, tuple(tempered.tolist()))
+        raise nan_logits_error()
+    logps = tuple(drawn.logps) if temperature else (0.0,) * len(drawn.logps)
+    finish: Finish = "stop" if drawn.stopped else "cap"
+    return Sample(tuple(drawn.tokens), logps, tuple(own.tolist()), finish, temperature, tuple(tempered.tolist()))
