@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.outputs_of import make, study
 from trimtab.evaluation.answers import Answers
-from trimtab.evaluation.metrics import METRICS, Metric, Paired
+from trimtab.evaluation.metrics import METRICS, POSITIVE, Metric, Paired
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Results
 from trimtab.evaluation.statistics import Floats
@@ -30,8 +30,8 @@ def longest(answers: Answers) -> float:
 
 
 ROWS = (
-    Metric("questions", "Questions", "mean question marks of a completion", 1.0, 2, question_marks,
-           paired=Paired("question marks")),
+    Metric("questions", "Questions", "mean question marks of a completion", digits=2, per_prompt=question_marks,
+           paired=Paired("question marks"), range=POSITIVE),
     Metric("longest", "Longest", "tokens of the longest completion", 1.0, 0, overall=longest, doubt="seeds"),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A method as CONTRIBUTING says to add one: this file, and a row in each of two tables. Run as the command itself.
+"""A method as docs/extending.md says to add one: this file, and a row in each of two tables. Run as a command:
 
 python toy_method.py study recipe.yaml --out OUT
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trimtab.catalogue import CATALOGUE, SFT, MethodEntry
 from trimtab.data.groups import CompletionGroup, PackedBatch
+from trimtab.data.settings import LEARNING_RATE, WEIGHT
 from trimtab.methods.table import METHODS, Binding
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import StageMethod
@@ -19,9 +20,9 @@ from trimtab.training.step import Forward, Step, Sums
 
 
 class ToySettings(TrainingSettings):
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, le=LEARNING_RATE)
     """The peak of the schedule."""
-    push: float = Field(0.5, ge=0)
+    push: float = Field(0.5, ge=0, le=WEIGHT)
     """How strongly rejected completions are made less likely."""
 
 
