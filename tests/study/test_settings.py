@@ -88,6 +88,14 @@ def wrong(model: type[Settings], name: str, value: Any) -> str | None:
     return None
 
 
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.__name__)
+def test_no_validator_replaces_another(model: type[Settings]) -> None:
+    """One of a parent's name would, without a word."""
+    for name in [*model.__pydantic_decorators__.field_validators, *model.__pydantic_decorators__.model_validators]:
+        places = [parent for parent in model.__mro__ if name in vars(parent)]
+        assert len(places) == 1, (name, places)
+
+
 def test_all_settings_are_walked() -> None:
     known = {one.__name__ for one in models()}
     assert known >= {
