@@ -99,6 +99,35 @@ def test_beam_is_generates(family: str) -> None:
     assert model.generation_config.repetition_penalty == 9.0
 
 
+@given(
+    family=st.sampled_from(["qwen2", "gemma2", "gpt2"]),
+    prompts=st.lists(st.lists(st.integers(3, VOCABULARY - 1), min_size=1, max_size=9), min_size=1, max_size=6),
+    stops=st.lists(st.integers(2, VOCABULARY - 1), max_size=6, unique=True),
+    num_beams=st.integers(1, 5),
+    length_penalty=st.sampled_from([-1.0, 0.0, 0.9, 2.0]),
+    cap=st.integers(1, 12),
+)
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_asked_beams_are_generates(
+    family: str, prompts: list[list[int]], stops: list[int], num_beams: int, length_penalty: float, cap: int
+) -> None:
+    """Stops that end beams early, so that some prompts are done before others and leave."""
+    search: Any = {"num_beams": num_beams, "length_penalty": length_penalty, "max_new_tokens": cap}
+    found = sampler(family).beam(prompts, stops=stops, **search)
+    assert found == [generated(family, p, eos_token_id=stops or None, **search) for p in prompts]
+
+
+def test_beams_are_rows_and_prompts_that_are_done_leave() -> None:
+    """One pass of the prompts, then a column for each beam."""
+    search: Any = {"num_beams": 4, "length_penalty": 0.0, "max_new_tokens": 30}
+    with Watched(POLICIES["qwen2"]) as shapes:
+        sampler().beam(PROMPTS, stops=list(range(2, VOCABULARY, 7)), **search)
+    assert shapes[0] == (len(PROMPTS), max(map(len, PROMPTS)))
+    assert shapes[1] == (4 * len(PROMPTS), 1)
+    assert {columns for _, columns in shapes[1:]} == {1}
+    assert min(rows for rows, _ in shapes[1:]) < 4 * len(PROMPTS)
+
+
 def test_only_models_without_such_a_cache_are_run_from_the_start() -> None:
     assert [family for family in MODELS if not serves_cache(POLICIES[family])] == ["mamba"]
     rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}

@@ -66,6 +66,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._show(new)
         return self.keys, self.values
 
+    def reorder(self, changed: Tensor, parent: Tensor, first: int) -> None:
+        """The rows `changed` take what the rows `parent` have in the columns from `first` on."""
+        for x in (self.keys, self.values):
+            x[changed, :, first:] = x[parent, :, first:]
+
     def keep(self, index: Tensor, first: int) -> None:
         """Only these rows, and their columns from `first` on."""
         keys, values = (x.index_select(0, index)[:, :, first:] for x in (self.keys, self.values))
@@ -99,6 +104,10 @@ class Rows(Protocol):
 
     def keep(self, index: Tensor) -> None:
         """Only these rows go on."""
+        ...
+
+    def reorder(self, parent_B: Tensor) -> None:
+        """Each row goes on from what this row has, another of the same prompt."""
         ...
 
 
@@ -137,7 +146,7 @@ class CachedRows:
     def __init__(self, policy: Policy, cache: Cache, length_B: Tensor, pad_B: Tensor, inputs: RowInputs) -> None:
         self.policy, self.cache, self.length_B, self.pad_B = policy, cache, length_B, pad_B
         self.inputs = inputs
-        self.columns = int(cache.layers[0].keys.shape[2])
+        self.columns = self.prompt_columns = int(cache.layers[0].keys.shape[2])
         self.padded = bool(pad_B.any())
         config = policy.model.config
         layers = getattr(config, "layer_types", None) or ()
@@ -176,8 +185,17 @@ class CachedRows:
         self.pad_B = pad_B - first
         self.padded = self.padded and bool(self.pad_B.any())
         self.columns -= first
+        self.prompt_columns -= first
         for layer in self.cache.layers:
             layer.keep(index, first)
+
+    def reorder(self, parent_B: Tensor) -> None:
+        """See Rows.reorder. The prompt's columns are the same already."""
+        changed = (parent_B != torch.arange(len(parent_B), device=parent_B.device)).nonzero()[:, 0]
+        if len(changed) and self.columns > self.prompt_columns:
+            parent = parent_B[changed]
+            for layer in self.cache.layers:
+                layer.reorder(changed, parent, self.prompt_columns)
 
 
 class RecomputedRows:
@@ -198,6 +216,10 @@ class RecomputedRows:
         self.length_B = self.length_B[index]
         self.inputs = self.inputs.keep(index)
         self.ids_BT = self.ids_BT[index, : int(self.length_B.max())]
+
+    def reorder(self, parent_B: Tensor) -> None:
+        """See Rows.reorder."""
+        self.ids_BT = self.ids_BT[parent_B]
 
 
 def serves_cache(policy: Policy) -> bool:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-import transformers
 from torch import Tensor
 
 from trimtab.models.policy import Policy
+from trimtab.rollout.beams import BeamRules, generate_beams, search_beams
 from trimtab.rollout.logps import evaluating
-from trimtab.rollout.rows import Prompts
+from trimtab.rollout.rows import Prompts, serves_cache
 from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, check_prompts, nan_logits_error
 
 Item = TypeVar("Item")
@@ -151,9 +151,7 @@ class TransformersSampler(Sampler):
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         with evaluating(self.policy):
             for part in _cut(order, max(1, size // k)):
-                computed = Prompts(self.policy, [prompts[i] for i in part])
-                if computed.logits_PV.isnan().any():
-                    raise nan_logits_error()
+                computed = self._computed([prompts[i] for i in part])
                 for pairs in _cut([(p, i) for p in range(len(part)) for i in range(k)], size):
                     chosen = [part[p] for p, _ in pairs], [i for _, i in pairs]
                     warm = [temperatures[i] for i in chosen[1]]
@@ -172,19 +170,28 @@ class TransformersSampler(Sampler):
         max_new_tokens: int,
         stops: Sequence[int],
     ) -> list[list[int]]:
-        """The best beam of each prompt by transformers' own generate, its stop token included."""
+        """The best beam of each prompt, as transformers' generate finds it, its stop token included."""
         check_prompts(prompts, max_new_tokens, self._room)
+        rules = BeamRules(num_beams, length_penalty, max_new_tokens, stops)
         out: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-        size = max(1, BEAM_ROWS // num_beams)
+        cached = serves_cache(self.policy)
         with evaluating(self.policy):
-            for lo in range(0, len(order), size):
-                places = order[lo : lo + size]
-                beams = {"num_beams": num_beams, "length_penalty": length_penalty, "max_new_tokens": max_new_tokens}
-                rows = _generate(self.policy, [prompts[i] for i in places], list(stops), beams)
+            for places in _cut(order, max(1, BEAM_ROWS // num_beams)):
+                some = [prompts[i] for i in places]
+                if cached:
+                    rows = search_beams(self._computed(some), rules)
+                else:
+                    rows = generate_beams(self.policy, some, rules)
                 for place, row in zip(places, rows, strict=True):
                     out[place] = row
         return out
+
+    def _computed(self, prompts: Sequence[Sequence[int]]) -> Prompts:
+        computed = Prompts(self.policy, prompts)
+        if computed.logits_PV.isnan().any():
+            raise nan_logits_error()
+        return computed
 
     @property
     def _room(self) -> int | None:
@@ -269,29 +276,3 @@ def _decode(
             at_B, token_B, uniform_TB = at_B[index], token_B[index], uniform_TB[:, index]
         logits_BV = rows.advance(token_B)
     return decoded.samples(warm)
-
-
-def _generate(
-    policy: Policy, prompts: Sequence[Sequence[int]], stops: list[int], options: dict[str, float]
-) -> list[list[int]]:
-    """New tokens of each prompt up to its stop token, by model.generate with these options and no others."""
-    model, longest = policy.model, max(map(len, prompts))
-    pad = stops[0] if stops else 0
-    ids_BT = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=model.device)
-    mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=model.device)
-    ends = {"eos_token_id": stops or None, "pad_token_id": pad}
-    own = model.generation_config
-    # transformers fills what is not given from the model's own config: a repetition penalty that one model
-    # ships with would make its decoding another.
-    model.generation_config = transformers.GenerationConfig(**ends)
-    try:
-        config = transformers.GenerationConfig(do_sample=False, **options, **ends)
-        with policy.inputs.generating(longest):
-            sequences = model.generate(input_ids=ids_BT, attention_mask=mask_BT, generation_config=config)
-    finally:
-        model.generation_config = own
-    out = []
-    for row in sequences[:, longest:].tolist():
-        end = next((i for i, token in enumerate(row) if token in stops), len(row) - 1)
-        out.append(row[: end + 1])
-    return out
