@@ -112,15 +112,13 @@ class Handler(BaseHTTPRequestHandler):
             server.times.append(time.monotonic())
             server.under_way += 1
             server.most_under_way = max(server.most_under_way, server.under_way)
-        try:
-            self._answer(body, key, attempt)
-        finally:
-            with server.lock:
-                server.under_way -= 1
+        time.sleep(server.delay)
+        with server.lock:  # before the answer: whoever has it may send the next at once
+            server.under_way -= 1
+        self._answer(body, key, attempt)
 
     def _answer(self, body: dict[str, Any], key: str, attempt: int) -> None:
         server = self.server
-        time.sleep(server.delay)
         sent = self.headers.get("Authorization", "")
         if server.key is not None and sent != f"Bearer {server.key}":
             self._send(401, json.dumps({"error": f"not authorized: {sent}"}).encode())
