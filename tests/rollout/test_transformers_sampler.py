@@ -20,8 +20,9 @@ from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 from models.families import FAMILIES, OTHERS, SHAPE, VOCABULARY, make
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.errors import TrimtabError
+from trimtab.models.one_token import serves
 from trimtab.models.policy import Policy
-from trimtab.rollout.rows import serves_cache
+from trimtab.rollout.rows import CachedRows, Prompts, serves_cache
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import UNIT, TransformersSampler, invert_cdf
 
@@ -283,6 +284,37 @@ def test_batches_and_other_prompts_change_nothing_that_is_drawn(family: str) -> 
     others = [[40] * 20, PROMPTS[1], [41], PROMPTS[3], [42] * 7]
     for place in (1, 3):
         assert tokens(run(others, 4))[place] == tokens(expected)[place]
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_the_pass_over_one_token_is_transformers(family: str, scaled: bool) -> None:
+    """Logits after each of three tokens, of rows with padding and of rows without, with biases that are not 0."""
+    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
+    model = make(family, **({"rope_parameters": rope} if scaled else {}))
+    for name, weight in model.named_parameters():
+        if name.endswith("bias") or "norm" in name:
+            torch.nn.init.normal_(weight, mean=1.0, std=0.3)
+    policy = policy_of(model)
+    for prompts in (PROMPTS, PROMPTS[:1]):
+        with torch.no_grad():
+            computed = Prompts(policy, prompts)
+            rows = computed.rows(torch.arange(len(prompts)))
+            assert isinstance(rows, CachedRows)
+            assert rows.one_token is not None
+            for step in range(1, 4):
+                logits = rows.advance(torch.full((len(prompts),), 30 + step))
+                for prompt, found in zip(prompts, logits, strict=True):
+                    ids = torch.tensor([[*prompt, *range(31, 31 + step)]])
+                    assert torch.allclose(found, model(input_ids=ids).logits[0, -1], atol=1e-5)
+
+
+def test_other_layers_and_hooked_ones_run_as_transformers_has_them() -> None:
+    assert [f for f in MODELS if serves(POLICIES[f].model)] == ["qwen2", "llama"]
+    hook = MODELS["llama"].model.layers[0].register_forward_hook(lambda *_: None)
+    assert not serves(MODELS["llama"])
+    hook.remove()
+    assert not serves(copy.deepcopy(MODELS["llama"]).bfloat16())
 
 
 class Watched:

@@ -73,7 +73,7 @@ def tree_attention_forward(
         return out.transpose(1, 2).contiguous(), None
     shared = attention_mask is None or attention_mask.shape[1] == 1
     if query.shape[2] == 1 and shared and key.shape[1] < query.shape[1]:
-        return _one_query(query, key, value, attention_mask, scale, softcap), None
+        return one_query(query, key, value, attention_mask, scale, softcap), None
     if softcap is None:
         out, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -88,7 +88,7 @@ def tree_attention_forward(
     return out.transpose(1, 2).contiguous(), None
 
 
-def _one_query(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+def one_query(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
     """One new token a row, [B, H, 1, D] over k, v [B, H_kv, T, D] -> [B, 1, H, D]: the query heads that share a
     key head are its queries, so that no key is repeated. mask: [B, 1, 1, T]."""
     rows, heads, _, size = q.shape

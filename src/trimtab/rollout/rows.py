@@ -27,6 +27,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from trimtab.models.families import has_length_dependent_rope
 from trimtab.models.inputs import RowInputs
+from trimtab.models.one_token import OneTokenPass, serves
 from trimtab.models.policy import Policy
 
 ROOM = 32
@@ -150,13 +151,19 @@ class CachedRows:
         self.padded = bool(pad_B.any())
         config = policy.model.config
         layers = getattr(config, "layer_types", None) or ()
+        self.one_token = OneTokenPass(policy.model) if policy.uses_tree and serves(policy.model) else None
         self.windowed = getattr(config, "sliding_window", None) is not None or "sliding_attention" in layers
 
     def advance(self, token_B: Tensor) -> Tensor:
         """See Rows.advance: one pass over the new tokens."""
         self.columns += 1
+        fed = self.inputs.next(token_B, self.length_B)
+        if self.one_token is not None:
+            hidden_BD = self.one_token(fed, self.length_B, self._mask(), self.cache)
+            self.length_B = self.length_B + 1
+            return self.policy.head(hidden_BD)
         inputs = {
-            **self.inputs.next(token_B, self.length_B),
+            **fed,
             "position_ids": self.length_B[:, None],
             "attention_mask": self._mask(),
             "past_key_values": self.cache,
