@@ -32,6 +32,7 @@ FLOW = (
     "report",
     "command_settings",
     "recipe_defaults",
+    "recipe_files",
     "recipe",
     "settings_list",
     "recipe_schema",

@@ -26,7 +26,8 @@ from trimtab.methods.table import METHODS
 from trimtab.models.loading import load_policy
 from trimtab.models.policy import Policy
 from trimtab.models.reward_model import RewardModel, load_reward_model
-from trimtab.recipe import Recipe, read_recipe
+from trimtab.recipe import Recipe
+from trimtab.recipe_files import read_recipe
 from trimtab.rewards.settings import reward_given
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.study.evaluate import EvaluationRequest, RowRange, evaluate_models, evaluate_to_folder

@@ -121,14 +121,16 @@ def study(
 ) -> None:
     """The whole experiment: train every method, compare them, report."""
     from trimtab.command_settings import seeds_named
-    from trimtab.recipe import load_recipe
+    from trimtab.study.asked import recipe_asked
+
+    training_seeds = seeds_named(seeds) if seeds is not None else None
+    loaded = recipe_asked(recipe, limit, settings or ())
     from trimtab.study.run import run_study
     from trimtab.training.changed import accepting_changed_reward
 
-    loaded = load_recipe(recipe, [*(settings or ()), *([f"limit={limit}"] if limit else [])])
     folder = out or Path("runs") / loaded.name
     with accepting_changed_reward(accept_changed_reward):
-        results = run_study(loaded, folder, seeds_named(seeds) if seeds is not None else None)
+        results = run_study(loaded, folder, training_seeds)
     print_results(results)
     print(f"Report: {folder / 'report.html'}")
 
@@ -182,11 +184,12 @@ def _train(
     accept_changed_reward: bool = False,
 ) -> None:
     from trimtab.command_settings import stage_settings
-    from trimtab.study.run import run_alone
-    from trimtab.training.changed import accepting_changed_reward
 
     settings_and_limit = [*(settings or ()), *([f"data.limit={limit}"] if limit else [])]
     training, rows = stage_settings(method, data, validation, settings_and_limit, rewards or ())
+    from trimtab.study.run import run_alone
+    from trimtab.training.changed import accepting_changed_reward
+
     with accepting_changed_reward(accept_changed_reward):
         best = run_alone(method, model, training, rows, out, tokenizer)
     print_ending(best.parent)
@@ -274,12 +277,13 @@ def plan(
     settings: Set = None,
 ) -> None:
     """Memory, time, reward calls and disk of a study, before they are spent."""
+    from trimtab.study.asked import recipe_asked
+
+    loaded = recipe_asked(recipe, limit, settings or ())
     from trimtab.plan.estimate import make_plan
     from trimtab.plan.tables import plan_tables
-    from trimtab.recipe import load_recipe
 
-    settings_and_limit = [*(settings or ()), *([f"limit={limit}"] if limit else [])]
-    estimated = make_plan(load_recipe(recipe, settings_and_limit), measure)
+    estimated = make_plan(loaded, measure)
     for table in plan_tables(estimated):
         print_table(table, table.caption)
     for line in estimated.notes:

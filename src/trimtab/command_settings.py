@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from trimtab.catalogue import CATALOGUE
 from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
-from trimtab.methods.table import METHODS
-from trimtab.rewards.settings import reward_named
-from trimtab.rewards.settings_base import RewardSettings
-from trimtab.training.schedule import TrainingSettings
+
+if TYPE_CHECKING:  # where these are needed they are imported last: they load PyTorch and transformers, seconds
+    from trimtab.rewards.settings_base import RewardSettings
+    from trimtab.training.schedule import TrainingSettings
 
 
 def stage_settings(
@@ -23,6 +25,9 @@ def stage_settings(
     rewards: of a method that has some, by their short names (see `reward_named`).
     """
     value = apply_overrides({}, overrides)
+    data_settings(data, validation, value.get("data", {}))  # before anything is loaded that takes seconds
+    from trimtab.rewards.settings import reward_named
+
     return read_stage_settings(method, data, validation, value, [reward_named(reward) for reward in rewards])
 
 
@@ -34,13 +39,15 @@ def read_stage_settings(
     rows = data_settings(data, validation, value.pop("data", {}))
     if rewards:
         value["rewards"] = list(rewards)
+    from trimtab.methods.table import METHODS
+
     return parse(METHODS[method].settings, value, f"--set ({method})", _of_one_stage), rows
 
 
 def _of_one_stage(name: str) -> str | None:
     return (
         " A command for one stage takes its settings without the stage's name, such as learning_rate=1e-5."
-        if name in METHODS
+        if name in CATALOGUE
         else None
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
@@ -11,21 +10,20 @@ from pydantic import AfterValidator, Field, create_model, field_validator, model
 
 from trimtab.catalogue import CATALOGUE, SFT, compared_methods
 from trimtab.command_settings import stage_settings as stage_settings  # where scripts look for it
-from trimtab.data.parsing import apply_overrides, parse
+from trimtab.data.parsing import parse
 from trimtab.data.settings import ROWS, Seed, Settings
 from trimtab.data.splits import DataSettings
-from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.json_types import JsonObject
 from trimtab.methods.table import METHODS
 from trimtab.recipe_defaults import defaults_model, with_defaults, with_inherited
+from trimtab.recipe_files import read_recipe
 from trimtab.rewards.settings import AnyReward, check_judge, reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.settings import SandboxSettings
 from trimtab.training.schedule import TrainingSettings
 
-SHIPPED = Path(__file__).parent / "recipes"
 USUAL = ["base", "sft", "dpo"]
 
 
@@ -207,39 +205,14 @@ def _check_inputs(recipe: Recipe) -> None:
         raise ValueError(f"sft.{setting} needs engine transformers: vLLM has no input for it")
 
 
-def recipe_file(path: Path) -> Path:
-    """A file, or a recipe that comes with the package, by its name alone: quickstart."""
-    if path.is_file():
-        return path
-    shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.yaml"))}
-    name = str(path).removesuffix(".yaml")
-    if name in shipped:
-        return shipped[name]
-    beside = path.with_name(f"{path.name}.yaml") if path.name else path
-    near = difflib.get_close_matches(name, shipped, n=1)
-    hint = f" Did you mean {beside}?" if beside.is_file() else f" Did you mean {near[0]!r}?" if near else ""
-    raise TrimtabError(
-        f"recipe {path}: no such file.{hint} These come with trimtab, by their names alone: {', '.join(shipped)}; "
-        "`trimtab init` writes one for your model and data."
-    )
-
-
-def read_recipe(path: Path) -> tuple[Path, JsonObject]:
-    """The file, and what is written in it. TrimtabError where there is none, or it holds no settings."""
-    path = recipe_file(path.expanduser())
-    try:
-        value = read_yaml(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TrimtabError(f"recipe {path}: not valid YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise TrimtabError(f"recipe {path}: expected settings with names, found {type(value).__name__}.")
-    return path, value
-
-
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe from its file, or by its name where it comes with the package, with `--set` upon it.
 
     TrimtabError where there is no such file, it is no YAML, or something in it is wrong.
     """
-    path, value = read_recipe(path)
-    return parse(Recipe, apply_overrides(value, overrides), str(path))
+    return check_recipe(*read_recipe(path, overrides))
+
+
+def check_recipe(path: Path, value: JsonObject) -> Recipe:
+    """The recipe that was read from a file. TrimtabError where something in it is wrong."""
+    return parse(Recipe, value, str(path))

@@ -13,7 +13,8 @@ from trimtab.data.splits import split_records
 from trimtab.errors import TrimtabError
 from trimtab.init import rounded_up, share_at, write_recipe
 from trimtab.plan.estimate import make_plan
-from trimtab.recipe import SHIPPED, Recipe, load_recipe, recipe_file
+from trimtab.recipe import Recipe, load_recipe
+from trimtab.recipe_files import SHIPPED, recipe_file
 
 Make = Callable[..., Path]
 

@@ -10,7 +10,8 @@ from trimtab.data.parsing import parse
 from trimtab.data.splits import DataSettings
 from trimtab.evaluation.results import Provenance, Results, Source
 from trimtab.evaluation.settings import EvaluationSettings
-from trimtab.recipe import SHIPPED, Recipe, load_recipe
+from trimtab.recipe import Recipe, load_recipe
+from trimtab.recipe_files import SHIPPED
 from trimtab.report.render import render_html, write_report
 from trimtab.report.tables import all_tables
 from trimtab.study.provenance import (

@@ -14,7 +14,8 @@ from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
 from trimtab.methods.sft import LengthEncodingSettings
 from trimtab.models.lora import LoraSettings
-from trimtab.recipe import SHIPPED, Recipe, load_recipe
+from trimtab.recipe import Recipe, load_recipe
+from trimtab.recipe_files import SHIPPED
 from trimtab.study.collect import _study_warnings
 from trimtab.study.seeds import recipe_of_seed
 

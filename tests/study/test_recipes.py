@@ -8,7 +8,8 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 from trimtab.plan.estimate import make_plan
-from trimtab.recipe import SHIPPED, load_recipe
+from trimtab.recipe import load_recipe
+from trimtab.recipe_files import SHIPPED
 
 RECIPES = sorted(SHIPPED.glob("*.yaml"))
 QWEN = [path for path in RECIPES if path.name.startswith("qwen2.5")]

@@ -16,7 +16,7 @@ from trimtab.catalogue import CATALOGUE, settings_hint
 from trimtab.cli import app
 from trimtab.errors import TrimtabError
 from trimtab.methods.table import METHODS
-from trimtab.recipe import SHIPPED
+from trimtab.recipe_files import SHIPPED
 from trimtab.recipe_schema import recipe_schema
 from trimtab.settings_list import sentence, settings_markdown, settings_table
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import binom
 
 MAX_WORDS = 5
 MAX_LINE_CHARACTERS = 80
@@ -132,7 +132,7 @@ def _test_family(b: Counter[Form], c: Counter[Form], kind: Kind, alpha: float) -
         return []
     n = np.array([b[k] + c[k] for k in keys])
     fewer = np.array([min(b[k], c[k]) for k in keys])
-    p = np.minimum(1.0, 2 * binom.cdf(fewer, n, 0.5))
+    p = np.minimum(1.0, 2 * scipy.stats.binom.cdf(fewer, n, 0.5))
     q = np.minimum(1.0, 2 * benjamini_hochberg(p))  # 2: the number of families
     return [_TestedForm(k, b[k], c[k], float(p[i]), float(q[i])) for i, k in enumerate(keys)]
 

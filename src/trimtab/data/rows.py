@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from trimtab.data.encoding import ControlTokens
 from trimtab.data.fields import BadRowError, template_values_of, turn_order_problem
-from trimtab.data.groups import CompletionGroup, common_prefix_length
 from trimtab.data.message import Prompt
 from trimtab.data.records import Record
 from trimtab.data.settings import TOKENS, Settings
 from trimtab.json_types import JsonObject
+
+if TYPE_CHECKING:
+    from trimtab.data.groups import CompletionGroup
 
 
 class TruncationSettings(Settings):
@@ -100,6 +102,8 @@ def make_group(
 
     prompts: one, or one for each completion; what these have in common is computed once for all.
     """
+    from trimtab.data.groups import CompletionGroup, common_prefix_length  # with PyTorch; settings are read without
+
     rows = tuple(tuple(c) for c in completions)
     if len(rows) >= 2 and len(set(rows)) == 1:
         cause = "after truncation" if any(truncated) else "as tokens"

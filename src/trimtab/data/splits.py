@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from pydantic import Field, model_validator
 
-from trimtab.data.chat import TruncationSettings
 from trimtab.data.labels import pair_by_label
 from trimtab.data.records import ReadingSettings, Record, read_records
+from trimtab.data.rows import TruncationSettings
 from trimtab.data.settings import ROWS
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject

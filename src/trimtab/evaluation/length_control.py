@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
 from trimtab.evaluation.estimate import Interval95
 from trimtab.evaluation.statistics import Floats
@@ -65,7 +65,7 @@ def fit(x_BNF: Floats, y_N: Floats, weights_BN: Floats, *, ridge: float = RIDGE,
     # A dropped column is all 0: without this its row of the Hessian is singular at ridge 0.
     penalty = np.eye(F) * max(ridge, 1e-10)
     for _ in range(max_steps):
-        p_BN = expit(np.einsum("bnf,bf->bn", x_BNF, beta_BF))
+        p_BN = scipy.special.expit(np.einsum("bnf,bf->bn", x_BNF, beta_BF))
         gradient = np.einsum("bnf,bn->bf", x_BNF, weights_BN * (y_N - p_BN)) - ridge * beta_BF
         curvature = np.einsum("bnf,bng->bfg", x_BNF * (weights_BN * p_BN * (1 - p_BN))[..., None], x_BNF)
         step = np.linalg.solve(curvature + penalty, gradient[..., None])[..., 0]
@@ -78,8 +78,8 @@ def fit(x_BNF: Floats, y_N: Floats, weights_BN: Floats, *, ridge: float = RIDGE,
 
 def _predict(beta_BF: Floats, difficulty_N: Floats | None, weights_BN: Floats) -> Floats:
     if difficulty_N is None:
-        return np.asarray(expit(beta_BF[:, 0]))
-    p_BN = expit(beta_BF[:, :1] + beta_BF[:, 2:3] * difficulty_N)
+        return np.asarray(scipy.special.expit(beta_BF[:, 0]))
+    p_BN = scipy.special.expit(beta_BF[:, :1] + beta_BF[:, 2:3] * difficulty_N)
     return np.asarray((weights_BN * p_BN).sum(axis=1) / weights_BN.sum(axis=1))
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy  # loads scipy.stats, half a second, where it is first named
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri
-from scipy.stats import t as student_t
 
 Floats = NDArray[np.float64]
 N_RESAMPLES = 10_000
@@ -80,11 +79,11 @@ def bootstrap_interval(
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     if method == "bca" and np.ptp(x) > 0:
         below = (means < x.mean()).mean() + 0.5 * (means == x.mean()).mean()
-        z0 = ndtri(np.clip(below, 1 / n_resamples, 1 - 1 / n_resamples))
+        z0 = scipy.special.ndtri(np.clip(below, 1 / n_resamples, 1 - 1 / n_resamples))
         centred = x - x.mean()  # the jackknife of a mean: influence values are the centred values
         acceleration = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
-        z = z0 + ndtri(tails)
-        tails = ndtr(z0 + z / (1 - acceleration * z))
+        z = z0 + scipy.special.ndtri(tails)
+        tails = scipy.special.ndtr(z0 + z / (1 - acceleration * z))
     low, high = np.quantile(means, tails)
     return Interval(float(low), float(high))
 
@@ -94,7 +93,7 @@ def t_interval(values: ArrayLike, *, level: float = 0.95) -> Interval | None:
     x = _clean(values)
     if x.size < 2:
         return None
-    half = float(student_t.ppf((1 + level) / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))
+    half = float(scipy.stats.t.ppf((1 + level) / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))
     return Interval(float(x.mean()) - half, float(x.mean()) + half)
 
 
@@ -134,7 +133,7 @@ def _counts(successes: int, n: int) -> None:
 def wilson_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     """Wilson's score interval of a share (1927): has width even at 0 of n and n of n."""
     _counts(successes, n)
-    z = float(ndtri((1 + level) / 2))
+    z = float(scipy.special.ndtri((1 + level) / 2))
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

@@ -23,7 +23,6 @@ from trimtab.json_types import JsonObject
 from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, warn
-from trimtab.report.render import write_report
 from trimtab.rewards.settings import reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout.sampler import check_prompts
@@ -207,6 +206,8 @@ def evaluate_to_folder(request: EvaluationRequest, out: Path) -> Results:
     _refuse_others(out, TRAINED | GENERATED)
     with holding(out):
         results = evaluate_models(request, out)
+        from trimtab.report.render import write_report  # loads matplotlib: after what is wrong with the settings
+
         results.write(out / "results.json")
         write_report(results, out)
     return results

@@ -28,7 +28,6 @@ from trimtab.methods.table import METHODS
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, speaking_of
 from trimtab.recipe import Recipe
-from trimtab.report.render import write_report
 from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.settings import make_reward
@@ -115,7 +114,7 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, run_warni
         recipe, chat, splits, runs, fixed, opponent, data, named_models(recipe), run_warnings.lines
     )
     results.write(out / "results.json")
-    write_report(results, out)
+    _write_report(results, out)
     for run in runs:
         write_cards(results, run.stages())
     return results
@@ -218,6 +217,12 @@ def evaluate_one(
     ))  # fmt: skip
 
 
+def _write_report(results: Results, folder: Path) -> None:
+    from trimtab.report.render import write_report  # loads matplotlib, which training does without
+
+    write_report(results, folder)
+
+
 def report_only(folder: Path) -> Path:
     """`trimtab report`: writes everything that is shown anew from results.json, and returns the page."""
     file = folder / "results.json"
@@ -231,5 +236,5 @@ def report_only(folder: Path) -> Path:
             f"{file}: not results that this version can read: {said}. The study's own command writes them anew."
         ) from None
     with holding(folder):
-        write_report(results, folder)
+        _write_report(results, folder)
     return folder / "report.html"
