@@ -123,7 +123,8 @@ def test_tied_ends_are_saved_as_they_were_trained(kind: str, ends: str, tmp_path
     tied.save_pretrained(tmp_path / "base")
     chosen = {kind: True} if kind in ("dora", "rslora") else {"quantize": "nf4"} if kind == "nf4" else {}
     lora = LoraSettings(rank=4, targets=ENDS[ends], **chosen)
-    policy = disturb(load_policy(str(tmp_path / "base"), ModelSettings(lora=lora), seed=0)).eval()
+    settings = ModelSettings(lora=lora, precision="float32")
+    policy = disturb(load_policy(str(tmp_path / "base"), settings, seed=0)).eval()
     assert shares_ends(policy.model)
     with torch.no_grad():
         expected = policy(pack([GROUP])).logps

@@ -26,6 +26,9 @@ from trimtab.models import folder as folders
 from trimtab.models.loading import load_policy
 from trimtab.models.lora import LoraSettings
 from trimtab.models.policy import Policy
+from trimtab.sandbox.annotator import write_preferences
+from trimtab.sandbox.generate import preference_data
+from trimtab.sandbox.starters import starter
 from trimtab.training.round_trip import TRIAL, rehearse
 from trimtab.training.stage import run_stage
 
@@ -35,6 +38,18 @@ ONE_STEP = {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 2, "evaluation_
 
 def run(method: Any, settings: Any, model: Path, pairs: Path, out: Path) -> Path:
     return run_stage("stage", method, settings, DataSettings(train=str(pairs), max_length=256), str(model), out)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_rounding_is_no_other_model(precision: Any, tmp_path: Path) -> None:
+    """A real model that trains in bf16 differs from the stranger's float32 by 0.03 nats and is the same model."""
+    pairs = tmp_path / "pairs.jsonl"
+    write_preferences(preference_data("train", 30, 0), pairs)
+    settings = SFTSettings(precision=precision, max_steps=2, batch_size=4, warmup_steps=0)
+    best = run(SFT, settings, starter("base"), pairs, tmp_path / "out")
+    assert (best / "model.safetensors").is_file()
+    rewarding = RewardModelSettings(precision=precision, max_steps=2, batch_size=4, warmup_steps=0)
+    assert (run(RewardModelTraining, rewarding, best, pairs, tmp_path / "reward") / "model.safetensors").is_file()
 
 
 def states() -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,6 +31,7 @@ from trimtab.data.tokenizer import FILE, first_difference, probes_of
 from trimtab.errors import TrimtabError, first_line, is_out_of_memory, reason_of
 from trimtab.json_types import JsonObject
 from trimtab.models.lora import ADAPTER
+from trimtab.models.policy import Policy
 from trimtab.models.quantized import is_quantized
 from trimtab.models.reward_model import RewardModel, for_scoring
 from trimtab.notices import warn
@@ -169,13 +170,16 @@ def _in_memory(policy: TrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
     was_training = policy.training
     policy.eval()
     try:
-        # A stranger feeds ids alone.
-        with nullcontext() if isinstance(policy, RewardModel) else policy.inputs.ids_alone():
-            output = policy(pack(groups).to(policy.device))
+        batch = pack(groups).to(policy.device)
+        # A stranger computes in float32, and feeds ids alone. By the class's own forward pass: accelerate puts one
+        # in bf16 in its place, which rounds by more than what is looked for.
+        with torch.autocast(policy.device.type, enabled=False):
+            if isinstance(policy, RewardModel):
+                return RewardModel.forward(policy, batch).float().cpu()
+            with policy.inputs.ids_alone():
+                return Policy.forward(policy, batch).logps.float().cpu()
     finally:
         policy.train(was_training)
-    values: Tensor = output if isinstance(policy, RewardModel) else output.logps
-    return values.float().cpu()
 
 
 @torch.no_grad()
