@@ -76,7 +76,7 @@ def arm(moment: str, count: int) -> None:
             *{
                 "answering": (generating, "_generate_batch"),
                 "judging": (scoring, "score_all"),
-                "reporting": (study, "write_report"),
+                "reporting": (study, "_write_report"),
             }[place]
         )
     elif moment == "done":
