@@ -52,8 +52,8 @@ class Taken(NamedTuple):
 
 
 def parts(folder: Path) -> dict[str, Part]:
-    """What is timed. folder: holds rows.jsonl."""
-    stage = ("--model", "sandbox:base", "--data", str(folder / "rows.jsonl"), "--out", str(folder / "out"))
+    """What is timed. folder: holds rows.jsonl. Each run writes to a new folder: none goes on with another's."""
+    stage = ("--model", "sandbox:base", "--data", str(folder / "rows.jsonl"), "--out", "out")
     return {
         "wrong setting": Part(COMMAND, ("dpo", *stage, "--set", "learning_rat=1"), "Did you mean 'learning_rate'?"),
         "wrong setting of the data": Part(COMMAND, ("dpo", *stage, "--set", "data.max_lenght=1"), "'max_length'?"),
@@ -93,17 +93,11 @@ def timed(checkouts: dict[str, Path], repeats: int) -> dict[str, dict[str, Taken
             taken: dict[str, list[Taken]] = {side: [] for side in checkouts}
             for _ in range(repeats):
                 for side, checkout in checkouts.items():
-                    part_of_side = part._replace(words=tuple(_own(word, Path(folder), side) for word in part.words))
-                    taken[side].append(run(checkout, part_of_side))
+                    taken[side].append(run(checkout, part))
             medians[name] = {side: median(runs) for side, runs in taken.items()}
             for side, (wall, cpu, mib) in medians[name].items():
                 print(f"{name:26} {side:5} wall {wall:6.2f} s   CPU {cpu:6.2f} s   {mib:5.0f} MiB", flush=True)
     return medians
-
-
-def _own(word: str, folder: Path, side: str) -> str:
-    """A side's own folder to write to."""
-    return f"{word}-{side}" if word == str(folder / "out") else word
 
 
 def main() -> None:
