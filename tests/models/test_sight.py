@@ -45,9 +45,12 @@ def seen_from(policy: Policy, members: list[CompletionGroup]) -> list[set[int]]:
         return held[0]
 
     handle = policy.model.get_input_embeddings().register_forward_hook(hold)
-    logps_M = policy(pack(members)).logps
+    grads, tokens = [], pack(members).target.numel()
+    for place in range(tokens):  # a forward pass for each: a backward pass uses its probabilities up
+        held.clear()
+        [grad] = torch.autograd.grad(policy(pack(members)).logps[place], held[0])
+        grads.append(grad[0])
     handle.remove()
-    grads = [torch.autograd.grad(one, held[0], retain_graph=True)[0][0] for one in logps_M]
     return [set(grad_ND.abs().sum(-1).nonzero()[:, 0].tolist()) for grad_ND in grads]
 
 

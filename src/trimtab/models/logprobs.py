@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from trimtab.models.log_softmax import LogSoftmax
+
 Head = Callable[[Tensor], Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """(log π, log π_ref), float32 [S, V] each → a number for each token, [S]."""
@@ -70,30 +72,43 @@ class StatisticsRequest(NamedTuple):
 def _slice(head: Head, hidden_SD: Tensor, target_S: Tensor, request: StatisticsRequest) -> TokenStatistics:
     """log softmax(head(h) / T)[target], and what else is asked for: [S] each"""
     logits_SV = head(hidden_SD).float()
+    if request.reference is not None:
+        return _with_divergence(logits_SV, target_S, request, request.reference)
+    if logits_SV.untyped_storage().data_ptr() == hidden_SD.untyped_storage().data_ptr():
+        logits_SV = logits_SV.clone()  # a family that gives logits instead of hidden states: they are not ours
+    trains = torch.is_grad_enabled() and logits_SV.requires_grad
+    logps_S, entropy_S, stop_logps_S = LogSoftmax.apply(  # type: ignore[no-untyped-call]
+        logits_SV, target_S, request.temperature, request.stops, request.entropy, trains
+    )
+    return TokenStatistics(logps_S, entropy_S, stop_logps_S)
+
+
+def _with_divergence(
+    logits_SV: Tensor, target_S: Tensor, request: StatisticsRequest, reference: tuple[Head, Tensor]
+) -> TokenStatistics:
+    """The same with the divergence from the reference's distribution, whose gradient runs through all of π."""
     if request.temperature is not None:
         logits_SV = logits_SV / request.temperature[:, None]
     log_z_S = torch.logsumexp(logits_SV, dim=-1)
     logps_S = logits_SV.gather(-1, target_S[:, None])[:, 0] - log_z_S
-    entropy_S = stop_logps_S = kl_S = None
+    entropy_S = stop_logps_S = None
     if request.entropy:
         # Only ever logged: no gradient, and so no second [S, V] kept for one.
         with torch.no_grad():
             entropy_S = log_z_S - (torch.softmax(logits_SV, dim=-1) * logits_SV).sum(-1)
     if request.stops is not None:
         stop_logps_S = torch.logsumexp(logits_SV[:, request.stops], dim=-1) - log_z_S
-    if request.reference is not None:
-        with torch.no_grad():
-            reference_head, reference_SD = request.reference
-            reference_SV = reference_head(reference_SD).float()
-            if request.temperature is not None:
-                reference_SV = reference_SV / request.temperature[:, None]
-        # Of one family, models of several sizes pad their embeddings differently: no token is behind the shorter.
-        width = min(logits_SV.shape[-1], reference_SV.shape[-1])
-        reference_SV = torch.log_softmax(reference_SV[:, :width], dim=-1)
-        whole = width == logits_SV.shape[-1]
-        logps_SV = logits_SV - log_z_S[:, None] if whole else torch.log_softmax(logits_SV[:, :width], dim=-1)
-        kl_S = request.divergence(logps_SV, reference_SV)
-    return TokenStatistics(logps_S, entropy_S, stop_logps_S, kl_S)
+    with torch.no_grad():
+        reference_head, reference_SD = reference
+        reference_SV = reference_head(reference_SD).float()
+        if request.temperature is not None:
+            reference_SV = reference_SV / request.temperature[:, None]
+    # Of one family, models of several sizes pad their embeddings differently: no token is behind the shorter.
+    width = min(logits_SV.shape[-1], reference_SV.shape[-1])
+    reference_SV = torch.log_softmax(reference_SV[:, :width], dim=-1)
+    whole = width == logits_SV.shape[-1]
+    logps_SV = logits_SV - log_z_S[:, None] if whole else torch.log_softmax(logits_SV[:, :width], dim=-1)
+    return TokenStatistics(logps_S, entropy_S, stop_logps_S, request.divergence(logps_SV, reference_SV))
 
 
 def token_logps(
