@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import resource
 from contextlib import suppress
@@ -43,3 +44,20 @@ def peak_memory(device: torch.device) -> int:
         return int(line.split()[1]) * 1024
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(kilobytes) * (1 if platform.system() == "Darwin" else 1024)
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Names of malloc.h, for mallopt."""
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep the memory of freed tensors for the next ones, where it is glibc.
+
+    By default it maps every large tensor anew and gives it back: the system then clears each page again in every
+    step. Without effect on results. Later calls change nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -11,7 +11,7 @@ from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import control_tokens_of_model, day_for, day_of_model, keep_day, values_of_model
 from trimtab.data.split_groups import encode_records
 from trimtab.data.template_features import ignored_of
-from trimtab.devices import autocast, best_device
+from trimtab.devices import autocast, best_device, keep_freed_memory
 from trimtab.evaluation.generate import generate, stop_tokens
 from trimtab.evaluation.outputs import Generation, Measured, write_measured, write_rows
 from trimtab.evaluation.perplexity import fluency
@@ -37,6 +37,7 @@ def complete(task: EvaluationTask) -> None:
         chat = chat.with_day(day_for(task.folder, day_of_model(task.model), task.day))
         keep_day(task.folder, chat.day)
     _say_what_is_left(task, chat)
+    keep_freed_memory()
     policy = load_policy(task.model, trusting(task.settings))
     policy.to(device).eval()
     check_tokenizer(chat.tokenizer, policy.model, f"model {task.model}")

@@ -33,7 +33,7 @@ from trimtab.data.encoding import remark_lines
 from trimtab.data.hashing import hash_source
 from trimtab.data.split_groups import CompletionsOf, SplitCounts, encode_records, require_groups
 from trimtab.data.splits import DataSettings, Splits, split_records
-from trimtab.devices import on_cpu, reset_peak_memory
+from trimtab.devices import keep_freed_memory, on_cpu, reset_peak_memory
 from trimtab.evaluation.generate import Decoding, generate, stop_tokens
 from trimtab.files import write_json
 from trimtab.folder_lock import holding
@@ -98,6 +98,7 @@ def run_stage(
     asks for today's date, where neither the folder nor the model keeps one; None: today.
     """
     check_model_source(model, settings, method.role)
+    keep_freed_memory()
     request = StageRequest(
         name, method, settings, data, model, tokenizer or model, out, cache or out / "reference", day
     )
