@@ -1,7 +1,7 @@
 """TRL's side of a training benchmark: one of its trainers over rows that are given, a step at a time.
 
-python side_trl.py JOB.json, with method, model, rows (a file of JSON lines in the order of the steps), steps, warmup,
-groups (of a step), micro_batch, length, precompute, samples, cap, out.
+python side_trl.py JOB.json, with method, model, rows (a file of JSON lines in the order of the steps), steps,
+warmup, groups (of a step), micro_batch, length, precompute, samples, cap, out.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 python -m benchmarks.training --method dpo --shape 29m --data pairs.jsonl --tokenizer bpe30k
 python -m benchmarks.training --method sft --model SmolLM2-135M-Instruct --data pairs.jsonl --peer build:../old
 
-TRL runs at its best: micro-batches of every size that divides a step are tried first, the reference is precomputed,
-nothing is checkpointed, and it has the memory settings of glibc that trimtab gives itself. The last line is one JSON
-object. Seconds are the processor's, on one thread.
+TRL runs at its best: micro-batches of every size that divides a step are tried first, the reference is
+precomputed, nothing is checkpointed, and it has the memory settings of glibc that trimtab gives itself. The last
+line is one JSON object. Seconds are the processor's, on one thread.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ Nothing is loaded before it is asked for: `import trimtab` takes no time.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from trimtab.errors import TrimtabError
     from trimtab.evaluation.results import Results
     from trimtab.models.loading import load_policy
+
+# Threads that wait for each other spin by default: beside a busy process, through whole time slices of the very
+# thread that they wait for. A step took up to 40 times as long. OpenMP reads this when torch is loaded.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 __version__ = "0.1.0"
 __all__ = [

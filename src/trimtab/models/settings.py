@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from trimtab.data.trust import TrustSettings
+from trimtab.devices import has_fast_bf16
 from trimtab.models.lora import LoraSettings
 
 Precision = Literal["auto", "float32", "bf16"]
@@ -16,9 +17,9 @@ class ModelSettings(TrustSettings):
     """How the policy is held in memory. Master weights are always float32."""
 
     precision: Precision = "auto"
-    """What products are computed in: bf16 by autocast, or float32. auto: bf16 on CUDA and on CPUs with AMX tiles,
-    else float32: with AVX-512's bf16 instructions alone, oneDNN's bf16 products measured 0.5 to 0.6 times as
-    fast as its float32 ones, and a training step 0.73 to 0.99 times."""
+    """What products are computed in: bf16 by autocast, or float32. auto: bf16 on CUDA and on CPUs whose bf16
+    products are clearly faster (by AMX tiles, or as timed at the start where AVX-512 has bf16 instructions), else
+    float32."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, more time, the same result."""
     lora: LoraSettings | None = None
@@ -36,5 +37,4 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fl
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    return "bf16" if has_tiles else "float32"
+    return "bf16" if has_fast_bf16() else "float32"
