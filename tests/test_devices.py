@@ -1,0 +1,78 @@
+"""The processor: which products are fast, memory that is kept, threads that wait."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from trimtab import devices
+from trimtab.models.settings import resolve_precision
+
+
+@pytest.mark.parametrize(
+    ("tiles", "instructions", "ratio", "expected"),
+    [
+        (True, True, 0.1, "bf16"),
+        (False, True, 2.4, "bf16"),
+        (False, True, 1.1, "float32"),
+        (False, True, 0.5, "float32"),
+        (False, False, 9.9, "float32"),
+    ],
+)
+def test_auto_takes_what_is_fast(
+    tiles: bool, instructions: bool, ratio: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ratio: float32's time of a product by bf16's. It is asked for only where the processor alone does not say."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(devices, "_product_time", lambda dtype: ratio if dtype == torch.float32 else 1.0)
+    devices.has_fast_bf16.cache_clear()
+    try:
+        assert resolve_precision("auto", torch.device("cpu")) == expected
+        assert resolve_precision("float32", torch.device("cpu")) == "float32"
+    finally:
+        devices.has_fast_bf16.cache_clear()
+
+
+FAULTS = """
+import resource, torch
+from trimtab.devices import keep_freed_memory
+{call}
+def step():
+    return float(torch.ones(2**24).sum())  # 64 MiB, 16,384 pages
+for _ in range(10): step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5): step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_freed_memory_is_kept() -> None:
+    """Five tensors of 64 MiB, one after the other: mapped anew, their pages are cleared five times."""
+
+    def faults(call: str) -> int:
+        code = FAULTS.format(call=call)
+        environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+        run = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+        )
+        return int(run.stdout)
+
+    # Pages may be huge ones, of 2 MiB: 32 a tensor.
+    assert faults("keep_freed_memory()") < faults("") / 10
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_waiting_threads_spin_briefly_unless_told(given: dict[str, str], expected: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | given
+    code = "import trimtab, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.split() == [expected, "False"]
