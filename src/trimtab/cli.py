@@ -14,15 +14,14 @@ from typer.core import TyperGroup
 from trimtab import __version__
 from trimtab.catalogue import CATALOGUE, MethodEntry, settings_hint
 from trimtab.dead_ends import flush, in_words
+from trimtab.notices import hush
 from trimtab.rewards.kinds import NAMES
 from trimtab.settings_command import settings_command
-from trimtab.show import hush, print_ending, print_results, print_table
+from trimtab.show import print_ending, print_results, print_table
 from trimtab.stopping import SENTENCE, Stopped, is_first_process, listening
 
 BROKEN_PIPE = 141
 """128 + SIGPIPE, as of any command whose reader has gone."""
-
-
 EVERYWHERE = ("--debug", "--quiet", "-q")
 """Options of trimtab itself that may also stand behind a command's name."""
 
@@ -73,6 +72,7 @@ Rewards = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="A quick try: the first N rows of each split.", metavar="N")
 ]
+Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that share the work and threads.")]
 Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Take N rows, not all.", metavar="N")]
 Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out the first N rows.", metavar="N")]
 AcceptChangedReward = Annotated[
@@ -116,6 +116,7 @@ def study(
         typer.Option("--seeds", metavar="0,1,2", help="Training seeds to pool, added to those that OUT has."),
     ] = None,
     limit: Limit = None,
+    workers: Workers = None,
     accept_changed_reward: AcceptChangedReward = False,
     settings: Set = None,
 ) -> None:
@@ -130,7 +131,7 @@ def study(
 
     folder = out or Path("runs") / loaded.name
     with accepting_changed_reward(accept_changed_reward):
-        results = run_study(loaded, folder, training_seeds)
+        results = run_study(loaded, folder, training_seeds, workers)
     print_results(results)
     print(f"Report: {folder / 'report.html'}")
 

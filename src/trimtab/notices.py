@@ -9,7 +9,9 @@ done.json, model cards and reports. For every room.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,9 +93,32 @@ def be_quiet(quiet: bool = True) -> None:
     _quiet[0] = quiet
 
 
+def hush(debug: bool, quiet: bool) -> None:
+    """Libraries speak only when asked to; with `quiet` trimtab gives results, warnings and errors only."""
+    be_quiet(quiet)
+    if debug:
+        return
+    warnings.filterwarnings("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
 def is_quiet() -> bool:
     """Whether only results, warnings and errors are said."""
     return _quiet[0]
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """Inside, only warnings are said: what goes on was said already, elsewhere."""
+    before = is_quiet()
+    be_quiet()
+    try:
+        yield
+    finally:
+        be_quiet(before)
 
 
 def warn(line: str, about: str = "", aloud: bool = True) -> None:

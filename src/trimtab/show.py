@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from trimtab.notices import be_quiet, console, is_quiet, say
+from trimtab.notices import console, is_quiet, say
 
 if TYPE_CHECKING:
     from trimtab.evaluation.results import Results
@@ -67,15 +64,3 @@ def _wide_console() -> Console:
     """Wide enough for a pipe or a file, too."""
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=WIDTH_OF_A_FILE)
-
-
-def hush(debug: bool, quiet: bool) -> None:
-    """Libraries speak only when asked to; with `quiet` trimtab gives results, warnings and errors only."""
-    be_quiet(quiet)
-    if debug:
-        return
-    warnings.filterwarnings("ignore")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("accelerate").setLevel(logging.ERROR)

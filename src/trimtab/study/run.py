@@ -5,36 +5,28 @@ Everything that is done is on disk; stopping anywhere and running the same again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from trimtab.catalogue import ordered_methods
-from trimtab.data.day import day_of_runs
-from trimtab.data.splits import DataSettings, Splits, split_records
+from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError, first_line
-from trimtab.evaluation.measure import measure
-from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Results
-from trimtab.evaluation.settings import EvaluationTask
 from trimtab.files import make_folder, write_file
 from trimtab.folder_lock import holding
 from trimtab.methods.on_policy import OnPolicySettings
 from trimtab.methods.online_dpo import OnlineDPOSettings
-from trimtab.methods.rounds import rewards_of_rounds, run_round, run_rounds
+from trimtab.methods.rounds import run_rounds
 from trimtab.methods.table import METHODS
-from trimtab.models.lora import hash_model
-from trimtab.notices import Warnings, collected, say, speaking_of
+from trimtab.notices import Warnings, collected, speaking_of
 from trimtab.recipe import Recipe
-from trimtab.rewards.base import Reward
-from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.settings import make_reward
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.prompts import Split
-from trimtab.study.collect import SeedRun, collect_results, opponent_name
+from trimtab.study.collect import collect_results, opponent_name
 from trimtab.study.export import write_cards
 from trimtab.study.folder import open_study_folder
 from trimtab.study.needs import check_needs, check_scorers
@@ -47,7 +39,8 @@ from trimtab.study.sources import (
     rewards_by_name,
     with_model_places,
 )
-from trimtab.study.stages import last_stages, stages_of
+from trimtab.study.training_seed import OPPONENT, TrainingSeed, evaluate_shared, shared_models
+from trimtab.study.workers import work_ahead
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage
 
@@ -71,18 +64,22 @@ def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
     return DataSettings(train=train, validation=validation, test=test, max_length=settings.max_length)
 
 
-def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None) -> Results:
+def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None, workers: int | None = 1) -> Results:
     """Runs what is missing of the study in `out`, and writes its results and report.
 
     seeds: training seeds, each in its folder seed-S, pooled in the results; None: the folder's, and of a new one
     the recipe's. Seeds belong to the folder: those that it has stay in its results, new ones are added. Data,
-    decoding, base and opponent are the same for all.
+    decoding, base and opponent are the same for all. workers: processes that share the stages and evaluations, and
+    this process's threads; None: as many as are worth it, which takes a program that may be started anew
+    (multiprocessing's spawn).
     """
     with holding(out), collected() as run_warnings:
-        return _run_study(recipe, out, seeds, run_warnings)
+        return _run_study(recipe, out, seeds, workers, run_warnings)
 
 
-def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, run_warnings: Warnings) -> Results:
+def _run_study(
+    recipe: Recipe, out: Path, seeds: Sequence[int] | None, workers: int | None, run_warnings: Warnings
+) -> Results:
     training_seeds = seeds_of(out, recipe.seed, seeds)
     open_study_folder(recipe, out, training_seeds)
     data = recipe.data or sandbox_data(recipe, out)
@@ -95,79 +92,25 @@ def _run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None, run_warni
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
     chat = check_needs(recipe, data, splits)
     judge = make_judge(recipe.judge, out)
-    runs = []
-    for seed in training_seeds:
-        with speaking_of(f"seed {seed}") if len(training_seeds) > 1 else nullcontext():
-            runs.append(run_seed(recipe_of_seed(recipe, seed), data, splits, out, judge))
-
-    def shared(name: str, model: str) -> MethodOutputs:
-        places = [out / f"seed-{seed}" for seed in training_seeds]
-        place = next((p for p in places if (p / "evaluation" / name).is_dir()), places[0])
-        return evaluate_one(name, model, recipe, data, splits, place, judge)
-
-    fixed = [shared("base", runs[0].models["base"])] if "base" in recipe.methods else []
-    opponent = None
-    if recipe.opponent:
-        opponent = shared("opponent", resolve_model(recipe.opponent))
+    trained = [TrainingSeed(recipe_of_seed(recipe, seed), data, splits, out, judge) for seed in training_seeds]
+    with work_ahead(trained, workers):
+        runs = []
+        for seed in trained:
+            with speaking_of(f"seed {seed.recipe.seed}") if len(trained) > 1 else nullcontext():
+                runs.append(seed.run())
+        fixed = {name: evaluate_shared(trained, name) for name in shared_models(recipe)}
+    opponent = fixed.pop(OPPONENT, None)
+    if opponent is not None:
+        assert recipe.opponent is not None
         opponent.name = opponent_name(recipe.opponent)
     results = collect_results(
-        recipe, chat, splits, runs, fixed, opponent, data, named_models(recipe), run_warnings.lines
+        recipe, chat, splits, runs, list(fixed.values()), opponent, data, named_models(recipe), run_warnings.lines
     )
     results.write(out / "results.json")
     _write_report(results, out)
     for run in runs:
         write_cards(results, run.stages())
     return results
-
-
-def run_seed(recipe: Recipe, data: DataSettings, splits: Splits, out: Path, judge: Reward | None) -> SeedRun:
-    """Trains and evaluates every method with the recipe's seed; what is done already is kept."""
-    folder = out / f"seed-{recipe.seed}"
-    models = train_methods(recipe, data, splits, folder, out / "cache", judge)
-    outputs = [
-        evaluate_one(name, model, recipe, data, splits, folder, judge)
-        for name, model in models.items()
-        if name != "base"
-    ]
-    return SeedRun(recipe.seed, folder, models, outputs)
-
-
-def train_methods(
-    recipe: Recipe, data: DataSettings, splits: Splits, seed: Path, cache: Path, judge: Reward | None
-) -> dict[str, str]:
-    """Trains every stage that the recipe needs. Returns method → folder of its model, of the recipe's methods.
-
-    What a stage starts from is also its reference. seed: the folder of this training seed.
-    """
-    base = resolve_model(recipe.model)
-    tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer else base
-    stages, scores = stages_of(recipe), cache / SCORES.name
-    models: dict[str, str] = {}
-    named_rewards = rewards_by_name()
-    reward_of_round: dict[str, Callable[[str], Reward]] = {}
-    for stage in stages:
-        from_stage = stage.starts_from in models
-        model = models[stage.starts_from] if from_stage else resolve_model(stage.model)
-        tokens = tokenizer if model == base and not from_stage else None
-        method, settings = METHODS[stage.method].method, with_model_places(stage.settings)
-        if isinstance(settings, OnlineDPOSettings):
-            if stage.method not in reward_of_round:
-                reward_of_round[stage.method] = rewards_of_rounds(settings, named_rewards, scores)
-            reward = reward_of_round[stage.method](model)
-            best = run_round(stage.round, settings, data, splits, model, seed / "stages", cache, reward)
-        else:
-            driven = stage.method in recipe.rewarded
-            best = run_stage(
-                stage.name, method, settings, data, model, seed / "stages" / stage.name, tokens, cache, splits,
-                reward=make_reward(stage.rewards, named_rewards, scores) if driven else None,
-                judge=judge if driven else None,
-                day=day_of_runs(seed.parent),
-            )  # fmt: skip
-        models[stage.name] = str(best)
-        if method.role != "policy":
-            named_rewards["trained"] = ClassifierReward(str(best), name="proxy", trust=settings)
-    last = {"base": base} | {method: models[name] for method, name in last_stages(stages).items()}
-    return {name: last[name] for name in ordered_methods(recipe.methods)}
 
 
 def run_alone(
@@ -198,23 +141,6 @@ def _run_alone(
     return run_stage(
         method, METHODS[method].method, settings, data, resolve_model(model), out, tokenizer, reward=reward
     )
-
-
-def evaluate_one(
-    name: str,
-    model: str,
-    recipe: Recipe,
-    data: DataSettings,
-    splits: Splits,
-    seed: Path,
-    judge: Reward | None,
-) -> MethodOutputs:
-    """Completes, measures and judges one model's answers; what is done already is kept."""
-    tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer and name == "base" else None
-    return measure(EvaluationTask(
-        name, model, hash_model(model), splits.test, splits.validation, recipe.evaluation, data, judge,
-        seed / "evaluation" / name, tokenizer, say, day_of_runs(seed.parent),
-    ))  # fmt: skip
 
 
 def _write_report(results: Results, folder: Path) -> None:

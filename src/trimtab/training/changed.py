@@ -32,6 +32,11 @@ def accepting_changed_reward(accept: bool = True) -> Iterator[None]:
         _accepting.reset(token)
 
 
+def accepts_changed_reward() -> bool:
+    """Whether this is inside `accepting_changed_reward`."""
+    return _accepting.get()
+
+
 def only_the_reward(before: JsonObject, after: JsonObject) -> bool:
     """Whether two stages' inputs differ in the reward's or the judge's signature and in nothing else."""
     differ = [part for part, value in after.items() if before.get(part) != value]

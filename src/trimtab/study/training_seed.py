@@ -1,0 +1,144 @@
+"""One training seed of a study: its stages, each trained from the one before it, and what their models answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from trimtab.catalogue import ordered_methods
+from trimtab.data.day import day_of_runs
+from trimtab.data.splits import DataSettings, Splits
+from trimtab.evaluation.measure import measure
+from trimtab.evaluation.outputs import MethodOutputs
+from trimtab.evaluation.settings import EvaluationTask
+from trimtab.methods.online_dpo import OnlineDPOSettings
+from trimtab.methods.rounds import rewards_of_rounds, run_round
+from trimtab.methods.table import METHODS
+from trimtab.models.lora import hash_model
+from trimtab.notices import say
+from trimtab.recipe import Recipe
+from trimtab.rewards.base import Reward
+from trimtab.rewards.classifier import ClassifierReward
+from trimtab.rewards.settings import make_reward
+from trimtab.study.collect import SeedRun
+from trimtab.study.sources import SCORES, resolve_model, rewards_by_name, with_model_places
+from trimtab.study.stages import Stage, last_stages, stages_of
+from trimtab.training.stage import run_stage
+
+BASE, OPPONENT = "base", "opponent"
+TINY = 2**25
+"""Bytes of weights, below which two processes of one thread do more than one of two."""
+
+
+@dataclass(frozen=True)
+class TrainingSeed:
+    """What one seed's stages and evaluations share. recipe: with this seed; out: the study's folder."""
+
+    recipe: Recipe
+    data: DataSettings
+    splits: Splits
+    out: Path
+    judge: Reward | None
+
+    @property
+    def folder(self) -> Path:
+        """Of this training seed."""
+        return self.out / f"seed-{self.recipe.seed}"
+
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        """By name, each after the one that it starts from."""
+        return {stage.name: stage for stage in stages_of(self.recipe)}
+
+    @cached_property
+    def base(self) -> str:
+        """The folder or hub name of the model that the recipe starts from."""
+        return resolve_model(self.recipe.model)
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the model that the recipe starts from is too small for several threads to share its products."""
+        sizes = [file.stat().st_size for file in Path(self.base).glob("*.safetensors")]
+        return 0 < sum(sizes) < TINY
+
+    def model_of(self, stage: str) -> str:
+        """The folder of the model that a stage leaves."""
+        return str(self.folder / "stages" / stage / "best")
+
+    def models(self) -> dict[str, str]:
+        """Method → folder of its model, of the recipe's methods."""
+        last = {method: self.model_of(name) for method, name in last_stages(self.stages.values()).items()}
+        return {name: (last | {BASE: self.base})[name] for name in ordered_methods(self.recipe.methods)}
+
+    def run(self) -> SeedRun:
+        """Trains and evaluates every method; what is done already is kept."""
+        for stage in self.stages.values():
+            self.train(stage)
+        outputs = [self.evaluate(name, model) for name, model in self.models().items() if name != BASE]
+        return SeedRun(self.recipe.seed, self.folder, self.models(), outputs)
+
+    def train(self, stage: Stage) -> None:
+        """Trains one stage, whose model it starts from is there. That model is also its reference."""
+        from_stage = stage.starts_from in self.stages
+        model = self.model_of(stage.starts_from) if from_stage else resolve_model(stage.model)
+        method, settings = METHODS[stage.method].method, with_model_places(stage.settings)
+        places, cache = self.folder / "stages", self.out / "cache"
+        driven = stage.method in self.recipe.rewarded
+        rewards = self._rewards_for(stage) if driven or isinstance(settings, OnlineDPOSettings) else {}
+        scores = cache / SCORES.name
+        if isinstance(settings, OnlineDPOSettings):
+            reward = rewards_of_rounds(settings, rewards, scores)(model)
+            run_round(stage.round, settings, self.data, self.splits, model, places, cache, reward)
+            return
+        own = resolve_model(self.recipe.tokenizer) if self.recipe.tokenizer else self.base
+        run_stage(
+            stage.name, method, settings, self.data, model, places / stage.name,
+            own if model == self.base and not from_stage else None,
+            cache, self.splits,
+            reward=make_reward(stage.rewards, rewards, scores) if driven else None,
+            judge=self.judge if driven else None,
+            day=day_of_runs(self.out),
+        )  # fmt: skip
+
+    def waits_for(self, stage: Stage) -> list[str]:
+        """The stages that are done before this one: what it starts from, and the reward model that it asks."""
+        asked = [self._reward_stage.name] if any(reward.needs_training for reward in stage.rewards) else []
+        return [name for name in (stage.starts_from, *asked) if name in self.stages]
+
+    def _rewards_for(self, stage: Stage) -> Mapping[str, Reward]:
+        """The rewards that a name alone stands for, and the trained reward model where the stage asks it."""
+        asked = any(reward.needs_training for reward in stage.rewards)
+        return rewards_by_name() | ({"trained": self._trained_reward} if asked else {})
+
+    @property
+    def _reward_stage(self) -> Stage:
+        return next(stage for stage in self.stages.values() if METHODS[stage.method].method.role != "policy")
+
+    @cached_property
+    def _trained_reward(self) -> ClassifierReward:
+        stage = self._reward_stage
+        return ClassifierReward(self.model_of(stage.name), name="proxy", trust=with_model_places(stage.settings))
+
+    def evaluate(self, name: str, model: str) -> MethodOutputs:
+        """Completes, measures and judges one model's answers; what is done already is kept."""
+        recipe = self.recipe
+        tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer and name == BASE else None
+        return measure(EvaluationTask(
+            name, model, hash_model(model), self.splits.test, self.splits.validation, recipe.evaluation, self.data,
+            self.judge, self.folder / "evaluation" / name, tokenizer, say, day_of_runs(self.out),
+        ))  # fmt: skip
+
+
+def shared_models(recipe: Recipe) -> dict[str, str]:
+    """The models that all training seeds share and that are measured once: name -> folder or hub name."""
+    models = {BASE: recipe.model} if BASE in recipe.methods else {}
+    models |= {OPPONENT: recipe.opponent} if recipe.opponent else {}
+    return {name: resolve_model(model) for name, model in models.items()}
+
+
+def evaluate_shared(seeds: Sequence[TrainingSeed], name: str) -> MethodOutputs:
+    """What one of `shared_models` answers, kept with the first training seed that has it."""
+    keeper = next((s for s in seeds if (s.folder / "evaluation" / name).is_dir()), seeds[0])
+    return keeper.evaluate(name, shared_models(keeper.recipe)[name])

@@ -1,0 +1,222 @@
+"""A study's stages and evaluations in several processes, each when what it waits for is done.
+
+A process does with a stage what the study itself would do. Afterwards the study goes through all of them as ever
+and finds them done: what it gathers, reports and refuses is the same for any number of processes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from trimtab.data.splits import DataSettings, Splits
+from trimtab.devices import on_cpu
+from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject
+from trimtab.notices import hush, is_quiet, say, speaking_of, unsaid
+from trimtab.recipe import Recipe
+from trimtab.stopping import Stopped, is_first_process, listening
+from trimtab.study.sources import make_judge
+from trimtab.study.stages import last_stages
+from trimtab.study.training_seed import BASE, TrainingSeed, evaluate_shared, shared_models
+from trimtab.training.changed import accepting_changed_reward, accepts_changed_reward
+
+MOST = 4
+"""Processes that are started unasked: seldom can more stages be worked on at once, and each takes a GiB."""
+LOOK = 0.2
+"""Seconds between two looks at whether the study's own process still lives."""
+
+
+class Task(NamedTuple):
+    """One piece of work. seed: the place of its training seed. stage: what is trained, or None where `method`'s
+    answers are measured. waits_for: stages of the same seed."""
+
+    seed: int
+    stage: str | None
+    method: str
+    waits_for: tuple[str, ...]
+
+
+def tasks_of(seeds: Sequence[TrainingSeed]) -> list[Task]:
+    """Everything that a study does, in the order in which it is begun where several could be: stages first, those
+    that most others wait for before the rest, since an evaluation holds nothing up."""
+    tasks = []
+    for place, seed in enumerate(seeds):
+        waited_for = {name: _followers(seed, name) for name in seed.stages}
+        ordered = sorted(seed.stages.values(), key=lambda stage: -waited_for[stage.name])
+        tasks += [Task(place, stage.name, stage.method, tuple(seed.waits_for(stage))) for stage in ordered]
+    for place, seed in enumerate(seeds):
+        last = last_stages(seed.stages.values())
+        tasks += [Task(place, None, name, (last[name],)) for name in seed.models() if name != BASE]
+    return tasks + [Task(0, None, name, ()) for name in shared_models(seeds[0].recipe)]
+
+
+def _followers(seed: TrainingSeed, name: str) -> int:
+    """The longest row of stages that each wait for the one before, after this one."""
+    after = [stage.name for stage in seed.stages.values() if name in seed.waits_for(stage)]
+    return max((1 + _followers(seed, other) for other in after), default=0)
+
+
+def workers_for(seeds: Sequence[TrainingSeed], asked: int | None) -> int:
+    """How many processes a study is shared among. asked: None for as many as are worth it."""
+    if not is_first_process() or "WORLD_SIZE" in os.environ:
+        return 1  # of a launcher's processes each does its part of every stage
+    if asked is None:
+        asked = min(MOST, torch.get_num_threads()) if on_cpu() and seeds[0].is_tiny else 1
+    return min(asked, len(tasks_of(seeds)))
+
+
+@contextmanager
+def work_ahead(seeds: Sequence[TrainingSeed], workers: int | None) -> Iterator[None]:
+    """Does in several processes what the study does inside, where that is worth it; inside, little is said then.
+
+    workers: how many processes; None: as many as are worth it. TrimtabError of the first task that failed, when
+    all that do not wait for it are done.
+    """
+    count = workers_for(seeds, workers)
+    if count == 1 or _all_done(seeds):
+        yield
+        return
+    threads = max(1, torch.get_num_threads() // count)
+    say(f"{count} processes of {threads} thread{'s' * (threads > 1)} share the stages and evaluations")
+    _run(seeds, count, threads)
+    with unsaid():
+        yield
+
+
+def _all_done(seeds: Sequence[TrainingSeed]) -> bool:
+    folders = [seed.folder / "stages" / name / "done.json" for seed in seeds for name in seed.stages]
+    return all(folder.is_file() for folder in folders)
+
+
+def _run(seeds: Sequence[TrainingSeed], count: int, threads: int) -> None:
+    waiting, done = tasks_of(seeds), set[tuple[int, str | None]]()
+    running: dict[Future[None], Task] = {}
+    failed: list[BaseException] = []
+    recipes, first = [seed.recipe.model_dump(exclude_unset=True) for seed in seeds], seeds[0]
+    about = Run(
+        recipes,
+        first.data,
+        first.splits,
+        first.out,
+        threads,
+        is_quiet(),
+        bool(os.environ.get("TRIMTAB_DEBUG")),
+        accepts_changed_reward(),
+        os.getpid(),
+    )
+    pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (about,))
+    try:
+        while True:
+            for task in [t for t in waiting if all((t.seed, name) in done for name in t.waits_for)]:
+                if len(running) < count:
+                    waiting.remove(task)
+                    running[pool.submit(_work, task)] = task
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task, error = running.pop(future), future.exception()
+                if error is None:
+                    done.add((task.seed, task.stage))
+                else:
+                    failed.append(error)
+        if failed:
+            raise _first(failed)
+    finally:
+        _end(pool)
+
+
+def _first(failed: Sequence[BaseException]) -> BaseException:
+    """What the study ends with: a process that was killed takes those of all others with it."""
+    if isinstance(failed[0], BrokenProcessPool):
+        return TrimtabError(
+            "a process of the study was killed, as systems do that run out of memory. The same command goes on; "
+            "with --workers 1 it needs less."
+        )
+    return failed[0]
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Whatever still works is asked to stop where it can go on, and waited for."""
+    processes = active_children()
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        if process.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
+    for process in processes:
+        process.join()
+
+
+# ---- in a process of its own
+
+
+class Run(NamedTuple):
+    """What a process is told when it begins. recipes: one for each training seed, as in a file. parent: the study's
+    own process."""
+
+    recipes: list[JsonObject]
+    data: DataSettings
+    splits: Splits
+    out: Path
+    threads: int
+    quiet: bool
+    debug: bool
+    accepts_changed_reward: bool
+    parent: int
+
+
+_told: list[Run] = []
+"""This process's, once it has begun."""
+
+
+def _begin(run: Run) -> None:
+    hush(run.debug, run.quiet)
+    torch.set_num_threads(run.threads)
+    _told.append(run)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # between two tasks nothing is lost
+        signal.signal(number, lambda signum, frame: os._exit(128 + signum))
+    threading.Thread(target=_leave_with, args=(run.parent,), daemon=True).start()
+
+
+@cache
+def _seeds() -> list[TrainingSeed]:
+    [run] = _told
+    recipes = [Recipe.model_validate(recipe) for recipe in run.recipes]
+    judge = make_judge(recipes[0].judge, run.out)
+    return [TrainingSeed(recipe, run.data, run.splits, run.out, judge) for recipe in recipes]
+
+
+def _leave_with(parent: int) -> None:
+    """A study that was killed leaves nobody behind who would write into its folder."""
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os._exit(1)
+
+
+def _work(task: Task) -> None:
+    [run], seeds = _told, _seeds()
+    seed = seeds[task.seed]
+    about = speaking_of(f"seed {seed.recipe.seed}") if len(seeds) > 1 else nullcontext()
+    try:
+        with listening(), accepting_changed_reward(run.accepts_changed_reward), about:
+            if task.stage is not None:
+                seed.train(seed.stages[task.stage])
+            elif task.waits_for:
+                seed.evaluate(task.method, seed.models()[task.method])
+            else:
+                evaluate_shared(seeds, task.method)
+    except KeyboardInterrupt as stop:  # the study's own process says how it goes on
+        os._exit(stop.exit_code if isinstance(stop, Stopped) else 130)
