@@ -117,7 +117,8 @@ def test(tree: Path, tests: Sequence[str], log: Path) -> NoReturn:
     sys.dont_write_bytecode = True
     home = os.pathsep.join(filter(None, [str(tree / "src"), os.environ.get("PYTHONPATH")]))
     os.environ |= {"PYTHONPATH": home, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "300"}
-    sys.path.insert(0, str(tree / "src"))
+    # Without this script's own folder, in which a test's module of the same name would be sought.
+    sys.path[:] = [str(tree / "src"), *(path for path in sys.path if path != str(ROOT / "benchmarks"))]
     hypothesis = importlib.import_module("hypothesis")
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # a failure is enough: none is made small
     hypothesis.settings.register_profile("fault", phases=phases)
