@@ -285,5 +285,16 @@ def test_dropped_is_not_for_templates_without_an_end(make_tokenizer: Make, monke
     endless = "{% for i in range(99999 if messages[0].content == 'go' else 1) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"  # noqa: E501
     chat = ChatFormat(make_tokenizer(endless + CHATML), DataSettings(train="f", bad_rows="drop"))
     monkeypatch.setattr(templates, "SECONDS", 0.2)
+    limited, waits = templates.limited, []
+
+    def counted(work: Callable[[], str]) -> str:
+        try:
+            return limited(work)
+        except TrimtabError:
+            waits.append(work)
+            raise
+
+    monkeypatch.setattr(templates, "limited", counted)
     with pytest.raises(TrimtabError, match="f:3: the chat template takes more than"):
-        chat.encode(Record("go", ("a",), origin="f:3"))
+        encode_records([Record("go", ("a",), origin="f:3")], chat, "first")
+    assert len(waits) == 1, "nor is a row of it waited for twice"

@@ -10,15 +10,17 @@ from __future__ import annotations
 import copy
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from trimtab.data.encoding import ALTERED, CONTROL, HOLDS_CONTROL, OPENING, RefusedRowError, TextEncoding
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.message import Answer, Prompt, Turns, answer_turn, strip_last_pair, tools_and_values
 from trimtab.data.records import Message, ReadingSettings, Record
+from trimtab.data.rows import RENDERED
 from trimtab.data.rows import Dropped as Dropped
 from trimtab.data.rows import TruncationSettings as TruncationSettings
 from trimtab.data.rows import make_group as make_group
@@ -35,7 +37,7 @@ from trimtab.data.template_features import (
     with_date,
     without_turn_end,
 )
-from trimtab.data.templates import PROBE, render, with_default_template, with_generation_prompt
+from trimtab.data.templates import PROBE, remembered, render, with_default_template, with_generation_prompt
 from trimtab.data.tokenizer import end_of_turn, special_texts
 from trimtab.data.tokenizer import load_tokenizer as load_tokenizer
 from trimtab.errors import TrimtabError
@@ -63,8 +65,7 @@ class ChatFormat:
         self.remarks: set[str] = set()
         self.opening = ""
         self.content = TextEncoding(self.tokenizer, self.truncation.control_tokens)
-        # A prompt is rendered once for all its completions.
-        self._apply = lru_cache(maxsize=8)(self._render)
+        self._apply = remembered(self._render, RENDERED)
         self.suffix = self._turn_suffix() if self.has_template else ""
         self.end_of_turn = end_of_turn(self.tokenizer, self._ids(self.suffix))
         if self.has_template:
@@ -78,20 +79,19 @@ class ChatFormat:
         """The same format with these values of the template's own variables."""
         other = copy.copy(self)
         other.values = self.values | values
-        other._apply = lru_cache(maxsize=8)(other._render)
+        other._apply = remembered(other._render, RENDERED)
         return other
 
     def with_day(self, day: datetime.date) -> Self:
         """The same format with this date for templates that ask for today's."""
         other = copy.copy(self)
         other.day = day
-        other._apply = lru_cache(maxsize=8)(other._render)
+        other._apply = remembered(other._render, RENDERED)
         return other
 
     def _turn_suffix(self) -> str:
         """What the template puts behind an assistant's text, end-of-turn token first."""
-        text = self._apply((Message("user", PROBE),), PROBE)
-        head, probe, suffix = text.rpartition(PROBE)
+        head, probe, suffix = self._apply((Message("user", PROBE),), PROBE).rpartition(PROBE)
         if not probe or PROBE not in head:
             raise TrimtabError("the chat template does not show the assistant's text; trimtab can't train on it.")
         return suffix
@@ -138,8 +138,7 @@ class ChatFormat:
         return self.content.ids(text, add_special_tokens) if text else []
 
     def _template(self, tools: list[JsonObject] | None) -> str:
-        text: str = self.tokenizer.get_chat_template(None, tools)
-        return text
+        return str(self.tokenizer.get_chat_template(None, tools))
 
     def _template_text(
         self, turns: list[JsonObject], tools: list[JsonObject] | None, answered: bool = True, **values: JsonValue
@@ -152,7 +151,7 @@ class ChatFormat:
     def _render(self, messages: Turns, answer: str | None = None) -> str:
         shown = messages if answer is None else (*messages, answer_turn(answer))
         turns = [turn_of(m, self.features) if m.extra else {"role": m.role, "content": m.content} for m in shown]
-        turns = [{"role": turn["role"], **self.content.marked_within(_without_role(turn))} for turn in turns]
+        turns = [self.content.marked_turn(turn) for turn in turns]
         tools, values = (json.loads(text) if text else None for text in tools_and_values(messages))
         tools, values = self.content.marked_within(tools), self.content.marked_within(values or {})
         return self._template_text(turns, tools, answer is not None, **values)
@@ -207,7 +206,8 @@ class ChatFormat:
         prompt, completion = self.plain_without_template(prompt), self.target_text(completion)
         messages = self.messages(prompt)
         if messages is not None:
-            return self._answer_ids(*self._split_answer(messages, completion), prompt_ids)
+            start, alone = self._split_answer(messages, completion)
+            return self._completion_after(prompt_ids, self._ids(start + alone), alone)
         assert isinstance(prompt, str)
         # Together: a token may begin in the one and end in the other.
         whole, alone = self.content.marked(prompt + completion), self.content.marked(completion)
@@ -215,9 +215,6 @@ class ChatFormat:
         while ids and ids[-1] == self.tokenizer.eos_token_id:
             ids.pop()
         return self._completion_after(prompt_ids if prompt else [], ids, alone)
-
-    def _answer_ids(self, start: str, alone: str, prompt_ids: list[int]) -> list[int]:
-        return self._completion_after(prompt_ids, self._ids(start + alone), alone)
 
     def _completion_after(self, prompt_ids: list[int], ids: list[int], alone: str) -> list[int]:
         """What follows a prompt among the tokens of the whole; the text's own where the whole begins otherwise."""
@@ -299,7 +296,19 @@ class ChatFormat:
         if shortest is not None and shortest != self._apply(messages):
             prompt_ids = self._ids(shortest)
             split_texts = [(shortest, (start + text).removeprefix(shortest)) for start, text in split_texts]
-        return prompt_ids, [self._answer_ids(start, text, prompt_ids) for start, text in split_texts]
+        return prompt_ids, [self._completion_after(prompt_ids, self._ids(a + b), b) for a, b in split_texts]
+
+    def read_ahead(self, records: Sequence[Record]) -> None:
+        """Tokenizes all at once what these records will ask for; whom the template refuses, `encode` refuses."""
+        if self.has_template:
+            self.content.read_ahead(text for record in records for text in self._renderings(record))
+
+    def _renderings(self, record: Record) -> Iterator[str]:
+        messages = self.messages(record.prompt) or ()
+        with suppress(RefusedRowError):
+            yield self._apply(messages)
+            for answer in map(self.target_text, record.completions):
+                yield self._apply(messages, answer).removesuffix(self.suffix)
 
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
@@ -324,8 +333,8 @@ class ChatFormat:
             except RefusedRowError as error:
                 if self.drops_refused:
                     return Dropped(str(error), record.origin)
-                advice = "data.bad_rows=drop leaves such rows out."
-                raise RefusedRowError(f"{record.origin}: {str(error).rstrip('.')}. {advice}") from None
+                advice = ". data.bad_rows=drop leaves such rows out."
+                raise RefusedRowError(f"{record.origin}: {error}".rstrip(".") + advice) from None
             except TrimtabError as error:  # a template's limits know no row
                 raise TrimtabError(f"{record.origin}: {str(error).removeprefix(f'{record.origin}: ')}") from None
             completions = completions or [[*self._continuation(PLACEHOLDER), self.end_of_turn]]
@@ -338,8 +347,3 @@ class ChatFormat:
             prompts = tuple(prompt for prompt in shorter if prompt is not None)
         cut = [c[:room] for c in completions]
         return make_group(record, index, before, cut, [len(c) > room for c in completions])
-
-
-def _without_role(turn: JsonObject) -> JsonObject:
-    """A turn but for its role, which is no people's text."""
-    return {key: value for key, value in turn.items() if key != "role"}

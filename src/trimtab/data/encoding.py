@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Literal
 from tokenizers import AddedToken, Tokenizer
 
 from trimtab.data.message import Prompt, tools_and_values
+from trimtab.data.segments import SegmentReader
 from trimtab.errors import TrimtabError
-from trimtab.json_types import JsonValue
+from trimtab.json_types import JsonObject, JsonValue
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,8 +95,10 @@ class TextEncoding:
         self._folded = {text.casefold(): text for text in control}
         flags = re.IGNORECASE if self._normalizer is not None else 0
         self._control, self._other = _pattern(control, flags), _pattern(other)
+        self._has_others = bool(other)  # a search for nothing would try every place
         self._marks = re.compile(f"{START}({self._control.pattern}){END}|{ESCAPE}([012])|[{START}{END}]", flags)
         self._copies: dict[int, Tokenizer] = {}
+        self._segments = SegmentReader(tokenizer)
 
     # ---- what is found
 
@@ -105,7 +108,7 @@ class TextEncoding:
 
     def has_other(self, text: str) -> bool:
         """Whether an added token that is no control token stands in a text; it is read as the token."""
-        return self._other.search(text) is not None
+        return self._has_others and self._other.search(text) is not None
 
     def remarks(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> set[str]:
         """What a record's texts hold, by the names under which it is counted."""
@@ -133,6 +136,10 @@ class TextEncoding:
             text = MARKS.sub(lambda mark: f"{ESCAPE}{ord(mark[0]) - ord(START)}", text)
         return self._control.sub(lambda token: f"{START}{token[0]}{END}", self._normalised(text))
 
+    def marked_turn(self, turn: JsonObject) -> JsonObject:
+        """A message with all its texts marked; its role is no people's text."""
+        return {key: value if key == "role" else self.marked_within(value) for key, value in turn.items()}
+
     def marked_within(self, value: JsonValue) -> JsonValue:
         """A message or a tool with all its texts marked, however deep; keys stay."""
         if isinstance(value, str):
@@ -145,7 +152,9 @@ class TextEncoding:
 
     def ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """A marked text's tokens; RefusedRowError where the tokenizer cannot read a marked token as text."""
-        if self.setting in ("token", "drop") or not MARKS.search(text):
+        if self._reads_as_it_is(text):
+            if not add_special_tokens and self._segments.separable:
+                return self._segments.ids(text)
             # verbose=False: that a text is longer than the model is dealt with elsewhere.
             return list(self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)["input_ids"])
         pieces, written = self._pieces(text)
@@ -158,6 +167,14 @@ class TextEncoding:
         around = self.tokenizer("", verbose=False)["input_ids"] if add_special_tokens else []
         self._check_control_tokens(ids, [*written, *around])
         return ids
+
+    def read_ahead(self, texts: Iterable[str]) -> None:
+        """Reads marked texts all at once, whose tokens will be asked for one by one."""
+        self._segments.read_ahead(filter(self._reads_as_it_is, texts))
+
+    def _reads_as_it_is(self, text: str) -> bool:
+        """Whether nothing in a text is to be read otherwise than the tokenizer does."""
+        return self.setting in ("token", "drop") or not MARKS.search(text)
 
     def _pieces(self, text: str) -> tuple[list[tuple[str, bool]], list[int]]:
         """A marked text in pieces: the template's control tokens (True), and text without its marks; the ids of the

@@ -189,6 +189,11 @@ class PairFormat:
         before = [*self.opening, *self._ids(self.text(prompt)), *self.between]
         return before, [[*self._ids(completion), *self.closing] for completion in completions]
 
+    def read_ahead(self, records: Sequence[Record]) -> None:
+        """Tokenizes the texts of these records all at once."""
+        texts = (text for record in records for text in (self.text(record.prompt), *record.completions))
+        self.content.read_ahead(map(self.content.marked, texts))
+
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
         asked = record.prompts or (record.prompt,)

@@ -18,6 +18,11 @@ from trimtab.json_types import JsonObject
 if TYPE_CHECKING:
     from trimtab.data.groups import CompletionGroup
 
+READ_AHEAD = 128
+"""Rows that are rendered and tokenized at once."""
+RENDERED = 8 * READ_AHEAD
+"""Renderings that are remembered: of a prompt for all its completions, and of rows that are read ahead."""
+
 
 class TruncationSettings(Settings):
     """Truncation keeps the instruction: completions are cut at the end, prompts never."""

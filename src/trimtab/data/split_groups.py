@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Field
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.message import Prompt
 from trimtab.data.records import Record
-from trimtab.data.rows import Dropped
+from trimtab.data.rows import READ_AHEAD, Dropped
 from trimtab.data.template_features import Rendering, ignored_of
 from trimtab.errors import TrimtabError
 
@@ -61,6 +62,9 @@ class Encoder(Rendering, Protocol):
 
     remarks: set[str]
 
+    def read_ahead(self, records: Sequence[Record]) -> None:
+        """Makes ready for what `encode` will be given next: the same comes out, sooner."""
+
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """A record as token ids, truncated; or why it can't be used."""
 
@@ -86,6 +90,8 @@ def encode_records(
     counts = SplitCounts(rows=len(records))
     seen: set[tuple[Prompt, tuple[str, ...]]] = set()
     for index, record in enumerate(records):
+        if expand is None and index % READ_AHEAD == 0:
+            _read_ahead(records[index : index + READ_AHEAD], chat, completions)
         row = choose(record, completions)
         if completions == "first" and row.labels == (False,):
             _drop(counts, Dropped(UNDESIRABLE, row.origin))
@@ -110,6 +116,11 @@ def encode_records(
     counts.ignored = dict(sorted(counts.ignored.items()))
     counts.remarks = dict(sorted(counts.remarks.items()))
     return groups, counts
+
+
+def _read_ahead(records: Sequence[Record], chat: Encoder, completions: CompletionsOf) -> None:
+    with suppress(TrimtabError):  # it is raised when its row's turn comes
+        chat.read_ahead([choose(record, completions) for record in records])
 
 
 def _encode_row(

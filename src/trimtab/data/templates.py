@@ -11,7 +11,8 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from jinja2 import TemplateSyntaxError
@@ -65,6 +66,25 @@ def render(tokenizer: Templated, turns: Sequence[Turn], *, prompt: bool, **value
     if len(text) > CHARACTERS and len(text) > CHARACTERS + 10 * len(str(turns)) + 10 * len(str(values)):
         raise TrimtabError(f"the chat template writes {len(text):,} characters around one conversation: mend it.")
     return text
+
+
+def remembered(render: Callable[..., str], size: int) -> Callable[..., str]:
+    """The same, each conversation rendered once; what a template raises is raised again: its time is taken once."""
+
+    @lru_cache(size)
+    def outcome(*conversation: Hashable) -> str | TrimtabError:
+        try:
+            return render(*conversation)
+        except TrimtabError as error:
+            return error.with_traceback(None)
+
+    def again(*conversation: Hashable) -> str:
+        found = outcome(*conversation)
+        if isinstance(found, TrimtabError):
+            raise found.with_traceback(None)
+        return found
+
+    return again
 
 
 def with_default_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -29,6 +29,10 @@ class SampledFormat(ChatFormat):
     Other rows, such as validation pairs, are rendered as ever.
     """
 
+    def read_ahead(self, records: Sequence[Record]) -> None:
+        """Of rows that hold no tokens."""
+        super().read_ahead([record for record in records if record.columns.get("sampled") is None])
+
     def encode(self, record: Record, index: int = -1) -> CompletionGroup | Dropped:
         """The tokens as they were drawn; other rows as ever."""
         sampled = record.columns.get("sampled")
