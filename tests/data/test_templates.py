@@ -3,6 +3,8 @@ row, one without an end."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -271,6 +273,16 @@ def test_limits(template: str, message: str, aside: bool, make_tokenizer: Make, 
     deadline = time.monotonic() + 0.2
     while time.monotonic() < deadline:
         sum(range(100))
+
+
+def test_a_profiler_may_watch() -> None:
+    """Python's own, in a process of its own: a template is rendered, and what follows runs."""
+    code = (
+        "import cProfile; from trimtab.data.templates import limited; p = cProfile.Profile(); p.enable(); "
+        "print(limited(lambda: sum(i for i in range(9))))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.strip() == "36"
 
 
 def test_long_conversations_are_no_runaways(make_tokenizer: Make, monkeypatch: Any) -> None:

@@ -128,8 +128,10 @@ class _Watchdog:
         """The thread is not interrupted from now on. Gives why it was, or ""."""
         with self.lock:
             self.since.pop(thread, None)
-            _raise_in(thread, None)
-            return self.why.pop(thread, "")
+            why = self.why.pop(thread, "")
+            if why:  # never without need: under a profiler Python would not go on from it
+                _raise_in(thread, None)
+            return why
 
     def _watch(self) -> None:
         idle = 0.0
