@@ -18,7 +18,7 @@ from typing import Any
 
 from sandbox_sweeps import SFT_RATE, Sweep, _mean, cost, table
 
-from trimtab.methods.sft import LengthPenaltySettings
+from trimtab.methods.sft_settings import LengthPenaltySettings
 from trimtab.models.length_encoding import KEY
 
 TARGETS = (10, 20, 40, 80)

@@ -19,7 +19,7 @@ from sandbox_sweeps import COMMON, LAST, Sweep, cost, table
 
 from trimtab.data.records import read_records
 from trimtab.evaluation.statistics import paired_difference
-from trimtab.methods.online_dpo import OnlineDPOSettings
+from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.methods.rounds import run_rounds
 from trimtab.rewards.base import Reward
 from trimtab.sandbox.judge import GoldJudge

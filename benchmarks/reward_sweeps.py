@@ -20,7 +20,7 @@ from sandbox_sweeps import LAST, SFT_RATE, Sweep, cost, table
 
 from trimtab.data.splits import split_records
 from trimtab.evaluation.statistics import paired_difference, wilson_interval
-from trimtab.models.lora import LoraSettings
+from trimtab.models.settings import LoraSettings
 from trimtab.plan.memory import count_parameters
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.training.metrics import read_metrics

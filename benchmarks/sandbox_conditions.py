@@ -26,7 +26,7 @@ from trimtab.data.conditions import LengthInstruction, ScoreCondition
 from trimtab.data.records import read_records
 from trimtab.data.splits import DataSettings
 from trimtab.evaluation.statistics import paired_difference
-from trimtab.methods.reward import ResponseConditioning
+from trimtab.methods.reward_settings import ResponseConditioning
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data, test_prompts

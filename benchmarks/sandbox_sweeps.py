@@ -28,10 +28,10 @@ from trimtab.data.groups import cut_into_passes, pack
 from trimtab.data.hashing import hash_source
 from trimtab.data.split_groups import encode_records
 from trimtab.data.splits import DataSettings, split_records
-from trimtab.evaluation.generate import Decoding
 from trimtab.evaluation.measure import measure
-from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
-from trimtab.methods.sft import SFT, LengthPenaltySettings, SFTSettings
+from trimtab.evaluation.settings import Decoding, EvaluationSettings, EvaluationTask
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import LengthPenaltySettings, SFTSettings
 from trimtab.methods.table import METHODS
 from trimtab.models.loading import load_policy
 from trimtab.recipe import STAGES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from trimtab.catalogue import CATALOGUE
 from trimtab.data.parsing import apply_overrides, parse
@@ -11,10 +10,10 @@ from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
-
-if TYPE_CHECKING:  # where these are needed they are imported last: they load PyTorch and transformers, seconds
-    from trimtab.rewards.settings_base import RewardSettings
-    from trimtab.training.schedule import TrainingSettings
+from trimtab.methods.table import METHODS
+from trimtab.rewards.settings import reward_named
+from trimtab.rewards.settings_base import RewardSettings
+from trimtab.training.schedule import TrainingSettings
 
 
 def stage_settings(
@@ -25,9 +24,6 @@ def stage_settings(
     rewards: of a method that has some, by their short names (see `reward_named`).
     """
     value = apply_overrides({}, overrides)
-    data_settings(data, validation, value.get("data", {}))  # before anything is loaded that takes seconds
-    from trimtab.rewards.settings import reward_named
-
     return read_stage_settings(method, data, validation, value, [reward_named(reward) for reward in rewards])
 
 
@@ -39,8 +35,6 @@ def read_stage_settings(
     rows = data_settings(data, validation, value.pop("data", {}))
     if rewards:
         value["rewards"] = list(rewards)
-    from trimtab.methods.table import METHODS
-
     return parse(METHODS[method].settings, value, f"--set ({method})", _of_one_stage), rows
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-import torch
+from trimtab.late import torch
 
 
 def best_device() -> torch.device:

@@ -191,11 +191,11 @@ def _check_inputs(recipe: Recipe) -> None:
     for name in filter(METHODS.__contains__, recipe.methods):
         recipe.settings_of(name)  # each says what excludes what
     following = [name for name in recipe.methods if CATALOGUE[name].starts_from == SFT]
-    setting = METHODS[SFT].method.added_input(recipe.settings_of(SFT))
+    setting = recipe.settings_of(SFT).added_input
     if setting is None or not {SFT, *following} & set(recipe.methods):
         return
     for name in following:
-        if not METHODS[name].method.carries_inputs:
+        if not recipe.settings_of(name).carries_inputs:
             raise ValueError(f"method '{name}' cannot go on from SFT with a {setting}: leave one of them out")
     engines = {
         recipe.evaluation.decoding.engine,

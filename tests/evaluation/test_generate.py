@@ -15,10 +15,10 @@ from trimtab.data.records import Message, Record
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import complete as module
-from trimtab.evaluation.generate import Decoding, generate, stop_tokens
+from trimtab.evaluation.generate import generate, stop_tokens
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs, read_scores
-from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
+from trimtab.evaluation.settings import Decoding, EvaluationSettings, EvaluationTask
 from trimtab.models.loading import load_policy
 from trimtab.rewards.base import Reward, Scored
 

@@ -13,10 +13,9 @@ from study.same_results import but_for_the_date
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.generate import Decoding
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.results import Results
-from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
+from trimtab.evaluation.settings import Decoding, EvaluationSettings, EvaluationTask
 from trimtab.rewards.base import Reward, Scored
 from trimtab.study.evaluate import RowRange, evaluate_only, generate_only
 

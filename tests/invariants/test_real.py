@@ -13,8 +13,10 @@ from trimtab.data.records import read_records
 from trimtab.data.split_groups import encode_records
 from trimtab.data.splits import DataSettings
 from trimtab.evaluation.perplexity import fluency
-from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.methods.sft import SFT, SFTSettings
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.loading import load_policy
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -262,8 +264,28 @@ def test_what_the_table_knows() -> None:
 )
 def test_settings_that_no_loss_takes(names: list[str], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_settings(names, 0.1, options)
+        check_settings(names, options)
 
 
 def test_settings_that_losses_take() -> None:
-    check_settings(list(LOSSES), 0.1, {"gamma": 1.0, "alpha": 0.2, "desirable_weight": 2.0, "label_smoothing": 0.1})
+    check_settings(list(LOSSES), {"gamma": 1.0, "alpha": 0.2, "desirable_weight": 2.0, "label_smoothing": 0.1})
+
+
+def refused(check: Callable[[], object]) -> str | None:
+    try:
+        check()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_a_loss_refuses_of_its_options_is_refused_with_the_settings(name: str) -> None:
+    """Settings are checked before there is a tensor, the loss is called with some: both say the same."""
+    ones = torch.ones(1)
+    inputs = dict.fromkeys(parameters(name)[0], ones) | {"labels_C": ones.bool(), "sizes": [1]}
+    for option in set(parameters(name)[1]) - {"beta"}:
+        for value in (-1e6, -1.0, -1e-6, 0.0, 0.25, 0.5, 1.0, 1e6):
+            by_settings = refused(partial(check_settings, [name], {option: value}))
+            by_loss = refused(partial(call, name, inputs, {"beta": 0.1, option: value}))
+            assert by_settings == by_loss, (option, value)

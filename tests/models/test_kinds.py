@@ -398,10 +398,10 @@ def test_a_name_that_is_nothing_is_the_models_fault(monkeypatch: pytest.MonkeyPa
         raise OSError("no connection")
 
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", offline)
-    monkeypatch.setattr("trimtab.models.kinds.constants.is_offline_mode", lambda: True)
+    monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: True)
     with pytest.raises(TrimtabError, match=r"^model nosuch: there is no such folder here, and from the hub: no c"):
         check_model_source("nosuch", role="policy")
-    monkeypatch.setattr("trimtab.models.kinds.constants.is_offline_mode", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
     monkeypatch.setattr("trimtab.models.kinds.getproxies", dict)
     monkeypatch.setattr("trimtab.models.kinds.socket.getaddrinfo", offline)  # known at once, not in a minute
     with pytest.raises(TrimtabError, match=r"huggingface\.co cannot be found: no network"):

@@ -19,15 +19,18 @@ from models.families import make
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.generate import Decoding, generate
-from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.methods.grpo import GRPO, GRPOSettings
+from trimtab.evaluation.generate import generate
+from trimtab.evaluation.settings import Decoding
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.methods.grpo import GRPO
+from trimtab.methods.grpo_settings import GRPOSettings
 from trimtab.models.length_encoding import COUNTS_FROM, KEY, LengthEncoding, packed_counts, scale_for
 from trimtab.models.loading import load_policy
-from trimtab.models.lora import ADAPTER, LoraSettings
+from trimtab.models.lora import ADAPTER
 from trimtab.models.policy import Policy
 from trimtab.models.reward_model import load_reward_model
-from trimtab.models.settings import ModelSettings
+from trimtab.models.settings import LoraSettings, ModelSettings
 from trimtab.rollout import rows
 from trimtab.rollout.sampler import Sampling, VLLMSettings
 from trimtab.rollout.transformers import TransformersSampler

@@ -17,10 +17,10 @@ from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.errors import TrimtabError
 from trimtab.models.loading import load_policy
-from trimtab.models.lora import LoraSettings, frozen_copy, hash_model, merged, plain_state, shares_ends
+from trimtab.models.lora import frozen_copy, hash_model, merged, plain_state, shares_ends
 from trimtab.models.policy import Policy
 from trimtab.models.reward_model import for_scoring, load_reward_model
-from trimtab.models.settings import ModelSettings
+from trimtab.models.settings import LoraSettings, ModelSettings
 
 GROUP = CompletionGroup((3, 4, 5), ((6, 7, 8), (9, 10)))
 WITH_LORA = ModelSettings(lora=LoraSettings(rank=4))

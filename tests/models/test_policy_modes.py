@@ -13,9 +13,8 @@ from transformers import AutoModelForCausalLM
 from models.families import FAMILIES, OTHERS
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.models.loading import load_policy
-from trimtab.models.lora import LoraSettings
 from trimtab.models.policy import Policy
-from trimtab.models.settings import ModelSettings
+from trimtab.models.settings import LoraSettings, ModelSettings
 
 GROUPS = [CompletionGroup((3, 4, 5, 6), ((7, 8, 9), (10, 11))), CompletionGroup((12, 13), ((14, 15, 16, 17),))]
 DROPOUTS = {"attention_dropout": 0.5, "attn_pdrop": 0.5, "resid_pdrop": 0.5, "embd_pdrop": 0.5}

@@ -21,12 +21,12 @@ from models.test_packed_equals_single import LONG, gradients
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.errors import TrimtabError
-from trimtab.methods.reward import RewardModelSettings
+from trimtab.methods.reward_settings import RewardModelSettings
 from trimtab.models.loading import load_policy
-from trimtab.models.lora import LoraSettings, frozen_copy, hash_model
+from trimtab.models.lora import frozen_copy, hash_model
 from trimtab.models.policy import Policy
 from trimtab.models.quantized import unpacked
-from trimtab.models.settings import ModelSettings
+from trimtab.models.settings import LoraSettings, ModelSettings
 
 FLOAT = ModelSettings(precision="float32", lora=LoraSettings(rank=4))
 PACKED = ModelSettings(precision="float32", lora=LoraSettings(rank=4, quantize="nf4"))

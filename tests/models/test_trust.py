@@ -18,7 +18,7 @@ from trimtab.data.chat import load_tokenizer
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.settings import EvaluationSettings
-from trimtab.methods.sft import SFTSettings
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.kinds import check_model_source
 from trimtab.models.loading import load_policy
 from trimtab.models.reward_model import load_reward_model

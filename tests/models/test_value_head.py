@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from models.families import make
 from trimtab.data.groups import CompletionGroup, pack
-from trimtab.models.lora import LoraSettings, add_lora, frozen_copy
+from trimtab.models.lora import add_lora, frozen_copy
 from trimtab.models.policy import Policy
+from trimtab.models.settings import LoraSettings
 from trimtab.training.checkpoint import trained_state
 
 MEMBERS = [

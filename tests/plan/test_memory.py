@@ -12,11 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from trimtab.data.groups import CompletionGroup, pack
-from trimtab.methods.sft import SFTSettings
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.buckets import buckets
 from trimtab.models.loading import load_policy
-from trimtab.models.lora import LoraSettings
-from trimtab.models.settings import ModelSettings
+from trimtab.models.settings import LoraSettings, ModelSettings
 from trimtab.plan.estimate import disk_of
 from trimtab.plan.memory import (
     Live,

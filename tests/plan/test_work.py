@@ -15,8 +15,8 @@ from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
 from trimtab.formats import byte_size, rough_duration
-from trimtab.methods.distillation import DistillationSettings
-from trimtab.methods.dpo import DPOSettings
+from trimtab.methods.distillation_settings import DistillationSettings
+from trimtab.methods.dpo_settings import DPOSettings
 from trimtab.plan.estimate import make_plan
 from trimtab.plan.memory import count_parameters
 from trimtab.plan.speed import Speed

@@ -8,7 +8,8 @@ import statistics
 import pytest
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
-from trimtab.evaluation.generate import Decoding, Generated, generate, stop_tokens
+from trimtab.evaluation.generate import Generated, generate, stop_tokens
+from trimtab.evaluation.settings import Decoding
 from trimtab.models.loading import load_policy
 from trimtab.sandbox.generate import test_prompts
 from trimtab.sandbox.judge import GoldJudge

@@ -11,7 +11,8 @@ import torch
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import read_records
 from trimtab.evaluation import generate as module
-from trimtab.evaluation.generate import Decoding, generate, stop_tokens
+from trimtab.evaluation.generate import generate, stop_tokens
+from trimtab.evaluation.settings import Decoding
 from trimtab.models.loading import load_policy
 from trimtab.rollout.sampler import VLLMSettings
 

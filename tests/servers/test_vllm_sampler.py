@@ -15,9 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from servers.conftest import STOPS
 from training.toy import VOCABULARY
 from trimtab.models.loading import load_policy
-from trimtab.models.lora import LoraSettings
 from trimtab.models.policy import Policy
-from trimtab.models.settings import ModelSettings
+from trimtab.models.settings import LoraSettings, ModelSettings
 from trimtab.rollout import vllm
 from trimtab.rollout.sampler import Sample, Sampling, VLLMSettings
 from trimtab.rollout.vllm import Engine, VLLMSampler

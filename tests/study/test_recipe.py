@@ -12,8 +12,8 @@ from trimtab.command_settings import stage_settings
 from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
-from trimtab.methods.sft import LengthEncodingSettings
-from trimtab.models.lora import LoraSettings
+from trimtab.methods.sft_settings import LengthEncodingSettings
+from trimtab.models.settings import LoraSettings
 from trimtab.recipe import Recipe, load_recipe
 from trimtab.recipe_files import SHIPPED
 from trimtab.study.collect import _study_warnings

@@ -13,7 +13,8 @@ from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.outputs import read_generations
 from trimtab.evaluation.results import SplitCounts
-from trimtab.methods.dpo import DPO, DPOSettings
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
 from trimtab.recipe import Recipe
 from trimtab.study.evaluate import evaluate_only, generate_only
 from trimtab.study.run import run_study

@@ -13,7 +13,8 @@ from trimtab.data.parsing import apply_overrides
 from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import SplitCounts
-from trimtab.methods.sft import SFT, SFTSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.notices import collected
 from trimtab.study.collect import opponent_name
 from trimtab.study.evaluate import RowRange, evaluate_only, evaluation_inputs, generate_only

@@ -17,20 +17,17 @@ from trimtab.data.settings import Settings, plain_types
 from trimtab.data.splits import DataSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.generate import Decoding
-from trimtab.evaluation.settings import EvaluationSettings
-from trimtab.methods.on_policy import OnPolicySettings
-from trimtab.methods.reward import RewardModelSettings
-from trimtab.methods.sft import SFTSettings
+from trimtab.evaluation.settings import Decoding, EvaluationSettings
+from trimtab.methods.on_policy_settings import OnPolicySettings
+from trimtab.methods.reward_settings import RewardModelSettings
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.methods.table import METHODS
 from trimtab.models.length_encoding import LengthEncoding
-from trimtab.models.lora import LoraSettings
+from trimtab.models.settings import LoraSettings
 from trimtab.recipe import Recipe, StageDefaults, load_recipe
-from trimtab.rewards.classifier import ClassifierSettings
 from trimtab.rewards.function import FunctionSettings
-from trimtab.rewards.local import LocalRewardSettings
+from trimtab.rewards.local_settings import ClassifierSettings, LocalRewardSettings, NemotronLocalSettings
 from trimtab.rewards.nemotron import NemotronSettings
-from trimtab.rewards.nemotron_local import NemotronLocalSettings
 from trimtab.rewards.remote import RemoteRewardSettings
 from trimtab.rewards.settings import CLASSES
 from trimtab.rewards.settings_base import NamedRewardSettings, RewardSettings

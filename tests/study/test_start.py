@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 import trimtab
+from trimtab.catalogue import CATALOGUE
+from trimtab.losses.table import LOSSES, parameters
+from trimtab.methods.table import METHODS
+from trimtab.rewards.kinds import KINDS
 
 HEAVY = ("torch", "transformers", "accelerate", "scipy", "matplotlib", "pandas", "datasets", "peft")
 PROGRAM = f"""
@@ -23,6 +27,44 @@ finally:
 """
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(trimtab.__file__).parents[1])}
 STAGE = ("--model", "none", "--data", "none.jsonl", "--out", "out")
+COMMANDS = [name for name in METHODS if CATALOGUE[name].summary]
+OF_A_METHOD = [
+    ("dpo", "beta=-1", "beta: Input should be greater than 0"),
+    ("dpo", "loss=dpoo", "unknown loss 'dpoo'"),
+    ("dpo", "loss_options.label_smoothing=0.5", "label_smoothing must be at least 0 and below 0.5"),
+    ("dpo", "condition.low=99", "low must be below high"),
+    ("sft", "length_penalty.estimator=none", "length_penalty.estimator"),
+    ("sft", "lora.rank=0", "rank: Input should be greater than 0"),
+    ("reward", "response_conditioned.spread=1", "spread: Input should be greater than 1"),
+    ("distillation", "sampling.temperatures=[1,2]", "name one temperature"),
+    ("online_dpo", "samples=1", "samples: Input should be greater than or equal to 2"),
+    ("grpo", "objective=none", "unknown objective 'none'"),
+    ("grpo", "precision=fp16", "precision: Input should be"),
+    ("ppo", "rewards=[{kind: yes_no, model: m, question: x}]", "say where the completion goes"),
+    ("ppo", "sampling.engine=sglang", "sampling.engine: Input should be"),
+]
+
+
+def said_and_loaded(*words: str) -> tuple[str, str]:
+    """What the command says, and what it has loaded of HEAVY."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, env=ENVIRONMENT)
+    return done.stdout + done.stderr, done.stdout.splitlines()[-1].removeprefix("loaded:").strip()
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "said"),
+    [
+        *((name, "learning_rat=1", "Did you mean 'learning_rate'?") for name in COMMANDS),
+        *((name, "learning_rate=-1", "learning_rate: Input should be greater than 0") for name in COMMANDS),
+        *OF_A_METHOD,
+    ],
+)
+def test_a_wrong_setting_of_a_method_is_told_before_libraries_are_loaded(
+    method: str, setting: str, said: str
+) -> None:
+    text, loaded = said_and_loaded(method.replace("_", "-"), *STAGE, "--set", setting)
+    assert said in text
+    assert loaded == ""
 
 
 @pytest.mark.parametrize(
@@ -32,15 +74,46 @@ STAGE = ("--model", "none", "--data", "none.jsonl", "--out", "out")
         (("sft", *STAGE, "--set", "data.max_lenght=9"), "unknown setting 'max_lenght'. Did you mean 'max_length'?"),
         (("grpo", *STAGE, "--set", "data.max_length=0"), "max_length: Input should be greater than 1"),
         (("dpo", *STAGE, "--set", "beta"), "expected key=value"),
+        (("grpo", *STAGE, "--reward", "nothing"), "reward 'nothing': no such folder, nor a name of a reward"),
+        (("grpo", *STAGE, "--reward", "vllm:a"), "write it as vllm:MODEL@http://HOST:PORT"),
         (("study", "none.yaml"), "recipe none.yaml: no such file"),
         (("plan", "none.yaml"), "recipe none.yaml: no such file"),
         (("study", "quickstart", "--seeds", "one"), "expected whole numbers"),
+        (("study", "quickstart", "--set", "dpo.beta=-1"), "dpo.beta: Input should be greater than 0"),
+        (("study", "quickstart", "--set", "evaluation.decoding.top_p=2"), "top_p: Input should be less than"),
+        (("plan", "quickstart", "--set", "judge=gould"), "reward 'gould': no such folder, nor a name of a reward"),
+        (("plan", "quickstart", "--set", "grpo.rewards=[{kind: golden}]"), "golden"),
+        (("plan", "quickstart", "--set", "methods=[base, sff]"), "Input should be 'base'"),
     ],
 )
 def test_what_is_wrong_is_told_before_libraries_are_loaded(words: tuple[str, ...], said: str) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, env=ENVIRONMENT)
-    assert said in done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "loaded:"
+    text, loaded = said_and_loaded(*words)
+    assert said in text
+    assert loaded == ""
+
+
+def test_settings_of_everything_are_read_without_libraries() -> None:
+    """Every method's, with every loss; every kind of reward's; a recipe's with all methods."""
+    losses = [(name, [option for option in parameters(name)[1] if option != "beta"]) for name in LOSSES]
+    program = f"""
+import sys
+from trimtab.methods.table import METHODS
+from trimtab.recipe import Recipe
+from trimtab.rewards.settings import CLASSES
+for binding in METHODS.values():
+    binding.settings.model_validate({{}})
+for name, options in {losses}:
+    METHODS["dpo"].settings.model_validate({{"loss": name, "loss_options": dict.fromkeys(options, 0.25)}})
+rewards = {{"grpo": {{"rewards": [{{"kind": "gold"}}]}}, "ppo": {{"rewards": [{{"kind": "trained"}}]}}}}
+rewards["online_dpo"] = {{"rewards": [{{"kind": "yes_no", "model": "a/b"}}]}}
+methods = [name for name in METHODS if name not in ("reward", "distillation", "sft_length")]
+Recipe.model_validate({{"name": "all", "model": "a/b", "methods": methods, "sandbox": {{}}, **rewards}})
+encoded = {{"name": "all", "model": "a/b", "methods": ["sft", "grpo"], "sandbox": {{}}, **rewards}}
+Recipe.model_validate({{**encoded, "sft": {{"length_encoding": True}}}})
+print(len(CLASSES), *(name for name in {HEAVY} if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.stdout.split() == [str(len(KINDS))], done.stderr
 
 
 def test_training_loads_no_library_of_reports() -> None:

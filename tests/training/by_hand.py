@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trimtab.methods.grpo import GRPOSettings
+from trimtab.methods.grpo_settings import GRPOSettings
 
 
 @dataclass

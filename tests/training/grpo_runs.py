@@ -13,8 +13,10 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from training.by_hand import Call
 from training.toy import VOCABULARY, write_model
 from trimtab.data.splits import DataSettings
-from trimtab.methods.grpo import GRPO, GRPOSettings
-from trimtab.methods.ppo import PPO, PPOSettings
+from trimtab.methods.grpo import GRPO
+from trimtab.methods.grpo_settings import GRPOSettings
+from trimtab.methods.ppo import PPO
+from trimtab.methods.ppo_settings import PPOSettings
 from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward, load_function
 from trimtab.rollout.sampler import Sampling

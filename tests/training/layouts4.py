@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Qwen2Config
 
 from trimtab.data.splits import DataSettings
-from trimtab.methods.sft import SFT, SFTSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.starters import VOCABULARY, make_tokenizer
 from trimtab.training.stage import run_stage

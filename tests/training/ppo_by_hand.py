@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.by_hand import Call, distributions, taken
-from trimtab.methods.ppo import PPOSettings
+from trimtab.methods.ppo_settings import PPOSettings
 
 
 @dataclass

@@ -16,16 +16,23 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trimtab.data.splits import DataSettings
-from trimtab.methods.distillation import Distillation, DistillationSettings
-from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.methods.grpo import GRPO, GRPOSettings
+from trimtab.methods.distillation import Distillation
+from trimtab.methods.distillation_settings import DistillationSettings
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.methods.grpo import GRPO
+from trimtab.methods.grpo_settings import GRPOSettings
 from trimtab.methods.on_policy import OnPolicyMethod
-from trimtab.methods.online_dpo import OnlineDPO, OnlineDPOSettings
-from trimtab.methods.ppo import PPO, PPOSettings
-from trimtab.methods.reward import ResponseConditioning, RewardModelSettings, RewardModelTraining
+from trimtab.methods.online_dpo import OnlineDPO
+from trimtab.methods.online_dpo_settings import OnlineDPOSettings
+from trimtab.methods.ppo import PPO
+from trimtab.methods.ppo_settings import PPOSettings
+from trimtab.methods.reward import RewardModelTraining
+from trimtab.methods.reward_settings import ResponseConditioning, RewardModelSettings
 from trimtab.methods.rounds import run_rounds
-from trimtab.methods.sft import SFT, LengthEncodingSettings, LengthPenaltySettings, SFTSettings
-from trimtab.models.lora import LoraSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import LengthEncodingSettings, LengthPenaltySettings, SFTSettings
+from trimtab.models.settings import LoraSettings
 from trimtab.rewards.function import FunctionReward
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.stage import run_stage

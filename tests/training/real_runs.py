@@ -25,9 +25,12 @@ from trimtab.data.groups import CompletionGroup
 from trimtab.data.records import read_records
 from trimtab.data.split_groups import encode_records
 from trimtab.data.splits import DataSettings
-from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.methods.grpo import GRPO, GRPOSettings
-from trimtab.methods.sft import SFT, SFTSettings
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.methods.grpo import GRPO
+from trimtab.methods.grpo_settings import GRPOSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward, load_function
 from trimtab.rollout.logps import logps_of

@@ -14,7 +14,8 @@ from training.grpo_runs import weights_of
 from trimtab import cli
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
-from trimtab.methods.grpo import GRPO, GRPOSettings
+from trimtab.methods.grpo import GRPO
+from trimtab.methods.grpo_settings import GRPOSettings
 from trimtab.rewards.function import FunctionReward, load_function
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.changed import accepting_changed_reward

@@ -18,8 +18,10 @@ from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record, read_records
 from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
-from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.methods.reward import ResponseConditioning, RewardModelSettings, RewardModelTraining
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.methods.reward import RewardModelTraining
+from trimtab.methods.reward_settings import ResponseConditioning, RewardModelSettings
 from trimtab.plan.work import stage_work
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data

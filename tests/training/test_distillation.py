@@ -19,7 +19,8 @@ from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.losses.distillation import generalised_jsd
-from trimtab.methods.distillation import Distillation, DistillationSettings
+from trimtab.methods.distillation import Distillation
+from trimtab.methods.distillation_settings import DistillationSettings
 from trimtab.models.loading import load_policy
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.metrics import read_metrics

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
-from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.models.lora import LoraSettings
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.models.settings import LoraSettings
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage
 

@@ -13,7 +13,8 @@ from training.grpo_runs import PROMPTS, SAMPLES, STOPS, Ran, as_some, grpo, rewa
 from trimtab.command_settings import stage_settings
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
-from trimtab.methods.grpo import GRPO, GRPOSettings
+from trimtab.methods.grpo import GRPO
+from trimtab.methods.grpo_settings import GRPOSettings
 from trimtab.training.stage import run_stage
 
 # ---- what it learns, and what it logs

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 
 from training.grpo_runs import CAP, Ran, grpo
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.generate import Decoding
+from trimtab.evaluation.settings import Decoding
 from trimtab.methods import collector as module
-from trimtab.methods.grpo import GRPOSettings
+from trimtab.methods.grpo_settings import GRPOSettings
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.rollout.vllm import load_vllm

@@ -11,7 +11,7 @@ import torch
 
 from training.by_hand import Call, train_by_hand
 from training.grpo_runs import CAP, SAMPLES, STOPS, as_some, grpo, weights_of
-from trimtab.methods.grpo import GRPOSettings
+from trimtab.methods.grpo_settings import GRPOSettings
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.schedule import data_order
 

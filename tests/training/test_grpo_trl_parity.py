@@ -19,7 +19,8 @@ from models.families import single_logps
 from training.toy import write_model
 from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
 from trimtab.data.records import Record
-from trimtab.methods.grpo import GRPO, GRPOSettings
+from trimtab.methods.grpo import GRPO
+from trimtab.methods.grpo_settings import GRPOSettings
 from trimtab.methods.rollouts import Scoring
 from trimtab.models.policy import Policy
 from trimtab.rewards.base import Scored

@@ -15,7 +15,8 @@ from training.grpo_runs import grpo
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
-from trimtab.methods.sft import SFT, LengthEncodingSettings, SFTSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import LengthEncodingSettings, SFTSettings
 from trimtab.models.length_encoding import COUNTS_FROM, LengthEncoding
 from trimtab.models.loading import load_policy
 from trimtab.models.policy import Policy

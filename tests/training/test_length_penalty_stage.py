@@ -21,7 +21,8 @@ from training.grpo_runs import STOPS, weights_of
 from training.toy import write_plain_pairs
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
-from trimtab.methods.sft import SFT, SFTSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.loading import load_policy
 from trimtab.models.policy import Policy
 from trimtab.rollout.sampler import Sample, Sampling

@@ -21,8 +21,10 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.errors import TrimtabError
 from trimtab.losses.sft import sft
 from trimtab.losses.table import LOSSES
-from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.methods.sft import SFT, SFTSettings
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.policy import Policy
 from trimtab.training.loop import Loop
 from trimtab.training.metrics import read_metrics

@@ -16,10 +16,13 @@ from transformers import AutoModelForCausalLM
 from training.grpo_runs import grpo
 from training.test_resume import SCRIPT, digest, rows
 from trimtab.data.splits import DataSettings
-from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.methods.reward import RewardModelSettings, RewardModelTraining
-from trimtab.methods.sft import SFT, SFTSettings
-from trimtab.models.lora import LoraSettings
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.methods.reward import RewardModelTraining
+from trimtab.methods.reward_settings import RewardModelSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import SFTSettings
+from trimtab.models.settings import LoraSettings
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage
 

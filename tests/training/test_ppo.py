@@ -15,8 +15,8 @@ from training.ppo_by_hand import train_by_hand
 from training.test_grpo_steps import same_weights
 from trimtab.command_settings import stage_settings
 from trimtab.errors import TrimtabError
-from trimtab.methods.ppo import PPOSettings
-from trimtab.models.lora import LoraSettings
+from trimtab.methods.ppo_settings import PPOSettings
+from trimtab.models.settings import LoraSettings
 from trimtab.rollout.sampler import Sampling
 
 STEEP = {"learning_rate": 0.3, "adam_epsilon": 1.0, "max_grad_norm": 1e6, "value_learning_rate": 1.5}

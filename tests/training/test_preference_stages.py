@@ -12,7 +12,8 @@ import pytest
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
-from trimtab.methods.dpo import DPO, DPOSettings
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
 from trimtab.methods.kto_point import mismatch
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage

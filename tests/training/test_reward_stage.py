@@ -17,7 +17,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.statistics import wilson_interval
-from trimtab.methods.reward import RewardModelSettings, RewardModelTraining
+from trimtab.methods.reward import RewardModelTraining
+from trimtab.methods.reward_settings import RewardModelSettings
 from trimtab.training.loop import Loop
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage

@@ -19,13 +19,16 @@ from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.generate import Decoding, generate, stop_tokens
-from trimtab.methods.reward import RewardModelSettings, RewardModelTraining
-from trimtab.methods.sft import SFT, SFTSettings
+from trimtab.evaluation.generate import generate, stop_tokens
+from trimtab.evaluation.settings import Decoding
+from trimtab.methods.reward import RewardModelTraining
+from trimtab.methods.reward_settings import RewardModelSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models import folder as folders
 from trimtab.models.loading import load_policy
-from trimtab.models.lora import LoraSettings
 from trimtab.models.policy import Policy
+from trimtab.models.settings import LoraSettings
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.starters import starter

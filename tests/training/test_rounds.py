@@ -20,8 +20,10 @@ from trimtab.data.splits import DataSettings, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.methods import rounds
-from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.methods.online_dpo import OnlineDPOSettings, round_folders
+from trimtab.methods.dpo import DPO
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.methods.online_dpo import round_folders
+from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.methods.rounds import run_rounds
 from trimtab.methods.sampled_rows import SampledFormat
 from trimtab.models.loading import load_policy

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from trimtab.data.chat import Dropped
 from trimtab.data.message import Prompt, with_turns
 from trimtab.data.records import Record
+from trimtab.data.rows import Dropped
 from trimtab.data.settings import Seed, Settings
 from trimtab.errors import TrimtabError
 

@@ -15,9 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from trimtab.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NO_COLUMNS: Mapping[str, Tensor] = MappingProxyType({})
 

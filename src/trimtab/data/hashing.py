@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from trimtab.data.folders import front_matter_configs
 from trimtab.errors import TrimtabError
+from trimtab.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def hash_source(source: str, nested: bool = False) -> str:

@@ -9,95 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
-from pydantic import Field, model_validator
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
-from trimtab.data.settings import IN_MEMORY, TOKENS, Seed, Settings
 from trimtab.errors import TrimtabError, is_out_of_memory, reason_of
+from trimtab.evaluation.settings import Decoding
 from trimtab.json_types import JsonObject
 from trimtab.models.inputs import feeding
-from trimtab.models.policy import Policy
 from trimtab.models.vocabulary import check_ids, embeddings_of
 from trimtab.rollout import vllm
-from trimtab.rollout.sampler import HOTTEST, Engine, VLLMSettings, check_prompts, check_temperature
+from trimtab.rollout.sampler import check_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-class Decoding(Settings):
-    """How completions are decoded; the same for every method of a comparison."""
-
-    strategy: Literal["greedy", "beam", "sample"] = "sample"
-    """sample: drawn, as people use a model. greedy: the likeliest token each time. beam: the likeliest of num_beams
-    sequences."""
-    max_new_tokens: int = Field(350, gt=0, le=TOKENS)
-    """Tokens of a completion at most; one that reaches them is cut."""
-    target_length: int | None = Field(None, gt=0, le=TOKENS)
-    """Tokens, end of turn included, that models with a length encoding count down from; None: what each has in its
-    config. Other models have no such input."""
-    num_beams: int = Field(4, gt=0, le=10_000)
-    """Sequences that beam search follows at once."""
-    length_penalty: float = Field(0.9, ge=-100, le=100)
-    """Beam search divides a score by length ** length_penalty; transformers counts new tokens only, vLLM the
-    prompt too."""
-    temperature: float = Field(0.6, gt=0, le=HOTTEST)
-    """For sample: below 1 the likelier tokens gain."""
-    top_p: float = Field(0.95, gt=0, le=1)
-    """For sample: only the likeliest tokens, up to this share of probability."""
-    seed: Seed = 0
-    """For sample: the same seed draws the same."""
-    batch_size: int = Field(64, gt=0, le=IN_MEMORY)
-    """Prompts that transformers decodes together; vLLM decides itself."""
-    engine: Engine = "transformers"
-    """Who decodes: transformers, or vLLM."""
-    vllm: VLLMSettings = VLLMSettings()
-    """What vLLM takes of the machine, where it decodes."""
-
-    @model_validator(mode="after")
-    def _check_temperature(self) -> Decoding:
-        check_temperature(self.engine, self.temperature)
-        if self.target_length is not None and self.target_length > self.max_new_tokens:
-            raise ValueError("target_length is beyond max_new_tokens, which would cut every completion")
-        return self
-
-    def unheard_by(self, policy: Policy) -> str | None:
-        """What a policy is not fed of these settings, in words."""
-        if self.target_length is None or policy.inputs.encoding is not None:
-            return None
-        return f"has no length encoding; target_length={self.target_length} does not reach it"
-
-    def signature(self) -> str:
-        """Everything that the completions depend on beside model and prompts."""
-        parts = {
-            "greedy": [],
-            "beam": [f"beams:{self.num_beams}", f"length_penalty:{self.length_penalty}"],
-            "sample": [f"temperature:{self.temperature}", f"top_p:{self.top_p}", f"seed:{self.seed}"],
-        }[self.strategy]
-        by_vllm = self.engine == "vllm"
-        return "|".join(
-            [
-                f"engine:vllm-{vllm.version()}" if by_vllm else f"engine:transformers-{transformers.__version__}",
-                f"strategy:{self.strategy}",
-                *parts,
-                f"cap:{self.max_new_tokens}",
-                *([f"target:{self.target_length}"] if self.target_length is not None else []),
-                *([] if by_vllm else [f"batch:{self.batch_size}"]),
-            ]
-        )
-
-    def arguments(self) -> JsonObject:
-        """What transformers' generate takes for this strategy."""
-        if self.strategy == "beam":
-            return {"do_sample": False, "num_beams": self.num_beams, "length_penalty": self.length_penalty}
-        if self.strategy == "sample":
-            return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
-        return {"do_sample": False, "num_beams": 1}
 
 
 @dataclass(frozen=True, slots=True)

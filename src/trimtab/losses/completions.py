@@ -6,10 +6,12 @@ The same manners as in losses/preference.py. Dimension suffixes: _C completions,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+from trimtab.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class CompletionLoss(NamedTuple):

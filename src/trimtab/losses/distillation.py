@@ -6,9 +6,12 @@ Dimension suffixes: _S tokens, _V vocabulary.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from trimtab.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def generalised_jsd(student_SV: Tensor, teacher_SV: Tensor, beta: float) -> Tensor:

@@ -19,10 +19,12 @@ Dimension suffixes: _C samples or paths, _T steps (padded), _M tokens of all of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from trimtab.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Estimator = Literal["stop_hazard", "score_function", "literal"]
 SURVIVAL = 1e-4

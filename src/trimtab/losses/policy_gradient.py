@@ -17,10 +17,12 @@ Dimension suffixes: _M completion tokens, _C completions.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import torch
-from torch import Tensor
+from trimtab.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Normalisation = Literal["sum", "tokens", "sequences", "constant"]
 RatioLevel = Literal["token", "sequence"]

@@ -10,10 +10,12 @@ Dimension suffixes: _M completion tokens, _C completions, _T tokens of the longe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+from trimtab.late import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WHITENING_EPSILON = 1e-8
 """Added to the variance."""

@@ -15,11 +15,12 @@ Below, ρ = log π(y|x)/π_ref(y|x), w is the chosen completion and l the reject
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from trimtab.late import F, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PreferenceLoss(NamedTuple):
@@ -34,8 +35,7 @@ class PreferenceLoss(NamedTuple):
 
 def check(*tensors: Tensor) -> None:
     """Raises ValueError unless all are [P]."""
-    shapes = {t.shape for t in tensors}
-    if len(shapes) != 1 or tensors[0].dim() != 1:
+    if len(shapes := {t.shape for t in tensors}) != 1 or tensors[0].dim() != 1:
         raise ValueError(f"expected {len(tensors)} tensors [P], got {sorted(map(tuple, shapes))}")
 
 
@@ -55,7 +55,7 @@ def dpo(
     reference. Equal models give ln 2 and rewards of 0.
     """
     check(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps)
-    _check_smoothing(label_smoothing)
+    check_smoothing(label_smoothing)
     chosen_logratios = chosen_logps - ref_chosen_logps
     rejected_logratios = rejected_logps - ref_rejected_logps
     margins = beta * (chosen_logratios - rejected_logratios)
@@ -80,14 +80,15 @@ def robust(
     ε < ½. All inputs: [P]. May be negative.
     """
     out = dpo(chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, beta=beta)
-    _check_smoothing(label_smoothing)
+    check_smoothing(label_smoothing)
     # The flipped loss is −log σ(−m) = m − log σ(m).
     flipped = out.losses + beta * (chosen_logps - ref_chosen_logps - rejected_logps + ref_rejected_logps)
     losses = ((1 - label_smoothing) * out.losses - label_smoothing * flipped) / (1 - 2 * label_smoothing)
     return out._replace(losses=losses)
 
 
-def _check_smoothing(label_smoothing: float) -> None:
+def check_smoothing(label_smoothing: float) -> None:
+    """ValueError for a rate of wrong labels that is none."""
     if not 0 <= label_smoothing < 0.5:
         raise ValueError(f"label_smoothing must be at least 0 and below 0.5, got {label_smoothing}")
 

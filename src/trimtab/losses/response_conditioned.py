@@ -7,11 +7,13 @@ weighted mean; the paper trains on the union of the pairs and the comparisons.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+from trimtab.late import F, torch
 from trimtab.losses.preference import PreferenceLoss, check, dpo
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def response_conditioned(
@@ -23,10 +25,15 @@ def response_conditioned(
     Equal rewards give ln 2 where the pair's loss does.
     """
     check(pair_losses, chosen, failing, keeping, rejected)
-    if balance < 0:
-        raise ValueError(f"balance must not be negative, got {balance}")
+    check_balance(balance)
     terms = pair_losses - F.logsigmoid(chosen - failing) - balance * F.logsigmoid(keeping - rejected)
     return terms / (2 + balance)
+
+
+def check_balance(balance: float) -> None:
+    """ValueError for a weight below 0."""
+    if balance < 0:
+        raise ValueError(f"balance must not be negative, got {balance}")
 
 
 def length_margins(chosen: Tensor, failing: Tensor, keeping: Tensor, rejected: Tensor) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+from trimtab.late import F
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def bradley_terry(chosen_scores: Tensor, rejected_scores: Tensor, margin: Tensor | None = None) -> Tensor:

@@ -7,9 +7,11 @@ sequences (the report's Eq. 2), never a mean of means of uneven passes.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 Normalisation = Literal["tokens", "sequences"]
 

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.settings import TOKENS, WEIGHT, Settings
 from trimtab.errors import TrimtabError
+from trimtab.methods.sft_settings import LengthEncodingSettings
 from trimtab.models.length_encoding import COUNTS_FROM, LengthEncoding, scale_for
 from trimtab.models.policy import Policy
 
@@ -24,23 +23,6 @@ CAVEAT = (
     "and their perplexity is given each reference's length: it does not compare with others'."
 )
 """What reports say of its results."""
-
-
-class LengthEncodingSettings(Settings):
-    """A countdown of the remaining tokens in the input, which makes completions end where they are asked to
-    (docs/methods/length_encoding.md). `length_encoding: true` stands for these defaults."""
-
-    strength: float = Field(0.3, gt=0, le=WEIGHT)
-    """Norm of what is added to an embedding, in norms of the starting model's average embedding. More of it
-    controls the length better, and disturbs what the model knows."""
-    base: float = Field(10_000.0, gt=1, le=1e12)
-    """Base of the wavelengths, 2π to 2π · base tokens."""
-    target_length: int | None = Field(None, gt=0, le=TOKENS)
-    """Tokens, end of turn included, where nobody asks for another length; None: the median of the training
-    completions'. evaluation.decoding.target_length asks."""
-    slack: float = Field(0.0, ge=0, le=WEIGHT)
-    """0: completions end at the target. More: a target is an upper bound; in training the count starts at ℓ + u for
-    a completion of ℓ tokens, u a whole number drawn anew in every step, uniform from 0 to slack · ℓ."""
 
 
 def make_encoding(

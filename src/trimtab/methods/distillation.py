@@ -17,52 +17,25 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup, PackedBatch, total_completion_tokens
-from trimtab.data.settings import LEARNING_RATE, ROWS, ModelSource
 from trimtab.errors import TrimtabError
 from trimtab.losses.distillation import generalised_jsd
 from trimtab.methods.collector import make_sampler
+from trimtab.methods.distillation_settings import DistillationSettings
 from trimtab.models.kinds import check_model_source
 from trimtab.models.loading import load_policy
 from trimtab.models.lora import hash_model
 from trimtab.models.settings import trusting
 from trimtab.rollout.sampler import Sampling
 from trimtab.training.accelerator import gather_items, share_of
-from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import PolicyContext, StageMethod, TextFormat
 from trimtab.training.step import Forward, Step, Sums
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-class DistillationSettings(TrainingSettings):
-    """What distillation takes beside all that training takes."""
-
-    learning_rate: float = Field(1e-5, gt=0, le=LEARNING_RATE)
-    """The peak of the schedule."""
-    teacher: ModelSource = None
-    """A model of the same tokenizer, usually a larger one: a folder, a hub name, or sandbox:instruct."""
-    beta: float = Field(0.5, ge=0, le=1)
-    """Of the divergence: 0 is KL(teacher ‖ student), 1 the reverse KL, between them the Jensen-Shannon
-    divergence."""
-    own_share: float = Field(0.5, ge=0, le=1)
-    """How many of the prompts, in expectation, are answered by the student itself; the others keep the data's
-    completion. λ of the paper."""
-    sampling: Sampling = Sampling()
-    """How the student answers; at one temperature, as one completion is drawn."""
-    validation_prompts: int = Field(64, ge=0, le=ROWS)
-    """How many held-out prompts the student answers at each evaluation; 0 for none."""
-
-    @model_validator(mode="after")
-    def _check_sampling(self) -> DistillationSettings:
-        if len(self.sampling.temperatures) > 1:
-            raise ValueError("sampling.temperatures: one sample is drawn of each prompt, so name one temperature")
-        return self
 
 
 class Distillation(StageMethod[DistillationSettings]):

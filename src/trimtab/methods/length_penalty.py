@@ -9,18 +9,14 @@ Dimension suffixes: _C completions, _T their tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, total_completion_tokens
-from trimtab.data.settings import IN_MEMORY, STEPS, TOKENS, WEIGHT, Settings
 from trimtab.losses.length_penalty import (
     SURVIVAL,
-    Estimator,
     literal,
     pad_rows,
     penalty,
@@ -28,43 +24,12 @@ from trimtab.losses.length_penalty import (
     stop_hazard,
 )
 from trimtab.losses.sft import Normalisation
+from trimtab.methods.sft_settings import LengthPenaltySettings
 from trimtab.rollout.sampler import Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.training.accelerator import share_of
 from trimtab.training.stage_method import PolicyContext
 from trimtab.training.step import ExtraLoss, Forward, Sums
-
-
-class LengthPenaltySettings(Settings):
-    """λ E[max(0, ℓ(ŷ) − ℓ(y))²], Eq. 3 of the course report."""
-
-    weight: float = Field(0.001, gt=0, le=WEIGHT)
-    """λ, the weight of the penalty beside SFT's loss."""
-    scale: Literal["sequence", "token"] = "sequence"
-    """What λ is measured against: a sequence's summed loss (the report's Eq. 2), or a token's mean loss.
-    Whatever the normalisation, the two losses then keep their proportion."""
-    interval: int = Field(100, gt=0, le=STEPS)
-    """Optimizer steps from one penalty to the next."""
-    estimator: Estimator = "stop_hazard"
-    """How the penalty's gradient is estimated. stop_hazard: by where the model may end its own paths.
-    score_function: by the samples' log-probabilities. literal: not at all, as the formula says."""
-    samples: int | None = Field(None, gt=0, le=IN_MEMORY)
-    """Samples of each prompt; None: 1 path for stop_hazard, 2 samples for score_function."""
-    max_new_tokens: int = Field(350, gt=1, le=TOKENS)
-    """Tokens of a sample at most."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    """The penalty's gradient is clipped to it before it is added."""
-
-    @model_validator(mode="after")
-    def _check_samples(self) -> LengthPenaltySettings:
-        if self.estimator == "score_function" and self.samples == 1:
-            raise ValueError("score_function needs at least two samples of each prompt for its baseline")
-        return self
-
-    @property
-    def paths(self) -> int:
-        """How many samples of each prompt the estimator takes."""
-        return self.samples or (2 if self.estimator == "score_function" else 1)
 
 
 class LengthPenalty:

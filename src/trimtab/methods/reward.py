@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from trimtab.data.conditions import LengthInstruction
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import PairFormat, TurnFormat, reward_format
 from trimtab.data.rows import TruncationSettings
-from trimtab.data.settings import LEARNING_RATE, WEIGHT
 from trimtab.data.split_groups import Expansion
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.statistics import wilson_interval
 from trimtab.losses.response_conditioned import length_margins, response_conditioned
 from trimtab.losses.reward_model import bradley_terry, center
+from trimtab.methods.reward_settings import RewardModelSettings
 from trimtab.models.reward_model import RewardModel, for_scoring, load_reward_model
 from trimtab.notices import warn
 from trimtab.training.schedule import TrainingSettings
@@ -34,31 +32,6 @@ from trimtab.training.step import Forward, Step, Sums, share_ahead
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-class ResponseConditioning(LengthInstruction):
-    """Pairs of one completion under two prompts beside the usual ones (Rc-BT)."""
-
-    balance: float = Field(1.0, ge=0, le=WEIGHT)
-    """λ: weight of the rejected completion's comparison of prompts against the chosen one's."""
-
-
-class RewardModelSettings(TrainingSettings):
-    """What training a reward model takes beside all that training takes."""
-
-    learning_rate: float = Field(1e-5, gt=0, le=LEARNING_RATE)
-    margin: float | None = Field(None, gt=0, le=WEIGHT)
-    """Times the difference of a pair's scores, subtracted from the difference of rewards; None: no margin."""
-    center: float = Field(0.0, ge=0, le=WEIGHT)
-    """Weight of (r_w + r_l)², which keeps rewards around 0 (Eisenstein et al. 2023)."""
-    response_conditioned: ResponseConditioning | None = None
-    """The response-conditioned model of Cai et al. 2025, against a taste for length; {} has its defaults."""
-
-    @model_validator(mode="after")
-    def _check_quantize(self) -> RewardModelSettings:
-        if self.lora is not None and self.lora.quantize is not None:
-            raise ValueError("lora.quantize is for language models; a reward model takes lora without it")
-        return self
 
 
 RewardFormats: TypeAlias = TurnFormat | PairFormat

@@ -35,7 +35,8 @@ from trimtab.files import damage, make_folder, read_json, sums_of, write_json
 from trimtab.folder_lock import holding
 from trimtab.json_types import JsonObject
 from trimtab.methods.collector import make_sampler
-from trimtab.methods.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
+from trimtab.methods.online_dpo import NAME, OnlineDPO
+from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.methods.pairing import Pair, pair_of
 from trimtab.methods.rollouts import score_samples
 from trimtab.methods.sampled_rows import held_out_row, pair_row, sample_from_state, sample_state, write_rows

@@ -9,56 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, total_completion_tokens
-from trimtab.data.settings import LEARNING_RATE
 from trimtab.errors import TrimtabError
-from trimtab.losses.sft import Normalisation, sft
-from trimtab.methods.countdown import CAVEAT, LengthEncodingSettings, make_encoding, with_slack
-from trimtab.methods.length_penalty import LengthPenalty, LengthPenaltySettings
+from trimtab.losses.sft import sft
+from trimtab.methods.countdown import CAVEAT, make_encoding, with_slack
+from trimtab.methods.length_penalty import LengthPenalty
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.loading import load_policy
 from trimtab.models.policy import Policy
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import PolicyContext, StageMethod
 from trimtab.training.step import Forward, Step, Sums
-
-
-class SFTSettings(TrainingSettings):
-    """What supervised fine-tuning takes beside all that training takes."""
-
-    learning_rate: float = Field(2e-5, gt=0, le=LEARNING_RATE)
-    normalisation: Normalisation = "tokens"
-    """What the loss is a mean over: the tokens of a step's completions, or its sequences, each a sum over
-    its tokens."""
-    length_penalty: LengthPenaltySettings | None = None
-    """A penalty on answers longer than the chosen ones; None: none."""
-    length_encoding: LengthEncodingSettings | None = None
-    """A countdown in the input, by which answers end at a length you ask for. None: none, but for a model that has
-    one already, which goes on with it."""
-
-    @field_validator("length_encoding", mode="before")
-    @classmethod
-    def _check_length_encoding(cls, value: object) -> object:
-        """true stands for the defaults, false for none."""
-        return ({} if value else None) if isinstance(value, bool) else value
-
-    @model_validator(mode="after")
-    def _check_length_penalty(self) -> SFTSettings:
-        if self.length_penalty is not None and self.length_encoding is not None:
-            raise ValueError("length_penalty and length_encoding exclude each other: choose one")
-        return self
-
-
-def with_length_penalty(settings: SFTSettings) -> SFTSettings:
-    """The settings with a length penalty: their own, or its defaults. ValueError where they have an encoding."""
-    if settings.length_encoding is not None:
-        raise ValueError(
-            "method 'sft_length' is SFT with the length penalty, which excludes length_encoding: give sft_length "
-            "settings of its own without it"
-        )
-    return settings.model_copy(update={"length_penalty": settings.length_penalty or LengthPenaltySettings()})
 
 
 class SFT(StageMethod[SFTSettings]):
@@ -67,7 +30,6 @@ class SFT(StageMethod[SFTSettings]):
     best_metric = "loss"
     best_is: Literal["highest", "lowest"] = "lowest"
     completions = "first"
-    carries_inputs = True
     version = 1
 
     def __init__(self, settings: SFTSettings, context: PolicyContext) -> None:
@@ -79,11 +41,6 @@ class SFT(StageMethod[SFTSettings]):
         self.penalty: LengthPenalty | None = None
         if settings.length_penalty is not None:
             self.penalty = LengthPenalty(settings.length_penalty, settings.normalisation, settings.seed, context)
-
-    @classmethod
-    def added_input(cls, settings: SFTSettings) -> str | None:
-        """The length encoding feeds the model a countdown beside token ids."""
-        return "length_encoding" if settings.length_encoding is not None else None
 
     @classmethod
     def caveat(cls, settings: SFTSettings) -> str | None:

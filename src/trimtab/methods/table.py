@@ -3,39 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from trimtab.methods.distillation import Distillation, DistillationSettings
-from trimtab.methods.dpo import DPO, DPOSettings
-from trimtab.methods.grpo import GRPO, GRPOSettings
-from trimtab.methods.online_dpo import OnlineDPO, OnlineDPOSettings
-from trimtab.methods.ppo import PPO, PPOSettings
-from trimtab.methods.reward import RewardModelSettings, RewardModelTraining
-from trimtab.methods.sft import SFT, SFTSettings, with_length_penalty
-from trimtab.training.stage_method import ModelMethod, SettingsT
+from trimtab.methods.distillation_settings import DistillationSettings
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.methods.grpo_settings import GRPOSettings
+from trimtab.methods.online_dpo_settings import OnlineDPOSettings
+from trimtab.methods.ppo_settings import PPOSettings
+from trimtab.methods.reward_settings import RewardModelSettings
+from trimtab.methods.sft_settings import SFTSettings, with_length_penalty
+from trimtab.training.schedule import TrainingSettings
+
+if TYPE_CHECKING:
+    from trimtab.training.stage_method import ModelMethod
+
+SettingsT = TypeVar("SettingsT", bound=TrainingSettings)
 
 
-class Binding(NamedTuple, Generic[SettingsT]):
+@dataclass(frozen=True)
+class Binding(Generic[SettingsT]):
     """A method as code.
 
-    method: what trains. settings: what a recipe may set of it. inherits: the method whose settings it has where a
-    recipe gives it none of its own. complete: fills in what makes it this method.
+    code: what trains: its class, or the file and class in this folder, loaded when it is asked for, with PyTorch.
+    settings: what a recipe may set of it. inherits: the method whose settings it has where a recipe gives it none
+    of its own. complete: fills in what makes it this method.
     """
 
-    method: type[ModelMethod[SettingsT, Any, Any]]
+    code: type[ModelMethod[SettingsT, Any, Any]] | str
     settings: type[SettingsT]
     inherits: str | None = None
     complete: Callable[[SettingsT], SettingsT] = lambda settings: settings
 
+    @property
+    def method(self) -> type[ModelMethod[SettingsT, Any, Any]]:
+        """The class that trains."""
+        if not isinstance(self.code, str):
+            return self.code
+        file, name = self.code.split(".")
+        method: type[ModelMethod[SettingsT, Any, Any]] = getattr(import_module(f"trimtab.methods.{file}"), name)
+        return method
+
 
 METHODS: dict[str, Binding[Any]] = {
-    "sft": Binding(SFT, SFTSettings),
-    "sft_length": Binding(SFT, SFTSettings, inherits="sft", complete=with_length_penalty),
-    "dpo": Binding(DPO, DPOSettings),
-    "reward": Binding(RewardModelTraining, RewardModelSettings),
-    "online_dpo": Binding(OnlineDPO, OnlineDPOSettings),
-    "distillation": Binding(Distillation, DistillationSettings),
-    "grpo": Binding(GRPO, GRPOSettings),
-    "ppo": Binding(PPO, PPOSettings),
+    "sft": Binding("sft.SFT", SFTSettings),
+    "sft_length": Binding("sft.SFT", SFTSettings, inherits="sft", complete=with_length_penalty),
+    "dpo": Binding("dpo.DPO", DPOSettings),
+    "reward": Binding("reward.RewardModelTraining", RewardModelSettings),
+    "online_dpo": Binding("online_dpo.OnlineDPO", OnlineDPOSettings),
+    "distillation": Binding("distillation.Distillation", DistillationSettings),
+    "grpo": Binding("grpo.GRPO", GRPOSettings),
+    "ppo": Binding("ppo.PPO", PPOSettings),
 }
 """By their names in the catalogue."""

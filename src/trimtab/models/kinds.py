@@ -14,16 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from huggingface_hub import constants, try_to_load_from_cache
-from transformers import AutoConfig
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
-
 from trimtab.data.adapters import CONFIG, adapter_config, bases_of, expand_home, is_adapter, model_weights
 from trimtab.data.trust import TrustSettings, refuse_pickles, refuse_remote_code
 from trimtab.errors import TrimtabError, reason_of
+from trimtab.models.settings import Role
 from trimtab.models.weights import check_files
 
 if TYPE_CHECKING:
@@ -33,7 +27,6 @@ if TYPE_CHECKING:
 KindName = Literal[
     "causal", "classifier", "encoder", "backbone", "encoder-decoder", "multimodal", "other task", "unknown"
 ]
-Role = Literal["policy", "start of a reward model", "reward model"]
 WORDS: dict[KindName, str] = {
     "causal": "a causal language model",
     "classifier": "a sequence classifier",
@@ -76,8 +69,8 @@ PROMPTS = {"PREFIX_TUNING", "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNIN
 OTHER_FORMATS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "*.h5": "TensorFlow", "*.msgpack": "Flax"}
 READ = ("model.safetensors", "pytorch_model.bin")
 """What transformers calls weights, or the file that says which files they are in."""
-BOTH_WAYS = set(MODEL_FOR_MASKED_LM_MAPPING_NAMES) - {"reformer", "xlm"}
-"""Model types that are encoders unless their config says is_decoder."""
+ONE_WAY = {"reformer", "xlm"}
+"""Model types with a masked language model that are decoders all the same."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +108,8 @@ def read_config(source: str, trust: TrustSettings | None = None) -> PretrainedCo
             _reach_hub(place)
         if file.is_file() and not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
             raise ValueError("config.json holds no settings")
+        from transformers import AutoConfig
+
         return AutoConfig.from_pretrained(place, trust_remote_code=trust.trust_remote_code)
     except Exception as error:  # the libraries raise whatever they like
         reason = reason_of(error)
@@ -128,6 +123,8 @@ def read_config(source: str, trust: TrustSettings | None = None) -> PretrainedCo
 def _reach_hub(name: str) -> None:
     """OSError where a name is not in the cache and the hub's host is not to be found: its library would try for
     more than a minute."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
     if constants.is_offline_mode() or getproxies() or isinstance(try_to_load_from_cache(name, "config.json"), str):
         return
     host = urlsplit(constants.ENDPOINT).hostname or ""
@@ -162,6 +159,11 @@ def kind_of(source: str, trust: TrustSettings | None = None) -> Kind:
 
 def _kind_of_config(config: PretrainedConfig, names: Iterable[str]) -> KindName:
     """The first architecture decides; without any, what transformers would make of the model type."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
     name = next(iter(names), "")
     if getattr(config, "is_encoder_decoder", False):
         return "encoder-decoder"
@@ -171,7 +173,8 @@ def _kind_of_config(config: PretrainedConfig, names: Iterable[str]) -> KindName:
         return "multimodal"
     model_type = getattr(config, "model_type", "")
     # Without is_decoder these see what comes after a token, and transformers says so in a warning only.
-    if model_type in BOTH_WAYS and not getattr(config, "is_decoder", False):
+    both_ways = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and model_type not in ONE_WAY
+    if both_ways and not getattr(config, "is_decoder", False):
         return "other task" if "For" in name and not name.endswith(("MaskedLM", "CausalLM")) else "encoder"
     if "CausalLM" in name or "LMHead" in name:
         return "causal"

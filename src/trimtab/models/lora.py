@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import torch
-from pydantic import Field, field_validator
 from torch import nn
 
 from trimtab.data.adapters import CONFIG, base_of, bases_of
 from trimtab.data.hashing import hash_source
-from trimtab.data.settings import Settings, distinct
 from trimtab.errors import TrimtabError, reason_of
-from trimtab.models.quantized import Quantization, is_quantized, merge_unpacked
+from trimtab.models.quantized import is_quantized, merge_unpacked
+from trimtab.models.settings import LoraSettings
 from trimtab.models.weights import check_finite
 
 if TYPE_CHECKING:
@@ -32,30 +31,6 @@ ADAPTER = "adapter"
 """The folder, inside a stage's best/, that holds the adapter as peft saves it."""
 AdapterHandle: TypeAlias = "PeftModel | LoraModel"
 """peft's hold on a model and the adapter in it; a LoraModel where a classifier's head is trained too."""
-
-
-class LoraSettings(Settings):
-    """W + (alpha / rank) · B A, with B = 0 at the start."""
-
-    rank: int = Field(16, gt=0, le=2**16)
-    """Columns of A and B: more can learn more, and takes more memory."""
-    alpha: int = Field(32, gt=0, le=10**6)
-    """The adapter's share is alpha / rank; usual is twice the rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the adapter's input that is left out while training."""
-    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    """Names of the layers that get one; all-linear: every linear layer but the head."""
-    dora: bool = False
-    """Learns the weights' magnitudes apart from their directions."""
-    rslora: bool = False
-    """Scales by alpha / √rank."""
-    quantize: Quantization | None = None
-    """nf4: the frozen weights are held in four bits (QLoRA); needs bitsandbytes. What is exported is float32."""
-
-    @field_validator("targets")
-    @classmethod
-    def _each_once(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        return value if isinstance(value, str) else distinct(value)
 
 
 def hash_model(source: str) -> str:

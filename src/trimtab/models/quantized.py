@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from trimtab.errors import TrimtabError
+from trimtab.models.settings import Quantization
 
 if TYPE_CHECKING:
     from bitsandbytes.nn import Linear4bit
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 # Where it is installed peft imports it, and it warns of a kernel that it did not fetch and that is not used here.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-Quantization = Literal["nf4"]
 Products = Literal["float32", "bf16"]
 FILE = "quantization.json"
 """Beside an adapter's weights: what its base was held in, without which the adapter is another function."""

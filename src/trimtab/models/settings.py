@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-import torch
+from pydantic import Field, field_validator
 
+from trimtab.data.settings import Settings, distinct
 from trimtab.data.trust import TrustSettings
 from trimtab.devices import has_fast_bf16
-from trimtab.models.lora import LoraSettings
+from trimtab.late import torch
 
 Precision = Literal["auto", "float32", "bf16"]
+Quantization = Literal["nf4"]
+Role = Literal["policy", "start of a reward model", "reward model"]
+"""What a model is wanted for."""
+
+
+class LoraSettings(Settings):
+    """W + (alpha / rank) · B A, with B = 0 at the start."""
+
+    rank: int = Field(16, gt=0, le=2**16)
+    """Columns of A and B: more can learn more, and takes more memory."""
+    alpha: int = Field(32, gt=0, le=10**6)
+    """The adapter's share is alpha / rank; usual is twice the rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the adapter's input that is left out while training."""
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    """Names of the layers that get one; all-linear: every linear layer but the head."""
+    dora: bool = False
+    """Learns the weights' magnitudes apart from their directions."""
+    rslora: bool = False
+    """Scales by alpha / √rank."""
+    quantize: Quantization | None = None
+    """nf4: the frozen weights are held in four bits (QLoRA); needs bitsandbytes. What is exported is float32."""
+
+    @field_validator("targets")
+    @classmethod
+    def _each_once(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return value if isinstance(value, str) else distinct(value)
 
 
 class ModelSettings(TrustSettings):

@@ -10,16 +10,15 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-import torch
 from safetensors import safe_open
-from torch import Tensor, nn
 
 from trimtab.errors import TrimtabError, first_line
+from trimtab.late import torch
 from trimtab.notices import warn
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
-
 
 INDEX = "model.safetensors.index.json"
 HOW = {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -173,5 +172,5 @@ def _beyond(model: PreTrainedModel, name: str) -> bool:
             layers = model.get_submodule(place)
         except AttributeError:
             continue
-        return isinstance(layers, nn.ModuleList) and int(number) >= len(layers)
+        return isinstance(layers, torch.nn.ModuleList) and int(number) >= len(layers)
     return False

@@ -15,7 +15,7 @@ import torch
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.devices import best_device
-from trimtab.methods.online_dpo import OnlineDPOSettings
+from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.models.settings import resolve_precision
 from trimtab.plan.memory import FLOAT, Memory, Parameters, count_parameters, load_config, module_bytes, stage_memory
 from trimtab.plan.speed import Speed, Stopwatch

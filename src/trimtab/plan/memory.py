@@ -29,14 +29,15 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.pytorch_utils import Conv1D
 
 from trimtab.data.groups import PackedBatch, pack
-from trimtab.methods.on_policy import OnPolicySettings
+from trimtab.methods.on_policy_settings import OnPolicySettings
 from trimtab.methods.online_dpo import NAME
 from trimtab.models.buckets import buckets
-from trimtab.models.kinds import Role, check_role, kind_of
-from trimtab.models.lora import LoraSettings, add_lora, parting_head
+from trimtab.models.kinds import check_role, kind_of
+from trimtab.models.lora import add_lora, parting_head
 from trimtab.models.policy import Policy
 from trimtab.models.quantized import BYTES
 from trimtab.models.reward_model import RewardModel
+from trimtab.models.settings import LoraSettings, Role
 from trimtab.plan.work import Sampled, StageWork
 
 if TYPE_CHECKING:

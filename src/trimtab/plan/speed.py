@@ -19,7 +19,8 @@ import torch
 
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.devices import autocast, best_device
-from trimtab.methods.sft import SFT, SFTSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.policy import Policy
 from trimtab.models.reward_model import RewardModel
 from trimtab.plan.memory import build

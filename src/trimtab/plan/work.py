@@ -18,13 +18,14 @@ from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
 from trimtab.losses.table import needs_reference
-from trimtab.methods.distillation import DistillationSettings
-from trimtab.methods.dpo import DPOSettings
-from trimtab.methods.grpo import GRPOSettings
-from trimtab.methods.on_policy import OnPolicySettings
-from trimtab.methods.online_dpo import NAME, OnlineDPO, OnlineDPOSettings
+from trimtab.methods.distillation_settings import DistillationSettings
+from trimtab.methods.dpo_settings import DPOSettings
+from trimtab.methods.grpo_settings import GRPOSettings
+from trimtab.methods.on_policy_settings import OnPolicySettings
+from trimtab.methods.online_dpo import NAME, OnlineDPO
+from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.methods.rounds import CHUNK, prompts_a_round
-from trimtab.methods.sft import SFTSettings
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.methods.table import METHODS
 from trimtab.study.stages import Stage
 from trimtab.training.schedule import TrainingSettings, groups_of_step, total_steps

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
-import torch
 
+from trimtab.late import torch
 from trimtab.notices import console
 
 SLOW = 60.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
 
 import torch
 
@@ -20,29 +19,14 @@ from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import TurnFormat, reward_format
 from trimtab.data.trust import TrustSettings
 from trimtab.devices import best_device
-from trimtab.models.kinds import Role
 from trimtab.models.lora import hash_model
 from trimtab.models.reward_model import for_scoring, load_reward_model
 from trimtab.models.settings import Precision, resolve_precision, trusting
 from trimtab.models.vocabulary import check_ids, check_tokenizer
-from trimtab.rewards.base import Reward
-from trimtab.rewards.local import LocalReward, LocalRewardSettings, Row
-from trimtab.rewards.settings_base import RewardContext
+from trimtab.rewards.local import LocalReward, Row
 
 VERSION = 1
 """Of how rows are rendered: part of the signature."""
-
-
-class ClassifierSettings(LocalRewardSettings):
-    """A sequence classifier with one label, run here."""
-
-    kind: Literal["classifier"]
-    """A sequence classifier with one label, run here."""
-    role: ClassVar[Role | None] = "reward model"
-
-    def make(self, context: RewardContext) -> Reward:
-        """The loaded classifier; TrimtabError where it cannot be loaded."""
-        return ClassifierReward(self.model or "", self.name, **self.arguments)
 
 
 class ClassifierReward(LocalReward):

@@ -1,6 +1,7 @@
 """The kinds of rewards there are: one row each.
 
-A kind is a class of settings (a subclass of settings_base.RewardSettings) in the file of its reward. To add one,
+A kind is a class of settings (a subclass of settings_base.RewardSettings) in the file of its reward, or in
+one of settings alone where the reward loads PyTorch. To add one,
 write that file and its row here; recipes, the command line, `plan`, reports and docs/settings.md follow.
 Nothing is imported here, so that the command's help can list the names at once.
 """
@@ -19,11 +20,11 @@ class Kind(NamedTuple):
 
 KINDS = {
     "function": Kind("function.FunctionSettings", "file.py:function"),
-    "classifier": Kind("classifier.ClassifierSettings", "a classifier's folder or hub name (A/B)"),
+    "classifier": Kind("local_settings.ClassifierSettings", "a classifier's folder or hub name (A/B)"),
     "nemotron": Kind("nemotron.NemotronSettings", "nemotron"),
-    "nemotron_local": Kind("nemotron_local.NemotronLocalSettings", "nemotron_local:FOLDER"),
+    "nemotron_local": Kind("local_settings.NemotronLocalSettings", "nemotron_local:FOLDER"),
     "vllm": Kind("vllm_pooling.VLLMPoolingSettings", "vllm:MODEL@URL"),
-    "yes_no": Kind("yes_no.YesNoSettings", "yes_no:FOLDER"),
+    "yes_no": Kind("local_settings.YesNoSettings", "yes_no:FOLDER"),
     "gold": Kind("gold.GoldSettings", "gold"),
     "trained": Kind("trained.TrainedSettings", None),
 }

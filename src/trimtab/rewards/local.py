@@ -5,89 +5,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import ClassVar, TypedDict
-
-from pydantic import Field
 
 from trimtab.data.groups import CompletionGroup, cut_places
 from trimtab.data.pairs import RewardFormat
-from trimtab.data.settings import BUDGET
-from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
-from trimtab.models.kinds import check_model_source
 from trimtab.models.reward_model import for_scoring
-from trimtab.models.settings import Precision
 from trimtab.rewards.base import Columns, Prompt, Reward, Scored
-from trimtab.rewards.settings_base import NamedRewardSettings
 from trimtab.rewards.values import as_score
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 """Tokens of a prompt and of its completion."""
-
-
-class LocalRewardArguments(TypedDict):
-    """What the constructor of every local reward takes by name."""
-
-    tokenizer: str | None
-    token_budget: int
-    precision: Precision
-    trust: TrustSettings
-
-
-class LocalRewardSettings(NamedRewardSettings, TrustSettings):
-    """The settings that rewards which run a model here share."""
-
-    model: str | None = None
-    """The model: a Hugging Face folder or hub name."""
-    tokenizer: str | None = None
-    """Where the tokenizer is, if it is not the model's own."""
-    token_budget: int = Field(8192, gt=0, le=BUDGET)
-    """Tokens of a pass: memory and speed."""
-    precision: Precision = "float32"
-    """What products are computed in."""
-    needed: ClassVar[tuple[str, ...]] = ("model",)
-
-    @property
-    def local_model(self) -> str | None:
-        """The folder or hub name of the model that is run here."""
-        return self.model
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """The folders above the model's own."""
-        return Path(self.model or "").parts[:-1]
-
-    @property
-    def what(self) -> str:
-        """The model, as the user wrote it."""
-        return self.model or self.kind
-
-    @property
-    def identity(self) -> tuple[str | None, ...]:
-        """The model: two settings with the same one are the same reward."""
-        return ("model", self.model, None)
-
-    @property
-    def arguments(self) -> LocalRewardArguments:
-        """These settings as the reward's constructor takes them."""
-        return {
-            "tokenizer": self.tokenizer, "token_budget": self.token_budget, "precision": self.precision,
-            "trust": self,
-        }  # fmt: skip
-
-    def check(self) -> None:
-        """TrimtabError where there is no such model, or one that this kind of reward does not read."""
-        if self.model:
-            check_model_source(self.model, self, self.role)
-
-
-def folder_named(name: str, kind: str) -> str:
-    """What stands behind the colon of a name, ":FOLDER". TrimtabError where nothing does."""
-    folder = name.removeprefix(":")
-    if not folder:
-        raise TrimtabError(f"reward {kind}{name}: name the model behind the colon, as in {kind}:FOLDER.")
-    return folder
 
 
 class LocalReward(Reward):

@@ -13,7 +13,7 @@ Dimension suffixes: _B rows of a pass, _L row length.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -29,9 +29,7 @@ from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.kinds import check_model_source
 from trimtab.models.settings import Precision, resolve_precision
 from trimtab.models.weights import HOW, check_finite, refuse_unfit
-from trimtab.rewards.base import Reward
-from trimtab.rewards.local import LocalReward, LocalRewardSettings, folder_named
-from trimtab.rewards.settings_base import RewardContext
+from trimtab.rewards.local import LocalReward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,30 +37,6 @@ if TYPE_CHECKING:
 VERSION = 1
 """Of how rows are rendered and read: part of the signature."""
 SCORE_TOKEN = 0
-
-
-class NemotronLocalSettings(LocalRewardSettings):
-    """A Nemotron-HF language model, run here."""
-
-    kind: Literal["nemotron_local"]
-    """A Nemotron-HF language model, run here."""
-    precision: Precision = "float32"
-    """What products are computed in, and weights held in too."""
-    only_within_prompts: ClassVar[bool] = True
-
-    @classmethod
-    def read_name(cls, name: str) -> dict[str, str] | None:
-        """See RewardSettings.read_name: ":FOLDER"."""
-        return {"model": folder_named(name, "nemotron_local")}
-
-    @property
-    def weights_precision(self) -> Precision:
-        """The products' own, as the model cards load the weights."""
-        return self.precision
-
-    def make(self, context: RewardContext) -> Reward:
-        """The loaded model; TrimtabError where it is none of this kind."""
-        return NemotronLocalReward(self.model or "", self.name, **self.arguments)
 
 
 class NemotronLocalReward(LocalReward):

@@ -12,8 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from trimtab.data.settings import WEIGHT, Settings
 from trimtab.errors import TrimtabError
-from trimtab.models.kinds import Role
-from trimtab.models.settings import Precision
+from trimtab.models.settings import Precision, Role
 from trimtab.rewards.base import Reward
 
 

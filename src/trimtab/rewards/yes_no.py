@@ -17,10 +17,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import model_validator
 
 from trimtab.data.adapters import expand_home
 from trimtab.data.chat import load_tokenizer
@@ -31,15 +30,13 @@ from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.trust import TrustSettings
 from trimtab.devices import best_device
 from trimtab.errors import TrimtabError
-from trimtab.models.kinds import Role
 from trimtab.models.loading import load_policy
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import Policy
 from trimtab.models.reward_model import for_scoring
 from trimtab.models.settings import Precision, resolve_precision, trusting
-from trimtab.rewards.base import Prompt, Reward
-from trimtab.rewards.local import LocalReward, LocalRewardSettings, Row, folder_named
-from trimtab.rewards.settings_base import RewardContext
+from trimtab.rewards.base import Prompt
+from trimtab.rewards.local import LocalReward, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,62 +55,6 @@ Answer with one word, Yes or No."""
 PLACES = re.compile(r"\{(prompt|completion)\}")
 OTHER = "…"
 """A completion that begins like no other: rows are compared with its row to see where completions begin."""
-
-
-def check_question(question: str) -> None:
-    """ValueError unless a completion has a place in it."""
-    if "{completion}" not in question:
-        raise ValueError("question: say where the completion goes with {completion} (and the prompt with {prompt})")
-
-
-class YesNoSettings(LocalRewardSettings):
-    """A language model, run here, that is asked whether the completion is good."""
-
-    kind: Literal["yes_no"]
-    """A language model, run here, that is asked whether the completion is good."""
-    model: str | None = None
-    """The model: a Hugging Face folder or hub name; None: the policy itself, which only online_dpo can ask."""
-    question: str | None = None
-    """What is asked, with {prompt} and {completion} where they go; None: rewards/yes_no.py's."""
-    needed: ClassVar[tuple[str, ...]] = ()
-    role: ClassVar[Role | None] = "policy"
-
-    @model_validator(mode="after")
-    def _check_question(self) -> Self:
-        if self.question is not None:
-            check_question(self.question)
-        return self
-
-    @classmethod
-    def read_name(cls, name: str) -> dict[str, str] | None:
-        """See RewardSettings.read_name: the kind alone, which asks the policy, or ":FOLDER"."""
-        return {"model": folder_named(name, "yes_no")} if name else {}
-
-    @property
-    def asks_policy(self) -> bool:
-        """Whether no model is named, so that the policy judges itself."""
-        return self.model is None
-
-    @property
-    def what(self) -> str:
-        """For reports: what scores."""
-        return f"yes or no by {self.model or 'the policy itself'}"
-
-    @property
-    def identity(self) -> tuple[str | None, ...]:
-        """The kind, the model and the question: two settings with the same are the same reward."""
-        return (self.kind, self.model, self.question)  # the same model as a classifier is another judge
-
-    def make(self, context: RewardContext) -> Reward:
-        """The reward, whose model is not loaded yet; TrimtabError where there is no model to ask."""
-        model = self.model or context.policy
-        if model is None:
-            raise TrimtabError(
-                "reward of kind yes_no: name the model that is asked (model); only online_dpo asks the policy "
-                "itself."
-            )
-        name = self.name or (None if self.model else "yes_no")
-        return YesNoReward(model, name, question=self.question, **self.arguments)
 
 
 def answer_tokens(tokenizer: PreTrainedTokenizerBase, source: str) -> tuple[list[int], list[int]]:

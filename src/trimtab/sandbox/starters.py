@@ -23,7 +23,8 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings
 from trimtab.data.tokenizer import save_tokenizer
-from trimtab.methods.sft import SFT, SFTSettings
+from trimtab.methods.sft import SFT
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.folder import save_folder
 from trimtab.sandbox.generate import BASE_MIXTURE, INSTRUCT_MIXTURE, preference_data, pretraining_records
 from trimtab.sandbox.manners import Manner

@@ -16,8 +16,8 @@ from trimtab.errors import TrimtabError, first_line
 from trimtab.evaluation.results import Results
 from trimtab.files import make_folder, write_file
 from trimtab.folder_lock import holding
-from trimtab.methods.on_policy import OnPolicySettings
-from trimtab.methods.online_dpo import OnlineDPOSettings
+from trimtab.methods.on_policy_settings import OnPolicySettings
+from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.methods.rounds import run_rounds
 from trimtab.methods.table import METHODS
 from trimtab.notices import Warnings, collected, speaking_of

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trimtab.catalogue import CATALOGUE, START, family
-from trimtab.methods.online_dpo import OnlineDPOSettings
+from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.training.schedule import TrainingSettings

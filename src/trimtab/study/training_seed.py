@@ -13,7 +13,7 @@ from trimtab.data.splits import DataSettings, Splits
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.settings import EvaluationTask
-from trimtab.methods.online_dpo import OnlineDPOSettings
+from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.methods.rounds import rewards_of_rounds, run_round
 from trimtab.methods.table import METHODS
 from trimtab.models.lora import hash_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -67,11 +67,19 @@ class TrainingSettings(ModelSettings):
     best_is: Literal["highest", "lowest"] | None = None
     """Whether the highest or the lowest best_metric is best; goes with best_metric."""
 
+    carries_inputs: ClassVar[bool] = False
+    """Whether the method goes on with what a model is fed beside token ids (models/inputs.py)."""
+
     @model_validator(mode="after")
     def _check_best_metric(self) -> TrainingSettings:
         if (self.best_metric is None) != (self.best_is is None):
             raise ValueError("best_metric and best_is (highest or lowest) go together")
         return self
+
+    @property
+    def added_input(self) -> str | None:
+        """The setting that has the model fed more than token ids from then on; None: there is none."""
+        return None
 
     @property
     def step_groups(self) -> int:

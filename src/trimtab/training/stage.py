@@ -34,7 +34,8 @@ from trimtab.data.hashing import hash_source
 from trimtab.data.split_groups import CompletionsOf, SplitCounts, encode_records, require_groups
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.devices import keep_freed_memory, on_cpu, reset_peak_memory
-from trimtab.evaluation.generate import Decoding, generate, stop_tokens
+from trimtab.evaluation.generate import generate, stop_tokens
+from trimtab.evaluation.settings import Decoding
 from trimtab.files import write_json
 from trimtab.folder_lock import holding
 from trimtab.json_types import JsonObject

@@ -21,12 +21,12 @@ from trimtab.data.split_groups import CompletionsOf, Expansion
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.json_types import JsonObject
-from trimtab.models.kinds import Role
 from trimtab.models.loading import load_policy
 from trimtab.models.lora import ADAPTER
 from trimtab.models.policy import Policy
 from trimtab.models.reference import reference_key, reference_logps
 from trimtab.models.reward_model import RewardModel
+from trimtab.models.settings import Role
 from trimtab.notices import say, warn
 from trimtab.rewards.base import Reward
 from trimtab.training.held_out import EvaluateGroups, evaluate_groups
@@ -122,8 +122,6 @@ class ModelMethod(ABC, Generic[SettingsT, ModelT, FormatT]):
     """Which it is validated on, where the data has them; None: the same."""
     reads: ClassVar[frozenset[str]] = frozenset()
     """Columns that it reads itself."""
-    carries_inputs: ClassVar[bool] = False
-    """Whether it goes on with what a model is fed beside token ids (models/inputs.py)."""
     role: ClassVar[Role] = "policy"
     """What its model must be to begin with."""
     version: ClassVar[int]
@@ -139,11 +137,6 @@ class ModelMethod(ABC, Generic[SettingsT, ModelT, FormatT]):
     def completions_of(cls, settings: SettingsT) -> CompletionsOf:
         """Which of a record's completions these settings train on."""
         return cls.completions
-
-    @classmethod
-    def added_input(cls, settings: SettingsT) -> str | None:
-        """The setting that has the model fed more than token ids from then on; None: there is none."""
-        return None
 
     @classmethod
     def caveat(cls, settings: SettingsT) -> str | None:
