@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from conftest import byte_tokenizer
@@ -21,7 +24,22 @@ from trimtab.data.split_groups import encode_records
 
 Make = Callable[..., Any]
 PIECES = st.sampled_from(
-    ["<|im_start|>", "<|im_end|>", "<|im_", "end|>", "user\n", " ", "\n\n", "é\u0301", "'s", "12"]
+    [
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|im_",
+        "end|>",
+        "user\n",
+        " ",
+        "  ",
+        "\n\n",
+        "é",
+        "\u0301",
+        "'s",
+        "12",
+        "?",
+        "x\u2009",
+    ]
 )
 
 
@@ -65,6 +83,69 @@ def test_rows_read_ahead_come_out_as_one_by_one(make_tokenizer: Make, monkeypatc
     groups, counts = encode_records(rows, ChatFormat(make_tokenizer()), "pair")
     assert groups == [one for i, one in enumerate(one_by_one) if i % 5]
     assert counts.dropped == {"empty completion": 60}
+
+
+QWEN, LLAMA = sorted(segments.WORD_PATTERNS, key=len)
+
+
+def split(pattern: str, behavior: Any = "isolated") -> Any:
+    return pre_tokenizers.Split(Regex(pattern), behavior)
+
+
+def bytes_only(use_regex: bool = False) -> Any:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
+
+
+@cache
+def merging_everything() -> str:
+    """A BPE whose tokens go over blanks and signs, so that every other parting shows in them."""
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer = bytes_only()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    texts = [
+        "".join(pair) for pair in product(["user\n", " ", "  ", "\n\n", "é", "'s", "12", "?", "a b"], repeat=2)
+    ]
+    backend.train_from_iterator(
+        texts * 3, BpeTrainer(vocab_size=500, initial_alphabet=alphabet, show_progress=False)
+    )
+    return str(backend.to_str())
+
+
+@pytest.mark.parametrize(
+    ("parts", "by_words"),
+    [
+        ([bytes_only(use_regex=True)], True),
+        ([split(QWEN), bytes_only()], True),
+        ([split(LLAMA), bytes_only()], True),
+        ([pre_tokenizers.Digits(individual_digits=True), bytes_only(use_regex=True)], True),
+        ([bytes_only()], False),
+        ([split(r"\w+ \w+"), bytes_only()], False),
+        ([split(r"\w+ \w+"), bytes_only(use_regex=True)], False),
+        ([split(QWEN, "merged_with_next"), bytes_only()], False),
+        ([bytes_only(), split(QWEN)], False),
+    ],
+)
+@pytest.mark.parametrize("normalizer", [None, normalizers.NFC()])
+@given(text=st.lists(PIECES | st.text(max_size=6), max_size=12).map("".join))
+@settings(max_examples=40, deadline=None, phases=[Phase.generate])  # to shrink takes minutes
+def test_words_have_the_tokens_of_the_whole(text: str, parts: Any, by_words: bool, normalizer: Any) -> None:
+    backend = Tokenizer.from_str(merging_everything())
+    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizers.Sequence(parts)
+    reader = SegmentReader(PreTrainedTokenizerFast(tokenizer_object=backend))
+    assert reader._by_words == by_words
+    for _ in ("read", "remembered"):
+        assert reader.ids(text) == backend.encode(text, add_special_tokens=False).ids
+        reader._known.clear()
+
+
+def test_words_are_forgotten_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "KEPT_WORDS", 4)
+    monkeypatch.setattr(segments, "LONGEST_WORD", 5)
+    tokenizer = byte_tokenizer()
+    reader = SegmentReader(tokenizer)
+    for text in ("one two three longer", "two four longer", "four five six seven two", "six"):
+        assert reader.ids(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert list(reader._words) == ["six"]
 
 
 def test_a_token_is_one_object() -> None:

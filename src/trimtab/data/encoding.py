@@ -132,7 +132,7 @@ class TextEncoding:
         """A text of people's with its control tokens between marks, to be rendered by a template."""
         if self.setting in ("token", "drop") or isinstance(text, Marked):
             return text
-        if MARKS.search(text):
+        if START in text or END in text or ESCAPE in text:
             text = MARKS.sub(lambda mark: f"{ESCAPE}{ord(mark[0]) - ord(START)}", text)
         return self._control.sub(lambda token: f"{START}{token[0]}{END}", self._normalised(text))
 
@@ -174,7 +174,8 @@ class TextEncoding:
 
     def _reads_as_it_is(self, text: str) -> bool:
         """Whether nothing in a text is to be read otherwise than the tokenizer does."""
-        return self.setting in ("token", "drop") or not MARKS.search(text)
+        # Not by MARKS: a text of narrower letters than a mark is not even looked through.
+        return self.setting in ("token", "drop") or not (START in text or END in text or ESCAPE in text)
 
     def _pieces(self, text: str) -> tuple[list[tuple[str, bool]], list[int]]:
         """A marked text in pieces: the template's control tokens (True), and text without its marks; the ids of the

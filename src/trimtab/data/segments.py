@@ -4,13 +4,17 @@ A tokenizer parts a text at its added tokens before it does anything else, so th
 pieces, one after the other. A prompt is so read once for all its completions, and the pieces of many rows are read
 at once, by all cores. Tokenizers of which that is not known (sentencepiece puts a blank before a text's first word
 only) are not read in pieces.
+
+Where a tokenizer is known to part every word from a blank behind it, pieces are read word by word, and words are
+remembered: the same few are most of every text.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from tokenizers.models import BPE
@@ -25,6 +29,17 @@ if TYPE_CHECKING:
 
 KEPT = 2048
 """Pieces whose ids are remembered: more than rows that are read ahead have."""
+KEPT_WORDS, LONGEST_WORD = 100_000, 40
+"""Words whose ids are remembered, and the letters of the longest."""
+WORDS = re.compile("(?<=[!-~])(?= )")
+"""Where words are parted: no match of the patterns below goes on from another letter to a blank, none looks back,
+and NFC joins no two such letters. Of ASCII only: no table of Unicode is asked."""
+WORD_PATTERNS = {
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+    for digits in (r"\p{N}", r"\p{N}{1,3}")
+}
+"""Of Qwen 2 and 3, and of Llama 3. GPT-2's is ByteLevel's own."""
 LOCAL_SPLITS = {"BertPreTokenizer", "ByteLevel", "Digits", "Punctuation", "Split", "Whitespace", "WhitespaceSplit"}
 """Pre-tokenizers that part a piece by what is in it alone."""
 LOCAL_FORMS = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase"}
@@ -48,6 +63,8 @@ class SegmentReader:
         self._backend = backend
         self._id_of = {token.content: int(i) for i, token in backend.get_added_tokens_decoder().items()}
         longest_first = sorted(self._id_of, key=len, reverse=True)
+        self._by_words = _parts_words(backend)
+        self._words: dict[str, list[int]] = {}
         self._added = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
     def ids(self, text: str) -> list[int]:
@@ -71,10 +88,25 @@ class SegmentReader:
         if len(self._known) + len(wanted) > KEPT:
             self._known = {piece: self._known[piece] for piece in wanted if piece in self._known}
         new = [piece for piece in wanted if piece not in self._known]
-        encodings = self._backend.encode_batch_fast(new, add_special_tokens=False)
-        for piece, encoding in zip(new, encodings, strict=True):
-            ids = encoding.ids
-            self._known[piece] = list(map(_SAME.setdefault, ids, ids))
+        self._known.update(zip(new, self._ids_of_words(new) if self._by_words else self._encode(new), strict=True))
+
+    def _ids_of_words(self, pieces: Sequence[str]) -> list[list[int]]:
+        """Of each piece its words' ids, one after the other."""
+        in_words = [WORDS.split(piece) for piece in pieces]
+        new = {word: None for word in chain.from_iterable(in_words) if word not in self._words}
+        if len(self._words) + len(new) > KEPT_WORDS:
+            self._words = {}
+            new = dict.fromkeys(chain.from_iterable(in_words))
+        self._words.update(zip(new, self._encode(list(new)), strict=True))
+        out = [list(chain.from_iterable(map(self._words.__getitem__, words))) for words in in_words]
+        for word in new:
+            if len(word) > LONGEST_WORD:
+                del self._words[word]
+        return out
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        found = (encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False))
+        return [list(map(_SAME.setdefault, ids, ids)) for ids in found]
 
 
 def _is_local(backend: Tokenizer) -> bool:
@@ -92,6 +124,24 @@ def _is_local(backend: Tokenizer) -> bool:
         and _all_local(_described(backend.normalizer), "normalizers", LOCAL_FORMS)
         and _all_local(_described(backend.pre_tokenizer), "pretokenizers", LOCAL_SPLITS)
     )
+
+
+def _parts_words(backend: Tokenizer) -> bool:
+    """Whether a tokenizer, whose parts are all local, parts texts at WORDS."""
+    form, split = _described(backend.normalizer), _described(backend.pre_tokenizer)
+    if split is None or (form is not None and form["type"] != "NFC"):
+        return False
+    *before, last = split["pretokenizers"] if split["type"] == "Sequence" else [split]
+    # All must leave what they make of a word to that word, and ByteLevel writes blanks as letters.
+    known = (part["type"] == "Digits" or (part["type"] == "Split" and _parts_at_blanks(part)) for part in before)
+    return all(known) and last["type"] == "ByteLevel" and any(map(_parts_at_blanks, [*before, last]))
+
+
+def _parts_at_blanks(part: JsonObject) -> bool:
+    if part["type"] == "ByteLevel":
+        return bool(part["use_regex"])
+    is_known = part["type"] == "Split" and part["pattern"].get("Regex") in WORD_PATTERNS
+    return is_known and part["behavior"] == "Isolated" and not part["invert"]
 
 
 def _described(part: Normalizer | PreTokenizer | None) -> JsonObject | None:
