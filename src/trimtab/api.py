@@ -30,6 +30,7 @@ from trimtab.recipe import Recipe
 from trimtab.recipe_files import read_recipe
 from trimtab.rewards.settings import reward_given
 from trimtab.rewards.settings_base import RewardSettings
+from trimtab.study.asked import check_stage
 from trimtab.study.evaluate import EvaluationRequest, RowRange, evaluate_models, evaluate_to_folder
 from trimtab.study.run import run_alone
 from trimtab.study.run import run_study as run_whole_study
@@ -111,6 +112,7 @@ def train(
             value = _merged(value, {"data": {"limit": limit}})
         scorers = [reward_given(reward, "rewards") for reward in _listed(rewards)]
         training, places = read_stage_settings(method, rows, _text(validation), value, scorers)
+        check_stage(os.fspath(model), training, places)
         best = run_alone(method, os.fspath(model), training, places, Path(out).expanduser(), _text(tokenizer))
         return Trained(best, method)
 

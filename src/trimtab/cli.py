@@ -184,10 +184,10 @@ def _train(
     rewards: list[str] | None = None,
     accept_changed_reward: bool = False,
 ) -> None:
-    from trimtab.command_settings import stage_settings
+    from trimtab.study.asked import stage_asked
 
     settings_and_limit = [*(settings or ()), *([f"data.limit={limit}"] if limit else [])]
-    training, rows = stage_settings(method, data, validation, settings_and_limit, rewards or ())
+    training, rows = stage_asked(method, model, data, validation, settings_and_limit, rewards or ())
     from trimtab.study.run import run_alone
     from trimtab.training.changed import accepting_changed_reward
 
@@ -208,9 +208,9 @@ def generate(
     settings: Set = None,
 ) -> None:
     """Completions of a data set's prompts, to OUT/generations.jsonl."""
-    from trimtab.study.evaluate import RowRange, generate_only
+    from trimtab.study.asked import generate_asked
 
-    print(f"Completions: {generate_only(model, data, out, tokenizer, settings or (), RowRange(rows, skip))}")
+    print(f"Completions: {generate_asked(model, data, out, tokenizer, settings or (), rows, skip)}")
 
 
 @app.command()
@@ -228,9 +228,9 @@ def evaluate(
     settings: Set = None,
 ) -> None:
     """Win rates, BLEU, perplexity, lengths and behaviours of one model."""
-    from trimtab.study.evaluate import RowRange, evaluate_only
+    from trimtab.study.asked import evaluate_asked
 
-    results = evaluate_only(model, data, out, opponent, judge, tokenizer, settings or (), RowRange(rows, skip))
+    results = evaluate_asked(model, data, out, opponent, judge, tokenizer, settings or (), rows, skip)
     print_results(results)
     print(f"Report: {out / 'report.html'}")
 

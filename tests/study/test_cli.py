@@ -306,7 +306,8 @@ def test_a_study_refuses_the_folder_of_another(dead_end: Callable[..., str], tmp
     from trimtab.study.folder import open_study_folder
 
     recipe = tmp_path / "r.yaml"
-    recipe.write_text(yaml.safe_dump({"name": "r", "model": "m", "data": {"train": "absent.jsonl"}}))
+    recipe.write_text(yaml.safe_dump({"name": "r", "model": "m", "data": {"train": "rows.jsonl"}}))
+    (tmp_path / "rows.jsonl").write_text("{}")
     open_study_folder(load_recipe(recipe), tmp_path / "taken")
     (tmp_path / "taken" / "seed-0" / "stages" / "sft").mkdir(parents=True)
     (tmp_path / "taken" / "seed-0" / "stages" / "sft" / "done.json").write_text("{}")

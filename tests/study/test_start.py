@@ -76,6 +76,14 @@ def test_a_wrong_setting_of_a_method_is_told_before_libraries_are_loaded(
         (("dpo", *STAGE, "--set", "beta"), "expected key=value"),
         (("grpo", *STAGE, "--reward", "nothing"), "reward 'nothing': no such folder, nor a name of a reward"),
         (("grpo", *STAGE, "--reward", "vllm:a"), "write it as vllm:MODEL@http://HOST:PORT"),
+        (
+            ("evaluate", *STAGE, "--set", "decoding.top_p=2"),
+            "decoding.top_p: Input should be less than or equal to 1",
+        ),
+        (("evaluate", *STAGE, "--judge", "gold"), "--judge and --opponent go together"),
+        (("evaluate", *STAGE, "--judge", "gould", "--opponent", "m"), "reward 'gould': no such folder"),
+        (("generate", *STAGE, "--set", "decoding.temprature=1"), "Did you mean 'temperature'?"),
+        (("generate", *STAGE, "--set", "data.test_rows=9"), "trimtab generate makes no splits"),
         (("study", "none.yaml"), "recipe none.yaml: no such file"),
         (("plan", "none.yaml"), "recipe none.yaml: no such file"),
         (("study", "quickstart", "--seeds", "one"), "expected whole numbers"),
@@ -90,6 +98,56 @@ def test_what_is_wrong_is_told_before_libraries_are_loaded(words: tuple[str, ...
     text, loaded = said_and_loaded(*words)
     assert said in text
     assert loaded == ""
+
+
+@pytest.mark.parametrize("command", [*(name.replace("_", "-") for name in COMMANDS), "generate", "evaluate"])
+@pytest.mark.parametrize(
+    ("rows", "model", "said"),
+    [
+        (None, "sandbox:base", "rows.jsonl: no such file"),
+        ("", "sandbox:base", "rows.jsonl: the file is empty"),
+        ("\n", "sandbox:base", "rows.jsonl: it holds no rows"),
+        ("{}", "./nowhere", "model ./nowhere: no such folder"),
+        ("{}", "empty", "model empty: no config.json in it, so it is no Hugging Face model folder. It is empty."),
+        ("{}", "sandbox:bass", "the sandbox has sandbox:base and sandbox:instruct"),
+        ("{}", "unweighted", "model unweighted: it has a config but no weights"),
+    ],
+)
+def test_what_is_not_there_is_told_before_libraries_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, rows: str | None, model: str, said: str
+) -> None:
+    """And no folder is left behind."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "unweighted"):
+        Path(folder).mkdir()
+    Path("unweighted/config.json").write_text("{}")
+    if rows is not None:
+        Path("rows.jsonl").write_text(rows)
+    text, loaded = said_and_loaded(command, "--model", model, "--data", "rows.jsonl", "--out", "out")
+    assert said in text
+    assert loaded == ""
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("command", ["study", "plan"])
+def test_what_a_recipe_names_is_looked_for_before_libraries_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = ["--set", "sandbox=null"]
+    for words, said in (
+        (["--set", "model=./nowhere"], "model ./nowhere: no such folder"),
+        (["--set", "opponent=./nowhere"], "model ./nowhere: no such folder"),
+        (["--set", "judge={kind: yes_no, model: ./nowhere}"], "model ./nowhere: no such folder"),
+        (
+            [*own, "--set", "judge=null", "--set", "opponent=null", "--set", "data.train=a.jsonl"],
+            "a.jsonl: no such",
+        ),
+    ):
+        text, loaded = said_and_loaded(command, "quickstart", *words)
+        assert said in text
+        assert loaded == ""
+    assert not Path("runs").exists()
 
 
 def test_settings_of_everything_are_read_without_libraries() -> None:

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from trimtab.data.arrow_json import decoder_of
 from trimtab.data.fields import BadRowError
 from trimtab.data.folders import IGNORED, NoSuchSplitError, files_of
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from datasets import Dataset
 
 Rows = Iterator[tuple[int | str, object]]
@@ -34,6 +34,11 @@ GIVE = "Give a .jsonl, .json or .parquet file, a folder of such files, or the na
 
 def rows_of(source: str, split: str = "train", config: str | None = None) -> tuple[str, Rows]:
     """The name of a source in messages ("pairs.jsonl"), and its rows with their places, counted from 1."""
+    return local_rows(source, split, config) or (f"{source}/{split}", _rows_of_hub(source, split, config))
+
+
+def local_rows(source: str, split: str = "train", config: str | None = None) -> tuple[str, Rows] | None:
+    """The same of a file or a folder, of which nothing is read yet but the beginning; None for a hub name."""
     path = Path(os.path.expanduser(source))
     try:
         if path.is_dir():
@@ -45,7 +50,7 @@ def rows_of(source: str, split: str = "train", config: str | None = None) -> tup
         raise TrimtabError(f"data {source}: cannot be read ({error.strerror}). {GIVE}") from None
     if local or _kind(path.name) in _READERS or source.startswith((".", "/", "~")):
         raise TrimtabError(f"data {source}: no such file. {GIVE}")
-    return f"{source}/{split}", _rows_of_hub(source, split, config)
+    return None
 
 
 def _kind(name: str) -> str:
@@ -199,37 +204,12 @@ def _read_parquet(path: Path) -> Rows:
         KeyError,
     ) as error:  # text not UTF-8, odd dates, a map's key twice
         raise BadRowError(f"{path.name}: not a readable Parquet file ({_reason(error)}). Write it anew.") from None
-    decoders = {field.name: decode for field in table.schema if (decode := _decoder(field.type, field))}
+    decoders = {field.name: decode for field in table.schema if (decode := decoder_of(field.type, field))}
     for number, row in enumerate(rows, start=1):
         try:
             yield number, row | {name: decode(row[name]) for name, decode in decoders.items()}
         except (ValueError, RecursionError) as error:
             yield number, BadRowError(f"a column of JSON holds what is not valid JSON ({error}).")
-
-
-Decoder = Callable[[JsonValue], JsonValue]
-
-
-def _decoder(data_type: pa.DataType, field: pa.Field) -> Decoder | None:
-    """What makes values of JSON text in a column of the type arrow.json: `datasets` writes mixed content so, text
-    with its quotation marks. None where there is nothing to do."""
-    import pyarrow.types as pt
-
-    metadata = field.metadata or {}
-    if (
-        getattr(data_type, "extension_name", None) == "arrow.json"
-        or metadata.get(b"ARROW:extension:name") == b"arrow.json"
-    ):
-        return lambda value: json.loads(value) if isinstance(value, str) else value
-    if pt.is_struct(data_type):
-        inner = {part.name: decode for part in data_type if (decode := _decoder(part.type, part))}
-        if inner:
-            return lambda value: value and value | {name: decode(value[name]) for name, decode in inner.items()}
-    elif pt.is_list(data_type) or pt.is_large_list(data_type) or pt.is_fixed_size_list(data_type):
-        decode_item = _decoder(data_type.value_type, data_type.value_field)
-        if decode_item:
-            return lambda value: value and [decode_item(item) for item in value]
-    return None
 
 
 _READERS: dict[str, Callable[[Path], Rows]] = {

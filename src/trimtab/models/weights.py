@@ -39,7 +39,7 @@ def check_files(folder: Path, named: str, what: str = "model") -> None:
                 f"{what} {named}: lacks {file.name}, which {INDEX} names. Copy the rest of it there."
             )
         try:
-            with safe_open(file, "pt") as held:
+            with safe_open(file, "np") as held:  # headers need no PyTorch
                 kinds = {name: held.get_slice(name).get_dtype() for name in held.keys()}  # noqa: SIM118
         except Exception as error:  # the library raises whatever it likes
             size = file.stat().st_size

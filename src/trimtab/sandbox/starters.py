@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.folder import save_folder
 from trimtab.sandbox.generate import BASE_MIXTURE, INSTRUCT_MIXTURE, preference_data, pretraining_records
 from trimtab.sandbox.manners import Manner
+from trimtab.sandbox.places import starter as starter
 from trimtab.training.stage import run_stage
 
 if TYPE_CHECKING:
@@ -56,11 +56,6 @@ CONFIG = Qwen2Config(
 WORLD_MIXTURE: dict[Manner, float] = {"direct": 0.5, "structured": 0.5}
 WORLD_ROWS, BASE_ROWS, INSTRUCT_ROWS = 40_000, 20_000, 15_000
 WORLD_EPOCHS = 3
-
-
-def starter(name: str) -> Path:
-    """The folder of a starter that ships with the package: "base" or "instruct"."""
-    return Path(str(files("trimtab.sandbox") / "starters" / name))
 
 
 def make_tokenizer(records: list[Record]) -> PreTrainedTokenizerFast:

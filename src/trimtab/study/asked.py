@@ -1,20 +1,164 @@
-"""What a command is asked for, checked before what it needs is loaded, which takes seconds."""
+"""What a command is asked for, checked before what it needs is loaded, which takes seconds.
+
+Its settings, and whether the rows and models that it names are there. What is in them is looked at later.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimtab.command_settings import data_settings, stage_settings
+from trimtab.data.files import local_rows
+from trimtab.data.parsing import apply_overrides, parse
+from trimtab.data.splits import DataSettings
+from trimtab.data.trust import TrustSettings
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.settings import EvaluationSettings
+from trimtab.json_types import JsonObject
+from trimtab.models.kinds import check_model_source
+from trimtab.recipe import Recipe, check_recipe
 from trimtab.recipe_files import read_recipe
+from trimtab.rewards.settings import reward_named
+from trimtab.rewards.settings_base import RewardSettings
+from trimtab.study.sources import resolve_model, with_model_places
+from trimtab.training.schedule import TrainingSettings
 
 if TYPE_CHECKING:
-    from trimtab.recipe import Recipe
+    from trimtab.evaluation.results import Results
+
+SPLITTING = ("validation", "test")
+CUTTING = ("max_length", "min_completion_length")
+SMALL = 2**20
+"""Bytes of a file that is looked into before libraries are loaded."""
 
 
 def recipe_asked(recipe: Path, limit: int | None, overrides: Sequence[str]) -> Recipe:
-    """The checked recipe of `trimtab study` and `plan`. TrimtabError where its file or something in it is wrong."""
-    path, value = read_recipe(recipe, [*overrides, *([f"limit={limit}"] if limit else [])])
-    from trimtab.recipe import check_recipe  # with all methods, and so with PyTorch
+    """The checked recipe of `trimtab study` and `plan`. TrimtabError where its file or something in it is wrong, or
+    what it names is not there."""
+    read = check_recipe(*read_recipe(recipe, [*overrides, *([f"limit={limit}"] if limit else [])]))
+    if read.data is not None:
+        check_rows(read.data)
+    for model in filter(None, (read.model, read.opponent, read.reward_model)):
+        check_model_source(resolve_model(model), read.evaluation)
+    if read.judge is not None:
+        _check_rewards([read.judge])
+    for name in read.rewarded:
+        _check_rewards(read.rewards_of(name))
+    return read
 
-    return check_recipe(path, value)
+
+def stage_asked(
+    method: str, model: str, data: str, validation: str | None, overrides: Sequence[str], rewards: Sequence[str]
+) -> tuple[TrainingSettings, DataSettings]:
+    """The checked settings of a stage run by itself (see `stage_settings`), whose rows and models are there."""
+    settings, rows = stage_settings(method, data, validation, overrides, rewards)
+    check_stage(model, settings, rows)
+    return settings, rows
+
+
+def check_stage(model: str, settings: TrainingSettings, rows: DataSettings) -> None:
+    """TrimtabError where the rows or a model of a stage run by itself are not there."""
+    check_rows(rows)
+    check_model_source(resolve_model(model), settings)
+    with_model_places(settings)
+    _check_rewards(getattr(settings, "rewards", ()))
+
+
+def generate_asked(
+    model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str], rows: int | None, skip: int
+) -> Path:
+    """`trimtab generate`: writes the prompts' completions, and returns their file."""
+    _check_evaluation("generate", model, data, overrides)
+    from trimtab.study.evaluate import RowRange, generate_only
+
+    return generate_only(model, data, out, tokenizer, overrides, RowRange(rows, skip))
+
+
+def evaluate_asked(
+    model: str,
+    data: str,
+    out: Path,
+    opponent: str | None,
+    judge: str | None,
+    tokenizer: str | None,
+    overrides: Sequence[str],
+    rows: int | None,
+    skip: int,
+) -> Results:
+    """`trimtab evaluate`: evaluates one model on the rows of a data set, against an opponent where one is named."""
+    _check_evaluation("evaluate", model, data, overrides, opponent, judge)
+    from trimtab.study.evaluate import RowRange, evaluate_only
+
+    return evaluate_only(model, data, out, opponent, judge, tokenizer, overrides, RowRange(rows, skip))
+
+
+def _check_evaluation(
+    command: str,
+    model: str,
+    data: str,
+    overrides: Sequence[str],
+    opponent: str | None = None,
+    judge: str | None = None,
+) -> None:
+    """TrimtabError where a setting of `trimtab generate` or `evaluate` is wrong, or what it names is not there."""
+    scorer = reward_named(judge) if judge is not None else None
+    settings, rows = evaluation_settings(command, data, apply_overrides({}, overrides))
+    check_pair(opponent, scorer)
+    check_rows(rows)
+    for name in filter(None, (model, opponent)):
+        check_model_source(resolve_model(name), settings)
+    _check_rewards([scorer] if scorer else [])
+
+
+def check_pair(opponent: str | None, judge: RewardSettings | None) -> None:
+    """TrimtabError where one is named without the other."""
+    if (judge is None) != (opponent is None):
+        raise TrimtabError("--judge and --opponent go together: a win rate needs both.")
+
+
+def check_rows(data: DataSettings) -> None:
+    """TrimtabError where a file or folder of rows is not there, is empty or is none that can be read. A hub's data
+    set is not asked for."""
+    for source in filter(None, (data.train, data.validation, data.test)):
+        place = os.path.expanduser(source)
+        if os.path.isdir(place) and (not os.access(place, os.R_OK) or os.listdir(place)):
+            continue
+        found = local_rows(source)
+        if found is not None and os.path.getsize(place) < SMALL and next(found[1], None) is None:
+            raise TrimtabError(f"data {source}: it holds no rows.")
+
+
+def _check_rewards(rewards: Sequence[RewardSettings]) -> None:
+    """TrimtabError where the folder of a reward that runs a model here is not there."""
+    for reward in rewards:
+        if reward.local_model:
+            trust = reward if isinstance(reward, TrustSettings) else None
+            check_model_source(reward.local_model, trust)
+
+
+def evaluation_settings(command: str, data: str, value: JsonObject) -> tuple[EvaluationSettings, DataSettings]:
+    """The checked settings of an evaluation. value: they as they were given, in which `data` holds the data's."""
+    value = dict(value)
+    set_of_data = value.pop("data", {})
+    rows = data_settings(data, None, set_of_data)
+    _refuse_ignored(command, set_of_data)
+    return parse(EvaluationSettings, value, "--set (evaluation)"), rows
+
+
+def _refuse_ignored(command: str, settings: JsonObject) -> None:
+    """Raises TrimtabError for settings of the data that mean something in training only."""
+    for name, value in settings.items():
+        if name.startswith(SPLITTING) or name == "train_rows":
+            count = value if isinstance(value, int) and name.endswith("_rows") else "N"
+            raise TrimtabError(
+                f"--set data.{name}={value}: trimtab {command} makes no splits, it takes the rows of --data. Of "
+                f"these --rows {count} takes the first {count}, and --skip {count} leaves out the first {count}."
+            )
+        if command == "generate" and name in CUTTING:
+            raise TrimtabError(
+                f"--set data.{name}={value}: trimtab generate cuts no prompt. --set decoding.max_new_tokens=N "
+                "is the most tokens of a completion."
+            )

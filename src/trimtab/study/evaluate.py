@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trimtab.command_settings import data_settings
 from trimtab.data.answerable import answerable_rows
 from trimtab.data.chat import ChatFormat, load_tokenizer
-from trimtab.data.parsing import apply_overrides, parse
+from trimtab.data.parsing import apply_overrides
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
@@ -26,6 +25,7 @@ from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.settings import reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout.sampler import check_prompts
+from trimtab.study.asked import check_pair, evaluation_settings
 from trimtab.study.collect import (
     chosen_lengths,
     chosen_texts,
@@ -66,26 +66,6 @@ class RowRange:
         return SplitCounts(read=rows + unreadable, kept=kept, dropped={why: n for why, n in dropped.items() if n})
 
 
-SPLITTING = ("validation", "test")
-CUTTING = ("max_length", "min_completion_length")
-
-
-def _refuse_ignored(command: str, settings: JsonObject) -> None:
-    """Raises TrimtabError for settings of the data that mean something in training only."""
-    for name, value in settings.items():
-        if name.startswith(SPLITTING) or name == "train_rows":
-            count = value if isinstance(value, int) and name.endswith("_rows") else "N"
-            raise TrimtabError(
-                f"--set data.{name}={value}: trimtab {command} makes no splits, it takes the rows of --data. Of "
-                f"these --rows {count} takes the first {count}, and --skip {count} leaves out the first {count}."
-            )
-        if command == "generate" and name in CUTTING:
-            raise TrimtabError(
-                f"--set data.{name}={value}: trimtab generate cuts no prompt. --set decoding.max_new_tokens=N "
-                "is the most tokens of a completion."
-            )
-
-
 @dataclass(frozen=True)
 class Inputs:
     """What an evaluation reads.
@@ -105,11 +85,7 @@ def evaluation_inputs(
     command: str, models: Mapping[str, str], data: str, value: JsonObject, part: RowRange
 ) -> Inputs:
     """The checked settings and the rows. value: the evaluation's settings, in which `data` holds the data's own."""
-    value = dict(value)
-    set_of_data = value.pop("data", {})
-    rows = data_settings(data, None, set_of_data)
-    _refuse_ignored(command, set_of_data)
-    settings = parse(EvaluationSettings, value, "--set (evaluation)")
+    settings, rows = evaluation_settings(command, data, value)
     places = {name: resolve_model(model) for name, model in models.items()}
     for place in places.values():
         check_model_source(place, settings, "policy")
@@ -220,8 +196,7 @@ def evaluate_models(request: EvaluationRequest, out: Path) -> Results:
 
 
 def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> Results:
-    if (request.judge is None) != (request.opponent is None):
-        raise TrimtabError("--judge and --opponent go together: a win rate needs both.")
+    check_pair(request.opponent, request.judge)
     judge = make_judge(request.judge, out)
     inputs = evaluation_inputs("evaluate", request.models, request.data, request.value, request.part)
     if request.judge is not None:

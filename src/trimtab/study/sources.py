@@ -13,7 +13,7 @@ from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.judge import GoldJudge
-from trimtab.sandbox.starters import starter
+from trimtab.sandbox.places import starter
 from trimtab.training.schedule import TrainingSettings
 
 Stages = TypeVar("Stages", bound=TrainingSettings)
