@@ -140,6 +140,8 @@ def test_parts_add_up_and_adapters_have_small_moments() -> None:
     assert full.total == sum(full.parts.values())
     weights = full.parts["weights"]
     assert full.parts["Adam's moments"] == 2 * weights == 2 * full.parts["gradients"]
+    eight = stage_memory(work(GROUPS, optimizer="adamw_8bit"), config, "float32", True, 0)
+    assert eight.parts["Adam's moments"] == int(2 * (1 + 1 / 64) * weights / 4)
     lora = stage_memory(work(GROUPS, lora={"rank": 2}), config, "float32", True, 0)
     assert lora.parts["weights"] > weights
     assert lora.parts["Adam's moments"] < 0.3 * full.parts["Adam's moments"]

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 
 FLOAT = 4
+EIGHT_BITS = 1 + 4 / 256
+"""Bytes of a moment in eight bits: its code, and the scale of a block of 256."""
 DRAW_BYTES = 36
 """Of a row's vocabulary while a token is drawn (rollout/transformers.py): five float32 and two int64 a logit."""
 KEPT_BY_ALLOCATOR = 0.15
@@ -259,7 +261,8 @@ def stage_memory(
         fixed["reward and judge models"] = local_models
     if not on_cuda:
         fixed["interpreter, libraries and rows"] = resident() + int(ID_BYTES * work.held_tokens)
-    moments = {"Adam's moments": 2 * FLOAT * sizes.trained}
+    each = EIGHT_BITS if work.settings.optimizer == "adamw_8bit" else FLOAT
+    moments = {"Adam's moments": int(2 * each * sizes.trained)}
     gradients = FLOAT * sizes.trained
     # With a single pass the gradients come while the activations go; with several they are there from the first.
     over = max(traced.peak, 0) if not work.several_passes else traced.peak + gradients

@@ -33,6 +33,10 @@ BESIDE = ("key", "trimtab", "reward_changes")
 """In stage.json: what is no input."""
 
 
+NEWER = {"optimizer": "adamw"}
+"""Settings that earlier versions had not, with what they did: so set, they are no inputs."""
+
+
 def inputs_key(inputs: JsonObject) -> str:
     """A hash of all that the result depends on."""
     return hashlib.blake2b(json.dumps(_result_inputs(inputs), sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -44,7 +48,8 @@ def _result_inputs(inputs: JsonObject) -> JsonObject:
     bare = {part: without_operational(value) for part, value in read.items() if part not in BESIDE}
     if isinstance(settings := bare.get("settings"), dict):
         # Of what an input names by hash, such as a teacher, the place is left out.
-        bare["settings"] = {name: value for name, value in settings.items() if name not in read}
+        left_out = read.keys() | {name for name, value in NEWER.items() if settings.get(name) == value}
+        bare["settings"] = {name: value for name, value in settings.items() if name not in left_out}
     return bare
 
 

@@ -37,6 +37,8 @@ class TrainingSettings(ModelSettings):
     """Optimizer steps in which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0, le=WEIGHT)
     """How fast weights decay: 0 is Adam, more is AdamW (matrices only)."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """adamw_8bit: Adam's moments are held in eight bits, 2 bytes a weight instead of 8; needs bitsandbytes."""
     adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Adam's decay of its two moments."""
     adam_epsilon: float = Field(1e-8, gt=0, le=1)
