@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sacrebleu.metrics.bleu import BLEU
 
 from trimtab.evaluation.behaviours import BEHAVIOURS, behaviours, loops, prompt_echo, repeated_ngrams
 from trimtab.evaluation.bleu import corpus_bleu
@@ -25,6 +28,20 @@ def test_bleu_brevity() -> None:
     assert corpus_bleu(["a b"], ["a b c d"]).bleu_1 == pytest.approx(100 * math.exp(-1))
     with pytest.raises(ValueError, match="2 completions for 1"):
         corpus_bleu(["a", "b"], ["a"])
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "the", "of", "cat", ".", ",", "run"]), max_size=8).map(" ".join)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=5))
+def test_every_order_is_sacrebleus_own(pairs: list[tuple[str, str]]) -> None:
+    """Counted once, and as if each order had been asked for alone."""
+    completions, references = map(list, zip(*pairs, strict=True))
+    found = corpus_bleu(completions, references)
+    alone = [
+        BLEU(max_ngram_order=n, effective_order=False).corpus_score(completions, [references]) for n in (1, 2, 4)
+    ]
+    assert [found.bleu_1, found.bleu_2, found.bleu_4] == [one.score for one in alone]
 
 
 LOOPING = [

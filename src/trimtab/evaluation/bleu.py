@@ -32,11 +32,14 @@ def corpus_bleu(completions: Sequence[str], references: Sequence[str]) -> Bleu:
         raise ValueError(f"{len(completions)} completions for {len(references)} references")
     if not completions:
         raise ValueError("BLEU of no completions")
-    scores: dict[int, float] = {}
-    signature = ""
-    for order in ORDERS:
-        metric = BLEU(max_ngram_order=order, effective_order=False)
-        scores[order] = float(metric.corpus_score(list(completions), [list(references)]).score)
-        signature = str(metric.get_signature())
+    metric = BLEU(max_ngram_order=max(ORDERS), effective_order=False)
+    counted = metric.corpus_score(list(completions), [list(references)])
+    scores = {  # from one count of n-grams
+        order: BLEU.compute_bleu(
+            counted.counts[:order], counted.totals[:order], counted.sys_len, counted.ref_len,
+            smooth_method=metric.smooth_method, smooth_value=metric.smooth_value, max_ngram_order=order,
+        ).score
+        for order in ORDERS
+    }  # fmt: skip
     orders = ",".join(map(str, ORDERS))
-    return Bleu(scores[1], scores[2], scores[4], f"max_ngram_order:{orders}|{signature}")
+    return Bleu(scores[1], scores[2], scores[4], f"max_ngram_order:{orders}|{metric.get_signature()}")
