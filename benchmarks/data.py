@@ -114,7 +114,7 @@ def one_side(side: str, file: Path, tokenizer: str) -> None:
 
     def watch() -> None:
         nonlocal peak
-        while not done.wait(0.5):
+        while not done.wait(2):  # a look at a GiB takes tens of milliseconds
             peak = max(peak, memory_mib(os.getpid()))
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from trimtab.audit import findings
 from trimtab.audit.findings import Findings, MeasuringFormat, examine
 from trimtab.audit.markers import find_markers
 from trimtab.audit.oddities import ODD_CHARACTERS, alike_key, conflicts, matched_by_label, odd_characters
@@ -197,6 +198,19 @@ def test_real_ultrafeedback(shared_data: Path) -> None:
     assert train.audit.markers[0].text == "confidence: #%"
     assert train.audit.markers[0].significant
     assert [(one.rows, one.exact) for one in found.shared_prompts] == [(200, 0)]
+
+
+def test_a_sample_says_its_error(write_jsonl: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 of 9 pairs that differ: 1.96 · √((9 - 4) / (4 · 4 · (9 - 1))) = 1.96 · √(5 / 128) = 0.387."""
+    rows = [{"prompt": f"q{i}", "chosen": f"a{i}", "rejected": f"b{i}" if i else "a0"} for i in range(10)]
+    settings = DataSettings(train=str(write_jsonl(rows)))
+    [whole] = [table.notes[-1] for table in audit_tables(examine(settings)) if table.name == "markers"]
+    monkeypatch.setattr(findings, "MAX_PAIRS", 4)
+    [sample] = [table.notes[-1] for table in audit_tables(examine(settings)) if table.name == "markers"]
+    assert whole.startswith("Of 9 pairs; all word sequences")
+    assert sample.startswith(
+        "Of 4 pairs, every so many of the 9 that differ: a share of all is within 38.7 points (95 %); all word"
+    )
 
 
 def test_files_and_tables(write_jsonl: Write, tmp_path: Path) -> None:

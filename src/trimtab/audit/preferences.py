@@ -62,6 +62,12 @@ def _evenly(pairs: list[tuple[str, str]], limit: int) -> list[tuple[str, str]]:
     return [pairs[i] for i in np.linspace(0, len(pairs) - 1, limit).astype(int)]
 
 
+def margin(sample: int, whole: int) -> float:
+    """What a share in a sample is at most away from the whole's, 19 times of 20: 1.96 standard errors of a half,
+    drawn without replacement."""
+    return 1.96 * float(np.sqrt((whole - sample) / (4 * sample * (whole - 1)))) if sample < whole else 0.0
+
+
 def audit(records: Iterable[Record], *, alpha: float = 0.05, top: int = 20, max_pairs: int = 5000) -> AuditReport:
     """Audit preference records; rows without two completions count in `records` only.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from trimtab.audit.findings import Findings, SplitFindings
 from trimtab.audit.markers import Marker
 from trimtab.audit.oddities import Occurrences
+from trimtab.audit.preferences import AuditReport, margin
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.files import write_text
 from trimtab.folder_lock import holding
@@ -102,7 +103,7 @@ def _markers(name: str, split: SplitFindings) -> list[Table]:
     audit, labels = split.audit, split.labels
     tables = []
     if audit.pairs:
-        note = f"Of {audit.pairs_examined:,} pairs; all word sequences and lines were looked at: p allows for that."
+        note = f"Of {_pairs_looked_at(audit)}; all word sequences and lines were looked at: p allows for that."
         ups, downs = audit.markers, audit.markers_of_rejected
         tables.append(_marker_table(f"{name}: chosen against rejected", "chosen|rejected", ups, downs, note))
     if labels:
@@ -112,6 +113,16 @@ def _markers(name: str, split: SplitFindings) -> list[Table]:
             _marker_table(f"{name}: desirable against undesirable", "desirable|undesirable", ups, downs, note)
         )
     return tables
+
+
+def _pairs_looked_at(audit: AuditReport) -> str:
+    """How many, and where those are a sample, how far a share may be from the share of all."""
+    sample, whole = audit.pairs_examined, audit.pairs - audit.identical_pairs
+    said = f"{sample:,} pairs"
+    if sample < whole:
+        error = number(margin(sample, whole), 1, 100)
+        said += f", every so many of the {whole:,} that differ: a share of all is within {error} points (95 %)"
+    return said
 
 
 def _marker_table(title: str, sides: str, ups: Sequence[Marker], downs: Sequence[Marker], note: str) -> Table:
