@@ -1,8 +1,9 @@
 """How long a command takes to begin: `python -m benchmarks.start [--peer build:CHECKOUT]`.
 
-Each part is a process of its own: a wrong setting that is told, `trimtab --help`, `import trimtab`, and all that
-comes before the first optimizer step of the sandbox's small model. With a peer, another checkout with a .venv of
-its own, both sides take turns. Medians; seconds by the clock and of the CPU, and the largest resident memory.
+Each part is a process of its own: a wrong setting, or rows or a model that are not there, as that is told;
+`trimtab --help`; `import trimtab`; all that comes before the first optimizer step of the sandbox's small model.
+With a peer, another checkout with a .venv of its own, both sides take turns. Medians; seconds by the clock and of
+the CPU, and the largest resident memory.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ def parts(folder: Path) -> dict[str, Part]:
     return {
         "wrong setting": Part(COMMAND, ("dpo", *stage, "--set", "learning_rat=1"), "Did you mean 'learning_rate'?"),
         "wrong setting of the data": Part(COMMAND, ("dpo", *stage, "--set", "data.max_lenght=1"), "'max_length'?"),
+        "wrong setting of a recipe": Part(
+            COMMAND, ("study", "quickstart", "--set", "dpo.beta=-1"), "beta: Input should be greater than 0"
+        ),
+        "rows that are not there": Part(COMMAND, ("dpo", *stage, "--data", "none.jsonl"), "no such file"),
+        "model that is not there": Part(COMMAND, ("dpo", *stage, "--model", "./none"), "no such folder"),
         "recipe that is not there": Part(COMMAND, ("study", str(folder / "none.yaml")), "no such file"),
         "--help": Part(COMMAND, ("--help",), "Align small language models"),
         "import trimtab": Part("import trimtab; print('done')", (), "done"),

@@ -1,4 +1,4 @@
-"""PyTorch, loaded when something of it is first used and not where it is named: that takes seconds.
+"""PyTorch and httpx, loaded when something of them is first used and not where they are named: that takes time.
 
     from trimtab.late import F, torch
 
@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import httpx as httpx
     import torch as torch
     import torch.nn.functional as F
 else:
@@ -25,6 +26,6 @@ else:
         def __getattr__(self, name: str) -> object:
             return getattr(import_module(self._module), name)
 
-    torch, F = _Late("torch"), _Late("torch.nn.functional")
+    httpx, torch, F = _Late("httpx"), _Late("torch"), _Late("torch.nn.functional")
 
-__all__ = ["F", "torch"]
+__all__ = ["F", "httpx", "torch"]

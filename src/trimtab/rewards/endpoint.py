@@ -25,12 +25,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypedDict
 
-import httpx
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
+from trimtab.late import httpx
 
 AGAIN = {408, 409, 429}
 """Statuses below 500 that another try may mend."""

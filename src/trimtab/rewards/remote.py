@@ -15,12 +15,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
-import httpx
 from pydantic import Field, model_validator
 
 from trimtab.data.settings import SECONDS
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
+from trimtab.late import httpx
 from trimtab.rewards.awaiting import wait_for
 from trimtab.rewards.base import Columns, Prompt, Reward, Scored
 from trimtab.rewards.cache import LEASE, Item, ScoreCache

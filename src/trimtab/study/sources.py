@@ -12,7 +12,6 @@ from trimtab.recipe import Recipe
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
 from trimtab.rewards.settings_base import RewardSettings
-from trimtab.sandbox.judge import GoldJudge
 from trimtab.sandbox.places import starter
 from trimtab.training.schedule import TrainingSettings
 
@@ -63,4 +62,6 @@ def make_judge(settings: RewardSettings | None, out: Path) -> Reward | None:
 
 def rewards_by_name() -> dict[str, Reward]:
     """The rewards that a name alone stands for, by that name."""
+    from trimtab.sandbox.judge import GoldJudge  # with all of the sandbox's prompts
+
     return {"gold": GoldJudge()}
