@@ -67,6 +67,34 @@ def test_sampling_repeats_and_leaves_the_random_state_alone(ready: tuple[Any, Ch
     assert generate(model, chat, PROMPTS, other, stop_tokens(model, chat)) != first
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "beam"])
+def test_rows_of_our_own_have_the_tokens_of_generate(strategy: Any, tiny_model_dir: Callable[..., Path]) -> None:
+    """Prompts of uneven length, in batches and one by one."""
+    folder = tiny_model_dir(initializer_range=0.2)
+    policy, chat = load_policy(str(folder)).eval(), ChatFormat(load_tokenizer(str(folder)))
+    stops = stop_tokens(policy.model, chat)
+    for size in (2, 64):
+        decoding = Decoding(strategy=strategy, max_new_tokens=12, num_beams=3, batch_size=size)
+        with torch.no_grad():
+            theirs = generate(policy.model, chat, PROMPTS, decoding, stops)
+        assert generate(policy, chat, PROMPTS, decoding, stops) == theirs
+
+
+def test_a_samples_draws_are_its_own(tiny_model_dir: Callable[..., Path]) -> None:
+    """Whatever the batch; another seed draws others, and the caller's random state is left alone."""
+    folder = tiny_model_dir(initializer_range=0.2)
+    policy, chat = load_policy(str(folder)).eval(), ChatFormat(load_tokenizer(str(folder)))
+    stops = stop_tokens(policy.model, chat)
+    decoding = Decoding(strategy="sample", temperature=1.0, max_new_tokens=10)
+    before = torch.get_rng_state()
+    first = generate(policy, chat, PROMPTS, decoding, stops)
+    assert torch.equal(torch.get_rng_state(), before)
+    for changed, same in (({"batch_size": 1}, True), ({"seed": 1}, False), ({"top_p": 1e-9}, False)):
+        assert (generate(policy, chat, PROMPTS, decoding.model_copy(update=changed), stops) == first) is same
+    greedy = generate(policy, chat, PROMPTS, Decoding(strategy="greedy", max_new_tokens=10), stops)
+    assert generate(policy, chat, PROMPTS, decoding.model_copy(update={"top_p": 1e-9}), stops) == greedy
+
+
 def test_a_prompt_without_room_is_an_error_not_a_short_answer(ready: tuple[Any, ChatFormat]) -> None:
     model, chat = ready
     model.config.max_position_embeddings = 40

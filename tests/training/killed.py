@@ -74,7 +74,7 @@ def arm(moment: str, count: int) -> None:
     elif place:
         before(
             *{
-                "answering": (generating, "_generate_batch"),
+                "answering": (generating, "_rows_of_our_own"),
                 "judging": (scoring, "score_all"),
                 "reporting": (study, "_write_report"),
             }[place]

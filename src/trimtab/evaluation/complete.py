@@ -50,7 +50,7 @@ def complete(task: EvaluationTask) -> None:
         for weight in policy.parameters():
             weight.data = weight.data.to(torch.bfloat16)
     rows = generate(
-        policy.model,
+        policy,
         chat,
         [record.prompt for record in task.test],
         task.settings.decoding,

@@ -1,6 +1,9 @@
-"""Completions for evaluation, greedy, by beam search or by sampling: transformers' own generate, or vLLM's own.
+"""Completions for evaluation, greedy, by beam search or by sampling.
 
-The two engines' beam searches are not the same: vLLM's length penalty counts the prompt, transformers' does
+With rows of our own (rollout/transformers.py), by transformers' generate where a model does not bear them, or by
+vLLM.
+
+The engines' beam searches are not the same: vLLM's length penalty counts the prompt, transformers' does
 not, and vLLM searches up to the cap where transformers stops once no beam can win. Compare methods under one
 engine; its name and version are part of the signature.
 """
@@ -20,9 +23,12 @@ from trimtab.errors import TrimtabError, is_out_of_memory, reason_of
 from trimtab.evaluation.settings import Decoding
 from trimtab.json_types import JsonObject
 from trimtab.models.inputs import feeding
+from trimtab.models.policy import Policy
 from trimtab.models.vocabulary import check_ids, embeddings_of
 from trimtab.rollout import vllm
-from trimtab.rollout.sampler import check_prompts
+from trimtab.rollout.rows import serves_cache
+from trimtab.rollout.sampler import Sampling, check_prompts
+from trimtab.rollout.transformers import TransformersSampler
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,7 +63,7 @@ def stop_tokens(model: PreTrainedModel, chat: ChatFormat) -> list[int]:
 
 @torch.no_grad()
 def generate(
-    model: PreTrainedModel,
+    policy: Policy | PreTrainedModel,
     chat: ChatFormat,
     prompts: Sequence[str | tuple[Message, ...]],
     decoding: Decoding,
@@ -66,9 +72,10 @@ def generate(
 ) -> list[Generated]:
     """One completion for each prompt, in the prompts' order.
 
-    Sampling draws from the decoding's seed and leaves the caller's random state alone. With transformers,
-    prompts of like length share a batch, padded on the left.
+    policy: where it is a bare model, transformers' generate decodes. Sampling draws from the decoding's seed and
+    leaves the caller's random state alone. Prompts of like length share a batch.
     """
+    model = policy.model if isinstance(policy, Policy) else policy
     ids = [chat.prompt_ids(prompt) for prompt in prompts]
     check_ids(ids, model, "model")
     order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
@@ -79,6 +86,13 @@ def generate(
         progress(len(rows))
         return [_as_text(chat, row, stops) for row in rows]
     out: list[Generated | None] = [None] * len(ids)
+    if isinstance(policy, Policy) and serves_cache(policy):
+        for lo in range(0, len(order), decoding.batch_size):
+            places = order[lo : lo + decoding.batch_size]
+            for place, row in zip(places, _rows_of_our_own(policy, ids, places, decoding, stops), strict=True):
+                out[place] = _as_text(chat, row, stops)
+            progress(lo + len(places))
+        return [generated for generated in out if generated is not None]
     cuda = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(decoding.seed)
@@ -90,6 +104,30 @@ def generate(
                 out[place] = generated
             progress(min(lo + decoding.batch_size, len(order)))
     return [generated for generated in out if generated is not None]
+
+
+def _rows_of_our_own(
+    policy: Policy, ids: Sequence[list[int]], places: Sequence[int], decoding: Decoding, stops: list[int]
+) -> list[list[int]]:
+    """New tokens of the prompts at these places. What a prompt draws is its own: no batch changes it."""
+    sampler, some = TransformersSampler(policy), [ids[i] for i in places]
+    targets = None if decoding.target_length is None else [decoding.target_length] * len(some)
+    if decoding.strategy == "beam":
+        return sampler.beam(
+            some, num_beams=decoding.num_beams, length_penalty=decoding.length_penalty,
+            max_new_tokens=decoding.max_new_tokens, stops=stops, targets=targets,
+        )  # fmt: skip
+    samples = decoding.strategy == "sample"
+    sampling = Sampling(
+        temperatures=(decoding.temperature if samples else 0.0,),
+        max_new_tokens=decoding.max_new_tokens,
+        batch_size=decoding.batch_size,
+    )
+    drawn = sampler.sample(
+        some, 1, sampling, seed=decoding.seed, stops=stops, places=places,
+        top_p=decoding.top_p if samples else 1.0, targets=targets,
+    )  # fmt: skip
+    return [list(sample.tokens) for [sample] in drawn]
 
 
 def _generate_batch(

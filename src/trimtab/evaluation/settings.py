@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from trimtab.models.policy import Policy
 
 
+DRAWS = "draws:2"
+"""Of the samples that this package draws itself: another number for other random numbers."""
+
+
 class Decoding(Settings):
     """How completions are decoded; the same for every method of a comparison."""
 
@@ -67,12 +71,13 @@ class Decoding(Settings):
 
     def signature(self) -> str:
         """Everything that the completions depend on beside model and prompts."""
+        by_vllm = self.engine == "vllm"
+        sampled = [f"temperature:{self.temperature}", f"top_p:{self.top_p}", f"seed:{self.seed}"]
         parts = {
             "greedy": [],
             "beam": [f"beams:{self.num_beams}", f"length_penalty:{self.length_penalty}"],
-            "sample": [f"temperature:{self.temperature}", f"top_p:{self.top_p}", f"seed:{self.seed}"],
+            "sample": [*sampled, *([] if by_vllm else [DRAWS])],
         }[self.strategy]
-        by_vllm = self.engine == "vllm"
         return "|".join(
             [
                 f"engine:{self.engine}-{_version(self.engine)}",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from trimtab.models.policy import Policy
 from trimtab.rollout.beams import BeamRules, generate_beams, search_beams
 from trimtab.rollout.logps import evaluating
+from trimtab.rollout.nucleus import nucleus
 from trimtab.rollout.rows import Prompts, serves_cache
 from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, check_prompts, nan_logits_error
 
@@ -79,10 +80,13 @@ def invert_cdf(probability_BV: Tensor, uniform_B: Tensor) -> Tensor:
     return torch.searchsorted(cdf_BV, mark_B1, right=True)[:, 0]
 
 
-def draw(logits_BV: Tensor, uniform_B: Tensor, temperatures: Temperatures, excluded: Tensor | None) -> Drawn:
+def draw(
+    logits_BV: Tensor, uniform_B: Tensor, temperatures: Temperatures, excluded: Tensor | None, top_p: float = 1.0
+) -> Drawn:
     """Draws from softmax(logits / T) without the excluded tokens, renormalised; the argmax where T is 0.
 
-    logits_BV: any float type. excluded: token ids [n]. At T = 0 the distribution is a point: logp is 0.
+    logits_BV: any float type. excluded: token ids [n]. top_p: below 1, from the nucleus alone; the log-probability
+    is then still that of the whole distribution. At T = 0 the distribution is a point: logp is 0.
     """
     logits_BV = logits_BV.float()
     policy_BV = torch.log_softmax(logits_BV, dim=-1)
@@ -93,7 +97,8 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperatures: Temperatures, exclu
         logp_BV = logp_BV.index_fill(1, excluded, -torch.inf)
         log_kept_B = torch.logsumexp(logp_BV, dim=-1)
         logp_BV = logp_BV - log_kept_B[:, None]
-    token_B = invert_cdf(logp_BV.exp(), uniform_B)
+    drawn_BV = logp_BV if top_p == 1 else nucleus(logp_BV, top_p)
+    token_B = invert_cdf(drawn_BV.exp(), uniform_B)
     greedy_B = temperatures.greedy
     if greedy_B is not None:
         token_B = torch.where(greedy_B, logp_BV.argmax(-1), token_B)
@@ -105,12 +110,14 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, temperatures: Temperatures, exclu
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be drawn and what ends a sample. stops: [V], whether a token does; excluded: ids [n] or None."""
+    """What may be drawn and what ends a sample. stops: [V], whether a token does; excluded: ids [n] or None.
+    top_p: below 1, only a nucleus is drawn from."""
 
     cap: int
     stops: Tensor
     excluded: Tensor | None
     log_survival: float
+    top_p: float = 1.0
 
 
 class TransformersSampler(Sampler):
@@ -130,9 +137,14 @@ class TransformersSampler(Sampler):
         excluded: Sequence[int] = (),
         survival: float = 0.0,
         places: Sequence[int] | None = None,
+        top_p: float = 1.0,
+        targets: Sequence[int] | None = None,
     ) -> list[list[Sample]]:
         """See Sampler.sample. A sample's draws depend on the seed, its prompt's place, its own place, k and
         max_new_tokens. Prompts are decoded by length, batch_size samples at a time.
+
+        top_p: below 1, only the nucleus is drawn from, for evaluation: the samples' log-probabilities are those of
+        the whole distribution. targets: what each prompt's rows count down from, for a policy that does.
 
         Raises TrimtabError where a prompt is empty or too long, and where the policy's logits are NaN.
         """
@@ -140,7 +152,7 @@ class TransformersSampler(Sampler):
             raise ValueError(f"k={k}: a prompt needs a sample")
         cap, size = sampling.max_new_tokens, sampling.batch_size
         check_prompts(prompts, cap, self._room)
-        rules = self._rules(cap, stops, excluded, survival)
+        rules = replace(self._rules(cap, stops, excluded, survival), top_p=top_p)
         generator = torch.Generator().manual_seed(seed)
         shape = (1 + max(places or range(len(prompts)), default=-1), k, cap)
         uniform_PKT = torch.rand(shape, dtype=torch.float64, generator=generator)
@@ -151,7 +163,7 @@ class TransformersSampler(Sampler):
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         with evaluating(self.policy):
             for part in _cut(order, max(1, size // k)):
-                computed = self._computed([prompts[i] for i in part])
+                computed = self._computed([prompts[i] for i in part], targets and [targets[i] for i in part])
                 for pairs in _cut([(p, i) for p in range(len(part)) for i in range(k)], size):
                     chosen = [part[p] for p, _ in pairs], [i for _, i in pairs]
                     warm = [temperatures[i] for i in chosen[1]]
@@ -169,6 +181,7 @@ class TransformersSampler(Sampler):
         length_penalty: float,
         max_new_tokens: int,
         stops: Sequence[int],
+        targets: Sequence[int] | None = None,
     ) -> list[list[int]]:
         """The best beam of each prompt, as transformers' generate finds it, its stop token included."""
         check_prompts(prompts, max_new_tokens, self._room)
@@ -180,15 +193,15 @@ class TransformersSampler(Sampler):
             for places in _cut(order, max(1, BEAM_ROWS // num_beams)):
                 some = [prompts[i] for i in places]
                 if cached:
-                    rows = search_beams(self._computed(some), rules)
+                    rows = search_beams(self._computed(some, targets and [targets[i] for i in places]), rules)
                 else:
                     rows = generate_beams(self.policy, some, rules)
                 for place, row in zip(places, rows, strict=True):
                     out[place] = row
         return out
 
-    def _computed(self, prompts: Sequence[Sequence[int]]) -> Prompts:
-        computed = Prompts(self.policy, prompts)
+    def _computed(self, prompts: Sequence[Sequence[int]], targets: Sequence[int] | None = None) -> Prompts:
+        computed = Prompts(self.policy, prompts, targets)
         if computed.logits_PV.isnan().any():
             raise nan_logits_error()
         return computed
@@ -262,7 +275,7 @@ def _decode(
     at_B = torch.arange(len(prompt_R), device=device)
     rows, logits_BV = None, prompts.logits_PV[prompt_R]
     for t in range(rules.cap):
-        drawn = draw(logits_BV, uniform_TB[t], temperatures, rules.excluded)
+        drawn = draw(logits_BV, uniform_TB[t], temperatures, rules.excluded, rules.top_p)
         active_B = decoded.add(t, at_B, drawn)
         active = int(active_B.sum())
         if not active or t + 1 == rules.cap:

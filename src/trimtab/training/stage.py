@@ -267,7 +267,7 @@ def _sampler(policy: TrainedModel, chat: TextFormat, splits: Splits) -> Callable
         fitting = (row.prompt for row, ids in renderable_prompts(records, chat) if len(ids) <= room)
         prompts = list(islice(fitting, SAMPLES))
         decoding = Decoding(max_new_tokens=SAMPLE_TOKENS)
-        outs = generate(policy.model, chat, prompts, decoding, stop_tokens(policy.model, chat))
+        outs = generate(policy, chat, prompts, decoding, stop_tokens(policy.model, chat))
         shown = [prompt if isinstance(prompt, str) else prompt[-1].content for prompt in prompts]
         return [{"prompt": p, "completion": out.text} for p, out in zip(shown, outs, strict=True)]
 

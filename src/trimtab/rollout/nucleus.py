@@ -1,0 +1,33 @@
+"""Nucleus sampling: only the likeliest tokens, up to a share of probability. Holtzman et al. 2020 (arXiv
+1904.09751), section 3.1.
+
+Dimension suffixes: _B rows, _V vocabulary, _K the likeliest tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LIKELIEST = 64
+"""Tokens that are sorted first: they nearly always hold the nucleus, and sorting all is slow."""
+
+
+def nucleus(logp_BV: Tensor, top_p: float) -> Tensor:
+    """The log-probabilities with −∞ for all tokens outside the nucleus, the fewest whose probabilities reach top_p;
+    the likeliest is always in it. What is left is not normalised. Of equally likely tokens at its edge all stay."""
+    least_B = _least(logp_BV, top_p, min(LIKELIEST, logp_BV.shape[-1]))
+    return logp_BV.masked_fill(logp_BV < least_B[:, None], -torch.inf)
+
+
+def _least(logp_BV: Tensor, top_p: float, count: int) -> Tensor:
+    """The log-probability of the least likely token of each row's nucleus, [B]."""
+    best_BK = logp_BV.topk(count, dim=-1).values
+    probability_BK = best_BK.double().exp()
+    before_BK = probability_BK.cumsum(-1) - probability_BK
+    last_B = ((before_BK < top_p).sum(-1) - 1).clamp_(min=0)
+    least_B = best_BK.gather(1, last_B[:, None])[:, 0]
+    beyond_B = before_BK[:, -1] + probability_BK[:, -1] < top_p
+    if count < logp_BV.shape[-1] and bool(beyond_B.any()):
+        least_B[beyond_B] = _least(logp_BV[beyond_B], top_p, logp_BV.shape[-1])
+    return least_B
