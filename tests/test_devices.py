@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from trimtab import devices
+from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.settings import resolve_precision
 
 
@@ -76,3 +77,9 @@ def test_waiting_threads_spin_briefly_unless_told(given: dict[str, str], expecte
     code = "import trimtab, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert run.stdout.split() == [expected, "False"]
+
+
+@pytest.mark.parametrize(("given", "cpu", "expected"), [(None, True, 1024), (None, False, 4096), (64, True, 64)])
+def test_the_tokens_of_a_pass(given: int | None, cpu: bool, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "on_cpu", lambda: cpu)
+    assert SFTSettings(learning_rate=1, token_budget=given).pass_tokens == expected

@@ -255,7 +255,7 @@ def rloo(plan: Plan, world: World, out: Path, given: Given, **chosen: Any) -> Cu
 
         def __init__(self, settings: Any, context: Any) -> None:
             super().__init__(settings, context)
-            self.collector.sampler = GivenSampler(context.policy, self.table, settings.token_budget)
+            self.collector.sampler = GivenSampler(context.policy, self.table, settings.pass_tokens)
 
     settings: dict[str, Any] = {
         "samples": SAMPLES, "objective": "leave_one_out", "normalisation": "sum", "ratio": "sequence",

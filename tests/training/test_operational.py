@@ -81,7 +81,7 @@ def test_a_change_is_written_down(tmp_path: Path) -> None:
     for _ in range(2):
         resolve_auto(tmp_path, less)
     assert read_json(tmp_path / "settled.json", "")["changed"] == [
-        {"step": 12, "setting": "token_budget", "from": 4096, "to": 64}
+        {"step": 12, "setting": "token_budget", "from": None, "to": 64}
     ]
     (tmp_path / "settled.json").unlink()
     with pytest.raises(TrimtabError, match=r"settled\.json: is gone.*Put it back, or remove"):

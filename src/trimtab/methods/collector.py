@@ -50,7 +50,7 @@ def make_sampler(
         raise TrimtabError(
             f"{method}: sampling.engine vllm runs in one process; use engine transformers in several."
         )
-    return VLLMSampler(policy, sampling.vllm, settings.precision, settings.token_budget)
+    return VLLMSampler(policy, sampling.vllm, settings.precision, settings.pass_tokens)
 
 
 class Collector:
@@ -139,7 +139,7 @@ class Collector:
         context = self.context
         with context.accelerator.autocast():
             return read_off(
-                model, groups, temperatures, context.settings.token_budget, context.accelerator.device, names
+                model, groups, temperatures, context.settings.pass_tokens, context.accelerator.device, names
             )
 
     def sampled_logps(self, scorings: Sequence[Scoring]) -> list[list[Tensor]]:

@@ -39,7 +39,7 @@ def reference_point(context: PolicyContext, groups: Sequence[CompletionGroup]) -
     companions = [group.companion for group in groups if group.companion is not None]
     mine = companions[acc.process_index :: acc.num_processes]
     with acc.autocast():
-        logps = logps_of(context.policy, mine, None, context.settings.token_budget, acc.device)
+        logps = logps_of(context.policy, mine, None, context.settings.pass_tokens, acc.device)
     ratios = [
         float((policy.double() - reference.double()).sum())
         for group, of_group in zip(mine, logps, strict=True)

@@ -302,7 +302,7 @@ def _passes(groups: list[CompletionGroup], settings: TrainingSettings, steps: in
     """The passes of each of the first steps."""
     looked = range(min(steps, STEPS_LOOKED_AT))
     drawn = (groups_of_step(groups, step, settings.step_groups, settings.seed) for step in looked)
-    return [cut_into_passes(step, settings.token_budget) for step in drawn]
+    return [cut_into_passes(step, settings.pass_tokens) for step in drawn]
 
 
 def _step_tokens(passes: list[list[Pass]]) -> float:

@@ -142,7 +142,7 @@ class Loop:
     ) -> tuple[float, float]:
         """Leaves the clipped gradient of the groups' loss in the weights. Returns the loss and the norm before."""
         acc = self.accelerator
-        passes = cut_into_passes(groups, self.settings.token_budget)
+        passes = cut_into_passes(groups, self.settings.pass_tokens)
         step_loss = 0.0
         if not passes and acc.num_processes > 1:
             self._idle_pass()

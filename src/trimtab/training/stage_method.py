@@ -83,7 +83,7 @@ class TrainingContext(Generic[ModelT, FormatT]):
         self, one_pass: EvaluateGroups, policy: Forward, groups: Sequence[CompletionGroup]
     ) -> dict[str, float]:
         """Means of a pass's metrics over all groups."""
-        return evaluate_groups(one_pass, policy, groups, self.settings.token_budget, self.accelerator)
+        return evaluate_groups(one_pass, policy, groups, self.settings.pass_tokens, self.accelerator)
 
     def with_reference(self: PolicyContext, *splits: Sequence[CompletionGroup]) -> list[list[CompletionGroup]]:
         """The splits' groups with a column ref_logps [M]: the starting model's log-probabilities, cached on
@@ -97,7 +97,7 @@ class TrainingContext(Generic[ModelT, FormatT]):
         # The main process computes and stores; the others read.
         with self.accelerator.autocast(), self.accelerator.main_process_first():
             ref_logps = reference_logps(
-                self.policy, groups, self.cache, key, self.settings.token_budget, self.accelerator.device,
+                self.policy, groups, self.cache, key, self.settings.pass_tokens, self.accelerator.device,
                 report=warn,
             )  # fmt: skip
         columns = iter(ref_logps)
