@@ -149,7 +149,7 @@ def test_signs_of_life_and_a_lock_that_was_lost(tmp_path: Path, monkeypatch: pyt
         os.utime(lock, (1, 1))
         wait(lambda: lock.stat().st_mtime > 1)
         lock.unlink()
-        wait(lock.exists)
+        wait(lambda: folder_lock._read(lock) is not None)  # and written to its end
         write_lock(tmp_path, token="another")
         wait(lambda: killed == [signal.SIGTERM])
     assert (tmp_path / LOCK).exists(), "it is the other's now"

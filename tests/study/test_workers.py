@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from study.same_results import but_for_the_date
 from training.toy import write_model
 from trimtab.data.parsing import parse
 from trimtab.data.splits import DataSettings, Splits
+from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.methods.sft import SFT
 from trimtab.recipe import Recipe
 from trimtab.stopping import SENTENCE
+from trimtab.study import workers
 from trimtab.study.run import sandbox_data
 from trimtab.study.training_seed import TrainingSeed
 from trimtab.study.workers import tasks_of, workers_for
@@ -169,6 +173,33 @@ def test_a_stage_that_fails_ends_the_study_after_the_others(model: Path, tmp_pat
     assert not (out / "results.json").exists()
 
 
+@pytest.mark.parametrize("at", ["a task's end", "the next task's beginning"])
+def test_a_pool_that_is_gone_is_told_in_words(at: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process was killed at work, or between two tasks: then it is the next task that finds no pool."""
+
+    class Gone:
+        def __init__(self, *_: Any) -> None:
+            self.given = 0
+
+        def submit(self, *_: Any) -> Future[None]:
+            self.given += 1
+            if self.given > 1:
+                raise BrokenProcessPool
+            future: Future[None] = Future()
+            if at == "a task's end":
+                future.set_exception(BrokenProcessPool())
+            else:
+                future.set_result(None)
+            return future
+
+        def shutdown(self, **_: Any) -> None:
+            """Nothing is left."""
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Gone)
+    with pytest.raises(TrimtabError, match="a process of the study was killed"):
+        workers._run([seed_of(recipe(model))], 1, 1)
+
+
 def children_of(pid: int) -> list[int]:
     """Processes of the pool: those that were spawned, without multiprocessing's own helper."""
     children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
@@ -203,16 +234,16 @@ def test_stopped_and_killed_and_run_again(model: Path, tmp_path: Path) -> None:
     log = out / "seed-0" / "stages" / "sft" / "metrics.jsonl"
     for end in ("SIGTERM", "SIGKILL of a worker", "SIGKILL"):
         with subprocess.Popen(command(file, out), stderr=subprocess.PIPE, text=True) as run:
-            workers = training(run, log)
-            assert workers
-            os.kill(workers[0] if "worker" in end else run.pid, getattr(signal, end.split()[0]))
+            pool = training(run, log)
+            assert pool
+            os.kill(pool[0] if "worker" in end else run.pid, getattr(signal, end.split()[0]))
             _, said = run.communicate(timeout=120)
         assert "Traceback" not in said
         assert (run.returncode, said.count(SENTENCE)) == {"SIGTERM": (143, 1), "SIGKILL": (-9, 0)}.get(end, (1, 0))
         if "worker" in end:
             assert "a process of the study was killed" in said.splitlines()[-1]
         until = time.monotonic() + 15
-        while any(map(is_alive, workers)):
+        while any(map(is_alive, pool)):
             assert time.monotonic() < until
             time.sleep(0.05)
     subprocess.run(command(file, out), check=True, capture_output=True, timeout=300)

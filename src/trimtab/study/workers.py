@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,10 @@ from trimtab.training.changed import accepting_changed_reward, accepts_changed_r
 
 MOST = 4
 """Processes that are started unasked: seldom can more stages be worked on at once, and each takes a GiB."""
+KILLED = (
+    "a process of the study was killed, as systems do that run out of memory. The same command goes on; with "
+    "--workers 1 it needs less."
+)
 LOOK = 0.2
 """Seconds between two looks at whether the study's own process still lives."""
 
@@ -117,6 +122,7 @@ def _run(seeds: Sequence[TrainingSeed], count: int, threads: int) -> None:
         accepts_changed_reward(),
         os.getpid(),
     )
+    others = active_children()
     pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (about,))
     try:
         while True:
@@ -128,29 +134,22 @@ def _run(seeds: Sequence[TrainingSeed], count: int, threads: int) -> None:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task, error = running.pop(future), future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise error
                 if error is None:
                     done.add((task.seed, task.stage))
                 else:
                     failed.append(error)
-        if failed:
-            raise _first(failed)
+    except BrokenProcessPool:  # one is gone, and with it the pool: by a future, or as the next task is handed over
+        failed.append(TrimtabError(KILLED))
     finally:
-        _end(pool)
+        _end(pool, [process for process in active_children() if process not in others])
+    if failed:
+        raise failed[0]
 
 
-def _first(failed: Sequence[BaseException]) -> BaseException:
-    """What the study ends with: a process that was killed takes those of all others with it."""
-    if isinstance(failed[0], BrokenProcessPool):
-        return TrimtabError(
-            "a process of the study was killed, as systems do that run out of memory. The same command goes on; "
-            "with --workers 1 it needs less."
-        )
-    return failed[0]
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """Whatever still works is asked to stop where it can go on, and waited for."""
-    processes = active_children()
+def _end(pool: ProcessPoolExecutor, processes: Sequence[BaseProcess]) -> None:
+    """Whatever still works of the pool's processes is asked to stop where it can go on, and waited for."""
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         if process.pid is not None:
