@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -126,10 +125,3 @@ def write_jsonl(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture(autouse=True)
-def _precision_of_its_own() -> None:
-    """Accelerate keeps one precision for a process: a stage that trained in bf16, as CPUs that are fast at it do
-    unasked, would leave it to the accelerators that later tests make."""
-    AcceleratorState._reset_state()

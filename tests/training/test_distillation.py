@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from transformers import AutoModelForCausalLM
 
-from training.toy import write_model, write_pairs
+from training.toy import plain_accelerator, write_model, write_pairs
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.splits import DataSettings
@@ -51,7 +50,7 @@ def method_of(models: tuple[Path, Path], folder: Path, **given: Any) -> Distilla
     policy = load_policy(str(models[0]), settings, 0)
     chat = SimpleNamespace(tokenizer=load_tokenizer(str(models[0])), stop_tokens=[2], end_of_turn=2)
     return Distillation(
-        settings, TrainingContext(policy, GROUPS, GROUPS[:4], settings, Accelerator(cpu=True), folder, chat)
+        settings, TrainingContext(policy, GROUPS, GROUPS[:4], settings, plain_accelerator(), folder, chat)
     )
 
 

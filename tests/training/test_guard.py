@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from models.families import make
+from training.toy import plain_accelerator
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.errors import TrimtabError
 from trimtab.losses.sft import sft
@@ -61,7 +61,7 @@ def loop(spoil: Callable[[Tensor], Tensor], folder: Path, rows: Any = ROWS, **gi
     )
     method: Any = Faulty(spoil)
     return Loop(
-        Policy(make("qwen2")), method, rows, settings, folder, Accelerator(cpu=True),
+        Policy(make("qwen2")), method, rows, settings, folder, plain_accelerator(),
         lambda out: (out / "kept").write_text("") and None,
     )  # fmt: skip
 

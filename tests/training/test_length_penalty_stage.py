@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from pydantic import ValidationError
 from torch import Tensor
 
 from models.families import VOCABULARY, make, single_logps
 from training.grpo_runs import STOPS, weights_of
-from training.toy import write_plain_pairs
+from training.toy import plain_accelerator, write_plain_pairs
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.splits import DataSettings
 from trimtab.methods.sft import SFT
@@ -159,7 +158,7 @@ def step_of(folder: Path, penalty: dict[str, Any] | None, groups: Any = GROUPS, 
         **{"max_grad_norm": 1e9} | given,
     )  # fmt: skip
     policy, chat = Policy(model), SimpleNamespace(stop_tokens=[2], end_of_turn=2)
-    prepared = TrainingContext(policy, list(groups), [], settings, Accelerator(cpu=True), folder, chat)
+    prepared = TrainingContext(policy, list(groups), [], settings, plain_accelerator(), folder, chat)
     method = SFT(settings, prepared)
     drawn: list[list[Sample]] = []
     if method.penalty is not None:

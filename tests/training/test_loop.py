@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from models.families import make
+from training.toy import plain_accelerator
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.errors import TrimtabError
 from trimtab.losses.sft import sft
@@ -61,7 +61,7 @@ ASKED = [
 
 
 def prepared(policy: Policy, groups: list[CompletionGroup], settings: Any, folder: Path) -> TrainingContext:
-    return TrainingContext(policy, groups, groups[:3], settings, Accelerator(cpu=True), folder / "cache")
+    return TrainingContext(policy, groups, groups[:3], settings, plain_accelerator(), folder / "cache")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def scripted(values: list[float], folder: Path, **settings: Any) -> tuple[Any, P
         UNEVEN,
         chosen,
         folder,
-        Accelerator(cpu=True),
+        plain_accelerator(),
         lambda out: (out / "step").write_text(str(loop.state.step)) and None,
     )
     finished = loop.run()
@@ -270,6 +270,6 @@ def test_bf16_master_weights_are_refused(tmp_path: Path) -> None:
             UNEVEN,
             TrainingSettings(learning_rate=1),
             tmp_path,
-            Accelerator(cpu=True),
+            plain_accelerator(),
             lambda out: None,
         )

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from trimtab.sandbox.annotator import write_preferences
@@ -55,3 +57,10 @@ def write_plain_pairs(path: Path, rows: int) -> Path:
             }
             out.write(json.dumps(row) + "\n")
     return path
+
+
+def plain_accelerator() -> Accelerator:
+    """On the CPU, in float32. Accelerate keeps one precision for a process, and a stage that another test trained
+    may have left bf16, which CPUs that are fast at it take unasked."""
+    AcceleratorState._reset_state()
+    return Accelerator(cpu=True)
