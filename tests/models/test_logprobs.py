@@ -21,7 +21,7 @@ def test_by_hand() -> None:
 
 
 def test_slices_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values and gradients with slices of 16 tokens equal those in one piece."""
+    """Values and gradients with slices of 16 tokens, the first two of them kept, equal those in one piece."""
     torch.manual_seed(0)
     hidden, target = torch.randn(70, 8, requires_grad=True), torch.randint(0, 33, (70,))
     head = torch.nn.Linear(8, 33)
@@ -33,13 +33,19 @@ def test_slices_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     whole = run()
     monkeypatch.setattr(logprobs, "SLICE_ENTRIES", 1)
+    monkeypatch.setattr(logprobs, "KEPT_ENTRIES", 40 * 33)
     for a, b in zip(whole, run(), strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_no_step_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The head never sees more than a slice of the tokens, forward or backward."""
+@pytest.mark.parametrize(
+    ("kept", "again"), [(0, 3), (20, 3), (39, 3), (40, 2), (69, 1), (70, 0)], ids=lambda n: str(n)
+)
+def test_no_step_holds_more_logits_than_its_bound(kept: int, again: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head never sees more than a slice, forward or backward. Of four slices of 20, 20, 20 and 10 tokens those
+    within `kept` tokens are computed once (the first always, since one must be held), the others twice."""
     monkeypatch.setattr(logprobs, "SLICE_ENTRIES", 20 * 33)
+    monkeypatch.setattr(logprobs, "KEPT_ENTRIES", kept * 33)
     seen: list[int] = []
     head = torch.nn.Linear(8, 33)
 
@@ -50,7 +56,7 @@ def test_no_step_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     logps, *_ = token_logps(counted, torch.randn(70, 8, requires_grad=True), torch.randint(0, 33, (70,)), 33)
     logps.sum().backward()
     assert max(seen) == 20
-    assert len(seen) == 8, "four slices, each computed again in the backward pass"
+    assert len(seen) == 4 + again
 
 
 def test_everything_else_by_hand() -> None:
@@ -90,6 +96,7 @@ def test_slices_change_nothing_else_either(monkeypatch: pytest.MonkeyPatch) -> N
 
     whole = run()
     monkeypatch.setattr(logprobs, "SLICE_ENTRIES", 1)
+    monkeypatch.setattr(logprobs, "KEPT_ENTRIES", 40 * 33)
     for a, b in zip(whole, run(), strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-4)
     assert all(p.grad is None for p in other.parameters()), "the reference is frozen"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from models.families import FAMILIES, OTHERS, TREE, batches, make, single_logps
 from trimtab.data.groups import CompletionGroup, pack
-from trimtab.models import attention
+from trimtab.models import attention, buckets
 from trimtab.models.attention_flex import flex_tree_attention
 from trimtab.models.families import serves_tree
 from trimtab.models.policy import Policy
@@ -62,6 +62,42 @@ def test_logps_and_gradients_equal_single_sequences(family: str, members: list[C
 @pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
 def test_texts_longer_than_the_window(family: str) -> None:
     check(family, LONG)
+
+
+@pytest.mark.parametrize("family", TREE)
+def test_a_prompt_that_is_computed_once_gives_the_same_numbers(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little is saved: uneven completions over a long prompt, a group left whole beside it."""
+    monkeypatch.setattr(buckets, "SHARED_SCORES", 0)
+    members = [*LONG, CompletionGroup((5, 6), ((9, 10), (7, 8), (11,)))]
+    assert len(buckets.attention_plan(pack(members)).shared) == 2
+    check(family, members)
+
+
+@settings(max_examples=25, deadline=None)
+@given(members=batches)
+def test_a_prompt_that_is_computed_once_gives_the_same_numbers_for_any_groups(
+    members: list[CompletionGroup],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buckets, "SHARED_SCORES", 0)
+        check("qwen2", members)
+
+
+def test_which_groups_are_taken_apart() -> None:
+    """By hand: three of four completions feed tokens, so two branches would repeat 200² / 2 = 20,000 scores each,
+    40,000 > 32,768; of two completions 20,000 are too few."""
+    many = CompletionGroup(tuple(range(3, 203)), ((5, 6), (7, 8), (9, 10), (11,)))
+    few = CompletionGroup(tuple(range(3, 203)), ((5, 6), (7, 8), (11,)))
+    found = buckets.attention_plan(pack([few, many]))
+    assert found.shared == [((202, 402), (402, 405))], "behind the first group's 200 and 2 tokens"
+    assert [(b.branches, b.length) for b in found.own] == [(3, 1)]
+    assert [(b.branches, b.length) for b in found.whole] == [(3, 201)], (
+        "two branches of `few`, the prompt of `many`"
+    )
+    homes = torch.cat([bucket.home for bucket in found.whole + found.own]).tolist()
+    assert sorted(homes) == list(range(405)), "each position's output is taken once"
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])

@@ -1,8 +1,8 @@
 """Log-probabilities of completion tokens without ever holding [M, V].
 
-The vocabulary projection runs over slices of tokens and is recomputed in the backward pass, so that
-memory is one slice's [slice, V]. Slices of tokens, not of the vocabulary: adding slices of the
-vocabulary in bf16 biases training.
+The vocabulary projection runs over slices of tokens. The first slices are kept for the backward pass, within
+a bound; the others are computed again there, one at a time. Slices of tokens, not of the vocabulary: adding
+slices of the vocabulary in bf16 biases training.
 
 Dimension suffixes: _M completion tokens, _S tokens of a slice, _V vocabulary, _D hidden.
 """
@@ -21,8 +21,11 @@ from trimtab.models.log_softmax import LogSoftmax
 Head = Callable[[Tensor], Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """(log π, log π_ref), float32 [S, V] each → a number for each token, [S]."""
-SLICE_ENTRIES = 2**25
-"""Entries of one slice's float32 logits: 128 MiB."""
+SLICE_ENTRIES = 2**24
+"""Entries of one slice's float32 logits: 64 MiB."""
+KEPT_ENTRIES = 2**25
+"""Entries of the slices that a pass keeps for its backward pass: 128 MiB. A large vocabulary's projection is the
+costliest product of a small model; what is kept is not computed twice."""
 
 
 def slice_length(vocabulary: int) -> int:
@@ -125,8 +128,9 @@ def token_logps(
     for lo in range(0, target_M.numel(), step):
         hi = lo + step
         args = (head, hidden_MD[lo:hi], target_M[lo:hi], request.part(lo, hi))
-        # A lone slice is within the memory bound as it is: recomputing it would buy nothing.
-        if torch.is_grad_enabled() and target_M.numel() > step:
+        if torch.is_grad_enabled() and min(hi, target_M.numel()) * vocabulary > max(
+            KEPT_ENTRIES, step * vocabulary
+        ):
             parts.append(checkpoint(_slice, *args, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(_slice(*args))
