@@ -68,10 +68,14 @@ def test_texts_longer_than_the_window(family: str) -> None:
 def test_a_prompt_that_is_computed_once_gives_the_same_numbers(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However little is saved: uneven completions over a long prompt, a group left whole beside it."""
+    """However little is saved: uneven completions over a long prompt, near ones that share a padded bucket, and a
+    group left whole."""
     monkeypatch.setattr(buckets, "SHARED_SCORES", 0)
-    members = [*LONG, CompletionGroup((5, 6), ((9, 10), (7, 8), (11,)))]
-    assert len(buckets.attention_plan(pack(members)).shared) == 2
+    near = CompletionGroup((5, 6, 7), (tuple(range(20, 37)), tuple(range(9, 24)), tuple(range(40, 56))))
+    members = [*LONG, near]
+    plan = buckets.attention_plan(pack(members))
+    assert len(plan.shared) == 2
+    assert any(len(bucket.home) < bucket.branches * bucket.length for bucket in plan.own)
     check(family, members)
 
 
