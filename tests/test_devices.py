@@ -83,3 +83,26 @@ def test_waiting_threads_spin_briefly_unless_told(given: dict[str, str], expecte
 def test_the_tokens_of_a_pass(given: int | None, cpu: bool, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "on_cpu", lambda: cpu)
     assert SFTSettings(learning_rate=1, token_budget=given).pass_tokens == expected
+
+
+def test_a_tiny_model_takes_one_thread_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A larger model after it in the same process has all that the process was given."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before, cpu = torch.get_num_threads(), torch.device("cpu")
+    try:
+        torch.set_num_threads(2)
+        assert devices.choose_threads(cpu, tiny=False) == 2
+        assert capsys.readouterr() == ("", "")
+        devices.set_threads(devices.choose_threads(cpu, tiny=True))
+        assert torch.get_num_threads() == 1
+        assert "1 thread of 2: " in "".join(capsys.readouterr())
+        assert devices.choose_threads(cpu, tiny=False) == 2
+        torch.set_num_threads(3)
+        assert devices.choose_threads(cpu, tiny=False) == 3, "set by somebody else since"
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert devices.choose_threads(cpu, tiny=True) == 3, "asked for"
+        assert devices.choose_threads(torch.device("cuda"), tiny=True) == 3, "the device computes"
+    finally:
+        torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import time
@@ -11,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from trimtab.late import torch
+from trimtab.notices import say
 
 
 def best_device() -> torch.device:
@@ -77,6 +79,35 @@ def _product_time(dtype: torch.dtype) -> float:
         a @ b
         seconds.append(time.thread_time() - started)
     return min(seconds)
+
+
+_own_threads: dict[str, int] = {}
+"""What `set_threads` set, and what the process had before: {"set": …, "given": …}."""
+
+
+def set_threads(count: int) -> None:
+    """Has this process compute on so many threads. `choose_threads` still knows how many it was given."""
+    _own_threads.update(given=_given_threads(), set=count)
+    torch.set_num_threads(count)
+
+
+def _given_threads() -> int:
+    now = torch.get_num_threads()
+    return _own_threads["given"] if _own_threads.get("set") == now else now
+
+
+def choose_threads(device: torch.device, tiny: bool) -> int:
+    """How many threads a stage computes on, said where it is not all that the process was given.
+
+    tiny: one, since several would wait for each other at each of thousands of small products; beside a busy core
+    that costs more than it gives. The load of the machine has no say: the number of threads decides the last bits
+    of every sum, and the same run must give the same weights.
+    """
+    given = _given_threads()
+    if device.type != "cpu" or not tiny or "OMP_NUM_THREADS" in os.environ or given == 1:
+        return given
+    say(f"1 thread of {given}: so small a model's products are not worth sharing (OMP_NUM_THREADS=n: n threads)")
+    return 1
 
 
 def keep_freed_memory() -> None:

@@ -75,14 +75,14 @@ def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
 
 def test_a_change_is_written_down(tmp_path: Path) -> None:
     settings, _ = stage_settings("sft", "rows.jsonl", None, ["precision=float32"], [])
-    assert resolve_auto(tmp_path, settings).precision == "float32"
+    assert resolve_auto(tmp_path, settings, "").precision == "float32"
     (tmp_path / "checkpoints" / "step-00000012").mkdir(parents=True)
     less = settings.model_copy(update={"token_budget": 64})
     for _ in range(2):
-        resolve_auto(tmp_path, less)
+        resolve_auto(tmp_path, less, "")
     assert read_json(tmp_path / "settled.json", "")["changed"] == [
         {"step": 12, "setting": "token_budget", "from": None, "to": 64}
     ]
     (tmp_path / "settled.json").unlink()
     with pytest.raises(TrimtabError, match=r"settled\.json: is gone.*Put it back, or remove"):
-        resolve_auto(tmp_path, less)
+        resolve_auto(tmp_path, less, "")

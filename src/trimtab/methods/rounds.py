@@ -161,7 +161,7 @@ class Round:
             done = done and self._rows_are_whole()
         if not done:
             self.settings = self.settings.model_copy(
-                update={"precision": resolve_auto(self.folder, self.settings).precision}
+                update={"precision": resolve_auto(self.folder, self.settings, self.model).precision}
             )
             if chat.asks_for_today:
                 keep_day(self.folder, chat.day)

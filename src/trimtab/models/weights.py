@@ -24,6 +24,14 @@ INDEX = "model.safetensors.index.json"
 HOW = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 """Arguments of from_pretrained with which it says what did not fit, for refuse_unfit; its own error points to a
 table that it has logged."""
+TINY = 2**25
+"""Bytes of weights, below which two processes of one thread do more than one of two."""
+
+
+def is_tiny(source: str) -> bool:
+    """Whether the folder's model is too small for several threads to share its products."""
+    sizes = [file.stat().st_size for file in Path(source).glob("*.safetensors")]
+    return 0 < sum(sizes) < TINY
 
 
 def check_files(folder: Path, named: str, what: str = "model") -> None:

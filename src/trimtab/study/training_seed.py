@@ -17,6 +17,7 @@ from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.methods.rounds import rewards_of_rounds, run_round
 from trimtab.methods.table import METHODS
 from trimtab.models.lora import hash_model
+from trimtab.models.weights import is_tiny
 from trimtab.notices import say
 from trimtab.recipe import Recipe
 from trimtab.rewards.base import Reward
@@ -28,8 +29,6 @@ from trimtab.study.stages import Stage, last_stages, stages_of
 from trimtab.training.stage import run_stage
 
 BASE, OPPONENT = "base", "opponent"
-TINY = 2**25
-"""Bytes of weights, below which two processes of one thread do more than one of two."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class TrainingSeed:
     @property
     def is_tiny(self) -> bool:
         """Whether the model that the recipe starts from is too small for several threads to share its products."""
-        sizes = [file.stat().st_size for file in Path(self.base).glob("*.safetensors")]
-        return 0 < sum(sizes) < TINY
+        return is_tiny(self.base)
 
     def model_of(self, stage: str) -> str:
         """The folder of the model that a stage leaves."""

@@ -6,15 +6,14 @@ import hashlib
 import json
 from pathlib import Path
 
-import torch
-
 from trimtab import __version__
 from trimtab.data.day import SETTLED
-from trimtab.devices import best_device
+from trimtab.devices import best_device, choose_threads, set_threads
 from trimtab.errors import TrimtabError
 from trimtab.files import clear_leftovers, damage, difference, make_folder, read_json, sums_of, write_json
 from trimtab.json_types import JsonObject
 from trimtab.models.settings import resolve_precision
+from trimtab.models.weights import is_tiny
 from trimtab.notices import say, warn
 from trimtab.stopping import is_first_process
 from trimtab.training.card import CARD
@@ -86,8 +85,9 @@ def open_stage_folder(folder: Path, inputs: JsonObject, begun: str = "metrics.js
     return read_json(done, AGAIN.format(folder)).get("key") in (key, recorded["key"] if same else key)
 
 
-def resolve_auto(folder: Path, settings: TrainingSettings) -> TrainingSettings:
-    """The settings with every `auto` decided; the decision is kept in settled.json, so that a resumed run keeps it.
+def resolve_auto(folder: Path, settings: TrainingSettings, model: str) -> TrainingSettings:
+    """The settings with every `auto` decided, and the threads of the process set; the decision is kept in
+    settled.json, so that a resumed run keeps it. model: the folder that the stage starts from.
 
     There too: which settings that change no result were changed, and from which step on.
     """
@@ -102,11 +102,12 @@ def resolve_auto(folder: Path, settings: TrainingSettings) -> TrainingSettings:
             )
         device = best_device()
         precision = resolve_precision(settings.precision, device)
-        settled |= {"precision": precision, "threads": torch.get_num_threads(), "operational": now}
+        threads = choose_threads(device, is_tiny(model))
+        settled |= {"precision": precision, "threads": threads, "operational": now}
         write_json(file, settled)
     if is_first_process():
         _note_changes(file, settled, now, steps[-1] if steps else 0)
-    torch.set_num_threads(settled["threads"])
+    set_threads(settled["threads"])
     return settings.model_copy(update={"precision": settled["precision"]})
 
 

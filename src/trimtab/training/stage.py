@@ -183,7 +183,7 @@ def _train(
     _say_dropped_rows(request.name, counts, splits, chat)
     write_json(out / "data.json", {**{part: rows.model_dump() for part, rows in counts.items()}, **splits.notes()})
     reset_peak_memory()
-    settings = resolve_auto(out, settings)
+    settings = resolve_auto(out, settings, model)
     policy: TrainedModel = method.load(model, settings)
     if isinstance(policy, Policy) and isinstance(chat, ChatFormat):
         stop_tokens(policy.model, chat)  # says so where it could never stop
