@@ -22,7 +22,8 @@ from trimtab.data.groups import CompletionGroup, pack
 from trimtab.errors import TrimtabError
 from trimtab.models.one_token import serves
 from trimtab.models.policy import Policy
-from trimtab.rollout.rows import CachedRows, Prompts, serves_cache
+from trimtab.rollout.one_token_rows import OneTokenRows
+from trimtab.rollout.rows import Prompts, serves_cache
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import UNIT, TransformersSampler, invert_cdf
 
@@ -286,12 +287,23 @@ def test_batches_and_other_prompts_change_nothing_that_is_drawn(family: str) -> 
         assert tokens(run(others, 4))[place] == tokens(expected)[place]
 
 
+ONE_TOKEN: dict[str, dict[str, Any]] = {"llama": {}, "qwen2": {}, "qwen3": {}, "mistral": {"sliding_window": None}}
+"""What one_token.py writes out."""
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_the_pass_over_one_token_is_transformers(family: str, scaled: bool) -> None:
-    """Logits after each of three tokens, of rows with padding and of rows without, with biases that are not 0."""
+@pytest.mark.parametrize("family", ONE_TOKEN)
+def test_the_pass_over_one_token_is_transformers(
+    family: str, scaled: bool, large: bool, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits after each of three tokens, of rows with padding and of rows without, with biases that are not 0;
+    with weights that are laid out anew, and with rows of unlike lengths apart. Rows leave before the third."""
+    monkeypatch.setattr("trimtab.models.products.LARGE", 1 if large else 2**17)
+    monkeypatch.setattr("trimtab.rollout.one_token_rows.PADDING", 1 if apart else 2**16)
     rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}
-    model = make(family, **({"rope_parameters": rope} if scaled else {}))
+    model = make(family, **ONE_TOKEN[family], **({"rope_parameters": rope} if scaled else {}))
     for name, weight in model.named_parameters():
         if name.endswith("bias") or "norm" in name:
             torch.nn.init.normal_(weight, mean=1.0, std=0.3)
@@ -300,17 +312,21 @@ def test_the_pass_over_one_token_is_transformers(family: str, scaled: bool) -> N
         with torch.no_grad():
             computed = Prompts(policy, prompts)
             rows = computed.rows(torch.arange(len(prompts)))
-            assert isinstance(rows, CachedRows)
-            assert rows.one_token is not None
+            assert isinstance(rows, OneTokenRows)
+            assert len(rows.stores) == (5 if apart and len(prompts) > 1 else 1)
+            left = list(prompts)
             for step in range(1, 4):
-                logits = rows.advance(torch.full((len(prompts),), 30 + step))
-                for prompt, found in zip(prompts, logits, strict=True):
+                if step == 3 and len(left) > 1:
+                    rows.keep(torch.tensor([0, 3, 4]))
+                    left = [left[0], *left[3:]]
+                logits = rows.advance(torch.full((len(left),), 30 + step))
+                for prompt, found in zip(left, logits, strict=True):
                     ids = torch.tensor([[*prompt, *range(31, 31 + step)]])
                     assert torch.allclose(found, model(input_ids=ids).logits[0, -1], atol=1e-5)
 
 
 def test_other_layers_and_hooked_ones_run_as_transformers_has_them() -> None:
-    assert [f for f in MODELS if serves(POLICIES[f].model)] == ["qwen2", "llama"]
+    assert [f for f in MODELS if serves(POLICIES[f].model)] == ["qwen2", "qwen3", "llama"]
     hook = MODELS["llama"].model.layers[0].register_forward_hook(lambda *_: None)
     assert not serves(MODELS["llama"])
     hook.remove()

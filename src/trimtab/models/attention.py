@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -100,17 +100,24 @@ def one_query(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
     return out.reshape(rows, 1, heads, v.shape[-1])
 
 
-def packed_hidden(backbone: torch.nn.Module, batch: PackedBatch, fed: Mapping[str, Tensor] | None = None) -> Tensor:
+def packed_hidden(
+    backbone: torch.nn.Module,
+    batch: PackedBatch,
+    fed: Mapping[str, Tensor] | None = None,
+    cache: Cache | None = None,
+) -> Tensor:
     """The hidden states of a packed batch, [N, D], from a backbone that runs this file's attention.
 
-    fed: what it is fed for the tokens, [N] or [N, D], by argument; None: their ids.
+    fed: what it is fed for the tokens, [N] or [N, D], by argument; None: their ids. cache: an empty one, which
+    keeps the tokens' keys and values.
     """
     hidden: Tensor = backbone(
         **{name: tensor[None] for name, tensor in (fed or {"input_ids": batch.input_ids}).items()},
         position_ids=batch.position_ids[None],
         # A 4-dimensional mask is passed on as it is, so that transformers builds no N × N one.
         attention_mask=torch.empty(1, 1, 1, 1, device=batch.input_ids.device),
-        use_cache=False,
+        use_cache=cache is not None,
+        past_key_values=cache,
         tree=batch,
     ).last_hidden_state[0]
     return hidden

@@ -123,6 +123,8 @@ class RowInputs:
 
     def next(self, token_B: Tensor, place_B: Tensor) -> dict[str, Tensor]:
         """The arguments for one new token a row, which stands at this place in it: [B, 1] or [B, 1, D]."""
+        if self._inputs.encoding is None:
+            return {"input_ids": token_B[:, None]}
         return self._inputs._fed(token_B[:, None], self._countdown.at(place_B)[:, None])
 
     def whole(self, ids_BL: Tensor) -> dict[str, Tensor]:

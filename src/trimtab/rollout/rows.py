@@ -5,6 +5,9 @@ mask, and no query without a key. Its cache is then copied for every sample, mov
 end in the same column; the padding on the left is masked in every later pass. Positions are given
 explicitly, so that neither side's padding moves anything.
 
+Families whose layers one_token.py writes out grow by its pass (`OneTokenRows`), and on a CPU their prompts are
+computed side by side, without padding.
+
 Models with a state instead of keys (Mamba), chunked attention, rotary scaling that depends on the
 length, or no explicit positions have no such cache: their rows are run from the start for every token,
 exact and slow.
@@ -25,13 +28,14 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from trimtab.data.groups import CompletionGroup, pack
+from trimtab.models.attention import packed_hidden
 from trimtab.models.families import has_length_dependent_rope
 from trimtab.models.inputs import RowInputs
+from trimtab.models.keys_values import ROOM
 from trimtab.models.one_token import OneTokenPass, serves
 from trimtab.models.policy import Policy
-
-ROOM = 32
-"""Columns that a full buffer grows by at least; it grows by half of its length besides."""
+from trimtab.rollout.one_token_rows import OneTokenRows
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
@@ -116,19 +120,41 @@ class Prompts:
     """A batch of prompts, each computed once. logits_PV: of each one's first new token.
 
     targets: the length that each prompt's rows count down from, for a policy that does; None: the policy's.
+    one_token: what the rows grow by, where it was made before: see one_token_pass.
     """
 
     def __init__(
-        self, policy: Policy, prompts: Sequence[Sequence[int]], targets: Sequence[int] | None = None
+        self,
+        policy: Policy,
+        prompts: Sequence[Sequence[int]],
+        targets: Sequence[int] | None = None,
+        one_token: OneTokenPass | None = None,
     ) -> None:
         longest = max(map(len, prompts))
         padded = [[*prompt, *[prompt[-1]] * (longest - len(prompt))] for prompt in prompts]
         self.policy = policy
+        self.one_token = one_token or one_token_pass(policy)
         self.ids_PT = torch.tensor(padded, device=policy.device)
         self.length_P = torch.tensor([len(prompt) for prompt in prompts], device=policy.device)
         self.cache = DynamicCache() if serves_cache(policy) else None
         self.inputs = policy.inputs.of_prompts(self.length_P, targets)
-        self.logits_PV = _last_logits(policy, self.ids_PT, self.length_P, self.cache, self.inputs)
+        self.start_P = torch.arange(len(prompts), device=policy.device) * longest
+        if self.one_token is not None and policy.device.type == "cpu":
+            self.start_P = self.length_P.cumsum(0) - self.length_P
+            self.logits_PV = self._side_by_side(prompts, self.one_token)
+        else:
+            self.logits_PV = _last_logits(policy, self.ids_PT, self.length_P, self.cache, self.inputs)
+
+    def _side_by_side(self, prompts: Sequence[Sequence[int]], one_token: OneTokenPass) -> Tensor:
+        """The logits after each prompt's last token, [P, V], of a pass without padding."""
+        # A packed batch feeds no completion's last token: these stand for what is to be predicted.
+        batch = pack([CompletionGroup(tuple(prompt), ((prompt[-1],),)) for prompt in prompts])
+        owner_N = torch.arange(len(prompts)).repeat_interleave(self.length_P)
+        fed = self.inputs.keep(owner_N).next(batch.input_ids, batch.position_ids)
+        hidden_ND = packed_hidden(
+            self.policy.model.model, batch, {name: x[:, 0] for name, x in fed.items()}, self.cache
+        )
+        return one_token.head(hidden_ND[batch.source])
 
     def rows(self, prompt_B: Tensor) -> Rows:
         """One row for each entry, which names a prompt by its place here."""
@@ -136,9 +162,25 @@ class Prompts:
         length_B = self.length_P[prompt_B]
         if self.cache is None:
             return RecomputedRows(self.policy, self.ids_PT[prompt_B], length_B, inputs)
+        if self.one_token is not None:
+            assert self.cache is not None
+            computed = [_keys_and_values(layer) for layer in self.cache.layers]
+            return OneTokenRows(self.one_token, computed, self.start_P[prompt_B], length_B, inputs)
         pad_B = self.ids_PT.shape[1] - length_B
         cache = Cache(layers=[_spread(layer, prompt_B, pad_B) for layer in self.cache.layers])
         return CachedRows(self.policy, cache, length_B, pad_B, inputs)
+
+
+def one_token_pass(policy: Policy) -> OneTokenPass | None:
+    """The pass that rows of this policy grow by until its weights change; None where it is transformers' own."""
+    return OneTokenPass(policy.model) if policy.uses_tree and serves(policy.model) else None
+
+
+def _keys_and_values(layer: DynamicLayer) -> Tensor:
+    """Of all tokens of the prompts one behind the other, keys first: [N, K, D]."""
+    # Under autocast rotary embeddings can leave keys in float32.
+    both = torch.cat([layer.keys.to(layer.values.dtype), layer.values], dim=1)
+    return both.transpose(1, 2).flatten(0, 1)
 
 
 class CachedRows:
@@ -151,17 +193,12 @@ class CachedRows:
         self.padded = bool(pad_B.any())
         config = policy.model.config
         layers = getattr(config, "layer_types", None) or ()
-        self.one_token = OneTokenPass(policy.model) if policy.uses_tree and serves(policy.model) else None
         self.windowed = getattr(config, "sliding_window", None) is not None or "sliding_attention" in layers
 
     def advance(self, token_B: Tensor) -> Tensor:
         """See Rows.advance: one pass over the new tokens."""
         self.columns += 1
         fed = self.inputs.next(token_B, self.length_B)
-        if self.one_token is not None:
-            hidden_BD = self.one_token(fed, self.length_B, self._mask(), self.cache)
-            self.length_B = self.length_B + 1
-            return self.policy.head(hidden_BD)
         inputs = {
             **fed,
             "position_ids": self.length_B[:, None],

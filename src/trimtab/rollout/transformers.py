@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from trimtab.models.one_token import OneTokenPass
 from trimtab.models.policy import Policy
 from trimtab.rollout.beams import BeamRules, generate_beams, search_beams
 from trimtab.rollout.logps import evaluating
 from trimtab.rollout.nucleus import nucleus
-from trimtab.rollout.rows import Prompts, serves_cache
+from trimtab.rollout.rows import Prompts, one_token_pass, serves_cache
 from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, check_prompts, nan_logits_error
 
 Item = TypeVar("Item")
@@ -34,7 +36,6 @@ ACTIVE_SHARE = 0.75
 """Rows of finished samples are dropped once less than this share of the rows is active."""
 BEAM_ROWS = 128
 """Beams of a batch in beam search."""
-FINISHES: tuple[Finish, ...] = ("cap", "stop", "survival")
 
 
 @dataclass
@@ -102,7 +103,9 @@ def draw(
     greedy_B = temperatures.greedy
     if greedy_B is not None:
         token_B = torch.where(greedy_B, logp_BV.argmax(-1), token_B)
-    logp_B, policy_logp_B = (x.gather(1, token_B[:, None])[:, 0] for x in (logp_BV, policy_BV))
+    policy_logp_B = logp_B = policy_BV.gather(1, token_B[:, None])[:, 0]
+    if logp_BV is not policy_BV:
+        logp_B = logp_BV.gather(1, token_B[:, None])[:, 0]
     if greedy_B is not None:
         logp_B = logp_B.masked_fill(greedy_B, 0.0)
     return Drawn(token_B, logp_B, policy_logp_B, log_kept_B)
@@ -110,11 +113,11 @@ def draw(
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be drawn and what ends a sample. stops: [V], whether a token does; excluded: ids [n] or None.
-    top_p: below 1, only a nucleus is drawn from."""
+    """What may be drawn and what ends a sample. stops: tokens that do; excluded: ids [n] or None. top_p: below 1,
+    only a nucleus is drawn from."""
 
     cap: int
-    stops: Tensor
+    stops: frozenset[int]
     excluded: Tensor | None
     log_survival: float
     top_p: float = 1.0
@@ -162,13 +165,16 @@ class TransformersSampler(Sampler):
         out: list[list[Sample]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         with evaluating(self.policy):
+            one_token = one_token_pass(self.policy)
             for part in _cut(order, max(1, size // k)):
-                computed = self._computed([prompts[i] for i in part], targets and [targets[i] for i in part])
+                some = targets and [targets[i] for i in part]
+                computed = self._computed([prompts[i] for i in part], some, one_token)
                 for pairs in _cut([(p, i) for p in range(len(part)) for i in range(k)], size):
                     chosen = [part[p] for p, _ in pairs], [i for _, i in pairs]
                     warm = [temperatures[i] for i in chosen[1]]
                     row_R = torch.tensor([p for p, _ in pairs], device=self.policy.device)
-                    samples = _decode(computed, row_R, uniform_PKT[chosen], warm, rules)
+                    with steps_of(one_token):
+                        samples = _decode(computed, row_R, uniform_PKT[chosen], warm, rules)
                     for place, sample in zip(chosen[0], samples, strict=True):
                         out[place].append(sample)
         return out
@@ -190,18 +196,22 @@ class TransformersSampler(Sampler):
         order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         cached = serves_cache(self.policy)
         with evaluating(self.policy):
+            one_token = one_token_pass(self.policy)
             for places in _cut(order, max(1, BEAM_ROWS // num_beams)):
                 some = [prompts[i] for i in places]
                 if cached:
-                    rows = search_beams(self._computed(some, targets and [targets[i] for i in places]), rules)
+                    wanted = targets and [targets[i] for i in places]
+                    rows = search_beams(self._computed(some, wanted, one_token), rules)
                 else:
                     rows = generate_beams(self.policy, some, rules)
                 for place, row in zip(places, rows, strict=True):
                     out[place] = row
         return out
 
-    def _computed(self, prompts: Sequence[Sequence[int]], targets: Sequence[int] | None = None) -> Prompts:
-        computed = Prompts(self.policy, prompts, targets)
+    def _computed(
+        self, prompts: Sequence[Sequence[int]], targets: Sequence[int] | None, one_token: OneTokenPass | None
+    ) -> Prompts:
+        computed = Prompts(self.policy, prompts, targets, one_token)
         if computed.logits_PV.isnan().any():
             raise nan_logits_error()
         return computed
@@ -214,14 +224,17 @@ class TransformersSampler(Sampler):
         vocabulary, device = self.policy.vocabulary, self.policy.device
         if len(set(excluded)) >= vocabulary:
             raise ValueError("all tokens are excluded: there is nothing to draw")
-        stop_V = torch.zeros(vocabulary, dtype=torch.bool, device=device)
-        stop_V[torch.tensor(list(stops), dtype=torch.long, device=device)] = True
         return Rules(
             cap,
-            stop_V,
+            frozenset(stops),
             torch.tensor(sorted(set(excluded)), device=device) if excluded else None,
             math.log(survival) if survival > 0 else -math.inf,
         )
+
+
+def steps_of(one_token: OneTokenPass | None) -> AbstractContextManager[object]:
+    """What rows grow in: without what torch keeps of tensors for a gradient, where no other code sees them."""
+    return nullcontext() if one_token is None else torch.inference_mode()
 
 
 def _cut(items: list[Item], size: int) -> Iterator[list[Item]]:
@@ -230,38 +243,51 @@ def _cut(items: list[Item], size: int) -> Iterator[list[Item]]:
 
 
 class DecodedBatch:
-    """What the samples of a batch have drawn so far; `at_B` says which of them the batch's rows are."""
+    """What the samples of a batch have drawn so far. The batch's rows are some of them; see `at`.
 
-    def __init__(self, samples: int, rules: Rules, device: torch.device) -> None:
-        self.rules = rules
-        self.token_TR = torch.zeros(rules.cap, samples, dtype=torch.long, device=device)
-        self.logp_TR, self.policy_logp_TR = torch.zeros(2, rules.cap, samples, device=device)
-        self.length_R, self.finish_R = torch.zeros(2, samples, dtype=torch.long, device=device)
-        self.log_survival_R = torch.zeros(samples, device=device)
+    Kept in lists: for a few rows a step they cost less than calls on tensors.
+    """
 
-    def add(self, t: int, at_B: Tensor, drawn: Drawn) -> Tensor:
-        """Writes the t-th tokens. Returns which rows go on, [B] boolean. Of a finished sample nothing counts."""
-        self.token_TR[t, at_B] = drawn.token
-        self.logp_TR[t, at_B] = drawn.logp
-        self.policy_logp_TR[t, at_B] = drawn.policy_logp
-        finish_B = self.rules.stops[drawn.token].long()  # a place in FINISHES
-        if drawn.log_kept is not None and self.rules.log_survival > -math.inf:
-            self.log_survival_R[at_B] += drawn.log_kept
-            over_B = self.log_survival_R[at_B] < self.rules.log_survival
-            finish_B = finish_B.masked_fill((finish_B == 0) & over_B, FINISHES.index("survival"))
-        before_B = self.finish_R[at_B]
-        self.length_R[at_B] += before_B == 0
-        self.finish_R[at_B] = finish_B = torch.where(before_B == 0, finish_B, before_B)
-        return finish_B == 0
+    def __init__(self, rules: Rules, warm: Sequence[float]) -> None:
+        self.rules, self.warm = rules, warm
+        self.at = list(range(len(warm)))
+        """The sample that each row is of."""
+        self.finish: list[Finish | None] = [None] * len(warm)
+        self.drawn: list[list[tuple[int, float, float]]] = [[] for _ in warm]
+        """Of each sample's tokens: the token, its log-probability and the policy's own."""
+        self.log_survival = [0.0] * len(warm)
 
-    def samples(self, temperatures: Sequence[float]) -> list[Sample]:
-        """The finished samples. temperatures: of each."""
-        token, logp, policy_logp = (x.T.tolist() for x in (self.token_TR, self.logp_TR, self.policy_logp_TR))
-        ends = zip(self.length_R.tolist(), self.finish_R.tolist(), temperatures, strict=True)
-        return [
-            Sample(tuple(token[i][:n]), tuple(logp[i][:n]), tuple(policy_logp[i][:n]), FINISHES[finish], warmth)
-            for i, (n, finish, warmth) in enumerate(ends)
-        ]
+    def add(self, drawn: Drawn) -> list[int]:
+        """Takes a token for each row. Returns the rows that go on. Of a finished sample nothing counts."""
+        rules, active = self.rules, []
+        tokens, logps, policy_logps = drawn.token.tolist(), drawn.logp.tolist(), drawn.policy_logp.tolist()
+        bounded = drawn.log_kept is not None and rules.log_survival > -math.inf
+        kept = drawn.log_kept.tolist() if bounded and drawn.log_kept is not None else None
+        for row, sample in enumerate(self.at):
+            if self.finish[sample] is not None:
+                continue
+            self.drawn[sample].append((tokens[row], logps[row], policy_logps[row]))
+            if kept is not None:
+                self.log_survival[sample] += kept[row]
+            if tokens[row] in rules.stops:
+                self.finish[sample] = "stop"
+            elif kept is not None and self.log_survival[sample] < rules.log_survival:
+                self.finish[sample] = "survival"
+            else:
+                active.append(row)
+        return active
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these rows go on."""
+        self.at = [self.at[row] for row in rows]
+
+    def samples(self) -> list[Sample]:
+        """The samples: one that nothing else has ended has reached the cap."""
+        out = []
+        for drawn, finish, warmth in zip(self.drawn, self.finish, self.warm, strict=True):
+            tokens, logps, policy_logps = zip(*drawn, strict=True)
+            out.append(Sample(tokens, logps, policy_logps, finish or "cap", warmth))
+        return out
 
 
 def _decode(
@@ -269,23 +295,22 @@ def _decode(
 ) -> list[Sample]:
     """One sample for each entry of prompt_R, a prompt's place in `prompts`, at the temperatures `warm`."""
     device = prompt_R.device
-    decoded = DecodedBatch(len(prompt_R), rules, device)
+    decoded = DecodedBatch(rules, warm)
     uniform_TB = uniform_RT.T.contiguous().to(device)
     temperatures = Temperatures.of(warm, device)
-    at_B = torch.arange(len(prompt_R), device=device)
     rows, logits_BV = None, prompts.logits_PV[prompt_R]
     for t in range(rules.cap):
         drawn = draw(logits_BV, uniform_TB[t], temperatures, rules.excluded, rules.top_p)
-        active_B = decoded.add(t, at_B, drawn)
-        active = int(active_B.sum())
+        active = decoded.add(drawn)
         if not active or t + 1 == rules.cap:
             break
         rows = rows or prompts.rows(prompt_R)
         token_B = drawn.token
-        if active < ACTIVE_SHARE * len(at_B):
-            index = active_B.nonzero()[:, 0]
+        if len(active) < ACTIVE_SHARE * len(token_B):
+            index = torch.tensor(active, device=device)
+            decoded.keep(active)
             rows.keep(index)
             temperatures.keep(index)
-            at_B, token_B, uniform_TB = at_B[index], token_B[index], uniform_TB[:, index]
+            token_B, uniform_TB = token_B[index], uniform_TB[:, index]
         logits_BV = rows.advance(token_B)
-    return decoded.samples(warm)
+    return decoded.samples()
