@@ -5,17 +5,20 @@ checkout), repeated up to N; from the second time on a text's sentences behind t
 texts come twice so, but all words do: less is new than with other rows. Both sides turn the same file into ids in
 processes of their own that take turns: this package as a DPO stage does, TRL by its DPO trainer's own preparation,
 with a process for each core. Reported are medians of the wall clock and of the CPU (children's too), and the
-largest memory of the process and its children together. Pairs that both keep must have the same tokens, but for
+largest memory of the process and its children together. This package starts twice: the second time on the same rows
+("again"), which it finds prepared. Pairs that both keep must have the same tokens, but for
 what a template writes behind the end of the turn. The last line of output is a JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -62,11 +65,12 @@ def by_trimtab(file: Path, tokenizer: str) -> tuple[int, dict[int, Pair]]:
     from trimtab.data.splits import DataSettings, split_records
 
     settings = DataSettings(train=str(file), max_length=LONGEST)
-    splits = split_records(settings)
+    keeps = "cache" in inspect.signature(split_records).parameters  # builds before it kept nothing
+    splits = split_records(settings, *([file.parent / "prepared"] if keeps else []))
     groups, _ = encode_records(splits.train, ChatFormat(load_tokenizer(tokenizer), settings), "pair")
     shown = {
         group.index: [list(group.prompt), *map(list, group.completions)]
-        for group in groups
+        for group in groups[:COMPARED]
         if group.index < COMPARED and not any(group.truncated)
     }
     return len(groups), shown
@@ -128,16 +132,16 @@ def one_side(side: str, file: Path, tokenizer: str) -> None:
     print(json.dumps({"wall": wall, "cpu": sum(used[:4]), "peak_mib": peak, "kept": kept, "pairs": pairs}))
 
 
-def run(side: str, source: Path, file: Path, options: argparse.Namespace) -> dict[str, Any]:
+def run(who: str, side: str, source: Path, file: Path, options: argparse.Namespace) -> dict[str, Any]:
     """One turn of a side in a process of its own, with this package's source."""
     words = ["--side", side, "--file", str(file), "--tokenizer", options.tokenizer]
     env = os.environ | {"PYTHONPATH": str(source)}
     if side == "trl":
         env |= {"HF_DATASETS_CACHE": str(file.parent / "trl"), "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-        subprocess.run(["rm", "-rf", str(file.parent / "trl")], check=True)  # nothing kept from the last turn
     done = subprocess.run([sys.executable, __file__, *words], env=env, stdout=subprocess.PIPE, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{side}: {found['wall']:.1f} s, {found['cpu']:.1f} s of the CPU, {found['kept']} rows", flush=True)
+    took = f"{found['wall']:.1f} s, {found['cpu']:.1f} s of the CPU, at most {found['peak_mib']:.0f} MiB"
+    print(f"{who}: {took}, {found['kept']} rows", flush=True)
     return found
 
 
@@ -156,7 +160,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"
         write_rows(file, options.rows)
-        sides = {"ours": ("trimtab", HERE / "src")}
+        sides = {"ours": ("trimtab", HERE / "src"), "again": ("trimtab", HERE / "src")}
         if options.peer:
             sides["peer"] = (options.peer, HERE / "src")
         if options.peer and options.peer.startswith("build:"):
@@ -167,7 +171,10 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         turns: dict[str, list[dict[str, Any]]] = {who: [] for who in sides}
         for _ in range(options.turns):
             for who, (side, source) in sides.items():
-                turns[who].append(run(side, source, file, options))
+                if who != "again":  # nothing is kept from the last turn
+                    for kept in ("trl", "prepared"):
+                        shutil.rmtree(Path(folder) / kept, ignore_errors=True)
+                turns[who].append(run(who, side, source, file, options))
     out: dict[str, Any] = {"rows": options.rows, "tokenizer": Path(options.tokenizer).name, "peer_is": options.peer}
     for who, took in turns.items():
         out[who] = {

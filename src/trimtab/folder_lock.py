@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from trimtab.errors import TrimtabError
@@ -30,6 +30,14 @@ BEAT = 10.0
 """Seconds between two signs of life."""
 STALE = 120.0
 """Seconds without one, after which a holder on another machine is gone."""
+
+LOOK = 0.5
+"""Seconds between two looks at a folder that is waited for."""
+
+
+class HeldError(TrimtabError):
+    """Another process holds the folder."""
+
 
 _held: dict[tuple[int, Path], int] = {}
 """(process id, lock) -> how many of this process hold it."""
@@ -77,6 +85,19 @@ def holding(folder: Path, beside: bool = False) -> Iterator[None]:
                 lock.parent.rmdir()
 
 
+@contextmanager
+def waiting_for(folder: Path) -> Iterator[None]:
+    """Holds a folder by a lock beside it, as soon as no other process does."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(holding(folder, beside=True))
+                break
+            except HeldError:
+                time.sleep(LOOK)
+        yield
+
+
 def _take(lock: Path, folder: Path) -> str | None:
     """Makes the lock ours. Returns its token; None in a folder that this process cannot write to."""
     mine = {**_myself(), "token": uuid.uuid4().hex}
@@ -99,7 +120,7 @@ def _take(lock: Path, folder: Path) -> str | None:
             if age is None:
                 continue  # gone in the meantime
             if _lives(holder, age):
-                raise TrimtabError(_told(folder, lock, holder, age))
+                raise HeldError(_told(folder, lock, holder, age))
             _remove(lock, holder, str(mine["token"]))
     finally:
         with suppress(OSError):

@@ -1,11 +1,12 @@
 """A source of rows -> its rows with their numbers: a file, a folder, or a hub data set.
 
-A line of JSONL that cannot be read stands in its place as a BadRowError, so that the rest can be read;
-what spoils a whole file is raised.
+A row that cannot be read stands in its place as a BadRowError, or is a Line that raises one, so that the rest can
+be read; what spoils a whole file is raised.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -14,10 +15,11 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from trimtab.data.arrow_json import decoder_of
+from trimtab.data.arrow_json import Decoder, decoder_of
 from trimtab.data.fields import BadRowError
 from trimtab.data.folders import IGNORED, NoSuchSplitError, files_of
 from trimtab.errors import TrimtabError
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 
 Rows = Iterator[tuple[int | str, object]]
 """Where each row is, its number or "file:number" where a folder has several, and the row: nobody has checked yet
-that it is an object with names."""
+that it is an object with names. Of JSONL it is the Line, which nobody has read yet."""
+PART = 1024
+"""Rows of Parquet that are in memory at once."""
 GIVE = "Give a .jsonl, .json or .parquet file, a folder of such files, or the name of a hub data set."
 
 
@@ -129,24 +133,29 @@ def _object_of_distinct_keys(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
     return value
 
 
+class Line(bytes):
+    """A line of JSONL as it stands in the file: whoever wants its row reads it, in a process of its own or not."""
+
+    __slots__ = ()
+
+    def row(self) -> JsonValue:
+        """What the line holds; BadRowError where it is no JSON."""
+        try:
+            return _loads(self.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise BadRowError(f"not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
+        except json.JSONDecodeError as error:  # its line number would be that within the line
+            wrong = f"{error.msg}, character {error.pos + 1}"
+            raise BadRowError(f"not valid JSON ({wrong}). Mend or remove the line.") from None
+        except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits too
+            raise BadRowError(f"not valid JSON ({error}). Mend or remove the line.") from None
+
+
 def _read_jsonl(path: Path) -> Rows:
     with _open(path) as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield number, _loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError as error:
-                yield number, BadRowError(f"not UTF-8 text ({error.reason}). Save it as UTF-8.")
-            except json.JSONDecodeError as error:  # its line number would be that within the line
-                yield (
-                    number,
-                    BadRowError(
-                        f"not valid JSON ({error.msg}, character {error.pos + 1}). Mend or remove the line."
-                    ),
-                )
-            except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits too
-                yield number, BadRowError(f"not valid JSON ({error}). Mend or remove the line.")
+            if line.strip():
+                yield number, Line(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
 
 
 def _read_json(path: Path) -> Rows:
@@ -191,12 +200,27 @@ def _csv_value(name: str, value: str) -> str | bool | None:
 
 
 def _read_parquet(path: Path) -> Rows:
+    numbers = count(1)
+    for rows, decoders in _parts_of_parquet(path):
+        for row in rows:
+            number = next(numbers)
+            try:
+                yield number, row | {name: decode(row[name]) for name, decode in decoders.items()}
+            except (ValueError, RecursionError) as error:
+                yield number, BadRowError(f"a column of JSON holds what is not valid JSON ({error}).")
+
+
+def _parts_of_parquet(path: Path) -> Iterator[tuple[list[JsonObject], dict[str, Decoder]]]:
+    """The rows as they come from the file, some at a time, and what makes values of columns of JSON."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-        rows = table.to_pylist(maps_as_pydicts="strict")
+        with pq.ParquetFile(path) as file:
+            fields = file.schema_arrow
+            decoders = {field.name: decode for field in fields if (decode := decoder_of(field.type, field))}
+            for part in file.iter_batches(PART):
+                yield part.to_pylist(maps_as_pydicts="strict"), decoders
     except (
         pa.ArrowException,
         OSError,
@@ -204,12 +228,6 @@ def _read_parquet(path: Path) -> Rows:
         KeyError,
     ) as error:  # text not UTF-8, odd dates, a map's key twice
         raise BadRowError(f"{path.name}: not a readable Parquet file ({_reason(error)}). Write it anew.") from None
-    decoders = {field.name: decode for field in table.schema if (decode := decoder_of(field.type, field))}
-    for number, row in enumerate(rows, start=1):
-        try:
-            yield number, row | {name: decode(row[name]) for name, decode in decoders.items()}
-        except (ValueError, RecursionError) as error:
-            yield number, BadRowError(f"a column of JSON holds what is not valid JSON ({error}).")
 
 
 _READERS: dict[str, Callable[[Path], Rows]] = {

@@ -6,7 +6,7 @@ names file, row and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,7 +24,7 @@ from trimtab.data.fields import (
     tools_of,
     unread_keys,
 )
-from trimtab.data.files import rows_of
+from trimtab.data.files import Line, rows_of
 from trimtab.data.layouts import Layout, Row, describe_columns, layout_of
 from trimtab.data.message import Message, Prompt, Turns, conversation
 from trimtab.data.settings import Settings
@@ -124,34 +124,47 @@ def read_records(
     bad: takes what is wrong with each row that is left out, "train.jsonl:17: …". Where the settings do not say to
     drop rows that cannot be read, the first is raised.
     """
-    settings = settings or ReadingSettings()
     name, rows = rows_of(source, split, config)
-    records, reasons = [], [] if bad is None else bad
+    reasons = [] if bad is None else bad
+    records = list(records_of(name, rows, settings or ReadingSettings(), reasons))
+    require_records(records, reasons, source)
+    return records
+
+
+def records_of(
+    name: str, rows: Iterable[tuple[int | str, object]], settings: ReadingSettings, bad: list[str]
+) -> Iterator[Record]:
+    """The records of a source's rows. name: what messages call it. bad: takes what is wrong with those left out."""
     for number, row in rows:
         try:
             record = to_record(row, f"{name}:{number}", settings)
         except BadRowError as error:
             if settings.bad_rows == "stop" and not isinstance(error, UnusableRowError):
                 raise
-            reasons.append(str(error))
+            bad.append(str(error))
             continue
-        records.append(record)
-    if not records and reasons:
-        raise TrimtabError(f"data {source}: none of its {len(reasons)} rows can be read. {reasons[0]}")
+        yield record
+
+
+def require_records(records: Sequence[Record], bad: Sequence[str], source: str) -> None:
+    """TrimtabError where a source gave no record at all."""
+    if not records and bad:
+        raise TrimtabError(f"data {source}: none of its {len(bad)} rows can be read. {bad[0]}")
     if not records:
         raise TrimtabError(f"data {source}: it holds no rows.")
-    return records
 
 
 def to_record(row: object, origin: str, settings: ReadingSettings | None = None) -> Record:
     """One row in any supported layout -> Record, or BadRowError.
 
-    row: an object with named columns, or the BadRowError that stands for a line that could not be read.
+    row: an object with named columns, a Line of JSONL that holds one, or the BadRowError that stands for a row that
+    could not be read.
     """
     settings = settings or ReadingSettings()
     try:
         if isinstance(row, BadRowError):
             raise row
+        row = row.row() if isinstance(row, Line) else row
         if not isinstance(row, Mapping):
             raise BadRowError(f"expected an object with named columns, found {type(row).__name__}.")
         row = _decoded(_renamed(row, settings.columns), settings.dialogue == "turns")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KEPT = 2048
 """Pieces whose ids are remembered: more than rows that are read ahead have."""
-KEPT_WORDS, LONGEST_WORD = 100_000, 40
+KEPT_WORDS, LONGEST_WORD = 300_000, 40
 """Words whose ids are remembered, and the letters of the longest."""
 WORDS = re.compile("(?<=[!-~])(?= )")
 """Where words are parted: no match of the patterns below goes on from another letter to a blank, none looks back,
@@ -93,10 +93,10 @@ class SegmentReader:
     def _ids_of_words(self, pieces: Sequence[str]) -> list[list[int]]:
         """Of each piece its words' ids, one after the other."""
         in_words = [WORDS.split(piece) for piece in pieces]
-        new = {word: None for word in chain.from_iterable(in_words) if word not in self._words}
+        asked = set(chain.from_iterable(in_words))
+        new = asked.difference(self._words)
         if len(self._words) + len(new) > KEPT_WORDS:
-            self._words = {}
-            new = dict.fromkeys(chain.from_iterable(in_words))
+            self._words, new = {}, asked
         self._words.update(zip(new, self._encode(list(new)), strict=True))
         out = [list(chain.from_iterable(map(self._words.__getitem__, words))) for words in in_words]
         for word in new:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal, Protocol
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, Field
 
+from trimtab.data.arrow_files import key_of
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.message import Prompt
+from trimtab.data.pool import in_order, processes
 from trimtab.data.records import Record
 from trimtab.data.rows import READ_AHEAD, Dropped
+from trimtab.data.signature import signature_of
+from trimtab.data.stored_groups import batch_of, kept_groups
+from trimtab.data.stored_records import BATCH, StoredRecords, digest_of
 from trimtab.data.template_features import Rendering, ignored_of
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject
 
 
 class SplitCounts(BaseModel):
@@ -78,27 +85,105 @@ but the prompt (GRPO)."""
 
 def encode_records(
     records: Sequence[Record], chat: Encoder, completions: CompletionsOf, expand: Expansion | None = None
-) -> tuple[list[CompletionGroup], SplitCounts]:
+) -> tuple[Sequence[CompletionGroup], SplitCounts]:
     """Records -> completion groups. Of labelled completions SFT takes the desirable ones; TrimtabError where pairs
     are wanted.
 
     expand: what is made of a record with the completions that the method trains on. A row is used whole, or not.
+    Groups of records that are kept on the disk are kept beside them.
     """
     if completions in ("pair", "all"):
         _refuse_labels(records)
+    encode = partial(_encode_part, records, chat, completions, expand)
+    if isinstance(records, StoredRecords) and (signature := signature_of(chat, expand)) is not None:
+        key = key_of(records.key, completions, signature)
+        return _stored(records.source.folder.parent / f"tokens-{key}", len(records), encode)
     groups: list[CompletionGroup] = []
-    counts = SplitCounts(rows=len(records))
-    seen: set[tuple[Prompt, tuple[str, ...]]] = set()
-    for index, record in enumerate(records):
-        if expand is None and index % READ_AHEAD == 0:
-            _read_ahead(records[index : index + READ_AHEAD], chat, completions)
+    tally = _Tally()
+    for first in range(0, len(records), READ_AHEAD):
+        part, counts, identities = encode(first, READ_AHEAD)
+        groups += part
+        tally.add(counts, identities)
+    return groups, tally.counts()
+
+
+def _stored(
+    folder: Path, rows: int, encode: Callable[[int, int], _Encoded]
+) -> tuple[Sequence[CompletionGroup], SplitCounts]:
+    """The groups of so many records in a folder: those that it has, or as several processes make them."""
+    tally = _Tally()
+
+    def batches() -> Iterator[Any]:
+        work = partial(_batch, encode)
+        starts = range(0, rows, BATCH)
+        for batch, counts, identities in in_order(work, starts, min(len(starts), processes())):
+            tally.add(counts, identities)
+            yield batch
+
+    def about() -> JsonObject:
+        return {"counts": tally.counts().model_dump()}
+
+    groups, said = kept_groups(folder, batches, about)
+    return groups, SplitCounts.model_validate(said["counts"])
+
+
+def _batch(encode: Callable[[int, int], _Encoded], first: int) -> tuple[Any, SplitCounts, list[bytes]]:
+    groups, counts, identities = encode(first, BATCH)
+    return batch_of(groups), counts, identities
+
+
+_Encoded = tuple[list[CompletionGroup], SplitCounts, list[bytes]]
+"""Of a part of a split: its groups, what became of its rows, and what says which of them are equal."""
+
+
+class _Tally:
+    """The counts of a split, added up part by part in the order of the rows."""
+
+    def __init__(self) -> None:
+        self.sums = SplitCounts()
+        self.seen: set[bytes] = set()
+
+    def add(self, part: SplitCounts, identities: Sequence[bytes]) -> None:
+        """Takes in a part's."""
+        sums = self.sums
+        for name in ("rows", "used", "truncated", "equal_scores"):
+            setattr(sums, name, getattr(sums, name) + getattr(part, name))
+        for name in ("dropped", "ignored", "remarks"):
+            of_all = getattr(sums, name)
+            for reason, n in getattr(part, name).items():
+                of_all[reason] = of_all.get(reason, 0) + n
+        sums.dropped_rows = [*sums.dropped_rows, *part.dropped_rows][:SHOWN]
+        before = len(self.seen)
+        self.seen.update(identities)
+        sums.duplicates += len(identities) - (len(self.seen) - before)
+
+    def counts(self) -> SplitCounts:
+        """Of all parts."""
+        named = {name: dict(sorted(getattr(self.sums, name).items())) for name in ("dropped", "ignored", "remarks")}
+        return self.sums.model_copy(update=named)
+
+
+def _encode_part(
+    records: Sequence[Record],
+    chat: Encoder,
+    completions: CompletionsOf,
+    expand: Expansion | None,
+    first: int,
+    size: int,
+) -> _Encoded:
+    """The groups of some records, those from `first` on."""
+    part = list(records[first : first + size])
+    groups: list[CompletionGroup] = []
+    counts = SplitCounts(rows=len(part))
+    identities: list[bytes] = []
+    for index, record in enumerate(part, start=first):
+        if expand is None and (index - first) % READ_AHEAD == 0:
+            _read_ahead(part[index - first : index - first + READ_AHEAD], chat, completions)
         row = choose(record, completions)
         if completions == "first" and row.labels == (False,):
             _drop(counts, Dropped(UNDESIRABLE, row.origin))
             continue
-        identity = (row.prompt, row.completions)
-        counts.duplicates += identity in seen
-        seen.add(identity)
+        identities.append(digest_of(row.prompt, row.completions))
         if row.scores is not None and len(row.scores) > 1 and row.scores[0] == row.scores[-1]:
             counts.equal_scores += 1
         for name in ignored_of(row, chat):
@@ -112,10 +197,7 @@ def encode_records(
         counts.truncated += sum(encoded[0].truncated)  # an expanded row says the same completions again
         counts.used += 1
         groups += encoded
-    counts.dropped = dict(sorted(counts.dropped.items()))
-    counts.ignored = dict(sorted(counts.ignored.items()))
-    counts.remarks = dict(sorted(counts.remarks.items()))
-    return groups, counts
+    return groups, counts, identities
 
 
 def _read_ahead(records: Sequence[Record], chat: Encoder, completions: CompletionsOf) -> None:
@@ -141,12 +223,14 @@ def _encode_row(
     return groups, remarks
 
 
+SHOWN = 20
+"""Dropped rows that are named."""
 UNDESIRABLE = "labelled undesirable: nothing to imitate"
 
 
 def _drop(counts: SplitCounts, row: Dropped) -> None:
     counts.dropped[row.reason] = counts.dropped.get(row.reason, 0) + 1
-    if len(counts.dropped_rows) < 20:
+    if len(counts.dropped_rows) < SHOWN:
         counts.dropped_rows.append(f"{row.origin}: {row.reason}")
 
 
@@ -154,12 +238,16 @@ def check_completions(records: Sequence[Record], completions: CompletionsOf) -> 
     """Checks that each record has the completions that a method trains on; TrimtabError where it lacks them."""
     if completions in ("pair", "all"):
         _refuse_labels(records)
+    if isinstance(records, StoredRecords):  # of the others it is known that they have
+        records = records.where(records.numbers("completions") < 2)
     for record in records:
         choose(record, completions)
 
 
 def _refuse_labels(records: Sequence[Record]) -> None:
     """Half of a pair is no pair."""
+    if isinstance(records, StoredRecords):
+        records = records.where((records.numbers("labels") >= 0) & (records.numbers("completions") < 2))
     unpaired = [record for record in records if record.is_unpaired]
     if unpaired:
         good = sum(record.labels == (True,) for record in unpaired)

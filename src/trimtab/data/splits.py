@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import Field, model_validator
 
 from trimtab.data.labels import pair_by_label
-from trimtab.data.records import ReadingSettings, Record, read_records
+from trimtab.data.records import ReadingSettings, Record
 from trimtab.data.rows import TruncationSettings
 from trimtab.data.settings import ROWS
+from trimtab.data.stored_records import any_labelled, chosen_by, places_of_prompts, prompts_of, read_or_store
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
 from trimtab.notices import warn
@@ -72,9 +74,9 @@ class DataSettings(TruncationSettings, ReadingSettings):
 class Splits:
     """The rows of each split, and what became of the rows that are in none."""
 
-    train: list[Record]
-    validation: list[Record] = field(default_factory=list)
-    test: list[Record] = field(default_factory=list)
+    train: Sequence[Record]
+    validation: Sequence[Record] = field(default_factory=list)
+    test: Sequence[Record] = field(default_factory=list)
     shared_prompts: int = 0
     """Training rows whose prompt is also in validation or test: each makes the comparison too kind."""
     unreadable: list[str] = field(default_factory=list)
@@ -96,17 +98,18 @@ class Splits:
         }
 
 
-def split_records(settings: DataSettings) -> Splits:
-    """Reads the sources and splits them."""
+def split_records(settings: DataSettings, cache: Path | None = None) -> Splits:
+    """Reads the sources and splits them. cache: a folder in which large sources are kept: their rows need not be in
+    memory then, and are ready when they are wanted again."""
     unreadable: list[str] = []
     unpaired = 0
 
     labelled = False
 
-    def read(source: str, split: str) -> list[Record]:
+    def read(source: str, split: str) -> Sequence[Record]:
         nonlocal unpaired, labelled
-        records = read_records(source, split, settings.config, settings, unreadable)
-        labelled = labelled or any(record.labels is not None for record in records)
+        records = read_or_store(source, split, settings.config, settings, unreadable, cache)
+        labelled = labelled or any_labelled(records)
         if settings.pair_labels:
             records, unmatched = pair_by_label(records, source)
             unpaired += unmatched
@@ -114,7 +117,7 @@ def split_records(settings: DataSettings) -> Splits:
 
     _check_source_settings(settings)
     train = read(settings.train, settings.train_split)
-    held: dict[str, list[Record]] = {}
+    held: dict[str, Sequence[Record]] = {}
     for name in ("validation", "test"):
         source, rows = getattr(settings, name), getattr(settings, f"{name}_rows")
         if source is not None:
@@ -127,19 +130,18 @@ def split_records(settings: DataSettings) -> Splits:
             held[name], train = train[:rows], train[rows:]
     validation_share, test_share = settings.validation_share or 0.0, settings.test_share or 0.0
     if validation_share or test_share:
-        places = [_place_of_prompt(record) for record in train]
+        places, top = places_of_prompts(train), validation_share + test_share
         if validation_share:
-            held["validation"] = [r for r, p in zip(train, places, strict=True) if p < validation_share]
+            held["validation"] = chosen_by(places < validation_share, train)
         if test_share:
-            top = validation_share + test_share
-            held["test"] = [r for r, p in zip(train, places, strict=True) if validation_share <= p < top]
+            held["test"] = chosen_by((places >= validation_share) & (places < top), train)
         for name in ("validation", "test"):
             if getattr(settings, f"{name}_share") and not held[name]:
                 raise TrimtabError(
                     f"{name}_share={getattr(settings, f'{name}_share')} of the {len(train)} rows of "
                     f"{settings.train} is no row at all; raise it, or give {name}_rows."
                 )
-        train = [r for r, p in zip(train, places, strict=True) if p >= validation_share + test_share]
+        train = chosen_by(places >= top, train)
     train = _first(train, settings.train_rows, "data.train_rows", settings.train)
     if settings.pair_labels and not labelled:
         raise TrimtabError(
@@ -150,12 +152,12 @@ def split_records(settings: DataSettings) -> Splits:
         warn(f"a quick try: at most the first {settings.limit} rows of each split were used (limit)")
     if not train:
         raise TrimtabError(f"data {settings.train}: the splits leave no row to train on.")
-    kept_out = {r.prompt for rows in held.values() for r in rows}
-    shared = sum(r.prompt in kept_out for r in train)
+    kept_out = {prompt for rows in held.values() for prompt in prompts_of(rows)}
+    shared = sum(prompt in kept_out for prompt in prompts_of(train)) if kept_out else 0
     return Splits(train, held.get("validation", []), held.get("test", []), shared, unreadable, unpaired)
 
 
-def _first(records: list[Record], count: int | None, setting: str, source: str) -> list[Record]:
+def _first(records: Sequence[Record], count: int | None, setting: str, source: str) -> Sequence[Record]:
     """The first so many; a warning where there are fewer."""
     if count is not None and count > len(records):
         warn(f"{setting}={count}: {source} has only {len(records)} rows for it, which are all taken")
@@ -180,9 +182,3 @@ def _check_source_settings(settings: DataSettings) -> None:
             f"data {settings.train}: a file has no configurations, so config={settings.config!r} means nothing. "
             "Leave it out."
         )
-
-
-def _place_of_prompt(record: Record) -> float:
-    """A place in [0, 1) that depends on the prompt alone, so that equal prompts share a split."""
-    digest = hashlib.blake2b(repr(record.prompt).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import json
+import os
 import resource
 import sys
 import threading
@@ -151,6 +152,14 @@ class _Watchdog:
 
 
 _watchdog = _Watchdog()
+
+
+def _forget_threads() -> None:
+    """In a process that was forked: only the thread that forked is there, and nobody would free the lock."""
+    _watchdog.__init__()  # type: ignore[misc]
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 
 def limited(work: Callable[[], Result]) -> Result:

@@ -21,7 +21,7 @@ from trimtab.rollout.logps import logps_of
 from trimtab.training.stage_method import PolicyContext
 
 
-def with_mismatched(context: PolicyContext, *splits: Sequence[CompletionGroup]) -> list[list[CompletionGroup]]:
+def with_mismatched(context: PolicyContext, *splits: Sequence[CompletionGroup]) -> list[Sequence[CompletionGroup]]:
     """The splits' groups, each with a companion: its prompt with another's completions, and their ref_logps [M]."""
     companions = context.with_reference(*map(mismatch, splits))
     if len(kinds := {label for group in splits[0] for label in group.labels or ()}) == 1:

@@ -18,6 +18,7 @@ from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import PairFormat, TurnFormat, reward_format
 from trimtab.data.rows import TruncationSettings
 from trimtab.data.split_groups import Expansion
+from trimtab.data.stored_groups import changed, longest_row
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.statistics import wilson_interval
@@ -51,9 +52,9 @@ class RewardModelTraining(ModelMethod[RewardModelSettings, RewardModel, RewardFo
         model = context.policy
         model.bind(context.chat)
         # A score is read at a completion's last token, which a packed batch would not feed.
-        self.train = list(map(for_scoring, context.train))
-        self.validation = list(map(for_scoring, context.validation))
-        longest = max(group.longest for group in self.train + self.validation) - 1
+        self.train = changed(context.train, lambda place, group: for_scoring(group))
+        self.validation = changed(context.validation, lambda place, group: for_scoring(group))
+        longest = max(map(longest_row, (context.train, context.validation)))
         if model.max_length is not None and longest > model.max_length:
             raise TrimtabError(
                 f"reward model {model.source}: takes {model.max_length} positions, but a row has {longest} tokens. "

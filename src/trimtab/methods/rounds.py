@@ -27,7 +27,7 @@ from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import day_for, day_of_model, keep_day
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.split_groups import encode_records, require_groups
-from trimtab.data.splits import DataSettings, Splits, split_records
+from trimtab.data.splits import DataSettings, Splits
 from trimtab.devices import on_cpu
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
@@ -52,7 +52,7 @@ from trimtab.training.changed import changes_of
 from trimtab.training.ending import WARNINGS
 from trimtab.training.folder import inputs_key, open_stage_folder, resolve_auto
 from trimtab.training.schedule import groups_of_step
-from trimtab.training.stage import run_stage, stage_inputs
+from trimtab.training.stage import run_stage, split_once, stage_inputs
 
 VERSION = 1
 """Of how pairs come about: part of what a folder is for."""
@@ -81,7 +81,7 @@ def run_rounds(
     named_rewards: those that are not made here (see make_reward). scores: the file of remote ones. tokenizer: where
     it is, if the first model has none.
     """
-    splits = splits or split_records(data)
+    splits = splits or split_once(data, cache)
     reward_of = rewards_of_rounds(settings, named_rewards, scores)
     for number in range(1, settings.rounds + 1):
         best = run_round(number, settings, data, splits, model, where, cache, reward_of(model), tokenizer)
@@ -244,7 +244,7 @@ class Round:
         count = sum(len(chunks[chunk]) for chunk in missing)
         say(f"{self.folder.name}: {count} prompts × {settings.samples} samples")
         policy = load_policy(self.model, trusting(settings))
-        check_vocabulary(policy, [group for chunk in missing for group in chunks[chunk]], self.model)
+        check_vocabulary(policy, [chunks[chunk] for chunk in missing], self.model)
         policy.to(accelerator.device).eval()
         sampler = make_sampler(policy, settings.sampling, settings, accelerator.num_processes, NAME)
         stops = stop_tokens(policy.model, chat)

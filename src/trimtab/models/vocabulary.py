@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from trimtab.data.groups import CompletionGroup
+from trimtab.data.stored_groups import highest_token, longest_row
 from trimtab.errors import TrimtabError
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ def check_ids(rows: Iterable[Sequence[int]], model: PreTrainedModel, whose: str)
         )
 
 
-def check_vocabulary(policy: Policy | RewardModel, groups: Sequence[CompletionGroup], model: str) -> None:
+def check_vocabulary(policy: Policy | RewardModel, splits: Sequence[Sequence[CompletionGroup]], model: str) -> None:
     """TrimtabError where the tokenizer's ids, or the rows' lengths, are more than the model has."""
-    check_ids((row for g in groups for row in (*g.prompts, *g.completions)), policy.model, f"model {model}")
-    longest = max(group.longest for group in groups)
+    check_ids([[highest_token(groups)] for groups in splits], policy.model, f"model {model}")
+    longest = max(map(longest_row, splits))
     positions = getattr(policy.model.config, "max_position_embeddings", None)
     if positions is not None and longest - 1 > positions:
         raise TrimtabError(

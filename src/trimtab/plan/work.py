@@ -91,7 +91,7 @@ class StageWork:
 class Rows:
     """A split as a method sees it: some of its groups, and how many there are in all."""
 
-    groups: list[CompletionGroup]
+    groups: Sequence[CompletionGroup]
     count: int
 
     @property
@@ -167,7 +167,7 @@ def stage_work(stage: Stage, recipe_judged: bool, splits: Splits, chat: ChatForm
 class _Teaching:
     """What distillation adds: groups as long as the student's answers may be, and the answers that it draws."""
 
-    groups: list[CompletionGroup]
+    groups: Sequence[CompletionGroup]
     rollouts: Sampled | None
     validation_samples: Sampled | None
 
@@ -298,7 +298,7 @@ def _sampled_group(group: CompletionGroup, k: int, cap: int) -> CompletionGroup:
     return CompletionGroup(group.prompt, ((group.prompt[-1],) * cap,) * k, group.index)
 
 
-def _passes(groups: list[CompletionGroup], settings: TrainingSettings, steps: int) -> list[list[Pass]]:
+def _passes(groups: Sequence[CompletionGroup], settings: TrainingSettings, steps: int) -> list[list[Pass]]:
     """The passes of each of the first steps."""
     looked = range(min(steps, STEPS_LOOKED_AT))
     drawn = (groups_of_step(groups, step, settings.step_groups, settings.seed) for step in looked)

@@ -42,7 +42,7 @@ from trimtab.study.sources import (
 from trimtab.study.training_seed import OPPONENT, TrainingSeed, evaluate_shared, shared_models
 from trimtab.study.workers import work_ahead
 from trimtab.training.schedule import TrainingSettings
-from trimtab.training.stage import run_stage
+from trimtab.training.stage import run_stage, split_once
 
 
 def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
@@ -85,7 +85,7 @@ def _run_study(
     data = recipe.data or sandbox_data(recipe, out)
     if recipe.limit is not None:
         data = data.model_copy(update={"limit": recipe.limit})
-    splits = split_records(data)
+    splits = split_once(data, out / "cache")
     if not splits.test:
         splits.test, splits.tested_on_validation = splits.validation, True
     if not splits.test:

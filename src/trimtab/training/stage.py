@@ -101,8 +101,9 @@ def run_stage(
     check_model_source(model, settings, method.role)
     keep_freed_memory()
     request = StageRequest(
-        name, method, settings, data, model, tokenizer or model, out, cache or out / "reference", day
-    )
+        name, method, settings, data, model, tokenizer or model, out, cache or out / "reference",
+        cache or out / "prepared", day,
+    )  # fmt: skip
     with holding(out):
         _run_held(request, splits, reward, judge)
     return out / "best"
@@ -127,7 +128,13 @@ def _run_held(request: StageRequest, splits: Splits | None, reward: Reward | Non
     with collected(out / WARNINGS, resumed=bool(Checkpoints(out / "checkpoints").steps())) as run_warnings:
         if changed := changed_model(model):
             warn(f"{name}: it starts from a model that was changed after its own stage: {changed}")
-        _train(request, splits or split_records(data), inputs, run_warnings, reward, judge)
+        _train(request, splits or split_once(data, request.prepared), inputs, run_warnings, reward, judge)
+
+
+def split_once(data: DataSettings, cache: Path) -> Splits:
+    """The rows of each split. What is kept of large sources in `cache` the first of several processes writes."""
+    with PartialState(cpu=on_cpu()).main_process_first():
+        return split_records(data, cache)
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,7 @@ class StageRequest:
     tokenizer: str
     out: Path
     cache: Path
+    prepared: Path
     day: datetime.date | None = None
 
     @property
@@ -167,10 +175,11 @@ def _train(
     chat = with_day(method.text_format(load_tokenizer(request.tokenizer, settings), data, settings), out, request)
     method.check_needs(settings, chat)
     expand = method.expansion(settings)
-    train, train_counts = encode_records(splits.train, chat, method.completions_of(settings), expand)
-    require_groups(train, train_counts, "training", data.train)
-    validation_completions = validated_completions(method, settings, splits)
-    validation, validation_counts = encode_records(splits.validation, chat, validation_completions, expand)
+    with PartialState(cpu=on_cpu()).main_process_first():  # which keeps what there is much of
+        train, train_counts = encode_records(splits.train, chat, method.completions_of(settings), expand)
+        require_groups(train, train_counts, "training", data.train)
+        validation_completions = validated_completions(method, settings, splits)
+        validation, validation_counts = encode_records(splits.validation, chat, validation_completions, expand)
     if not splits.validation and settings.patience is not None:
         warn("patience means nothing without validation rows: the run takes all its steps", about="patience")
     if splits.validation:
@@ -187,7 +196,7 @@ def _train(
     policy: TrainedModel = method.load(model, settings)
     if isinstance(policy, Policy) and isinstance(chat, ChatFormat):
         stop_tokens(policy.model, chat)  # says so where it could never stop
-    check_vocabulary(policy, train + validation, model)
+    check_vocabulary(policy, [train, validation], model)
     accelerator = make_accelerator(settings)
     context: TrainingContext[TrainedModel, TextFormat] = TrainingContext(
         policy, train, validation, settings, accelerator, request.cache, chat,

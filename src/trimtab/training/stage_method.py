@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
@@ -18,6 +19,7 @@ from trimtab.data.records import Record
 from trimtab.data.rows import TruncationSettings
 from trimtab.data.special_tokens import agree_on_special_tokens
 from trimtab.data.split_groups import CompletionsOf, Expansion
+from trimtab.data.stored_groups import JoinedGroups, changed
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.json_types import JsonObject
@@ -53,8 +55,8 @@ class TrainingContext(Generic[ModelT, FormatT]):
     """
 
     policy: ModelT
-    train: list[CompletionGroup]
-    validation: list[CompletionGroup]
+    train: Sequence[CompletionGroup]
+    validation: Sequence[CompletionGroup]
     settings: TrainingSettings
     accelerator: Accelerator
     cache: Path
@@ -85,10 +87,10 @@ class TrainingContext(Generic[ModelT, FormatT]):
         """Means of a pass's metrics over all groups."""
         return evaluate_groups(one_pass, policy, groups, self.settings.pass_tokens, self.accelerator)
 
-    def with_reference(self: PolicyContext, *splits: Sequence[CompletionGroup]) -> list[list[CompletionGroup]]:
+    def with_reference(self: PolicyContext, *splits: Sequence[CompletionGroup]) -> list[Sequence[CompletionGroup]]:
         """The splits' groups with a column ref_logps [M]: the starting model's log-probabilities, cached on
         disk."""
-        groups = [group for split in splits for group in split]
+        groups = JoinedGroups(splits)
         condition = f"{self.settings.precision}|{self.accelerator.device.type}"
         key = reference_key(self.policy.starting_state(), condition + self.policy.inputs.key)
         if self.accelerator.is_main_process:
@@ -100,8 +102,12 @@ class TrainingContext(Generic[ModelT, FormatT]):
                 self.policy, groups, self.cache, key, self.settings.pass_tokens, self.accelerator.device,
                 report=warn,
             )  # fmt: skip
-        columns = iter(ref_logps)
-        return [[group.with_columns(ref_logps=next(columns)) for group in split] for split in splits]
+
+        def with_column(first: int, place: int, group: CompletionGroup) -> CompletionGroup:
+            return group.with_columns(ref_logps=ref_logps[first + place])
+
+        starts = groups.starts[:-1]
+        return [changed(split, partial(with_column, first)) for first, split in zip(starts, splits, strict=True)]
 
 
 PolicyContext: TypeAlias = TrainingContext[Policy, ChatFormat]
@@ -131,7 +137,7 @@ class ModelMethod(ABC, Generic[SettingsT, ModelT, FormatT]):
 
     def __init__(self, settings: SettingsT, context: TrainingContext[ModelT, FormatT]) -> None:
         self.settings, self.context = settings, context
-        self.train, self.validation = list(context.train), list(context.validation)
+        self.train, self.validation = context.train, context.validation
 
     @classmethod
     def completions_of(cls, settings: SettingsT) -> CompletionsOf:
