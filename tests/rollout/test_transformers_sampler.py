@@ -257,6 +257,22 @@ def test_inverse_cdf(weights: list[float], uniform: float) -> None:
     assert mark - 1 < sum(masses[: token + 1])
 
 
+@pytest.mark.parametrize("entries", [61, 96, 1024])
+def test_inverse_cdf_by_blocks_is_the_same(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One, three and four blocks, with blocks of probability 0 at both ends and between."""
+    generator = torch.Generator().manual_seed(0)
+    p = (8 * torch.randn(400, entries, generator=generator)).softmax(-1)
+    for first, lo in enumerate((0, entries // 2, entries - 40)):
+        p[first::7, lo : lo + 40] = 0.0
+    p = p / p.sum(-1, keepdim=True)
+    uniform = torch.rand(400, generator=generator, dtype=torch.float64)
+    uniform[:4] = torch.tensor([0.0, 1 - 2**-53, 0.0, 1 - 2**-53], dtype=torch.float64)
+    expected = invert_cdf(p, uniform)
+    monkeypatch.setattr("trimtab.rollout.transformers.MANY", 0)
+    assert torch.equal(invert_cdf(p, uniform), expected)
+    assert (p.gather(1, expected[:, None]) > 0).all()
+
+
 def test_the_same_seed_draws_the_same_and_another_another() -> None:
     sampling = Sampling(max_new_tokens=12, temperatures=(1.0, 0.7))
     first, again, other = (sampler().sample(PROMPTS, 4, sampling, seed=s, stops=STOPS) for s in (1, 1, 2))

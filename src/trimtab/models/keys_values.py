@@ -80,8 +80,11 @@ class KeysValues:
         """Only these rows go on. Columns that are padding in all of them go too."""
         pad_B = self.pad_B[index]
         first = int(pad_B.min())
-        self.layers = [_roomy(layer.index_select(0, index)[:, :, first : self.columns]) for layer in self.layers]
         self.columns -= first
+        for place, layer in enumerate(self.layers):
+            kept = layer.narrow(2, first, self.columns).index_select(0, index)
+            self.layers[place] = room = layer[: len(index)]  # in its place: new memory costs more than the copy
+            room[:, :, : self.columns] = kept
         self._take(pad_B - first)
 
     def reorder(self, changed: Tensor, parent: Tensor, count: int) -> None:

@@ -32,6 +32,8 @@ Item = TypeVar("Item")
 UNIT = 2.0**50
 """Probabilities become whole numbers of 1/UNIT before they are added up: their sums are exact, so that
 they are the same in any order, and a token of probability 0 is never drawn."""
+BLOCK, MANY = 256, 2**17
+"""Tokens whose probabilities are added up together, where the vocabulary can be cut so and the rows hold many."""
 ACTIVE_SHARE = 0.75
 """Rows of finished samples are dropped once less than this share of the rows is active."""
 BEAM_ROWS = 128
@@ -75,10 +77,25 @@ class Drawn:
 
 def invert_cdf(probability_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """The tokens [B] at which the distribution functions pass the uniform numbers, of [0, 1), float64."""
-    cdf_BV = (probability_BV * UNIT).long().cumsum(-1)
+    rows, vocabulary = probability_BV.shape
+    count_BV = (probability_BV * UNIT).long()
+    if probability_BV.numel() < MANY:
+        return _passed(count_BV.cumsum(-1), uniform_B)[0][:, 0]
+    # Sums are exact: those of blocks find the block, and only its own tokens are added up one by one.
+    size = math.gcd(vocabulary, BLOCK)
+    count_BNS = count_BV.view(rows, -1, size)
+    cdf_BN = count_BNS.sum(-1).cumsum(-1)
+    block_B1, mark_B1 = _passed(cdf_BN, uniform_B)
+    cdf_BS = count_BNS[torch.arange(rows, device=block_B1.device), block_B1[:, 0]].cumsum(-1)
+    cdf_BS += cdf_BN.gather(1, block_B1) - cdf_BS[:, -1:]
+    return (block_B1 * size + torch.searchsorted(cdf_BS, mark_B1, right=True))[:, 0]
+
+
+def _passed(cdf_BN: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each function passes its uniform number's share of its whole, and that share: [B, 1] both."""
     # The product is below the sum, also after rounding, since uniform numbers are at most 1 - 2^-53.
-    mark_B1 = (uniform_B[:, None] * cdf_BV[:, -1:]).long()
-    return torch.searchsorted(cdf_BV, mark_B1, right=True)[:, 0]
+    mark_B1 = (uniform_B[:, None] * cdf_BN[:, -1:]).long()
+    return torch.searchsorted(cdf_BN, mark_B1, right=True), mark_B1
 
 
 def draw(
@@ -201,7 +218,9 @@ class TransformersSampler(Sampler):
                 some = [prompts[i] for i in places]
                 if cached:
                     wanted = targets and [targets[i] for i in places]
-                    rows = search_beams(self._computed(some, wanted, one_token), rules)
+                    computed = self._computed(some, wanted, one_token)
+                    with steps_of(one_token):
+                        rows = search_beams(computed, rules)
                 else:
                     rows = generate_beams(self.policy, some, rules)
                 for place, row in zip(places, rows, strict=True):
