@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,17 @@ import torch
 
 from models.families import make
 from trimtab.data.groups import CompletionGroup, pack
+from trimtab.data.stored_groups import JoinedGroups
 from trimtab.models import reference
 from trimtab.models.policy import Policy
-from trimtab.models.reference import hash_groups, reference_key, reference_logps
+from trimtab.models.reference import MappedLogps, hash_groups, reference_key, reference_logps
 
 GROUPS = [CompletionGroup((3, 4 + i), ((5, 6, 7 + i), (8 + i,)), index=i) for i in range(7)]
 
 
-def run(policy: Policy, folder: Path, groups: list[CompletionGroup] = GROUPS) -> tuple[list[torch.Tensor], int]:
+def run(
+    policy: Policy, folder: Path, groups: Sequence[CompletionGroup] = GROUPS
+) -> tuple[Sequence[torch.Tensor], int]:
     calls = []
 
     def forward(batch: Any) -> Any:
@@ -39,6 +43,24 @@ def test_equal_to_a_forward_pass_and_computed_once(tmp_path: Path) -> None:
     again, calls = run(policy, tmp_path)
     assert calls == 0
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+
+
+def test_groups_on_the_disk_have_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from files of three groups, when asked for; also where a file is removed in the meantime."""
+    monkeypatch.setattr(reference, "CHUNK", 3)
+    policy = Policy(make("qwen2"))
+    expected, _ = run(policy, tmp_path)
+    found, calls = run(policy, tmp_path, JoinedGroups([GROUPS[:2], GROUPS[2:]]))
+    assert isinstance(found, MappedLogps)
+    assert calls == 0
+    for file in tmp_path.iterdir():
+        file.unlink()
+    for order in ([6, 0, 4, 4, 1, 2, 3, 5], range(-7, 0)):
+        assert all(torch.equal(found[i], expected[i]) for i in order)
+    assert all(torch.equal(a, b) for a, b in zip(found[2:], expected[2:], strict=True))
+    assert len(found) == 7
+    with pytest.raises(IndexError):
+        found[7]
 
 
 def test_other_weights_or_tokens_are_computed_anew(tmp_path: Path) -> None:

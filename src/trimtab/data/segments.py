@@ -93,16 +93,18 @@ class SegmentReader:
     def _ids_of_words(self, pieces: Sequence[str]) -> list[list[int]]:
         """Of each piece its words' ids, one after the other."""
         in_words = [WORDS.split(piece) for piece in pieces]
-        asked = set(chain.from_iterable(in_words))
-        new = asked.difference(self._words)
+        found = [list(map(self._words.get, words)) for words in in_words]
+        lacking = [i for i, ids in enumerate(found) if None in ids]
+        asked = {
+            word: None for i in lacking for word, ids in zip(in_words[i], found[i], strict=True) if ids is None
+        }
+        new = dict(zip(asked, self._encode(list(asked)), strict=True))
         if len(self._words) + len(new) > KEPT_WORDS:
-            self._words, new = {}, asked
-        self._words.update(zip(new, self._encode(list(new)), strict=True))
-        out = [list(chain.from_iterable(map(self._words.__getitem__, words))) for words in in_words]
-        for word in new:
-            if len(word) > LONGEST_WORD:
-                del self._words[word]
-        return out
+            self._words = {}
+        self._words.update((word, ids) for word, ids in new.items() if len(word) <= LONGEST_WORD)
+        for i in lacking:
+            found[i] = [new[w] if ids is None else ids for w, ids in zip(in_words[i], found[i], strict=True)]
+        return [list(chain.from_iterable(filter(None, of_piece))) for of_piece in found]
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         found = (encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False))

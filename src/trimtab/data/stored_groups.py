@@ -187,6 +187,13 @@ def changed(
     return [change(place, group) for place, group in enumerate(groups)]
 
 
+def joined(splits: Sequence[Sequence[CompletionGroup]]) -> Sequence[CompletionGroup]:
+    """The groups of several splits, one behind the other; a list where all of them are in memory."""
+    if any(isinstance(groups, LazyGroups) for groups in splits):
+        return JoinedGroups(splits)
+    return [group for groups in splits for group in groups]
+
+
 def highest_token(groups: Sequence[CompletionGroup]) -> int:
     """The highest id of any token; 0 where there is none."""
     if isinstance(groups, StoredGroups):

@@ -36,9 +36,14 @@ REMEDY = "Remove the folder that it is in; it is made anew."
 
 def digest_of(prompt: Prompt, completions: Sequence[str] = ()) -> bytes:
     """The same for equal prompts and completions, and for no others."""
-    answers = [(a.content, a.extra) if isinstance(a, Answer) else str(a) for a in completions]
-    text = repr((prompt, answers)) if answers else repr(prompt)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (prompt, *completions):
+        value: object = (part.content, part.extra) if isinstance(part, Answer) else part
+        kind, text = ("text", value) if isinstance(value, str) else ("more", repr(value))
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(f"{kind} {len(encoded)} ".encode())  # where it ends, so that no other parts are the same
+        digest.update(encoded)
+    return digest.digest()
 
 
 def place_of_prompt(prompt: Prompt) -> float:

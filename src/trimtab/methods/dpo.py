@@ -24,7 +24,7 @@ from trimtab.data.conditions import LengthInstruction
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.rows import TruncationSettings
 from trimtab.data.split_groups import CompletionsOf, Expansion
-from trimtab.data.stored_groups import JoinedGroups
+from trimtab.data.stored_groups import joined
 from trimtab.errors import TrimtabError
 from trimtab.losses.completions import CompletionLoss
 from trimtab.losses.preference import PreferenceLoss
@@ -67,7 +67,7 @@ class DPO(StageMethod[DPOSettings]):
         if settings.level == "completion" or set(settings.weights) == {"sft"}:  # neither has pairs of rewards
             self.best_metric, self.best_is = "loss", "lowest"
         if "chosen_win_rates" in settings.inputs:
-            _check_win_rates(JoinedGroups([self.train, self.validation]))
+            _check_win_rates(joined([self.train, self.validation]))
         if any(map(needs_reference, settings.weights)):
             self.train, self.validation = context.with_reference(self.train, self.validation)
         self.has_point = "reference_point" in settings.inputs

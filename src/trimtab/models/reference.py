@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
 import xxhash
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, cut_places, pack
 from trimtab.data.hashing import hash_weights
+from trimtab.data.stored_groups import LazyGroups
 from trimtab.errors import first_line
 from trimtab.files import CHECKSUM, make_folder, write_file
 from trimtab.models.policy import PolicyOutput
@@ -60,13 +63,14 @@ def reference_logps(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
     report: Callable[[str], None] = lambda line: None,
-) -> list[Tensor]:
+) -> Sequence[Tensor]:
     """The reference's log-probabilities of each group's completion tokens, in the group's order.
 
     forward: the reference, as the trainer would call it (same precision). Returns float32 [tokens of
-    the group] for each group, on the CPU.
+    the group] for each group, on the CPU; of groups that are not in memory these are not either.
     """
     out: list[Tensor] = []
+    mapped = MappedLogps() if isinstance(groups, LazyGroups) else None
     for lo in range(0, len(groups), CHUNK):
         part = groups[lo : lo + CHUNK]
         file = folder / f"{key}-{hash_groups(part)}.safetensors"
@@ -78,9 +82,44 @@ def reference_logps(
             flat = _compute(forward, part, token_budget, device)
             make_folder(folder)
             _keep(file, flat)
-        out += torch.split(flat, sizes)
+        if mapped is None:
+            out += torch.split(flat, sizes)
+        else:
+            mapped.append(file, sizes)
         progress(min(lo + CHUNK, len(groups)))
-    return out
+    return out if mapped is None else mapped
+
+
+class MappedLogps(Sequence[Tensor]):
+    """The log-probabilities of groups in files of CHUNK groups each, the last with fewer: read from a map when they
+    are asked for."""
+
+    def __init__(self) -> None:
+        self.files: list[Any] = []
+        self.starts: list[NDArray[np.int64]] = []
+        self.total = 0
+
+    def append(self, file: Path, sizes: Sequence[int]) -> None:
+        """Adds a file, which is held from now on: it may be removed. sizes: the tokens of each of its groups."""
+        opened: Any = safe_open(file, "pt")
+        self.files.append(opened.get_slice("logps"))
+        self.starts.append(np.cumsum([0, *sizes]))
+        self.total += len(sizes)
+
+    def __len__(self) -> int:
+        return self.total
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Tensor]: ...
+    def __getitem__(self, place: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        chunk, row = divmod(range(len(self))[place], CHUNK)
+        start, end = self.starts[chunk][row : row + 2].tolist()
+        logps: Tensor = self.files[chunk][start:end]
+        return logps
 
 
 def _keep(file: Path, flat: Tensor) -> None:

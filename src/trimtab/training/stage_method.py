@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
@@ -19,7 +20,7 @@ from trimtab.data.records import Record
 from trimtab.data.rows import TruncationSettings
 from trimtab.data.special_tokens import agree_on_special_tokens
 from trimtab.data.split_groups import CompletionsOf, Expansion
-from trimtab.data.stored_groups import JoinedGroups, changed
+from trimtab.data.stored_groups import changed, joined
 from trimtab.data.tokenizer import save_tokenizer
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.json_types import JsonObject
@@ -90,7 +91,7 @@ class TrainingContext(Generic[ModelT, FormatT]):
     def with_reference(self: PolicyContext, *splits: Sequence[CompletionGroup]) -> list[Sequence[CompletionGroup]]:
         """The splits' groups with a column ref_logps [M]: the starting model's log-probabilities, cached on
         disk."""
-        groups = JoinedGroups(splits)
+        groups = joined(splits)
         condition = f"{self.settings.precision}|{self.accelerator.device.type}"
         key = reference_key(self.policy.starting_state(), condition + self.policy.inputs.key)
         if self.accelerator.is_main_process:
@@ -106,8 +107,8 @@ class TrainingContext(Generic[ModelT, FormatT]):
         def with_column(first: int, place: int, group: CompletionGroup) -> CompletionGroup:
             return group.with_columns(ref_logps=ref_logps[first + place])
 
-        starts = groups.starts[:-1]
-        return [changed(split, partial(with_column, first)) for first, split in zip(starts, splits, strict=True)]
+        firsts = accumulate(map(len, splits), initial=0)
+        return [changed(split, partial(with_column, first)) for first, split in zip(firsts, splits, strict=False)]
 
 
 PolicyContext: TypeAlias = TrainingContext[Policy, ChatFormat]
