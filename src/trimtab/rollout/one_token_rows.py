@@ -64,9 +64,8 @@ class OneTokenRows:
         first = 0
         for store in self.stores:
             own = parent_B[first : first + len(store)] - first
-            changed = (own != torch.arange(len(own), device=own.device)).nonzero()[:, 0]
-            if len(changed) and self.new:
-                store.reorder(changed, own[changed], self.new)
+            if self.new and bool((own != torch.arange(len(own), device=own.device)).any()):
+                store.reorder(own, self.new)
             first += len(store)
 
 
