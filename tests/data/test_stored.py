@@ -23,10 +23,11 @@ from trimtab.data.arrow_files import ArrowFile, write_batches
 from trimtab.data.chat import ChatFormat
 from trimtab.data.conditions import ScoreCondition
 from trimtab.data.groups import CompletionGroup
+from trimtab.data.records import columns_of
 from trimtab.data.split_groups import CompletionsOf, SplitCounts, check_completions, encode_records
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.data.stored_groups import JoinedGroups, StoredGroups, batch_of, changed, highest_token, longest_row
-from trimtab.data.stored_records import StoredRecords, digest_of
+from trimtab.data.stored_records import RowFolder, StoredRecords, digest_of
 from trimtab.errors import TrimtabError
 from trimtab.notices import collected
 
@@ -137,6 +138,21 @@ def test_rows_that_json_cannot_hold_stay_in_memory(tmp_path: Path) -> None:
 def test_few_rows_stay_in_memory(write_jsonl: Write, tmp_path: Path) -> None:
     assert isinstance(split_records(DataSettings(train=str(write_jsonl(pairs(3)))), tmp_path / "cache").train, list)
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_columns_are_looked_for_once(write_jsonl: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rewards are given all that any row has, at every step."""
+    data = DataSettings(train=str(write_jsonl([*pairs(5), *pairs(3, hint="h")])), validation_rows=2)
+    memory, splits = split_records(data), split_records(data, tmp_path / "cache")
+    read: list[int] = []
+    whole = RowFolder.records
+    monkeypatch.setattr(RowFolder, "records", lambda self, rows: read.extend(rows) or whole(self, rows))
+    for _ in range(2):
+        for part in (slice(0, 2), slice(2, 6)):
+            expected = columns_of(list(memory.train[part]), memory.train)
+            assert columns_of([splits.train[i] for i in range(6)][part], splits.train) == expected
+    assert read == [2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.usefixtures("small")

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from transformers import AutoModelForCausalLM
 
+from trimtab.data import stored_records
 from trimtab.data.splits import DataSettings
 from trimtab.methods.distillation import Distillation
 from trimtab.methods.distillation_settings import DistillationSettings
@@ -121,6 +123,8 @@ def a_teacher(student: Path) -> Path:
     return folder
 
 
+KEPT = ("sft",)
+"""Jobs whose rows are kept on the disk: one process writes, all read."""
 SHARING = ("dpo", "dpo_lora")
 """Jobs that share a cache: the second reads the reference that the first has computed."""
 
@@ -138,7 +142,8 @@ def run_jobs(model: Path, pairs: Path, out: Path, jobs: Sequence[str] = ()) -> N
         if method is OnlineDPO:
             run_rounds(settings, rows, None, str(model), out, out, {"trained": reward}, out / "scores.sqlite")
             continue
-        run_stage(name, method, settings, rows, str(model), out / name, reward=reward, cache=cache)
+        with patch.object(stored_records, "LARGE", 10 if name in KEPT else stored_records.LARGE):
+            run_stage(name, method, settings, rows, str(model), out / name, reward=reward, cache=cache)
 
 
 if __name__ == "__main__":

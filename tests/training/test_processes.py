@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from training.processes import JOBS, SHARING, a_teacher, run_jobs
+from training.processes import JOBS, KEPT, SHARING, a_teacher, run_jobs
 from trimtab.training.metrics import read_metrics
 
 COMPARED = ("loss", "grad_norm", "eval_loss", "reward", "length_penalty", "length_penalty/grad_norm", "kl")
@@ -77,6 +77,14 @@ def test_two_processes_begin_at_their_reference(job: str, ran: dict[int, Path]) 
     assert abs(read_metrics(ran[2] / job / "metrics.jsonl")[-1]["eval_rewards/margins"]) > 1e-4
     if job in SHARING:
         assert len(list((ran[2] / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize("job", KEPT)
+def test_one_process_prepares_the_rows_for_all(job: str, ran: dict[int, Path]) -> None:
+    """What both leave is the rows, and token ids of training and of validation."""
+    names = [sorted(path.name for path in (ran[n] / job / "prepared").iterdir()) for n in (1, 2)]
+    assert names[0] == names[1]
+    assert [name.partition("-")[0] for name in names[0]] == ["rows", "tokens", "tokens"]
 
 
 def test_what_is_best_is_the_same_for_all_processes(ran: dict[int, Path]) -> None:

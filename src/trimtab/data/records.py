@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -105,11 +106,21 @@ class Record:
         return self.prompt if isinstance(self.prompt, str) else self.prompt[-1].content
 
 
+class LazyRecords(Sequence[Record]):
+    """Records of which each is made when it is asked for."""
+
+    @cached_property
+    def column_names(self) -> set[str]:
+        """The names of all other columns that any of them has: looked for once."""
+        return {name for record in self for name in record.columns}
+
+
 def columns_of(records: Sequence[Record], among: Sequence[Record] | None = None) -> dict[str, list[JsonValue]]:
     """The records' other columns by name, one value a record: None where it has none. among: all records that these
     are of, whose columns count too; which rows a batch happens to have is no matter."""
-    names = sorted({name for record in among or records for name in record.columns})
-    return {name: [record.columns.get(name) for record in records] for name in names}
+    every = among or records
+    names = every.column_names if isinstance(every, LazyRecords) else {n for r in every for n in r.columns}
+    return {name: [record.columns.get(name) for record in records] for name in sorted(names)}
 
 
 def read_records(

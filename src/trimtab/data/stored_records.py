@@ -21,7 +21,7 @@ from trimtab.data.files import Line, Rows, local_rows
 from trimtab.data.hashing import hash_source
 from trimtab.data.message import Answer, Prompt
 from trimtab.data.pool import in_order, processes
-from trimtab.data.records import ReadingSettings, Record, read_records, records_of, require_records
+from trimtab.data.records import LazyRecords, ReadingSettings, Record, read_records, records_of, require_records
 from trimtab.errors import TrimtabError
 from trimtab.files import read_json, write_json
 
@@ -106,7 +106,7 @@ class RowFolder:
         return next(records_of(self.name, [(where, Line(line))], self.settings, []))
 
 
-class StoredRecords(Sequence[Record]):
+class StoredRecords(LazyRecords):
     """Some of a folder's records, in order. Parts of it are of the same kind, and hold no rows either."""
 
     def __init__(self, source: RowFolder, rows: Any) -> None:
