@@ -59,6 +59,37 @@ def test_no_step_holds_more_logits_than_its_bound(kept: int, again: int, monkeyp
     assert len(seen) == 4 + again
 
 
+@pytest.mark.parametrize(
+    "slices", [(2**24, 2**25), (1, 1), (20 * 33, 40 * 33)], ids=["one", "one kept", "two kept"]
+)
+@pytest.mark.parametrize("frozen", ["nothing", "matrix", "hidden"])
+def test_a_head_that_is_one_matrix_gives_the_same(
+    frozen: str, slices: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients of log-probabilities, entropy and stop tokens at temperatures, of 70 tokens."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(logprobs, "SLICE_ENTRIES", slices[0])
+    monkeypatch.setattr(logprobs, "KEPT_ENTRIES", slices[1])
+    head = torch.nn.Linear(8, 33, bias=False)
+    hidden, target = torch.randn(70, 8), torch.randint(0, 33, (70,))
+    trained = {"hidden": hidden, "matrix": head.weight}
+    for name, tensor in trained.items():
+        tensor.requires_grad_(name != frozen)
+    wanted = [tensor for name, tensor in trained.items() if name != frozen]
+    request = StatisticsRequest(True, torch.tensor([3, 9]), 0.5 + torch.rand(70))
+
+    def run(matrix: torch.Tensor | None) -> list[torch.Tensor]:
+        found = token_logps(head, hidden, target, 33, request, matrix)
+        assert found.stop_logps is not None
+        assert found.entropy is not None
+        assert not found.entropy.requires_grad
+        total = ((found.logps + found.stop_logps * 2) * torch.arange(70.0)).sum()
+        return [found.logps, found.entropy, found.stop_logps, *torch.autograd.grad(total, wanted)]
+
+    for a, b in zip(run(None), run(head.weight), strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
 def test_everything_else_by_hand() -> None:
     """p = (1/8, 2/8, 5/8), reference q = (1/2, 1/4, 1/4). Stops {0, 2}: 6/8. KL = Σ p ln(p/q).
 

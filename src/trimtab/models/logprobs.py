@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from trimtab.models.log_softmax import LogSoftmax
+from trimtab.models.log_softmax import HeadLogSoftmax, LogSoftmax
 
 Head = Callable[[Tensor], Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -115,22 +115,34 @@ def _with_divergence(
 
 
 def token_logps(
-    head: Head, hidden_MD: Tensor, target_M: Tensor, vocabulary: int, request: StatisticsRequest | None = None
+    head: Head,
+    hidden_MD: Tensor,
+    target_M: Tensor,
+    vocabulary: int,
+    request: StatisticsRequest | None = None,
+    matrix: Tensor | None = None,
 ) -> TokenStatistics:
     """Log-probability of each target and, on request, more of each prediction.
 
     head: hidden states [S, D] -> logits [S, V]; whatever a model does to its logits (soft cap, scale,
-    bias, an adapter) happens in it.
+    bias, an adapter) happens in it. matrix: [V, D], where the head is the product with it, in float32, and nothing
+    else.
     """
     request = request or StatisticsRequest()
     step = slice_length(vocabulary)
+    kept = max(1, KEPT_ENTRIES // (step * vocabulary))
+    if target_M.numel() * vocabulary <= max(KEPT_ENTRIES, step * vocabulary):
+        kept = -(-target_M.numel() // step)
+    if matrix is not None and torch.is_grad_enabled() and request.reference is None and target_M.numel():
+        logps_M, entropy_M, stop_logps_M = HeadLogSoftmax.apply(  # type: ignore[no-untyped-call]
+            hidden_MD, matrix, target_M, request.temperature, request.stops, request.entropy, (step, kept)
+        )
+        return TokenStatistics(logps_M, entropy_M, stop_logps_M)
     parts: list[TokenStatistics] = []
-    for lo in range(0, target_M.numel(), step):
+    for i, lo in enumerate(range(0, target_M.numel(), step)):
         hi = lo + step
         args = (head, hidden_MD[lo:hi], target_M[lo:hi], request.part(lo, hi))
-        if torch.is_grad_enabled() and min(hi, target_M.numel()) * vocabulary > max(
-            KEPT_ENTRIES, step * vocabulary
-        ):
+        if torch.is_grad_enabled() and i >= kept:
             parts.append(checkpoint(_slice, *args, use_reentrant=False, preserve_rng_state=False))
         else:
             parts.append(_slice(*args))

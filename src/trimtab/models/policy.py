@@ -96,6 +96,15 @@ class Policy(nn.Module):
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
 
+    def _head_matrix(self) -> Tensor | None:
+        """[V, D], where the head is the product with it in float32 and nothing else: no bias, adapter or cap."""
+        head = self.model.get_output_embeddings()
+        plain = type(head) is nn.Linear and head.bias is None and not head._forward_hooks
+        if not (self.uses_tree and plain and self.softcap is None) or head._forward_pre_hooks:
+            return None
+        weight: Tensor = head.weight
+        return None if weight.dtype != torch.float32 or torch.is_autocast_enabled(weight.device.type) else weight
+
     def forward(
         self,
         batch: PackedBatch,
@@ -117,7 +126,7 @@ class Policy(nn.Module):
         if reference is not None:
             with torch.no_grad():
                 request = request._replace(reference=reference._hidden(batch)[:2], divergence=divergence)
-        out = token_logps(head, hidden_MD, batch.target, self.vocabulary, request)
+        out = token_logps(head, hidden_MD, batch.target, self.vocabulary, request, self._head_matrix())
         return out if state_MD is None else out._replace(values=self._values(state_MD))
 
     def _values(self, state_MD: Tensor) -> Tensor:
