@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.methods.sft_settings import SFTSettings
-from trimtab.models.buckets import buckets
+from trimtab.models.buckets import attention_plan
 from trimtab.models.loading import load_policy
 from trimtab.models.settings import LoraSettings, ModelSettings
 from trimtab.plan.estimate import disk_of
@@ -98,7 +98,7 @@ GROUPS = [CompletionGroup(tuple(range(40)), (tuple(range(60)),)) for _ in range(
 
 def traced(precision: str = "float32", tokens: int = 4, **settings: Any) -> Any:
     batch = pack(GROUPS[:tokens])
-    buckets(batch)
+    attention_plan(batch)
     config = AutoConfig.for_model("qwen2", **SMALL)
     policy = without_data(config, None, settings.get("gradient_checkpointing", False))
     with FakeTensorMode(allow_non_fake_inputs=True):

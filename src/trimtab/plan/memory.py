@@ -31,7 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from trimtab.data.groups import PackedBatch, pack
 from trimtab.methods.on_policy_settings import OnPolicySettings
 from trimtab.methods.online_dpo import NAME
-from trimtab.models.buckets import buckets
+from trimtab.models.buckets import attention_plan, buckets
 from trimtab.models.kinds import check_role, kind_of
 from trimtab.models.lora import add_lora, parting_head
 from trimtab.models.policy import Policy
@@ -244,6 +244,7 @@ def stage_memory(
     """The peak of a stage. local_models: bytes of judges and rewards that are models on this device."""
     lora = work.settings.lora
     batch = pack(work.largest)
+    attention_plan(batch)
     buckets(batch)  # made of lengths, which have to be real
     policy = without_data(config, lora, work.settings.gradient_checkpointing, work.is_reward_model)
     sizes = parameters_of(policy)
