@@ -1,7 +1,7 @@
 """TRL's side of a training benchmark: one of its trainers over rows that are given, a step at a time.
 
 python side_trl.py JOB.json, with method, model, rows (a file of JSON lines in the order of the steps), steps,
-warmup, groups (of a step), micro_batch, length, precompute, samples, cap, out.
+warmup, groups (of a step), micro_batch, length, precompute, precision, samples, cap, out.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def main() -> None:
         "per_device_train_batch_size": job["micro_batch"],
         "gradient_accumulation_steps": job["groups"] * of_group // job["micro_batch"],
         "max_grad_norm": 1.0, "optim": "adamw_torch_fused", "train_sampling_strategy": "sequential",
-        "logging_steps": 10**6, "bf16": False, "use_cpu": True, "gradient_checkpointing": False,
+        "logging_steps": 10**6, "bf16": job["precision"] == "bf16",
+        "use_cpu": not torch.cuda.is_available(), "gradient_checkpointing": False,
         "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "seed": 42,
     }  # fmt: skip
     rows = Dataset.from_list([json.loads(line) for line in Path(job["rows"]).read_text().splitlines()])

@@ -5,13 +5,14 @@ python -m benchmarks.training --method sft --model SmolLM2-135M-Instruct --data 
 
 TRL runs at its best: micro-batches of every size that divides a step are tried first, the reference is
 precomputed, nothing is checkpointed, and it has the memory settings of glibc that trimtab gives itself. The last
-line is one JSON object. Seconds are the processor's, on one thread.
+line is one JSON object. Seconds are the processor's, on one thread; with --device cuda they are of the clock.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-from turns import HERE, Side, in_turns
+from turns import HERE, Side, Step, in_turns
 
 from trimtab.data.chat import ChatFormat, TruncationSettings, load_tokenizer
 from trimtab.data.records import Record, read_records
@@ -61,6 +62,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=512, help="longer rows are left out; prompt and completion")
     parser.add_argument("--samples", type=int, default=4, help="of a prompt, for grpo")
     parser.add_argument("--cap", type=int, default=128, help="new tokens, for grpo")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of products")
     parser.add_argument("--trl-defaults", action="store_true", help="one micro-batch, the reference in every step")
     parser.add_argument("--set", action="append", default=[], help="a setting of trimtab's side")
     return parser.parse_args()
@@ -128,7 +131,7 @@ def our_side(name: str, python: str, args: argparse.Namespace, model: Path, data
     """trimtab, of this or another checkout."""
     settings = {
         "batch_size": args.groups, "max_steps": args.steps, "learning_rate": 1e-6, "warmup_steps": 0,
-        "precision": "float32", "evaluation_interval": 10**6, "data.max_length": args.length, "seed": SEED,
+        "precision": args.precision, "evaluation_interval": 10**6, "data.max_length": args.length, "seed": SEED,
     }  # fmt: skip
     command = [python, str(HERE / "side_trimtab.py"), str(args.warmup), args.method]
     command += ["--model", str(model), "--data", str(data), "--out", str(folder / name)]
@@ -158,12 +161,18 @@ def best_trl(job: dict[str, Any], most: int, folder: Path) -> tuple[dict[str, An
             continue
         side = trl_side(f"trl-{size}", job | {"micro_batch": size, "steps": 4, "warmup": 1}, folder)
         in_turns([side], folder)
-        tried[size] = sum(step.cpu for step in side.steps[1:]) / 3, side.steps[-1].peak
+        tried[size] = sum(map(taken, side.steps[1:])) / 3, side.steps[-1].peak
     return job | {"micro_batch": min(tried, key=lambda size: tried[size][0])}, tried
 
 
+def taken(step: Step) -> float:
+    """Seconds: of the processor, or of the clock where another device computes."""
+    return step.wall if torch.cuda.is_available() else step.cpu
+
+
 def product_rate() -> float:
-    """GFLOP/s of float32 products of 1,024 × 1,024 on one thread: what the sides could reach at most."""
+    """GFLOP/s of the processor's float32 products of 1,024 × 1,024 on one thread: what the sides could reach at
+    most."""
     torch.set_num_threads(1)
     a, b = torch.randn(2, 1024, 1024)
     rates = []
@@ -176,7 +185,7 @@ def product_rate() -> float:
 
 def report(ours: Side, peer: Side, args: argparse.Namespace, before: float, **more: Any) -> dict[str, Any]:
     """The last line."""
-    mine, theirs = ([s.cpu for s in side.steps[args.warmup :]] for side in (ours, peer))
+    mine, theirs = ([taken(s) for s in side.steps[args.warmup :]] for side in (ours, peer))
     losses = [(a.loss, b.loss) for a, b in zip(ours.steps, peer.steps, strict=True)]
     return {
         "method": args.method, "model": args.model or args.shape, "peer": args.peer, "groups": args.groups,
@@ -192,6 +201,10 @@ def report(ours: Side, peer: Side, args: argparse.Namespace, before: float, **mo
 def main() -> None:
     """Runs both sides."""
     args = arguments()
+    if args.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif not torch.cuda.is_available():
+        raise SystemExit("--device cuda: PyTorch sees no such device here")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = Path(args.model) if args.model else write_model(args.shape, args.tokenizer, folder / "model")
@@ -205,7 +218,8 @@ def main() -> None:
             job = {
                 "method": args.method, "model": str(model), "rows": str(rows), "steps": args.steps,
                 "warmup": args.warmup, "groups": args.groups, "micro_batch": most, "length": args.length,
-                "precompute": not args.trl_defaults, "samples": args.samples, "cap": args.cap, "end_of_turn": end,
+                "precompute": not args.trl_defaults, "precision": args.precision,
+                "samples": args.samples, "cap": args.cap, "end_of_turn": end,
             }  # fmt: skip
             if not args.trl_defaults:
                 job, tried = best_trl(job, most, folder)

@@ -22,7 +22,7 @@ MARK = "benchmark: "
 
 @dataclass
 class Step:
-    """What a side says of one optimizer step. peak: bytes, resident."""
+    """What a side says of one optimizer step. peak: bytes, resident; on CUDA those that tensors took."""
 
     cpu: float
     wall: float
@@ -87,10 +87,13 @@ def in_turns(sides: Sequence[Side], folder: Path) -> None:
 
 
 class Gate:
-    """What a training process does before and after each step."""
+    """What a training process does before and after each step. It computes on CUDA where it sees a device."""
 
     def __init__(self, warmup: int) -> None:
+        import torch  # the process that holds the turns needs none
+
         self.warmup, self.done = warmup, 0
+        self.cuda = torch.cuda if torch.cuda.is_available() else None
         self.out = os.fdopen(os.dup(1), "w", buffering=1)  # libraries may take the standard output away
 
     def before(self) -> None:
@@ -99,13 +102,21 @@ class Gate:
         sys.stdin.readline()
         if self.done == self.warmup:
             Path("/proc/self/clear_refs").write_text("5")
+            if self.cuda is not None:
+                self.cuda.reset_peak_memory_stats()
+        if self.cuda is not None:
+            self.cuda.synchronize()
         self.cpu, self.wall = time.process_time(), time.perf_counter()
 
     def after(self, loss: float) -> None:
         """Says what the step took."""
+        if self.cuda is not None:
+            self.cuda.synchronize()
         cpu, wall = time.process_time() - self.cpu, time.perf_counter() - self.wall
         status = Path("/proc/self/status").read_text().splitlines()
         peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+        if self.cuda is not None:
+            peak = self.cuda.max_memory_allocated()
         self.done += 1
         self.out.write(MARK + json.dumps({"step": {"cpu": cpu, "wall": wall, "loss": loss, "peak": peak}}) + "\n")
 
