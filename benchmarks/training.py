@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
+from safetensors import safe_open
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from turns import HERE, Side, Step, in_turns
 
@@ -165,6 +167,27 @@ def best_trl(job: dict[str, Any], most: int, folder: Path) -> tuple[dict[str, An
     return job | {"micro_batch": min(tried, key=lambda size: tried[size][0])}, tried
 
 
+def useful_gflop(args: argparse.Namespace, model: Path, data: Path) -> float | None:
+    """GFLOP of the products of the steps that count, the fewest that give their gradient: two forward and four
+    backward for each weight of the body and token that is fed, a shared prompt once, and for each of the head's and
+    token that is predicted. Without attention's; None for grpo, whose tokens are drawn."""
+    if args.method == "grpo":
+        return None
+    head = body = 0
+    with safe_open(model / "model.safetensors", "pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            shape = file.get_slice(name).get_shape()
+            if name == "model.embed_tokens.weight":
+                head = 0 if args.method == "reward" else math.prod(shape)
+            elif len(shape) == 2 and name != "lm_head.weight":
+                body += math.prod(shape)
+    chat = ChatFormat(load_tokenizer(str(model)), TruncationSettings(max_length=8 * args.length))
+    encoded, _ = encode_records(read_records(str(data)), chat, COMPLETIONS[args.method])
+    steps = range(args.warmup, args.steps)
+    counted = [group for step in steps for group in groups_of_step(encoded, step, args.groups, SEED)]
+    return sum(6e-9 * (body * group.packed_length + head * group.completion_tokens) for group in counted)
+
+
 def taken(step: Step) -> float:
     """Seconds: of the processor, or of the clock where another device computes."""
     return step.wall if torch.cuda.is_available() else step.cpu
@@ -183,10 +206,14 @@ def product_rate() -> float:
     return statistics.median(rates)
 
 
-def report(ours: Side, peer: Side, args: argparse.Namespace, before: float, **more: Any) -> dict[str, Any]:
-    """The last line."""
+def report(
+    ours: Side, peer: Side, args: argparse.Namespace, before: float, gflop: float | None, **more: Any
+) -> dict[str, Any]:
+    """The last line. before: the rate of products before the turns; gflop: of all counted steps."""
     mine, theirs = ([taken(s) for s in side.steps[args.warmup :]] for side in (ours, peer))
     losses = [(a.loss, b.loss) for a, b in zip(ours.steps, peer.steps, strict=True)]
+    rates = before, product_rate()
+    share = None if gflop is None or args.device == "cuda" else gflop / sum(mine) / statistics.mean(rates)
     return {
         "method": args.method, "model": args.model or args.shape, "peer": args.peer, "groups": args.groups,
         "ours_s": round(statistics.median(mine), 3), "peer_s": round(statistics.median(theirs), 3),
@@ -194,7 +221,8 @@ def report(ours: Side, peer: Side, args: argparse.Namespace, before: float, **mo
         "ratio_of_medians": round(statistics.median(theirs) / statistics.median(mine), 2),
         "ours_peak_mb": round(ours.steps[-1].peak / 2**20), "peer_peak_mb": round(peer.steps[-1].peak / 2**20),
         "largest_loss_difference": max(abs(a - b) for a, b in losses),
-        "float32_gflops": [round(before, 1), round(product_rate(), 1)], **more,
+        "float32_gflops": [round(rate, 1) for rate in rates],
+        "our_share_of_peak": None if share is None else round(share, 3), **more,
     }  # fmt: skip
 
 
@@ -233,7 +261,7 @@ def main() -> None:
             peer = our_side("peer", str(checkout / ".venv/bin/python"), args, model, data, folder)
         before = product_rate()
         in_turns([ours, peer], folder)
-        print(json.dumps(report(ours, peer, args, before, **more)))
+        print(json.dumps(report(ours, peer, args, before, useful_gflop(args, model, data), **more)))
 
 
 if __name__ == "__main__":
