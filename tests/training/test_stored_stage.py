@@ -11,7 +11,7 @@ import pytest
 from training.toy import write_pairs
 from trimtab.data import split_groups, stored_records
 from trimtab.data.splits import DataSettings
-from trimtab.data.stored_groups import LazyGroups
+from trimtab.data.stored_groups import Lazy
 from trimtab.files import checksum
 from trimtab.methods.dpo import DPO
 from trimtab.methods.dpo_settings import DPOSettings
@@ -59,7 +59,7 @@ def test_stages_from_rows_on_the_disk(
     made = stage_method.ModelMethod.__init__
 
     def watched(self: Any, settings: Any, context: Any) -> None:
-        lazy.extend(isinstance(groups, LazyGroups) for groups in (context.train, context.validation))
+        lazy.extend(isinstance(groups, Lazy) for groups in (context.train, context.validation))
         made(self, settings, context)
 
     monkeypatch.setattr(stage_method.ModelMethod, "__init__", watched)

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -22,29 +22,26 @@ from trimtab.files import read_json, write_json
 from trimtab.json_types import JsonObject
 
 REMEDY = "Remove the folder that it is in; it is made anew."
+Item = TypeVar("Item")
 
 
-class LazyGroups(Sequence[CompletionGroup]):
-    """Groups of which each is made when it is asked for; a slice is a list."""
+class Lazy(Sequence[Item]):
+    """Items of which each is made when it is asked for; a slice is a list."""
 
     @abstractmethod
-    def group(self, place: int) -> CompletionGroup:
-        """The group at a place that there is."""
+    def make(self, place: int) -> Item:
+        """The item at a place that there is."""
 
     @overload
-    def __getitem__(self, place: int) -> CompletionGroup: ...
+    def __getitem__(self, place: int) -> Item: ...
     @overload
-    def __getitem__(self, place: slice) -> list[CompletionGroup]: ...
-    def __getitem__(self, place: int | slice) -> CompletionGroup | list[CompletionGroup]:
-        if isinstance(place, slice):
-            return [self.group(i) for i in range(*place.indices(len(self)))]
-        place += len(self) if place < 0 else 0
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        return self.group(place)
+    def __getitem__(self, place: slice) -> list[Item]: ...
+    def __getitem__(self, place: int | slice) -> Item | list[Item]:
+        places = range(len(self))[place]  # IndexError where there is none
+        return [self.make(i) for i in places] if isinstance(places, range) else self.make(places)
 
 
-class StoredGroups(LazyGroups):
+class StoredGroups(Lazy[CompletionGroup]):
     """The groups of a file. highest_token, longest: of all of them, the latter a prompt with its completion."""
 
     def __init__(self, file: ArrowFile, highest_token: int, longest: int) -> None:
@@ -53,13 +50,13 @@ class StoredGroups(LazyGroups):
     def __len__(self) -> int:
         return len(self.file)
 
-    def group(self, place: int) -> CompletionGroup:
+    def make(self, place: int) -> CompletionGroup:
         """The group in the file's row of this number."""
         batch, row = self.file.find(place)
         return _group(self.file.batches[batch], row)
 
 
-class ChangedGroups(LazyGroups):
+class ChangedGroups(Lazy[CompletionGroup]):
     """Groups, each changed when it is asked for. change: given its place and the group."""
 
     def __init__(
@@ -70,12 +67,12 @@ class ChangedGroups(LazyGroups):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def group(self, place: int) -> CompletionGroup:
+    def make(self, place: int) -> CompletionGroup:
         """The group at this place, changed."""
         return self.change(place, self.groups[place])
 
 
-class JoinedGroups(LazyGroups):
+class JoinedGroups(Lazy[CompletionGroup]):
     """The groups of several splits, one behind the other."""
 
     def __init__(self, splits: Sequence[Sequence[CompletionGroup]]) -> None:
@@ -85,7 +82,7 @@ class JoinedGroups(LazyGroups):
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def group(self, place: int) -> CompletionGroup:
+    def make(self, place: int) -> CompletionGroup:
         """The group that is at this place of all."""
         split = bisect_right(self.starts, place) - 1
         return self.splits[split][place - self.starts[split]]
@@ -182,14 +179,14 @@ def changed(
 ) -> Sequence[CompletionGroup]:
     """Groups, each as `change` makes it of its place and itself: at once, or those of a file when they are asked
     for."""
-    if isinstance(groups, LazyGroups):
+    if isinstance(groups, Lazy):
         return ChangedGroups(groups, change)
     return [change(place, group) for place, group in enumerate(groups)]
 
 
 def joined(splits: Sequence[Sequence[CompletionGroup]]) -> Sequence[CompletionGroup]:
     """The groups of several splits, one behind the other; a list where all of them are in memory."""
-    if any(isinstance(groups, LazyGroups) for groups in splits):
+    if any(isinstance(groups, Lazy) for groups in splits):
         return JoinedGroups(splits)
     return [group for groups in splits for group in groups]
 

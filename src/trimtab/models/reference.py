@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from trimtab.data.groups import CompletionGroup, cut_places, pack
 from trimtab.data.hashing import hash_weights
-from trimtab.data.stored_groups import LazyGroups
+from trimtab.data.stored_groups import Lazy
 from trimtab.errors import first_line
 from trimtab.files import CHECKSUM, make_folder, write_file
 from trimtab.models.policy import PolicyOutput
@@ -70,7 +70,7 @@ def reference_logps(
     the group] for each group, on the CPU; of groups that are not in memory these are not either.
     """
     out: list[Tensor] = []
-    mapped = MappedLogps() if isinstance(groups, LazyGroups) else None
+    mapped = MappedLogps() if isinstance(groups, Lazy) else None
     for lo in range(0, len(groups), CHUNK):
         part = groups[lo : lo + CHUNK]
         file = folder / f"{key}-{hash_groups(part)}.safetensors"
@@ -90,7 +90,7 @@ def reference_logps(
     return out if mapped is None else mapped
 
 
-class MappedLogps(Sequence[Tensor]):
+class MappedLogps(Lazy[Tensor]):
     """The log-probabilities of groups in files of CHUNK groups each, the last with fewer: read from a map when they
     are asked for."""
 
@@ -109,14 +109,9 @@ class MappedLogps(Sequence[Tensor]):
     def __len__(self) -> int:
         return self.total
 
-    @overload
-    def __getitem__(self, place: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Tensor]: ...
-    def __getitem__(self, place: int | slice) -> Tensor | list[Tensor]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        chunk, row = divmod(range(len(self))[place], CHUNK)
+    def make(self, place: int) -> Tensor:
+        """The log-probabilities of the group at this place, [M]."""
+        chunk, row = divmod(place, CHUNK)
         start, end = self.starts[chunk][row : row + 2].tolist()
         logps: Tensor = self.files[chunk][start:end]
         return logps

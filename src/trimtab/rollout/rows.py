@@ -163,7 +163,6 @@ class Prompts:
         if self.cache is None:
             return RecomputedRows(self.policy, self.ids_PT[prompt_B], length_B, inputs)
         if self.one_token is not None:
-            assert self.cache is not None
             computed = [_keys_and_values(layer) for layer in self.cache.layers]
             return OneTokenRows(self.one_token, computed, self.start_P[prompt_B], length_B, inputs)
         pad_B = self.ids_PT.shape[1] - length_B
