@@ -19,6 +19,7 @@ FLOW = (
     "folder_lock",
     "dead_ends",
     "data",
+    "instructions",
     "audit",
     "models",
     "losses",

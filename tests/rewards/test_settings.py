@@ -22,7 +22,7 @@ from trimtab.rewards.weighted import WeightedReward
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "nemotrn"}, "'nemotron_local', 'vllm', 'yes_no', 'gold', 'trained'"),
+        ({"kind": "nemotrn"}, "'nemotron_local', 'vllm', 'yes_no', 'instructions', 'gold', 'trained'"),
         ({"kind": "vllm", "model": "m"}, "kind vllm needs base_url"),
         ({"kind": "vllm"}, "kind vllm needs base_url and model"),
         ({"kind": "nemotron_local"}, "kind nemotron_local needs model"),

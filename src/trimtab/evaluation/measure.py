@@ -110,10 +110,12 @@ def _inputs(task: EvaluationTask) -> JsonObject:
 
 
 def _judged_by(judge: Reward, test: Sequence[Record]) -> str:
-    """What scores depend on beside prompts and completions: a function sees the rows' other columns too."""
-    if not isinstance(judge, FunctionReward):
+    """What scores depend on beside prompts and completions: the rows' other columns, where it reads them."""
+    every = isinstance(judge, FunctionReward)
+    read = [[item for item in sorted(r.columns.items()) if every or judge.reads(item[0])] for r in test]
+    if not every and not any(read):
         return judge.signature
-    columns = repr([sorted(record.columns.items()) for record in test]).encode("utf-8", "surrogatepass")
+    columns = repr(read).encode("utf-8", "surrogatepass")
     return f"{judge.signature}|{hashlib.blake2b(columns, digest_size=16).hexdigest()}"
 
 

@@ -27,6 +27,7 @@ from typing import ClassVar, Literal
 from pydantic import PrivateAttr
 
 from trimtab.data.message import prompt_as_json
+from trimtab.data.records import Record, columns_of
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
 from trimtab.notices import warn
@@ -88,6 +89,10 @@ class FunctionSettings(NamedRewardSettings):
     def check(self) -> None:
         """Loads the function, which is quick; TrimtabError where there is none."""
         self.load()
+
+    def check_rows(self, records: Sequence[Record], given: Collection[str] = ()) -> None:
+        """TrimtabError where the function needs a column that the rows don't have."""
+        self.load().check_arguments({*columns_of(records), "prompts", "completions", *given, *ALWAYS_GIVEN})
 
 
 class FunctionReward(Reward):

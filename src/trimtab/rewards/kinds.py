@@ -25,6 +25,7 @@ KINDS = {
     "nemotron_local": Kind("local_settings.NemotronLocalSettings", "nemotron_local:FOLDER"),
     "vllm": Kind("vllm_pooling.VLLMPoolingSettings", "vllm:MODEL@URL"),
     "yes_no": Kind("local_settings.YesNoSettings", "yes_no:FOLDER"),
+    "instructions": Kind("instructions.InstructionsSettings", "instructions"),
     "gold": Kind("gold.GoldSettings", "gold"),
     "trained": Kind("trained.TrainedSettings", None),
 }

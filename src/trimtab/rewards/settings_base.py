@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
+from trimtab.data.records import Record
 from trimtab.data.settings import WEIGHT, Settings
 from trimtab.errors import TrimtabError
 from trimtab.models.settings import Precision, Role
@@ -47,6 +48,8 @@ class RewardSettings(Settings):
     """Whether it knows the sandbox's prompts only."""
     needs_training: ClassVar[bool] = False
     """Whether the study trains it first."""
+    reads_every_row: ClassVar[bool] = False
+    """Whether all rows are looked at before anything is trained on them, also by a stage run by itself."""
     only_within_prompts: ClassVar[bool] = False
     """Whether scores of different prompts have no common scale, as Nemotron's cards say."""
     role: ClassVar[Role | None] = None
@@ -78,6 +81,11 @@ class RewardSettings(Settings):
     def check(self) -> None:
         """TrimtabError where a function, model, key or address is not there: told before hours of training, not
         after. Nothing is loaded that takes long."""
+        return
+
+    def check_rows(self, records: Sequence[Record], given: Collection[str] = ()) -> None:
+        """TrimtabError where rows lack what it reads of them, or hold what it can't read. given: what else it gets
+        by name."""
         return
 
     @property

@@ -34,7 +34,7 @@ from trimtab.study.collect import (
     judge_warnings,
     opponent_name,
 )
-from trimtab.study.needs import check_functions, check_opponent, check_scorers
+from trimtab.study.needs import check_opponent, check_scored_rows, check_scorers
 from trimtab.study.provenance import command_line, data_sources, model_sources, set_and_default, today
 from trimtab.study.sources import make_judge, resolve_model
 
@@ -201,7 +201,7 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
     inputs = evaluation_inputs("evaluate", request.models, request.data, request.value, request.part)
     if request.judge is not None:
         check_scorers([request.judge], inputs.records, "--judge")
-        check_functions([request.judge], inputs.records)
+        check_scored_rows([request.judge], inputs.records)
     opponent_place = resolve_model(request.opponent) if request.opponent else None
     if opponent_place:
         check_opponent(opponent_place, inputs.settings)

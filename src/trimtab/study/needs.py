@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trimtab.data.answerable import answerable_rows
 from trimtab.data.chat import ChatFormat, load_tokenizer
-from trimtab.data.records import Record, columns_of
+from trimtab.data.records import Record
 from trimtab.data.split_groups import check_completions
 from trimtab.data.splits import DataSettings, Splits
 from trimtab.errors import TrimtabError
@@ -14,7 +14,6 @@ from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.methods.table import METHODS
 from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.recipe import Recipe
-from trimtab.rewards.function import ALWAYS_GIVEN, FunctionSettings
 from trimtab.rewards.settings import check_rewards
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout import vllm
@@ -44,12 +43,12 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForma
         if not stage.rewards and completions != "first":
             for records in (splits.train, splits.validation):
                 check_completions(records, completions)
-    check_functions([recipe.judge] if recipe.judge else [], splits.test)
+    check_scored_rows([recipe.judge] if recipe.judge else [], splits.test)
     engines = {recipe.evaluation.decoding.engine}
     for stage in stages_of(recipe):
         check_rewards(stage.rewards)
         for records in (splits.train, splits.validation) if stage.rewards else ():
-            check_functions(stage.rewards, records, "completion_ids")
+            check_scored_rows(stage.rewards, records, "completion_ids")
         if (sampling := getattr(stage.settings, "sampling", None)) is not None:
             engines.add(sampling.engine)
     if recipe.trains_reward and recipe.reward_model:
@@ -78,14 +77,13 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForma
     return chats[0]
 
 
-def check_functions(settings: Sequence[RewardSettings], records: Sequence[Record], *more: str) -> None:
-    """Raises TrimtabError where a function needs a column that the rows don't have.
+def check_scored_rows(settings: Sequence[RewardSettings], records: Sequence[Record], *more: str) -> None:
+    """Raises TrimtabError where a reward can't read the rows: a function needs a column that they don't have.
 
     more: what it is given besides.
     """
     for reward in settings if records else ():
-        if isinstance(reward, FunctionSettings):
-            reward.load().check_arguments({*columns_of(records), "prompts", "completions", *more, *ALWAYS_GIVEN})
+        reward.check_rows(records, more)
 
 
 def check_scorers(settings: Sequence[RewardSettings], records: Sequence[Record], option: str) -> None:

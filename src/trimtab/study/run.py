@@ -23,13 +23,14 @@ from trimtab.methods.table import METHODS
 from trimtab.notices import Warnings, collected, speaking_of
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings import make_reward
+from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.sandbox.prompts import Split
 from trimtab.study.collect import collect_results, opponent_name
 from trimtab.study.export import write_cards
 from trimtab.study.folder import open_study_folder
-from trimtab.study.needs import check_needs, check_scorers
+from trimtab.study.needs import check_needs, check_scored_rows, check_scorers
 from trimtab.study.seeds import recipe_of_seed, seeds_of
 from trimtab.study.sources import (
     SCORES,
@@ -129,18 +130,25 @@ def _run_alone(
 ) -> Path:
     settings = with_model_places(settings)
     if isinstance(settings, OnlineDPOSettings):
-        if any(reward.needs_sandbox for reward in settings.rewards):
-            check_scorers(settings.rewards, split_records(data).train, "--reward")
+        _check_rows(settings.rewards, data)
         start, cache, scores = resolve_model(model), out / "reference", out / SCORES.name
         return run_rounds(settings, data, None, start, out, cache, rewards_by_name(), scores, tokenizer)
     reward = None
     if isinstance(settings, OnPolicySettings):
-        if any(reward.needs_sandbox for reward in settings.rewards):
-            check_scorers(settings.rewards, split_records(data).train, "--reward")
+        _check_rows(settings.rewards, data)
         reward = make_reward(settings.rewards, rewards_by_name(), out / SCORES.name)
     return run_stage(
         method, METHODS[method].method, settings, data, resolve_model(model), out, tokenizer, reward=reward
     )
+
+
+def _check_rows(rewards: Sequence[RewardSettings], data: DataSettings) -> None:
+    """TrimtabError where a reward that looks at all rows can't score these."""
+    if any(reward.needs_sandbox or reward.reads_every_row for reward in rewards):
+        splits = split_records(data)
+        check_scorers(rewards, splits.train, "--reward")
+        for records in (splits.train, splits.validation):
+            check_scored_rows(rewards, records, "completion_ids")
 
 
 def _write_report(results: Results, folder: Path) -> None:
