@@ -26,3 +26,17 @@ def has_length_dependent_rope(config: PretrainedConfig) -> bool:
     by_layer = rope.values() if any(isinstance(value, dict) for value in rope.values()) else [rope]
     kinds = {layer.get("rope_type", layer.get("type")) for layer in by_layer if isinstance(layer, dict)}
     return bool(kinds & LENGTH_DEPENDENT_ROPE)
+
+
+def without_router_logits(config: PretrainedConfig) -> dict[str, bool]:
+    """What a mixture of experts is fed beside tokens whose config asks for its router's logits: not to give them.
+
+    They are for a balancing loss that training does not have, and cannot be joined over a cache.
+    """
+    return {"output_router_logits": False} if getattr(config, "output_router_logits", False) else {}
+
+
+def has_experts(config: PretrainedConfig) -> bool:
+    """Whether a router picks some of several experts for each token."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    return any((getattr(config, name, None) or 0) > 1 for name in names)

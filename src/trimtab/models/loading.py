@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from trimtab.data.adapters import base_of, expand_home, is_adapter
 from trimtab.devices import best_device
 from trimtab.errors import TrimtabError, reason_of
+from trimtab.models.families import has_experts
 from trimtab.models.inputs import read_beside
 from trimtab.models.kinds import check_model_source
 from trimtab.models.lora import AdapterHandle, add_lora, load_adapter, merged, say_untied
@@ -18,6 +19,7 @@ from trimtab.models.policy import Policy, disable_dropout
 from trimtab.models.quantized import FourBit, hold_still, load_arguments, noted
 from trimtab.models.settings import ModelSettings, resolve_precision
 from trimtab.models.weights import HOW, check_finite, refuse_unfit, say_unused
+from trimtab.notices import warn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,6 +40,8 @@ def load_policy(source: str, settings: ModelSettings | None = None, seed: int | 
     if adapter is None and settings.lora is not None:
         adapter = add_lora(model, settings.lora, seed or 0, source)
     policy = Policy(model, source, adapter)
+    if seed is not None and has_experts(model.config):
+        warn(f"{model.config.model_type}: a mixture of experts: training has no loss that keeps them equally busy")
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy

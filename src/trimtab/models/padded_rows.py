@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trimtab.data.groups import PackedBatch
+from trimtab.models.families import without_router_logits
 from trimtab.models.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def rows_of(
         **inputs.rows(batch, padded.ids.to(device)),
         "attention_mask": padded.mask.to(device),
         "use_cache": False,
+        **without_router_logits(model.config),
     }
 
     def joined(rows_CLX: Tensor) -> Tensor:

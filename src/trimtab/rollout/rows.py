@@ -30,7 +30,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.models.attention import packed_hidden
-from trimtab.models.families import has_length_dependent_rope
+from trimtab.models.families import has_length_dependent_rope, without_router_logits
 from trimtab.models.inputs import RowInputs
 from trimtab.models.keys_values import ROOM
 from trimtab.models.one_token import OneTokenPass, serves
@@ -208,6 +208,7 @@ class CachedRows:
         self.length_B = self.length_B + 1
         if self.policy.uses_tree:
             return self.policy.head(self.policy.model.model(**inputs).last_hidden_state[:, -1])
+        inputs |= without_router_logits(self.policy.model.config)
         logits: Tensor = self.policy.model(**inputs).logits[:, -1]
         return logits
 
@@ -294,6 +295,7 @@ def _last_logits(
         return policy.head(policy.model.model(**fed).last_hidden_state[row_B, last_B])
     takes = inspect.signature(policy.model.forward).parameters
     fed["attention_mask"] = (column_T < length_B[:, None]).long()
+    fed |= without_router_logits(policy.model.config)
     if "position_ids" in takes:
         fed["position_ids"] = position_BT
     if cache is not None:
