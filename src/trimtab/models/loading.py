@@ -14,11 +14,12 @@ from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.families import has_experts
 from trimtab.models.inputs import read_beside
 from trimtab.models.kinds import check_model_source
+from trimtab.models.lean_layers import keep_less
 from trimtab.models.lora import AdapterHandle, add_lora, load_adapter, merged, say_untied
 from trimtab.models.policy import Policy, disable_dropout
 from trimtab.models.quantized import FourBit, hold_still, load_arguments, noted
 from trimtab.models.settings import ModelSettings, resolve_precision
-from trimtab.models.weights import HOW, check_finite, refuse_unfit, say_unused
+from trimtab.models.weights import HOW, TINY, check_finite, refuse_unfit, say_unused
 from trimtab.notices import warn
 
 if TYPE_CHECKING:
@@ -42,9 +43,17 @@ def load_policy(source: str, settings: ModelSettings | None = None, seed: int | 
     policy = Policy(model, source, adapter)
     if seed is not None and has_experts(model.config):
         warn(f"{model.config.model_type}: a mixture of experts: training has no loss that keeps them equally busy")
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    spare_memory(model, settings.gradient_checkpointing)
     return policy
+
+
+def spare_memory(model: PreTrainedModel, gradient_checkpointing: bool) -> None:
+    """Has a model keep less for its backward pass: by activation checkpointing where that is asked for, else by
+    leaner layers. Not a tiny one, whose memory is no matter and whose time goes into calls."""
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    elif sum(weight.nbytes for weight in model.parameters()) >= TINY:
+        keep_less(model)
 
 
 def _load(source: str, settings: ModelSettings, trained: bool) -> tuple[PreTrainedModel, AdapterHandle | None]:

@@ -29,7 +29,7 @@ from trimtab.models.families import serves_tree
 from trimtab.models.folder import save_folder
 from trimtab.models.inputs import forget_inputs
 from trimtab.models.kinds import check_model_source, kind_of
-from trimtab.models.loading import load_policy
+from trimtab.models.loading import load_policy, spare_memory
 from trimtab.models.lora import AdapterHandle, adapter_shapes, add_lora, load_adapter, merged
 from trimtab.models.padded_rows import padded_rows
 from trimtab.models.policy import disable_dropout
@@ -186,8 +186,7 @@ def load_reward_model(
     model = _load_classifier(source, settings, seed, trained)
     model.requires_grad_(True)  # peft froze what an adapter stood on
     forget_inputs(model.config)
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    spare_memory(model, settings.gradient_checkpointing)
     adapter = None
     if settings.lora is not None:
         disable_dropout(model)

@@ -33,6 +33,7 @@ from trimtab.methods.on_policy_settings import OnPolicySettings
 from trimtab.methods.online_dpo import NAME
 from trimtab.models.buckets import attention_plan, buckets
 from trimtab.models.kinds import check_role, kind_of
+from trimtab.models.loading import spare_memory
 from trimtab.models.lora import add_lora, parting_head
 from trimtab.models.policy import Policy
 from trimtab.models.quantized import BYTES
@@ -89,8 +90,7 @@ def build(
     adapter = None
     if lora is not None:
         adapter = add_lora(model, lora, 0, config.name_or_path, head=model.score if reward else None)
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    spare_memory(model, gradient_checkpointing)
     return RewardModel(model, adapter=adapter, new_head=True) if reward else Policy(model, "", adapter)
 
 

@@ -3,7 +3,8 @@
 Done twice in a stage: on the model as it starts, before anything is spent, and on the first weights that training
 has changed (a new adapter adds nothing before that). Log-probabilities (scores, of a reward model) of two short
 rows, tokens of probe texts, and the tokens that end and pad must be those of the model in memory. While it is
-compared there is a second copy of the model. Nothing is drawn, and nothing in memory changes.
+compared there is a second copy of the model, in the room that the freed gradients had. Nothing is drawn, and nothing
+in memory changes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from transformers import (
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.tokenizer import FILE, first_difference, probes_of
+from trimtab.devices import release_freed_memory
 from trimtab.errors import TrimtabError, first_line, is_out_of_memory, reason_of
 from trimtab.json_types import JsonObject
 from trimtab.models.lora import ADAPTER
@@ -140,6 +142,7 @@ def _mismatch(what: str) -> TrimtabError:
 
 def _read(auto: AutoClass, folder: Path) -> PreTrainedModel:
     """The model as transformers reads it. TrimtabError where weights are missing, unexpected or of other shapes."""
+    release_freed_memory()
     try:
         model, info = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # the libraries raise whatever they like
