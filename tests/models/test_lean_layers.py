@@ -19,6 +19,7 @@ from trimtab.models.loading import load_policy
 from trimtab.models.policy import Policy
 from trimtab.models.reward_model import load_reward_model
 from trimtab.models.settings import ModelSettings
+from trimtab.plan.memory import Live
 
 GROUPS = [
     CompletionGroup(tuple(range(3, 23)), (tuple(range(23, 40)), (40, 41, 42))),
@@ -36,20 +37,13 @@ def gradients(policy: Policy, precision: torch.dtype | None = None) -> tuple[tor
 
 
 def kept_bytes(policy: Policy) -> int:
-    """What autograd keeps of one forward pass, weights left out, each storage once."""
-    weights = {p.untyped_storage()._cdata for p in policy.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    """What is alive after a forward pass, weights left out: what autograd keeps."""
+    with Live(policy.parameters()) as live:
+        before = live.now
         out = policy(pack(GROUPS)).logps
+        kept = live.now - before
     del out
-    return sum(storage.nbytes() for storage in kept.values())
+    return kept
 
 
 @pytest.mark.parametrize("family", TREE)

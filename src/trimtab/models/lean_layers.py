@@ -41,10 +41,8 @@ def _gated_block(self: Any, x_ND: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return _down(self, _product(gate_NI, up_NI, self.act_fn))
     product_NI: Tensor = _GatedProduct.apply(gate_NI, up_NI, self.act_fn)  # type: ignore[no-untyped-call]
-    again = _Recomputed(gate_NI.detach(), up_NI.detach(), self.act_fn)
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: _Of(again, tensor.shape) if _is_view(tensor, product_NI) else tensor, _unpack
-    ):
+    hooks = _InItsPlace(product_NI, _Recomputed(gate_NI.detach(), up_NI.detach(), self.act_fn))
+    with torch.autograd.graph.saved_tensors_hooks(hooks.pack, _unpack):
         return _down(self, product_NI)
 
 
@@ -68,21 +66,32 @@ class _Of(NamedTuple):
     shape: torch.Size
 
 
+class _InItsPlace:
+    """What autograd is to keep where it would keep the product. It holds no product itself: autograd holds it."""
+
+    def __init__(self, product_NI: Tensor, again: _Recomputed) -> None:
+        self.storage, self.numel, self.again = _storage(product_NI), product_NI.numel(), again
+
+    def pack(self, tensor: Tensor) -> Tensor | _Of:
+        whole = _storage(tensor) == self.storage and tensor.numel() == self.numel and tensor.is_contiguous()
+        return _Of(self.again, tensor.shape) if whole else tensor
+
+
 def _unpack(kept: Tensor | _Of) -> Tensor:
     return kept if isinstance(kept, Tensor) else _product(*kept.value).view(kept.shape)
 
 
-def _is_view(tensor: Tensor, whole: Tensor) -> bool:
-    """Whether it is the whole tensor, of any shape. Tensors without data, as plan's are, have storages too."""
-    same = tensor.untyped_storage()._cdata == whole.untyped_storage()._cdata
-    return same and tensor.numel() == whole.numel() and tensor.is_contiguous()
+def _storage(tensor: Tensor) -> int:
+    """Which storage it is; tensors without data, as plan's are, have one too."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _product(gate_NI: Tensor, up_NI: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
     """act(gate) · up, in one new tensor."""
     with torch.no_grad():
         active_NI = act(gate_NI)
-        return active_NI * up_NI if _is_view(active_NI, gate_NI) else active_NI.mul_(up_NI)
+        in_place = _storage(active_NI) != _storage(gate_NI)
+        return active_NI.mul_(up_NI) if in_place else active_NI * up_NI
 
 
 class _GatedProduct(torch.autograd.Function):

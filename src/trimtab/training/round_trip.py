@@ -3,8 +3,8 @@
 Done twice in a stage: on the model as it starts, before anything is spent, and on the first weights that training
 has changed (a new adapter adds nothing before that). Log-probabilities (scores, of a reward model) of two short
 rows, tokens of probe texts, and the tokens that end and pad must be those of the model in memory. While it is
-compared there is a second copy of the model, in the room that the freed gradients had. Nothing is drawn, and nothing
-in memory changes.
+compared there is a second copy of the model, in the room that freed gradients had. Nothing is drawn, and nothing in
+memory changes.
 """
 
 from __future__ import annotations
