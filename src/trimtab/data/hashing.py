@@ -46,6 +46,15 @@ def _hash(path: Path, source: str, nested: bool) -> str:
     return digest.hexdigest()
 
 
+def hash_content(file: Path) -> str:
+    """A hash of a file's bytes, whatever it is called."""
+    digest = hashlib.blake2b(digest_size=16)
+    with file.open("rb") as stream:
+        while block := stream.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def hash_weights(state: Mapping[str, Tensor]) -> str:
     """A hash of every weight's name, shape and value."""
     digest = hashlib.blake2b(digest_size=16)

@@ -6,17 +6,16 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-from trimtab.data.adapters import CONFIG, adapter_config, bases_of, expand_home, is_adapter, model_weights
+from trimtab.data.adapters import CONFIG, adapter_config, bases_of, is_adapter, model_weights
 from trimtab.data.trust import TrustSettings, refuse_pickles, refuse_remote_code
 from trimtab.errors import TrimtabError, reason_of
+from trimtab.models.gguf.place import model_place
+from trimtab.models.hub import reach_hub
 from trimtab.models.settings import Role
 from trimtab.models.weights import check_files
 
@@ -66,7 +65,7 @@ TASKS: dict[str, KindName] = {
 }
 PROMPTS = {"PREFIX_TUNING", "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "ADAPTION_PROMPT", "CPT"}
 """Adapters that put something before the text: no weights can hold them."""
-OTHER_FORMATS = {"*.gguf": "GGUF", "*.onnx": "ONNX", "*.h5": "TensorFlow", "*.msgpack": "Flax"}
+OTHER_FORMATS = {"*.onnx": "ONNX", "*.h5": "TensorFlow", "*.msgpack": "Flax"}
 READ = ("model.safetensors", "pytorch_model.bin")
 """What transformers calls weights, or the file that says which files they are in."""
 ONE_WAY = {"reformer", "xlm"}
@@ -99,13 +98,13 @@ class Kind:
 def read_config(source: str, trust: TrustSettings | None = None) -> PretrainedConfig:
     """The config of a folder or a hub name; of an adapter's folder its base's. Weights are not looked for."""
     trust = trust or TrustSettings()
-    source = expand_home(source)
+    source = model_place(source)
     place = ([source, *bases_of(source)])[-1]
     refuse_remote_code(place, trust)
     file = Path(place) / "config.json"
     try:
         if not Path(place).exists():
-            _reach_hub(place)
+            reach_hub(place)
         if file.is_file() and not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
             raise ValueError("config.json holds no settings")
         from transformers import AutoConfig
@@ -120,27 +119,13 @@ def read_config(source: str, trust: TrustSettings | None = None) -> PretrainedCo
         raise TrimtabError(f"model {_named(source, place)}: its {which} cannot be read: {reason}") from error
 
 
-def _reach_hub(name: str) -> None:
-    """OSError where a name is not in the cache and the hub's host is not to be found: its library would try for
-    more than a minute."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    if constants.is_offline_mode() or getproxies() or isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return
-    host = urlsplit(constants.ENDPOINT).hostname or ""
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError:
-        raise OSError(f"{host} cannot be found: no network") from None
-
-
 def _named(source: str, place: str) -> str:
     return source if place == source else f"{place}, the base of adapter {source} (base_model_name_or_path)"
 
 
 def kind_of(source: str, trust: TrustSettings | None = None) -> Kind:
     """What a folder or hub name holds, by its config alone. TrimtabError where that cannot be read."""
-    source = expand_home(source)
+    source = model_place(source)
     config = read_config(source, trust)
     names = list(getattr(config, "architectures", None) or ())
     architecture = ", ".join(names) or str(getattr(config, "model_type", "no architecture"))
@@ -193,7 +178,7 @@ def check_model_source(source: str, trust: TrustSettings | None = None, role: Ro
 
     trust: what the folder may do; None: neither unpickle nor run code.
     """
-    trust, source = trust or TrustSettings(), expand_home(source)
+    trust, source = trust or TrustSettings(), model_place(source)
     places = [(place, _named(source, place)) for place in [source, *bases_of(source)]]
     for place, named in places:
         _check_folder(place, trust, named)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModelForCausalLM
 
-from trimtab.data.adapters import base_of, expand_home, is_adapter
+from trimtab.data.adapters import base_of, is_adapter
 from trimtab.devices import best_device
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models.families import has_experts
+from trimtab.models.gguf.place import model_place
 from trimtab.models.inputs import read_beside
 from trimtab.models.kinds import check_model_source
 from trimtab.models.lean_layers import keep_less
@@ -32,7 +33,7 @@ def load_policy(source: str, settings: ModelSettings | None = None, seed: int | 
     seed: given where it is to be trained: then a new adapter is drawn from it, and an adapter's folder is
     loaded to be trained further. Without it that adapter is merged with its base.
     """
-    settings, source = settings or ModelSettings(), expand_home(source)
+    settings, source = settings or ModelSettings(), model_place(source)
     check_model_source(source, settings, "policy")
     adapted = is_adapter(source)
     if adapted and settings.lora is not None:

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from trimtab.data.adapters import base_of, expand_home, is_adapter
+from trimtab.data.adapters import base_of, is_adapter
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.pairs import RewardFormat
 from trimtab.errors import TrimtabError, reason_of
 from trimtab.models import attention
 from trimtab.models.families import serves_tree
 from trimtab.models.folder import save_folder
+from trimtab.models.gguf.place import model_place
 from trimtab.models.inputs import forget_inputs
 from trimtab.models.kinds import check_model_source, kind_of
 from trimtab.models.loading import load_policy, spare_memory
@@ -180,7 +181,7 @@ def load_reward_model(
 
     new_head=False: only a trained head will do. TrimtabError for weights that lack what would be random.
     """
-    settings, source = settings or ModelSettings(), expand_home(source)
+    settings, source = settings or ModelSettings(), model_place(source)
     check_model_source(source, settings, "start of a reward model" if new_head else "reward model")
     trained = kind_of(source, settings).name == "classifier"
     model = _load_classifier(source, settings, seed, trained)

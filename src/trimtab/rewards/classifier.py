@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from trimtab.data.adapters import expand_home, tokenizer_source
+from trimtab.data.adapters import tokenizer_source
 from trimtab.data.chat import TruncationSettings, load_tokenizer
 from trimtab.data.day import control_tokens_of_model, day_of_model, values_of_model
 from trimtab.data.groups import CompletionGroup, pack
@@ -19,6 +19,7 @@ from trimtab.data.hashing import hash_source, hash_weights
 from trimtab.data.pairs import TurnFormat, reward_format
 from trimtab.data.trust import TrustSettings
 from trimtab.devices import best_device
+from trimtab.models.gguf.place import model_place
 from trimtab.models.lora import hash_model
 from trimtab.models.reward_model import for_scoring, load_reward_model
 from trimtab.models.settings import Precision, resolve_precision, trusting
@@ -49,7 +50,7 @@ class ClassifierReward(LocalReward):
         precision: Precision = "float32",
         trust: TrustSettings | None = None,
     ) -> None:
-        source = expand_home(source)
+        source, tokenizer = model_place(source), model_place(tokenizer) if tokenizer else None
         self.name = name or Path(source).name
         self.token_budget = token_budget
         self.device = torch.device(device) if device else best_device()

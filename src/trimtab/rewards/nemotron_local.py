@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from trimtab.data.adapters import expand_home, is_adapter
+from trimtab.data.adapters import is_adapter
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.hashing import hash_source, hash_weights
@@ -26,6 +26,7 @@ from trimtab.data.pairs import TurnFormat
 from trimtab.data.trust import TrustSettings
 from trimtab.devices import best_device
 from trimtab.errors import TrimtabError, reason_of
+from trimtab.models.gguf.place import model_place
 from trimtab.models.kinds import check_model_source
 from trimtab.models.settings import Precision, resolve_precision
 from trimtab.models.weights import HOW, check_finite, refuse_unfit
@@ -57,7 +58,7 @@ class NemotronLocalReward(LocalReward):
         precision: Precision = "float32",
         trust: TrustSettings | None = None,
     ) -> None:
-        source = expand_home(source)
+        source, tokenizer = model_place(source), model_place(tokenizer) if tokenizer else None
         self.name = name or Path(source).name
         self.token_budget = token_budget
         device = best_device()

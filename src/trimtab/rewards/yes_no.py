@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trimtab.data.adapters import expand_home
 from trimtab.data.chat import load_tokenizer
 from trimtab.data.encoding import Marked
 from trimtab.data.groups import CompletionGroup, common_prefix_length, pack
@@ -30,6 +29,7 @@ from trimtab.data.pairs import PairFormat, TurnFormat
 from trimtab.data.trust import TrustSettings
 from trimtab.devices import best_device
 from trimtab.errors import TrimtabError
+from trimtab.models.gguf.place import model_place
 from trimtab.models.loading import load_policy
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import Policy
@@ -122,7 +122,7 @@ class YesNoReward(LocalReward):
         precision: Precision = "float32",
         trust: TrustSettings | None = None,
     ) -> None:
-        source = expand_home(source)
+        source, tokenizer = model_place(source), model_place(tokenizer) if tokenizer else None
         self.source, self.trust = source, trust
         self.name = name or Path(source).name
         self.token_budget = token_budget

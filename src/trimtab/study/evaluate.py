@@ -132,7 +132,7 @@ def generate_only(
     """`trimtab generate`: writes the prompts' completions, unjudged, and returns their file."""
     _refuse_others(out, TRAINED | EVALUATED)
     inputs = evaluation_inputs("generate", {"model": model}, data, apply_overrides({}, overrides), part)
-    place = inputs.models["model"]
+    place, tokenizer = inputs.models["model"], resolve_model(tokenizer) if tokenizer else None
     inputs, _ = _answerable(inputs, [tokenizer or place], reads_answers=False)
     measure(EvaluationTask(
         "model", place, hash_model(place), inputs.records, [], inputs.settings, inputs.data, None, out,
@@ -205,7 +205,8 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
     opponent_place = resolve_model(request.opponent) if request.opponent else None
     if opponent_place:
         check_opponent(opponent_place, inputs.settings)
-    readers = [request.tokenizer or place for place in inputs.models.values()]
+    tokenizer = resolve_model(request.tokenizer) if request.tokenizer else None
+    readers = [tokenizer or place for place in inputs.models.values()]
     readers += [opponent_place] if opponent_place else []
     inputs, chats = _answerable(inputs, readers, reads_answers=True)
     _warn_of_tokenizers(list(inputs.models), chats)
@@ -216,7 +217,7 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
             out / "evaluation" / name, tokenizer, say, replaces=False,
         ))  # fmt: skip
 
-    answers = [measured(name, place, request.tokenizer) for name, place in inputs.models.items()]
+    answers = [measured(name, place, tokenizer) for name, place in inputs.models.items()]
     opponent = measured("opponent", opponent_place, None) if opponent_place else None
     if opponent is not None and request.opponent:
         opponent.name = opponent_name(request.opponent)

@@ -16,6 +16,7 @@ from trimtab.data.hashing import hash_source
 from trimtab.data.splits import DataSettings
 from trimtab.evaluation.results import Setting, Source
 from trimtab.methods.table import METHODS
+from trimtab.models.gguf.place import origin_of
 from trimtab.models.lora import hash_model
 from trimtab.recipe import Recipe
 from trimtab.study.stages import stages_of
@@ -137,4 +138,13 @@ def data_sources(data: DataSettings, name: str | None = None) -> list[Source]:
 def model_sources(models: Mapping[str, tuple[str, str] | None]) -> list[Source]:
     """The models with the hashes of their weights. models: by role, a model's name and where it lies."""
     named = [(role, *name_and_place) for role, name_and_place in models.items() if name_and_place]
-    return [Source(role=role, name=without_secrets(name), hash=hash_model(place)) for role, name, place in named]
+    return [
+        Source(role=role, name=f"{without_secrets(name)}{_quantised(place)}", hash=hash_model(place))
+        for role, name, place in named
+    ]
+
+
+def _quantised(place: str) -> str:
+    """Of a model that was read from a GGUF file, how its weights were kept there."""
+    origin = origin_of(place)
+    return "" if origin is None else f" (GGUF, {origin.split(',')[0]}, read to float32)"

@@ -128,7 +128,7 @@ def run_alone(
 def _run_alone(
     method: str, model: str, settings: TrainingSettings, data: DataSettings, out: Path, tokenizer: str | None
 ) -> Path:
-    settings = with_model_places(settings)
+    settings, tokenizer = with_model_places(settings), resolve_model(tokenizer) if tokenizer else None
     if isinstance(settings, OnlineDPOSettings):
         _check_rows(settings.rewards, data)
         start, cache, scores = resolve_model(model), out / "reference", out / SCORES.name

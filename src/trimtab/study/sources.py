@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from trimtab.data.adapters import expand_home
 from trimtab.data.settings import NAMES_A_MODEL
 from trimtab.errors import TrimtabError
+from trimtab.models.gguf.place import model_place
 from trimtab.recipe import Recipe
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
@@ -26,7 +26,7 @@ def resolve_model(name: str) -> str:
     sandbox:base and sandbox:instruct are folders of the package, ~ is the user's; others stand for themselves.
     """
     if not name.startswith("sandbox:"):
-        return expand_home(name)
+        return model_place(name)
     folder = starter(name.removeprefix("sandbox:"))
     if not folder.is_dir():
         raise TrimtabError(f"model {name}: the sandbox has sandbox:base and sandbox:instruct.")

@@ -71,6 +71,14 @@ def lineage(model: str) -> list[str]:
     return [*lineage(str(_read(done)["sources"]["model"])), str(_read(stage / "stage.json")["stage"])]
 
 
+def gguf_start(sources: JsonObject) -> str | None:
+    """How a GGUF file held the first model, where training started from one: "Q4_1, file NAME.gguf"."""
+    stage = Path(str(sources["model"])).expanduser().parent
+    if Path(str(sources["model"])).name == "best" and (stage / "done.json").is_file():
+        return gguf_start(_read(stage / "done.json")["sources"])
+    return sources.get("gguf")
+
+
 def is_hub_name(source: str) -> bool:
     """Whether it names something on the hub, and no file or folder of this machine."""
     path = Path(source).expanduser()
@@ -163,6 +171,8 @@ def _method_title(name: str, settings: JsonObject) -> str:
 
 def _training_section(title: str, origin: list[str], done: JsonObject, validated: bool) -> str:
     first = escape_markdown(public_name(origin[0]))
+    if gguf := gguf_start(done["sources"]):
+        first += f" (GGUF {escape_markdown(gguf)}, its weights read to float32)"
     start = first if len(origin) == 1 else f"{first} after {', '.join(origin[1:])}"
     ended = "ended early, for want of improvement," if done["stopped_early"] else "ran"
     return "\n".join(

@@ -39,6 +39,7 @@ from trimtab.evaluation.settings import Decoding
 from trimtab.files import write_json
 from trimtab.folder_lock import holding
 from trimtab.json_types import JsonObject
+from trimtab.models.gguf.place import origin_of
 from trimtab.models.kinds import check_model_source
 from trimtab.models.lora import hash_model
 from trimtab.models.policy import Policy
@@ -154,10 +155,11 @@ class StageRequest:
 
     @property
     def sources(self) -> dict[str, str | None]:
-        """What a model card names: the places of model, tokenizer and rows."""
-        data = self.data
+        """What a model card names: the places of model, tokenizer and rows, and how a GGUF file held the model."""
+        data, gguf = self.data, origin_of(self.model)
         return {
             "model": self.model, "tokenizer": self.tokenizer, "train": data.train, "validation": data.validation,
+            **({"gguf": gguf} if gguf else {}),
         }  # fmt: skip
 
 
