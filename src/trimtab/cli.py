@@ -61,7 +61,7 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="A setting, such as data.max_length=512; more than once for several."
     ),
 ]
-Model = Annotated[str, typer.Option("--model", help="Hugging Face folder or hub name.")]
+Model = Annotated[str, typer.Option("--model", help="Hugging Face folder, GGUF file, or hub name.")]
 Data = Annotated[str, typer.Option("--data", help=".jsonl, .json or .parquet file, folder, or hub name.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the tokenizer is, if elsewhere.")]

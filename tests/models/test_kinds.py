@@ -169,7 +169,8 @@ WRONG: dict[str, tuple[str, Change, str]] = {
     "token classifier": ("base", model(lambda: qwen(head="ForTokenClassification")), "for another task"),
     "questions": ("base", model(lambda: qwen(head="ForQuestionAnswering")), "for another task"),
     "gguf": (
-        "base", lambda f: (put("model.safetensors", None)(f), put("q4.gguf", b"GGUF")(f)), "GGUF .q4.gguf",
+        "base", lambda f: (put("model.safetensors", None)(f), put("q4.gguf", b"GGUF")(f)),
+        "q4.gguf: a GGUF file that cannot be read",
     ),
     "quantised": ("base", config(quantization_config={"quant_method": "gptq", "bits": 4}), r"quantised \(gptq\)"),
     "whole numbers": (
@@ -402,8 +403,8 @@ def test_a_name_that_is_nothing_is_the_models_fault(monkeypatch: pytest.MonkeyPa
     with pytest.raises(TrimtabError, match=r"^model nosuch: there is no such folder here, and from the hub: no c"):
         check_model_source("nosuch", role="policy")
     monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
-    monkeypatch.setattr("trimtab.models.kinds.getproxies", dict)
-    monkeypatch.setattr("trimtab.models.kinds.socket.getaddrinfo", offline)  # known at once, not in a minute
+    monkeypatch.setattr("trimtab.models.hub.getproxies", dict)
+    monkeypatch.setattr("trimtab.models.hub.socket.getaddrinfo", offline)  # known at once, not in a minute
     with pytest.raises(TrimtabError, match=r"huggingface\.co cannot be found: no network"):
         check_model_source("nosuch", role="policy")
 

@@ -126,7 +126,7 @@ def test_hub_names_are_loaded_under_the_same_terms(monkeypatch: pytest.MonkeyPat
 
     for name in ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer"):
         monkeypatch.setattr(getattr(transformers, name), "from_pretrained", from_pretrained)
-    monkeypatch.setattr("trimtab.models.kinds.socket.getaddrinfo", lambda *_: [])
+    monkeypatch.setattr("trimtab.models.hub.socket.getaddrinfo", lambda *_: [])
     for settings, safe, code in ((ModelSettings(), True, False), (PICKLES, None, False), (CODE, True, True)):
         asked.clear()
         with pytest.raises(TrimtabError, match="no hub here"):

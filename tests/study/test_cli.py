@@ -480,7 +480,7 @@ def test_a_model_that_is_neither_here_nor_on_the_hub(
         raise OSError("no such repository\nmore")
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", absent)
-    monkeypatch.setattr("trimtab.models.kinds.socket.getaddrinfo", mock.Mock())
+    monkeypatch.setattr("trimtab.models.hub.socket.getaddrinfo", mock.Mock())
     code, _, err = run("sft", "--model", "modle", "--data", write_jsonl(PAIRS), "--out", "out")
     assert code == 1
     assert "model modle: there is no such folder here, and from the hub: no such repository" in err

@@ -19,7 +19,7 @@ from pathlib import Path
 from trimtab.data.adapters import expand_home, is_adapter, model_weights
 from trimtab.data.hashing import hash_content
 from trimtab.errors import TrimtabError, reason_of
-from trimtab.files import make_folder, write_directory, write_json
+from trimtab.files import write_directory, write_json
 from trimtab.folder_lock import waiting_for
 from trimtab.models.hub import reach_hub
 from trimtab.notices import say
@@ -99,7 +99,6 @@ def dequantised(file: Path) -> Path:
         facts = write_folder(file, folder)
         write_json(target.parent / ORIGIN, facts)
 
-    make_folder(target.parent)
     with waiting_for(target):
         if not target.is_dir():
             say(f"{file.name}: a GGUF file; its weights are written in float32 to {target}, once")
