@@ -13,6 +13,7 @@ from trimtab.evaluation.length_control import LengthControlled, length_controlle
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.statistics import N_RESAMPLES, Floats
 from trimtab.evaluation.win_rate import Scores, outcomes
+from trimtab.instructions.checks import Instruction, Verdict, verdicts
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Answers:
     """One method's outputs of one training seed. Every list follows the same order of prompts.
 
     references, chosen_lengths: texts of the chosen completions and their tokens; empty where there are none.
+    asked: the instructions of each prompt that a program checks; empty where no prompt has any.
     """
 
     outputs: MethodOutputs
@@ -41,6 +43,14 @@ class Answers:
     references: Sequence[str] = ()
     chosen_lengths: Sequence[int] = ()
     options: Options = DEFAULTS
+    asked: Sequence[Sequence[Instruction]] = ()
+
+    @cached_property
+    def verdicts(self) -> list[list[Verdict]] | None:
+        """Which of each prompt's instructions hold; None where no prompt has any."""
+        if not self.asked:
+            return None
+        return [verdicts(asked, text) for asked, text in zip(self.asked, self.texts, strict=True)]
 
     @cached_property
     def prompts(self) -> list[str]:

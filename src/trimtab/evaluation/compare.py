@@ -22,19 +22,25 @@ def matrix(metric: Metric, runs: Sequence[Answers]) -> Floats | None:
 
 
 def compare(
-    answers: Mapping[str, Sequence[Answers]], seeds: Sequence[int], options: Options = DEFAULTS
+    answers: Mapping[str, Sequence[Answers]],
+    seeds: Sequence[int],
+    options: Options = DEFAULTS,
+    opponent: Answers | None = None,
 ) -> list[Comparison]:
     """Later method - earlier, so that a gain is positive, over the prompts that both answered.
 
     answers: by method, of each seed, or one for a method that no seed touches. `p_holm` corrects for all the
-    pairs that are compared on the same metric.
+    pairs that are compared on the same metric. opponent: stands before the methods in metrics that say so.
     """
     comparisons: list[Comparison] = []
     for metric in paired_metrics():
-        values = {name: matrix(metric, runs) for name, runs in answers.items()}
+        compared = dict(answers)
+        if opponent is not None and metric.paired is not None and metric.paired.opponent:
+            compared = {opponent.outputs.name: [opponent], **compared}
+        values = {name: matrix(metric, runs) for name, runs in compared.items()}
         pairs = (
             _difference(metric, later, earlier, values, seeds, options)
-            for earlier, later in combinations(answers, 2)
+            for earlier, later in combinations(compared, 2)
         )
         rows = [row for row in pairs if row is not None]
         for row, p in zip(rows, holm([row.p_value for row in rows]), strict=True):

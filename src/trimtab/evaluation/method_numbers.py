@@ -10,6 +10,7 @@ from trimtab.evaluation.answers import DEFAULTS, Answers, Options
 from trimtab.evaluation.behaviours import behaviours
 from trimtab.evaluation.compare import matrix
 from trimtab.evaluation.estimate import Estimate
+from trimtab.evaluation.instruction_accuracy import kinds_of
 from trimtab.evaluation.method_result import BleuSignature, LengthEffect, MethodResult
 from trimtab.evaluation.metrics import METRICS, Measure, Metric
 from trimtab.evaluation.pooling import Pooled, pool, pool_overall
@@ -30,6 +31,7 @@ def method_result(runs: Sequence[Answers], seeds: Sequence[int], options: Option
         length_effect=_length_effect(runs),
         bleu_signature=_bleu_signature(runs),
         behaviours=_mean_behaviours(runs),
+        instructions=kinds_of(runs, seeds),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, model_serializer, model_validator
 
 from trimtab.evaluation.estimate import STORED, Estimate
+from trimtab.evaluation.instruction_accuracy import KindAccuracy
 from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.win_rate import WinCounts
 from trimtab.json_types import JsonObject, JsonValue
@@ -36,7 +37,8 @@ class BleuSignature(_Model):
 
 class MethodResult(_Model):
     """estimates: by metric, in the table's order; only what is known. The other fields are what results.json keeps
-    beside the numbers of a group. behaviours: shares, by the names of behaviours.py.
+    beside the numbers of a group. behaviours: shares, by the names of behaviours.py. instructions: by kind,
+    where the test prompts have some.
     """
 
     estimates: dict[str, Estimate] = {}
@@ -44,6 +46,7 @@ class MethodResult(_Model):
     length_effect: LengthEffect | None = None
     bleu_signature: BleuSignature | None = None
     behaviours: dict[str, float | None] = {}
+    instructions: dict[str, KindAccuracy] = {}
 
     def value(self, metric: str) -> float | None:
         """The number of that metric; None where it is not known."""
@@ -53,7 +56,7 @@ class MethodResult(_Model):
     @model_validator(mode="before")
     @classmethod
     def _from_file(cls, value: object) -> object:
-        if not isinstance(value, dict) or cls.model_fields.keys() & value.keys() - {"behaviours"}:
+        if not isinstance(value, dict) or cls.model_fields.keys() & value.keys() - set(BESIDE):
             return value
         return _read_groups(value)
 
@@ -70,6 +73,8 @@ class MethodResult(_Model):
         return _write_groups(self)
 
 
+BESIDE = ("behaviours", "instructions")
+"""Fields of MethodResult that results.json holds as they are."""
 DETAILS: dict[str, tuple[str, type[BaseModel]]] = {
     "win_rate": ("win_counts", WinCounts),
     "length_controlled_win_rate": ("length_effect", LengthEffect),
@@ -96,14 +101,15 @@ def _write_groups(result: MethodResult) -> JsonObject:
         if isinstance(fields, dict) and all(value is None for value in fields.values()):
             groups[group] = None
     spreads = {name: e.seeds.model_dump() for name, e in result.estimates.items() if e.seeds is not None}
-    return groups | {"behaviours": result.behaviours, "seeds": spreads}
+    kinds = {kind: accuracy.model_dump() for kind, accuracy in result.instructions.items()}
+    return groups | {"behaviours": result.behaviours, "instructions": kinds, "seeds": spreads}
 
 
 def _read_groups(stored: Mapping[str, JsonValue]) -> JsonObject:
     """The fields of MethodResult. What is left over is no part of results, and the model refuses it."""
     groups = {name: dict(group) if isinstance(group, dict) else group for name, group in stored.items()}
     spreads = groups.pop("seeds", {})
-    fields: JsonObject = {"behaviours": groups.pop("behaviours", {})}
+    fields: JsonObject = {name: groups.pop(name, {}) for name in BESIDE}
     estimates: JsonObject = {}
     for metric in METRICS.values():
         group, key = metric.path

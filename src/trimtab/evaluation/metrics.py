@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from trimtab.evaluation.answers import Answers, scores_of
 from trimtab.evaluation.estimate import Estimate, Interval95
+from trimtab.evaluation.instruction_accuracy import instruction_level, prompt_level
 from trimtab.evaluation.statistics import Floats
 
 Measure = Callable[[Answers], Estimate | float | None]
@@ -50,6 +51,7 @@ class Paired:
 
     name: what differs, within a sentence. title: a column's header; "": the metric's own. axis: of its figure, with
     the unit; "": the name. note: added to the figure's caption. headline: whether it answers if a method helped.
+    opponent: whether methods are compared with the opponent, too.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Paired:
     axis: str = ""
     note: str = ""
     headline: bool = False
+    opponent: bool = False
 
 
 @dataclass(frozen=True)
@@ -267,6 +270,42 @@ _ROWS = (
         "terminated", "Ended, %", "share that ended by itself, before the cap",
         scale=100, digits=1, overall=terminated, range=SHARE, doubt="seeds",
         stored="terminated",
+    ),
+    Metric(
+        "prompt_level_strict_acc", "Prompts, strict, %",
+        "IFEval: share of prompts of which all instructions hold, where the rows have such "
+        "([how they are checked](instructions.md))",
+        scale=100, digits=1, per_prompt=prompt_level("strict"), range=RATE,
+        paired=Paired(
+            "prompt-level accuracy (strict)", title="Prompts, strict, points",
+            axis="prompt-level accuracy (strict), points", opponent=True, headline=True,
+        ),
+    ),
+    Metric(
+        "inst_level_strict_acc", "Instructions, strict, %",
+        "share of all instructions that hold: Σ held ÷ Σ asked, prompts resampled whole",
+        scale=100, digits=1, per_prompt=instruction_level("strict"), range=RATE,
+        paired=Paired(
+            "instruction-level accuracy (strict)", title="Instructions, strict, points",
+            axis="instruction-level accuracy (strict), points", opponent=True,
+        ),
+    ),
+    Metric(
+        "prompt_level_loose_acc", "Prompts, loose, %",
+        "the same of prompts, where an instruction may hold without the first line, the last line or asterisks",
+        scale=100, digits=1, per_prompt=prompt_level("loose"), range=RATE,
+        paired=Paired(
+            "prompt-level accuracy (loose)", title="Prompts, loose, points",
+            axis="prompt-level accuracy (loose), points", opponent=True,
+        ),
+    ),
+    Metric(
+        "inst_level_loose_acc", "Instructions, loose, %", "the same of instructions",
+        scale=100, digits=1, per_prompt=instruction_level("loose"), range=RATE,
+        paired=Paired(
+            "instruction-level accuracy (loose)", title="Instructions, loose, points",
+            axis="instruction-level accuracy (loose), points", opponent=True,
+        ),
     ),
 )  # fmt: skip
 

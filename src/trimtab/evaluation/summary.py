@@ -17,6 +17,7 @@ from trimtab.evaluation.outputs import MethodOutputs, align, check_unique
 from trimtab.evaluation.results import Provenance, Results, Sample, SplitCounts, StageCurves
 from trimtab.evaluation.statistics import holm
 from trimtab.evaluation.verdict import mostly_missing, verdict
+from trimtab.instructions.checks import Instruction
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class StudyOutputs:
     per_seed: of each training seed, the outputs of every method that was trained with it, always the same ones.
     fixed: methods that no training seed touches, such as base, measured once.
     references, chosen_lengths (tokens): of the chosen completions, in the order of the opponent's generations, or
-    of the first method's where there is no opponent; both may be empty.
+    of the first method's where there is no opponent; both may be empty. asked: the prompts' instructions, likewise.
     """
 
     per_seed: Mapping[int, Sequence[MethodOutputs]]
@@ -34,6 +35,7 @@ class StudyOutputs:
     opponent: MethodOutputs | None = None
     references: Sequence[str] = ()
     chosen_lengths: Sequence[int] = ()
+    asked: Sequence[Sequence[Instruction]] = ()
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,19 @@ def summarise(outputs: StudyOutputs, about: About, options: Options = DEFAULTS) 
     aligned = _align_all(outputs)
 
     def answers(run: MethodOutputs) -> Answers:
-        return Answers(run, aligned.opponent, outputs.references, outputs.chosen_lengths, options)
+        return Answers(run, aligned.opponent, outputs.references, outputs.chosen_lengths, options, outputs.asked)
 
     runs = {name: [answers(run) for run in by_seed] for name, by_seed in aligned.methods.items()}
     opponent = aligned.opponent
+    against = None if opponent is None else answers(opponent)
     results = Results(
         name=about.name,
         opponent=None if opponent is None else opponent.name,
         judge=about.judge,
         training_reward=about.training_reward,
         methods={name: method_result(of_method, seeds, options) for name, of_method in runs.items()},
-        opponent_result=None if opponent is None else method_result([answers(opponent)], [], options),
-        comparisons=compare(runs, seeds, options),
+        opponent_result=None if against is None else method_result([against], [], options),
+        comparisons=compare(runs, seeds, options, against),
         lengths=_lengths(aligned.everyone(), outputs.chosen_lengths),
         curves=dict(about.curves.get(seeds[0], {})) if seeds else {},
         other_curves={seed: dict(about.curves[seed]) for seed in seeds[1:] if seed in about.curves},
@@ -117,7 +120,8 @@ def _align_all(outputs: StudyOutputs) -> _Aligned:
     template = first.generations
     if not template:
         raise ValueError(f"generations of {first.name}: none")
-    for name, rows in (("references", outputs.references), ("chosen_lengths", outputs.chosen_lengths)):
+    listed = {"references": outputs.references, "chosen_lengths": outputs.chosen_lengths, "asked": outputs.asked}
+    for name, rows in listed.items():
         if rows and len(rows) != len(template):
             raise ValueError(f"{name}: {len(rows)} for {len(template)} prompts of {first.name}")
     by_name: dict[str, list[MethodOutputs]] = {m.name: [m] for m in outputs.fixed}

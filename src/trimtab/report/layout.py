@@ -59,6 +59,12 @@ LENGTHS = (
     Column("terminated"),
     Column("correctness"),
 )
+INSTRUCTIONS = (
+    Column("prompt_level_strict_acc"),
+    Column("inst_level_strict_acc"),
+    Column("prompt_level_loose_acc"),
+    Column("inst_level_loose_acc"),
+)
 SEEDS = (
     "win_rate", "judge_score", "length", "excess_length", "correctness",
     "length_controlled_win_rate", "perplexity", "bits_per_byte", "bleu_4", "terminated",
@@ -68,7 +74,7 @@ SEEDS = (
 
 def method_columns() -> list[Column]:
     """METHODS, and what no table names. What only stands beside another metric needs a place of its own."""
-    named = {column.metric for column in (*METHODS, *WIN_RATES, *OTHER_BLEU, *LENGTHS)}
+    named = {column.metric for column in (*METHODS, *WIN_RATES, *OTHER_BLEU, *LENGTHS, *INSTRUCTIONS)}
     others = [m.name for m in METRICS.values() if m.name not in named and m.doubt != "none"]
     return [*METHODS, *(Column(name) for name in others)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS, Metric
 from trimtab.evaluation.results import Results
-from trimtab.formats import NONE, interval_text, number
+from trimtab.formats import NONE, interval_text, number, with_interval
 from trimtab.report.data_tables import defaults_table, markers_table, settings_table, sources_table
-from trimtab.report.layout import LENGTHS, OTHER_BLEU, WIN_RATES, entries, method_columns
+from trimtab.report.layout import INSTRUCTIONS, LENGTHS, OTHER_BLEU, WIN_RATES, entries, method_columns
 from trimtab.report.pair_tables import all_seeds_table, comparisons_table, pairs_table, seeds_table
 from trimtab.report.table import Table, Value, with_ends
 
@@ -96,6 +96,45 @@ def lengths_table(results: Results) -> Table:
     return Table("lengths", "Length and correctness", header, rows, records, [note])
 
 
+def instructions_table(results: Results) -> Table:
+    """IFEval's four accuracies, where the test prompts have instructions that a program checks."""
+    measured = [(name, shown, m) for name, shown, m in entries(results) if m.instructions]
+    rows = [[shown, *(column.cell(m) for column in INSTRUCTIONS)] for _, shown, m in measured]
+    records = [_method_record(name, m) for name, _, m in measured]
+    header = ["Method", *(column.header for column in INSTRUCTIONS)]
+    note = (
+        "Share of prompts of which all instructions hold, and share of all instructions that hold. Loose: also "
+        "without the first line, the last line or asterisks. Brackets: 95 % interval; prompts are resampled whole."
+    )
+    return Table("instructions", "Instructions that hold", header, rows, records, [note])
+
+
+def instruction_kinds_table(results: Results) -> Table:
+    """The share of each kind of instruction that holds, strictly; the loose ones are in the CSV file."""
+    measured = [(name, shown, m) for name, shown, m in entries(results) if m.instructions]
+    kinds = {kind: accuracy.n for _, _, m in measured for kind, accuracy in m.instructions.items()}
+    rows = [[kind, str(n), *(_kind_cell(m, kind) for _, _, m in measured)] for kind, n in sorted(kinds.items())]
+    records: list[dict[str, Value]] = [
+        {
+            "method": name,
+            "instruction": kind,
+            "n": accuracy.n,
+            **with_ends("strict", accuracy.strict.value, accuracy.strict.ci95),
+            **with_ends("loose", accuracy.loose.value, accuracy.loose.ci95),
+        }
+        for name, _, m in measured
+        for kind, accuracy in m.instructions.items()
+    ]
+    header = ["Instruction", "n", *(shown for _, shown, _ in measured)]
+    note = "Strict, % with 95 % interval. These are many numbers of few prompts each: some stand out by chance."
+    return Table("instruction_kinds", "By kind of instruction", header, rows, records, [note])
+
+
+def _kind_cell(m: MethodResult, kind: str) -> str:
+    accuracy = m.instructions.get(kind)
+    return NONE if accuracy is None else with_interval(accuracy.strict.value, accuracy.strict.ci95, 0, 100)
+
+
 def behaviour_label(name: str) -> str:
     """ "repeated_ngrams" → "Repeated n-grams"."""
     return name.replace("_", " ").replace("ngram", "n-gram").capitalize()
@@ -115,7 +154,8 @@ def all_tables(results: Results) -> dict[str, Table]:
     """Tables that have rows, by name."""
     makers = (
         methods_table, win_rates_table, pairs_table, comparisons_table, seeds_table, all_seeds_table, lengths_table,
-        behaviours_table, markers_table, sources_table, settings_table, defaults_table,
+        instructions_table, instruction_kinds_table, behaviours_table, markers_table, sources_table,
+        settings_table, defaults_table,
     )  # fmt: skip
     tables = [make(results) for make in makers]
     return {t.name: t for t in tables if t.rows}

@@ -16,6 +16,7 @@ from trimtab.catalogue import CATALOGUE, compared_methods, family, label, traine
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
+from trimtab.evaluation.instruction_accuracy import asked_of
 from trimtab.evaluation.outputs import MethodOutputs, read_measured
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
 from trimtab.evaluation.summary import About, StudyOutputs, summarise
@@ -111,12 +112,14 @@ def collect_results(
     counts["evaluation: test"] = SplitCounts(
         read=len(splits.test) + sum(out.values()), kept=len(splits.test), dropped=out
     )
+    asked, unchecked = asked_of(splits.test)
     outputs = StudyOutputs(
         {run.seed: run.outputs for run in runs},
         fixed,
         opponent,
         chosen_texts(splits.test),
         chosen_lengths(chat, splits.test),
+        asked,
     )
     about = About(
         name=recipe.name,
@@ -126,7 +129,11 @@ def collect_results(
         curves={run.seed: {name: _curves(folder) for name, folder in run.stages().items()} for run in runs},
         data=counts,
         provenance=_provenance(recipe, runs, data, models),
-        warnings=list(dict.fromkeys([*run_warnings, *_study_warnings(recipe, splits, runs), *evaluated])),
+        warnings=list(
+            dict.fromkeys(
+                [*run_warnings, *_study_warnings(recipe, splits, runs), *evaluated, *filter(None, [unchecked])]
+            )
+        ),
     )
     return summarise(outputs, about)
 

@@ -12,6 +12,7 @@ from trimtab.data.parsing import apply_overrides
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.instruction_accuracy import asked_of
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
@@ -222,11 +223,13 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
     if opponent is not None and request.opponent:
         opponent.name = opponent_name(request.opponent)
     lengths = chosen_lengths(chats[0], inputs.records)
-    outputs = StudyOutputs({}, answers, opponent, chosen_texts(inputs.records), lengths)
+    asked, unchecked = asked_of(inputs.records)
+    outputs = StudyOutputs({}, answers, opponent, chosen_texts(inputs.records), lengths, asked)
     warnings = [
         *run_warnings.lines,
         *evaluation_warnings([*answers, *([opponent] if opponent else [])], run_warnings.lines),
         *(judge_warnings(request.judge) if request.judge else []),
+        *filter(None, [unchecked]),
     ]
     return summarise(outputs, _about(request, inputs, warnings))
 
