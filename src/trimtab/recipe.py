@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
-from trimtab.catalogue import CATALOGUE, SFT, compared_methods
+from trimtab.catalogue import CATALOGUE, SFT, START, compared_methods
 from trimtab.command_settings import stage_settings as stage_settings  # where scripts look for it
 from trimtab.data.parsing import parse
 from trimtab.data.settings import ROWS, Seed, Settings
@@ -65,9 +65,14 @@ class _BesideStages(Settings):
     """A quick try: at most so many rows of each split, the first, whatever the data; None: all."""
     methods: list[Annotated[str, AfterValidator(_known_method)]] = USUAL
     """What is trained and compared. base is the model as it is; every other method but sft_length starts
-    from sft."""
+    from sft, unless starts_from says otherwise."""
+    starts_from: dict[str, Literal["base", "sft"]] = Field({})
+    """What a method trains, by its name: base, the model as it is, for one that follows instructions already."""
     data: DataSettings | None = None
     """Your own rows; this or sandbox."""
+    prompts: DataSettings | None = None
+    """Rows of their own for the methods that a reward drives, such as grpo; None: those of data. Methods are
+    compared on data's test rows all the same."""
     sandbox: SandboxSettings | None = None
     """Rows of trimtab's sandbox; this or data."""
     defaults: StageDefaults = Field(StageDefaults(), exclude=True)
@@ -115,7 +120,9 @@ class Recipe(_WithStages):
         trained = [name for name in methods if name in list(STAGES)] if isinstance(methods, list) else []
         # One without settings of its own has those of the stage that it inherits from, defaults and all.
         runs = [name if whole.get(name) is not None else INHERITS.get(name, name) for name in trained]
-        runs += [CATALOGUE[name].starts_from for name in trained if CATALOGUE[name].starts_from in STAGES]
+        starts = whole.get("starts_from")
+        other = starts if isinstance(starts, dict) else {}
+        runs += [start for name in trained if (start := other.get(name, CATALOGUE[name].starts_from)) in STAGES]
         return with_defaults(whole, STAGES, StageDefaults, dict.fromkeys(runs), reward="reward")
 
     @field_validator("judge", mode="before")
@@ -134,6 +141,8 @@ class Recipe(_WithStages):
             check_judge(self.judge, in_sandbox=self.sandbox is not None)
         if (self.judge is None) != (self.opponent is None):
             raise ValueError("'judge' and 'opponent' go together: a win rate needs both")
+        _check_starts(self)
+        _check_prompts(self)
         if not self.methods or len(set(self.methods)) != len(self.methods):
             raise ValueError("'methods' must name at least one method, and none twice")
         for name, method in self.rewarded.items():
@@ -167,6 +176,14 @@ class Recipe(_WithStages):
         completed: TrainingSettings = binding.complete(settings)
         return completed
 
+    def start_of(self, method: str) -> str:
+        """The method whose model a method trains, or START: a model that the recipe names."""
+        return START if self.starts_from.get(method) == "base" else CATALOGUE[method].starts_from
+
+    def samples_prompts(self, method: str) -> bool:
+        """Whether its rows are those of `prompts`."""
+        return self.prompts is not None and CATALOGUE[method].driven_by == "reward"
+
     def rewards_of(self, method: str) -> tuple[RewardSettings, ...]:
         """The rewards that drive a method; none for one that trains on data alone."""
         return tuple(getattr(self._own(method), "rewards", ()))
@@ -186,11 +203,29 @@ class Recipe(_WithStages):
         return any(reward.needs_training for settings in self.rewarded.values() for reward in settings.rewards)
 
 
+def _check_starts(recipe: Recipe) -> None:
+    """ValueError for a method that has no choice of what it trains."""
+    free = [name for name, entry in CATALOGUE.items() if entry.starts_from == SFT]
+    for name in recipe.starts_from:
+        if name not in free:
+            raise ValueError(f"starts_from: {name!r} is none of {', '.join(free)}, which can train either model")
+
+
+def _check_prompts(recipe: Recipe) -> None:
+    """ValueError for prompts that nobody would sample, or that bring test rows."""
+    if recipe.prompts is None:
+        return
+    if not recipe.rewarded:
+        raise ValueError("prompts: no method of this study is driven by a reward, so nothing reads them")
+    if recipe.prompts.test or recipe.prompts.test_rows or recipe.prompts.test_share:
+        raise ValueError("prompts: methods are compared on the test rows of data: leave prompts.test… out")
+
+
 def _check_inputs(recipe: Recipe) -> None:
     """ValueError where a method or its engine cannot go on with what SFT's model is fed beside token ids."""
     for name in filter(METHODS.__contains__, recipe.methods):
         recipe.settings_of(name)  # each says what excludes what
-    following = [name for name in recipe.methods if CATALOGUE[name].starts_from == SFT]
+    following = [name for name in recipe.methods if recipe.start_of(name) == SFT]
     setting = recipe.settings_of(SFT).added_input
     if setting is None or not {SFT, *following} & set(recipe.methods):
         return

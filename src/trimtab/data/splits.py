@@ -152,9 +152,14 @@ def split_records(settings: DataSettings, cache: Path | None = None) -> Splits:
         warn(f"a quick try: at most the first {settings.limit} rows of each split were used (limit)")
     if not train:
         raise TrimtabError(f"data {settings.train}: the splits leave no row to train on.")
-    kept_out = {prompt for rows in held.values() for prompt in prompts_of(rows)}
-    shared = sum(prompt in kept_out for prompt in prompts_of(train)) if kept_out else 0
+    shared = count_shared(train, *held.values())
     return Splits(train, held.get("validation", []), held.get("test", []), shared, unreadable, unpaired)
+
+
+def count_shared(train: Sequence[Record], *held: Sequence[Record]) -> int:
+    """How many training rows have a prompt that is also among the rows held out."""
+    kept_out = {prompt for rows in held for prompt in prompts_of(rows)}
+    return sum(prompt in kept_out for prompt in prompts_of(train)) if kept_out else 0
 
 
 def _first(records: Sequence[Record], count: int | None, setting: str, source: str) -> Sequence[Record]:

@@ -81,14 +81,17 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
         load_tokenizer(resolve_model(recipe.tokenizer or recipe.model), recipe.settings_of("sft")), data
     )
     device = best_device()
-    works = [stage_work(stage, recipe.judge is not None, splits, chat) for stage in stages_of(recipe)]
+    sampled = _first_rows(recipe.prompts, recipe) if recipe.prompts else splits
+    planned = stages_of(recipe)
+    rows_of = {s.name: sampled if recipe.samples_prompts(s.method) else splits for s in planned}
+    works = [stage_work(stage, recipe.judge is not None, rows_of[stage.name], chat) for stage in planned]
     stages = []
     for work in works:
         precision = resolve_precision(work.settings.precision, device)
         local = _local_models(work, recipe, model)
         memory = stage_memory(work, _config_of(work, recipe, config), precision, device.type == "cuda", local)
         sizes = count_parameters(model, work.settings.lora)
-        stages.append(StagePlan(work, sizes, memory, disk_of(work, sizes, bool(splits.validation))))
+        stages.append(StagePlan(work, sizes, memory, disk_of(work, sizes, bool(rows_of[work.name].validation))))
     plan = Plan(recipe.name, _device_name(), count_parameters(model), stages, _calls(recipe, works, splits, chat))
     if measured:
         _measure(plan, recipe, config, splits, chat)
@@ -133,9 +136,8 @@ def _scorer_bytes(scorer: RewardSettings, policy: str) -> int:
 def _rows(recipe: Recipe) -> tuple[DataSettings, Splits]:
     """The recipe's rows; the sandbox's are made, and not written."""
     if recipe.data is not None:
-        data = recipe.data.model_copy(update={"limit": recipe.limit} if recipe.limit else {})
-        splits = split_records(data)
-        return data, replace(splits, test=splits.test or splits.validation)
+        splits = _first_rows(recipe.data, recipe)
+        return recipe.data, replace(splits, test=splits.test or splits.validation)
     sandbox = recipe.sandbox
     assert sandbox is not None
     splits = Splits(
@@ -144,6 +146,10 @@ def _rows(recipe: Recipe) -> tuple[DataSettings, Splits]:
         preference_data("test", sandbox.test_rows, sandbox.seed)[: recipe.limit],
     )
     return DataSettings(train="sandbox", max_length=sandbox.max_length), splits
+
+
+def _first_rows(data: DataSettings, recipe: Recipe) -> Splits:
+    return split_records(data.model_copy(update={"limit": recipe.limit} if recipe.limit else {}))
 
 
 def disk_of(work: StageWork, sizes: Parameters, validated: bool) -> Disk:

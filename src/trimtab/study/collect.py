@@ -12,7 +12,7 @@ import torch
 
 from trimtab import __version__
 from trimtab.audit.preferences import audit
-from trimtab.catalogue import CATALOGUE, compared_methods, family, label, trained_methods
+from trimtab.catalogue import compared_methods, family, label, trained_methods
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
@@ -178,7 +178,7 @@ def provenance_fields(
         "command": command_line(),
         "date": today(),
         "models": model_sources(models),
-        "data": data_sources(data, data_name),
+        "data": data_sources(data, data_name, recipe.prompts),
         "settings": changed,
         "defaults": defaults,
     }
@@ -268,7 +268,7 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
             "software, and says nothing about a real model."
         )
     caveat = METHODS["sft"].method.caveat(recipe.settings_of("sft"))
-    if caveat and any("sft" in (name, CATALOGUE[name].starts_from) for name in recipe.methods):
+    if caveat and any("sft" in (name, recipe.start_of(name)) for name in recipe.methods):
         warnings.append(caveat)
     if splits.shared_prompts:
         warnings.append(f"{splits.shared_prompts} training rows have a prompt that is also in validation or test.")

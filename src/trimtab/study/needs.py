@@ -29,11 +29,12 @@ def check_opponent(source: str, settings: EvaluationSettings) -> None:
     load_tokenizer(source, settings)
 
 
-def check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatFormat:
+def check_needs(recipe: Recipe, data: DataSettings, splits: Splits, sampled: Splits | None = None) -> ChatFormat:
     """Raises TrimtabError where something is missing that only a later stage or the evaluation asks for.
 
     So that it is told before hours of training, and not after. Leaves the test rows out that a template refuses.
-    Returns the format that evaluation counts lengths with.
+    sampled: the rows of their own of methods that a reward drives. Returns the format that evaluation counts
+    lengths with.
     """
     if recipe.opponent:
         check_opponent(resolve_model(recipe.opponent), recipe.evaluation)
@@ -47,7 +48,8 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits) -> ChatForma
     engines = {recipe.evaluation.decoding.engine}
     for stage in stages_of(recipe):
         check_rewards(stage.rewards)
-        for records in (splits.train, splits.validation) if stage.rewards else ():
+        rows = sampled if sampled is not None and recipe.samples_prompts(stage.method) else splits
+        for records in (rows.train, rows.validation) if stage.rewards else ():
             check_scored_rows(stage.rewards, records, "completion_ids")
         if (sampling := getattr(stage.settings, "sampling", None)) is not None:
             engines.add(sampling.engine)

@@ -125,9 +125,12 @@ def _stages(recipe: Recipe) -> set[str]:
     return used | {str(METHODS[name].inherits) for name in used if getattr(recipe, name) is None}
 
 
-def data_sources(data: DataSettings, name: str | None = None) -> list[Source]:
-    """The files that the rows come from, with their hashes. name: what the rows are called, instead of by file."""
-    sources = [(role, getattr(data, role)) for role in ("train", "validation", "test")]
+def data_sources(data: DataSettings, name: str | None = None, prompts: DataSettings | None = None) -> list[Source]:
+    """The files that the rows come from, with their hashes. name: what the rows are called, instead of by file.
+    prompts: rows of their own of methods that a reward drives."""
+    roles = ("train", "validation", "test")
+    sources = [(role, getattr(data, role)) for role in roles]
+    sources += [(f"prompts: {role}", getattr(prompts, role)) for role in roles if prompts is not None]
     return [
         Source(role=role, name=name or without_secrets(source), hash=hash_source(source, nested=True))
         for role, source in sources

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trimtab.data.splits import DataSettings, split_records
+from trimtab.data.splits import DataSettings, Splits, count_shared, split_records
 from trimtab.errors import TrimtabError, first_line
 from trimtab.evaluation.results import Results
 from trimtab.files import make_folder, write_file
@@ -91,9 +91,12 @@ def _run_study(
         splits.test, splits.tested_on_validation = splits.validation, True
     if not splits.test:
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
-    chat = check_needs(recipe, data, splits)
+    sampled = _prompts_of(recipe, splits, out)
+    chat = check_needs(recipe, data, splits, sampled[1] if sampled else None)
     judge = make_judge(recipe.judge, out)
-    trained = [TrainingSeed(recipe_of_seed(recipe, seed), data, splits, out, judge) for seed in training_seeds]
+    trained = [
+        TrainingSeed(recipe_of_seed(recipe, seed), data, splits, out, judge, sampled) for seed in training_seeds
+    ]
     with work_ahead(trained, workers):
         runs = []
         for seed in trained:
@@ -112,6 +115,17 @@ def _run_study(
     for run in runs:
         write_cards(results, run.stages())
     return results
+
+
+def _prompts_of(recipe: Recipe, splits: Splits, out: Path) -> tuple[DataSettings, Splits] | None:
+    """The rows of their own of methods that a reward drives. Prompts that are tested on are counted with data's."""
+    if recipe.prompts is None:
+        return None
+    data = recipe.prompts.model_copy(update={"limit": recipe.limit} if recipe.limit is not None else {})
+    sampled = split_once(data, out / "cache")
+    splits.shared_prompts += sampled.shared_prompts + count_shared(sampled.train, splits.test)
+    splits.unreadable += sampled.unreadable
+    return data, sampled
 
 
 def run_alone(

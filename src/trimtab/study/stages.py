@@ -71,4 +71,4 @@ def _start(recipe: Recipe, name: str) -> tuple[str, str]:
     """The stage that a method starts from, and the model where that is none of the study's stages."""
     if name == "reward" and recipe.reward_model:
         return START, recipe.reward_model
-    return CATALOGUE[name].starts_from, recipe.model
+    return recipe.start_of(name), recipe.model

@@ -33,13 +33,15 @@ BASE, OPPONENT = "base", "opponent"
 
 @dataclass(frozen=True)
 class TrainingSeed:
-    """What one seed's stages and evaluations share. recipe: with this seed; out: the study's folder."""
+    """What one seed's stages and evaluations share. recipe: with this seed; out: the study's folder. sampled: the
+    rows of their own of methods that a reward drives, where they have any."""
 
     recipe: Recipe
     data: DataSettings
     splits: Splits
     out: Path
     judge: Reward | None
+    sampled: tuple[DataSettings, Splits] | None = None
 
     @property
     def folder(self) -> Path:
@@ -83,18 +85,20 @@ class TrainingSeed:
         model = self.model_of(stage.starts_from) if from_stage else resolve_model(stage.model)
         method, settings = METHODS[stage.method].method, with_model_places(stage.settings)
         places, cache = self.folder / "stages", self.out / "cache"
+        own_rows = self.sampled if self.recipe.samples_prompts(stage.method) else None
+        data, splits = own_rows or (self.data, self.splits)
         driven = stage.method in self.recipe.rewarded
         rewards = self._rewards_for(stage) if driven or isinstance(settings, OnlineDPOSettings) else {}
         scores = cache / SCORES.name
         if isinstance(settings, OnlineDPOSettings):
             reward = rewards_of_rounds(settings, rewards, scores)(model)
-            run_round(stage.round, settings, self.data, self.splits, model, places, cache, reward)
+            run_round(stage.round, settings, data, splits, model, places, cache, reward)
             return
         own = resolve_model(self.recipe.tokenizer) if self.recipe.tokenizer else self.base
         run_stage(
-            stage.name, method, settings, self.data, model, places / stage.name,
+            stage.name, method, settings, data, model, places / stage.name,
             own if model == self.base and not from_stage else None,
-            cache, self.splits,
+            cache, splits,
             reward=make_reward(stage.rewards, rewards, scores) if driven else None,
             judge=self.judge if driven else None,
             day=day_of_runs(self.out),
