@@ -54,7 +54,7 @@ UNBOUNDED = {
     "max_grad_norm", "explosion", "weight_cap", "clip_high", "value_clip", "scale", "base", "slack",
 }  # fmt: skip
 """A large number switches these off, or it is a model's that was trained already."""
-NEGATIVE = {"length_penalty", "low", "high", "weight", "loss_options"}
+NEGATIVE = {"length_penalty", "bound", "low", "high", "weight", "loss_options"}
 NEVER = ["", "many", [], {}, [[]], {"a": {}}, "0x10", "1:30", math.inf, -math.inf, math.nan, "nan", ".inf", "1e999"]
 
 

@@ -37,6 +37,7 @@ from trimtab.methods.sft_settings import LengthEncodingSettings, LengthPenaltySe
 from trimtab.models.settings import LoraSettings
 from trimtab.rewards.function import FunctionReward
 from trimtab.rollout.sampler import Sampling
+from trimtab.training.order_settings import OrderSettings
 from trimtab.training.stage import run_stage
 
 
@@ -71,12 +72,17 @@ JOBS: dict[str, tuple[Any, Any]] = {
     "dpo_lora": (DPO, DPOSettings(**COMMON, lora=LoraSettings(rank=4))),
     "ld_dpo": (DPO, DPOSettings(**COMMON, loss="ld_dpo")),
     "dpo_sft": (DPO, DPOSettings(**COMMON, loss={"dpo": 1.0, "sft": 0.1})),
+    "dpo_ordered": (DPO, DPOSettings(**COMMON, order=OrderSettings(by="loss", start=0.05))),
     "rc_dpo": (DPO, DPOSettings(**COMMON, loss="rc_dpo")),
     "kto": (DPO, DPOSettings(**COMMON, loss="kto")),
     "ranking": (DPO, DPOSettings(**COMMON, loss="ranking")),
     "reward": (RewardModelTraining, RewardModelSettings(**COMMON)),
     "rc_reward": (RewardModelTraining, RewardModelSettings(**COMMON, response_conditioned=ResponseConditioning())),
     "grpo": (GRPO, GRPOSettings(**COMMON, **GROUP)),
+    "grpo_ordered": (
+        GRPO,
+        GRPOSettings(**COMMON, **GROUP, order=OrderSettings(by="reward", samples=2, start=0.05)),
+    ),
     "grpo_tokens": (GRPO, GRPOSettings(**COMMON, **GROUP, normalisation="tokens", kl="k3", updates_per_batch=2)),
     "grpo_fixed": (GRPO, GRPOSettings(**COMMON, **GROUP, rollouts="fixed", fixed_prompts=5, kl="exact")),
     "ppo": (PPO, PPOSettings(**COMMON | LAST | {"max_steps": 4}, **GROUP | {"samples": 2}, updates_per_batch=2)),

@@ -1,5 +1,6 @@
 """Killed while it samples, scores or updates, and started again, a run ends with bit-identical weights and the
-same curves and completions: GRPO, PPO with its value head, and SFT with a length penalty, which samples too."""
+same curves and completions: GRPO, PPO with its value head, and SFT with a length penalty, which samples too; and
+with a curriculum, whose pace a metric sets."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ COMMON = {
     "data.validation_rows": 4, "data.max_length": 200,
 }  # fmt: skip
 GRPO = {"samples": 3, "sampling.max_new_tokens": 6, "kl_coefficient": 0.05}
+PACED = {"order.pace": "metric", "order.start": 0.1, "order.growth": 0.2, "order.window": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "one update": GRPO,
     "two updates": GRPO | {"updates_per_batch": 2},
@@ -34,6 +36,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "length penalty": {
         "length_penalty.interval": 2, "length_penalty.max_new_tokens": 6, "length_penalty.weight": 1.0,
     },
+    "ordered": GRPO | PACED | {
+        "updates_per_batch": 2, "order.by": "reward", "order.samples": 2, "order.bound": 1, "order.window": 1,
+    },
+    "ordered dpo": PACED | {"order.by": "margin", "order.bound": 0.1, "order.direction": "hard_first"},
 }  # fmt: skip
 """A step draws 6 times at most and asks for 9 scores; an evaluation draws as often and asks for 4."""
 KILLS = [
@@ -49,6 +55,8 @@ KILLS = [
     ("ppo", "update", 4),
     ("ppo lora", "update", 4),
     ("length penalty", "sampling", 10),
+    ("ordered", "update", 4),
+    ("ordered dpo", "update", 4),
 ]
 
 
@@ -59,8 +67,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path, toy_
     (root / "reward.py").write_text(REWARD)
 
     def job(kind: str, out: str, moment: str, count: int) -> tuple[str, int, list[str]]:
-        method = {"length penalty": "sft", "ppo": "ppo", "ppo lora": "ppo"}.get(kind, "grpo")
-        reward = [] if method == "sft" else ["--reward", f"{root / 'reward.py'}:low"]
+        method = {"length penalty": "sft", "ppo": "ppo", "ppo lora": "ppo", "ordered dpo": "dpo"}.get(kind, "grpo")
+        reward = [] if method in ("sft", "dpo") else ["--reward", f"{root / 'reward.py'}:low"]
         options = [x for key, value in (COMMON | SETTINGS[kind]).items() for x in ("--set", f"{key}={value}")]
         where = ["--model", str(stopping_model), "--data", str(toy_pairs), "--out", str(root / out)]
         return moment, count, [method, *where, *reward, *options]
@@ -89,6 +97,12 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def test_the_uninterrupted_runs_trained(kind: str, folders: Path) -> None:
     assert json.loads((folders / "codes.json").read_text())[list(SETTINGS).index(kind)] == 0
     assert [row["step"] for row in rows(folders / kind)] == [0, 2, 4, 4, 6, 6]
+
+
+@pytest.mark.parametrize("kind", ["ordered", "ordered dpo"])
+def test_the_pace_changed_before_the_kill_and_after(kind: str, folders: Path) -> None:
+    shares = [row["order/share"] for row in rows(folders / kind) if "order/share" in row]
+    assert shares == sorted(set(shares))
 
 
 @pytest.mark.parametrize(("kind", "moment", "count"), KILLS)

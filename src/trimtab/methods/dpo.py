@@ -81,6 +81,12 @@ class DPO(StageMethod[DPOSettings]):
         return by_level[settings.level]
 
     @classmethod
+    def running_metric(cls, settings: DPOSettings) -> str | None:
+        """The accuracy of its implicit rewards; none where it has no pairs of them."""
+        unpaired = settings.level == "completion" or set(settings.weights) == {"sft"}
+        return None if unpaired else "rewards/accuracies"
+
+    @classmethod
     def text_format(
         cls, tokenizer: PreTrainedTokenizerBase, data: TruncationSettings, settings: DPOSettings
     ) -> ChatFormat:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, TypeVar
 
-from trimtab.data.groups import PackedBatch
+from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
 from trimtab.methods.collector import Collector
 from trimtab.methods.held_out import HeldOut, has_pairs
 from trimtab.methods.on_policy_settings import OnPolicySettings
 from trimtab.methods.rollouts import Rollouts, group_from_state, group_state
+from trimtab.methods.starting_rewards import starting_rewards
 from trimtab.models.loading import load_policy
 from trimtab.models.lora import frozen_copy
 from trimtab.models.policy import Policy
@@ -63,6 +65,15 @@ class OnPolicyMethod(StageMethod[OnPolicySettingsT]):
         policy = load_policy(source, settings, settings.seed)
         policy.inputs.hold_target()
         return policy
+
+    @classmethod
+    def running_metric(cls, settings: OnPolicySettingsT) -> str | None:
+        """The mean reward of a step's samples: an accuracy, where a reward is 1 or 0."""
+        return "reward"
+
+    def starting_rewards(self, groups: Sequence[CompletionGroup], samples: int) -> Sequence[float | None]:
+        """The mean reward of so many samples of the starting model for each prompt, cached on disk."""
+        return starting_rewards(self.collector, groups, samples)
 
     def is_last_batch(self, step: int) -> bool:
         """Whether no batch is drawn after that of this step."""

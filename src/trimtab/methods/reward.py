@@ -76,6 +76,11 @@ class RewardModelTraining(ModelMethod[RewardModelSettings, RewardModel, RewardFo
         return load_reward_model(source, settings, seed=settings.seed)
 
     @classmethod
+    def running_metric(cls, settings: RewardModelSettings) -> str | None:
+        """The share of a step's pairs whose chosen completion scores higher."""
+        return "accuracy"
+
+    @classmethod
     def text_format(
         cls, tokenizer: PreTrainedTokenizerBase, data: TruncationSettings, settings: RewardModelSettings
     ) -> RewardFormats:

@@ -75,13 +75,13 @@ def reference_logps(
         part = groups[lo : lo + CHUNK]
         file = folder / f"{key}-{hash_groups(part)}.safetensors"
         sizes = [group.completion_tokens for group in part]
-        flat, wrong = _kept(file, sum(sizes)) if file.is_file() else (None, None)
+        flat, wrong = kept_numbers(file, sum(sizes)) if file.is_file() else (None, None)
         if wrong:
             report(f"reference: {file} {wrong}: it is computed anew")
         if flat is None:
             flat = _compute(forward, part, token_budget, device)
             make_folder(folder)
-            _keep(file, flat)
+            keep_numbers(file, flat)
         if mapped is None:
             out += torch.split(flat, sizes)
         else:
@@ -117,7 +117,9 @@ class MappedLogps(Lazy[Tensor]):
         return logps
 
 
-def _keep(file: Path, flat: Tensor) -> None:
+def keep_numbers(file: Path, flat: Tensor) -> None:
+    """Writes numbers [M] with their checksum."""
+
     def write(aside: Path) -> None:
         save_file({"logps": flat}, aside, metadata={CHECKSUM: _sum(flat)})
         aside.chmod(file.parent.stat().st_mode & 0o666)  # safetensors keeps it to its owner
@@ -125,14 +127,14 @@ def _keep(file: Path, flat: Tensor) -> None:
     write_file(file, write)
 
 
-def _kept(file: Path, size: int) -> tuple[Tensor | None, str | None]:
+def kept_numbers(file: Path, size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor | None, str | None]:
     """What a file holds, or what is wrong with it, in words. One of an earlier version has no checksum."""
     try:
         with safe_open(file, "pt") as stored:
             checksum, flat = (stored.metadata() or {}).get(CHECKSUM), stored.get_tensor("logps")
     except Exception as error:  # the library raises whatever it likes
         return None, f"cannot be read ({first_line(error)})"
-    if flat.shape != (size,) or flat.dtype != torch.float32 or (checksum is not None and checksum != _sum(flat)):
+    if flat.shape != (size,) or flat.dtype != dtype or (checksum is not None and checksum != _sum(flat)):
         return None, "is not what was written"
     return flat, None
 

@@ -21,6 +21,7 @@ from trimtab.rollout.sampler import check_prompts
 from trimtab.sandbox.judge import GoldJudge
 from trimtab.study.sources import resolve_model, with_model_places
 from trimtab.study.stages import stages_of
+from trimtab.training.difficulty import check_order
 
 
 def check_opponent(source: str, settings: EvaluationSettings) -> None:
@@ -63,7 +64,10 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits, sampled: Spl
     sources = [recipe.tokenizer or recipe.model, *([recipe.opponent] if recipe.opponent else [])]
     chats = [ChatFormat(load_tokenizer(resolve_model(source), recipe.evaluation), data) for source in sources]
     for stage in stages_of(recipe):
-        METHODS[stage.method].method.check_needs(with_model_places(stage.settings), chats[0])
+        method = METHODS[stage.method].method
+        method.check_needs(with_model_places(stage.settings), chats[0])
+        # What rounds train on is not there yet.
+        check_order(stage.name, method, stage.settings, () if stage.round else splits.train)
     try:
         usable = answerable_rows(splits.test, chats)
         check_prompts(

@@ -32,7 +32,7 @@ BESIDE = ("key", "trimtab", "reward_changes")
 """In stage.json: what is no input."""
 
 
-NEWER = {"optimizer": "adamw"}
+NEWER: JsonObject = {"optimizer": "adamw", "order": None}
 """Settings that earlier versions had not, with what they did: so set, they are no inputs."""
 
 

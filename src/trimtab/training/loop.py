@@ -27,9 +27,10 @@ from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.guard import Guard, skipped_row
 from trimtab.training.metrics import Means, MetricsLog
 from trimtab.training.optimizer import make_optimizer
+from trimtab.training.order import Draws, RandomDraws
 from trimtab.training.progress import StepProgress
 from trimtab.training.run_state import Finished, Progress
-from trimtab.training.schedule import TrainingSettings, groups_of_step, learning_rate_factor, total_steps
+from trimtab.training.schedule import TrainingSettings, learning_rate_factor, total_steps
 from trimtab.training.step import ExtraLoss, Method, PassLoss
 
 LAST = "last"
@@ -50,10 +51,12 @@ class Loop:
         save: Callable[[Path], None],
         sample: Callable[[], list[dict[str, str]]] | None = None,
         title: str = "train",
+        draws: Draws | None = None,
     ) -> None:
         self.policy, self.method, self.groups, self.settings = policy, method, groups, settings
         self.folder, self.accelerator, self.title = folder, accelerator, title
         self.save_best, self.sample = save, sample
+        self.draws = draws or RandomDraws(groups, settings)
         self.steps = total_steps(settings, len(groups)) * (1 if settings.max_steps else method.steps_per_batch)
         self.evaluation_interval = settings.evaluation_interval or max(1, self.steps // 10)
         self.checkpoint_interval = settings.checkpoint_interval or self.evaluation_interval
@@ -82,7 +85,7 @@ class Loop:
         """One optimizer step. Returns its metrics, averaged over passes and processes, and its tokens."""
         acc, settings = self.accelerator, self.settings
         data_step = step // self.method.steps_per_batch
-        drawn = groups_of_step(self.groups, data_step, settings.step_groups, settings.seed)
+        drawn = self.draws.of_step(data_step)
         self.policy.eval()  # while the method samples
         prepared = self.method.prepare(drawn, step)
         self.policy.train()
@@ -194,6 +197,7 @@ class Loop:
         with patiently(), StepProgress(self.title, self.steps, self.state.step) as bar:
             while self.state.step < self.steps and not stopped:
                 metrics, tokens = self.train_step(self.state.step)
+                metrics |= self.draws.see(metrics)
                 self.state.step += 1
                 self.state.tokens += tokens
                 self.state.seconds = before + time.monotonic() - started
@@ -284,6 +288,7 @@ class Loop:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self.state.method, self.state.guard = dict(self.method.state()), self.guard.state()
+            self.state.order = self.draws.state()
             self.state.logs = {name: log.mark() for name, log in self.logs.items()}
             state = {k: v for k, v in vars(self.state).items() if k != "step"}
             self.checkpoints.save(self.state.step, self.policy, self.optimizer, state)
@@ -302,6 +307,7 @@ class Loop:
         self.saved_best = self.state.best_step
         self.method.load_state(self.state.method)
         self.guard.load_state(self.state.guard)
+        self.draws.load_state(self.state.order)
         self.checkpoints.load(self.state.step, self.policy, self.optimizer)
 
     def _finish(self, stopped: bool) -> Finished:

@@ -23,6 +23,8 @@ class Progress:
     method: JsonObject = field(default_factory=dict)
     """The method's own state."""
     guard: JsonObject = field(default_factory=dict)
+    order: JsonObject = field(default_factory=dict)
+    """What sets the pace of a curriculum."""
     logs: dict[str, tuple[int, str]] = field(default_factory=dict)
     """File -> its bytes and their checksum."""
 

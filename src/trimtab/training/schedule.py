@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from trimtab.data.groups import CompletionGroup
 from trimtab.data.settings import BUDGET, IN_MEMORY, LEARNING_RATE, STEPS, WEIGHT, Seed
 from trimtab.models.settings import ModelSettings
+from trimtab.training.order_settings import OrderSettings
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -52,6 +53,8 @@ class TrainingSettings(ModelSettings):
     token_budget: int | None = Field(None, gt=0, le=BUDGET)
     """Packed tokens of a pass: memory and speed, never results. None: 1,024 on a CPU, where more take memory and
     save no time; 4,096 on a GPU."""
+    order: OrderSettings | None = None
+    """A curriculum: easy rows before hard ones; None: every epoch in a random order."""
     seed: Seed = 42
     """The data's order, samples and new weights are drawn from it."""
     logging_interval: int = Field(10, gt=0, le=STEPS)

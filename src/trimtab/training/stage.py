@@ -50,6 +50,7 @@ from trimtab.rewards.settings import without_asking
 from trimtab.training.accelerator import make_accelerator
 from trimtab.training.changed import changes_of
 from trimtab.training.checkpoint import Checkpoints
+from trimtab.training.difficulty import check_order, draws_of
 from trimtab.training.ending import WARNINGS, mark_done
 from trimtab.training.folder import changed_model, check_finished, inputs_key, open_stage_folder, resolve_auto
 from trimtab.training.loop import Loop
@@ -176,6 +177,7 @@ def _train(
     settings = request.settings
     chat = with_day(method.text_format(load_tokenizer(request.tokenizer, settings), data, settings), out, request)
     method.check_needs(settings, chat)
+    check_order(request.name, method, settings, splits.train)
     expand = method.expansion(settings)
     with PartialState(cpu=on_cpu()).main_process_first():  # which keeps what there is much of
         train, train_counts = encode_records(splits.train, chat, method.completions_of(settings), expand)
@@ -214,9 +216,9 @@ def _train(
         accelerator.wait_for_everyone()
     trained = method(settings, context)
     sample = _sampler(policy, chat, splits)
-    loop = Loop(
-        policy, trained, trained.training_groups(), settings, out, accelerator, save, sample, title=request.name
-    )
+    groups = trained.training_groups()
+    draws = draws_of(request.name, trained, groups, settings, context)
+    loop = Loop(policy, trained, groups, settings, out, accelerator, save, sample, title=request.name, draws=draws)
     finished = loop.run()
     if accelerator.is_main_process:
         changes = changes_of(out)

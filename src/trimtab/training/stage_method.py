@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, PackedBatch
@@ -91,18 +92,7 @@ class TrainingContext(Generic[ModelT, FormatT]):
     def with_reference(self: PolicyContext, *splits: Sequence[CompletionGroup]) -> list[Sequence[CompletionGroup]]:
         """The splits' groups with a column ref_logps [M]: the starting model's log-probabilities, cached on
         disk."""
-        groups = joined(splits)
-        condition = f"{self.settings.precision}|{self.accelerator.device.type}"
-        key = reference_key(self.policy.starting_state(), condition + self.policy.inputs.key)
-        if self.accelerator.is_main_process:
-            say(f"reference: log-probabilities of {len(groups)} groups")
-        self.policy.eval()
-        # The main process computes and stores; the others read.
-        with self.accelerator.autocast(), self.accelerator.main_process_first():
-            ref_logps = reference_logps(
-                self.policy, groups, self.cache, key, self.settings.pass_tokens, self.accelerator.device,
-                report=warn,
-            )  # fmt: skip
+        ref_logps = self.starting_logps(joined(splits))
 
         def with_column(first: int, place: int, group: CompletionGroup) -> CompletionGroup:
             return group.with_columns(ref_logps=ref_logps[first + place])
@@ -110,8 +100,28 @@ class TrainingContext(Generic[ModelT, FormatT]):
         firsts = accumulate(map(len, splits), initial=0)
         return [changed(split, partial(with_column, first)) for first, split in zip(firsts, splits, strict=False)]
 
+    @property
+    def starting_key(self: PolicyContext) -> str:
+        """A hash of the starting model, and of what else its numbers depend on here."""
+        condition = f"{self.settings.precision}|{self.accelerator.device.type}"
+        return reference_key(self.policy.starting_state(), condition + self.policy.inputs.key)
+
+    def starting_logps(self: PolicyContext, groups: Sequence[CompletionGroup]) -> Sequence[Tensor]:
+        """The starting model's log-probabilities of each group's completion tokens, [M], cached on disk."""
+        key = self.starting_key
+        if self.accelerator.is_main_process:
+            say(f"reference: log-probabilities of {len(groups)} groups")
+        self.policy.eval()
+        # The main process computes and stores; the others read.
+        with self.accelerator.autocast(), self.accelerator.main_process_first():
+            return reference_logps(
+                self.policy, groups, self.cache, key, self.settings.pass_tokens, self.accelerator.device,
+                report=warn,
+            )  # fmt: skip
+
 
 PolicyContext: TypeAlias = TrainingContext[Policy, ChatFormat]
+AnyContext: TypeAlias = TrainingContext[Any, Any]
 
 
 class ModelMethod(ABC, Generic[SettingsT, ModelT, FormatT]):
@@ -148,6 +158,11 @@ class ModelMethod(ABC, Generic[SettingsT, ModelT, FormatT]):
     @classmethod
     def caveat(cls, settings: SettingsT) -> str | None:
         """What to know of the results of a model that was trained with these settings."""
+        return None
+
+    @classmethod
+    def running_metric(cls, settings: SettingsT) -> str | None:
+        """The training metric, high is good, that may set the pace of a curriculum; None: it has none."""
         return None
 
     @classmethod
@@ -198,6 +213,13 @@ class ModelMethod(ABC, Generic[SettingsT, ModelT, FormatT]):
         """Means over the validation groups; nothing where there are none."""
         return self.context.evaluate(self.evaluate_pass, policy, self.validation)
 
+    def starting_rewards(self, groups: Sequence[CompletionGroup], samples: int) -> Sequence[float | None]:
+        """The mean reward of so many samples of the starting model for each group's prompt; None without a score.
+
+        ValueError for a method without a reward.
+        """
+        raise ValueError("this method has no reward to ask")
+
     def state(self) -> JsonObject:
         """What a checkpoint must keep, as JSON; a method that trains on data has nothing."""
         return {}
@@ -207,7 +229,8 @@ class ModelMethod(ABC, Generic[SettingsT, ModelT, FormatT]):
         return
 
 
-AnyMethod: TypeAlias = type[ModelMethod[Any, Any, Any]]
+AnyModelMethod: TypeAlias = ModelMethod[Any, Any, Any]
+AnyMethod: TypeAlias = type[AnyModelMethod]
 """A method's class, whatever its settings, model and format are."""
 
 
