@@ -210,3 +210,48 @@ def test_other_columns_are_kept_for_reward_functions(write_jsonl: Write) -> None
     (record,) = read_records(str(write_jsonl([row])))
     assert record.columns == {"chosen": "a", "rejected": "b", "solution": 42, "difficulty": None}
     assert record == Record("p", ("a", "b"), None, "rows.jsonl:1"), "and make no difference to what a row is"
+
+
+def test_rows_with_a_columns_value_stay_together(write_jsonl: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    """300 rows of 100 sets of kinds, each three times and in another order: 30 sets are tested, and which they are
+    depends on nothing but the rows, whatever their order."""
+    kinds = [[f"k{i}", f"k{i + 1}"] for i in range(100)]
+    asked = [{"prompt": f"p{i}", "kinds": kinds[i % 100][:: 1 if i < 100 else -1]} for i in range(300)]
+    settings: dict[str, Any] = {"validation_share": 0.2, "test_share": 0.3, "split_by": "kinds"}
+
+    def parts(rows: list[dict[str, Any]]) -> list[set[frozenset[str]]]:
+        splits = split_records(DataSettings(train=str(write_jsonl(rows)), **settings))
+        assert list(map(len, (splits.train, splits.validation, splits.test))) == [150, 60, 90]
+        assert splits.notes()["values"] == {"train": 50, "validation": 20, "test": 30}
+        return [
+            {frozenset(r.columns["kinds"]) for r in part} for part in (splits.train, splits.validation, splits.test)
+        ]
+
+    found = parts(asked)
+    assert parts(asked[::-1]) == found
+    assert "data.split_by=kinds: train 150 rows of 50 values, validation 60 rows of 20" in capsys.readouterr().err
+    # Written down once: another machine, process or release must not move rows between train and test.
+    assert [i for i in range(12) if frozenset(kinds[i]) in found[2]] == [1, 2]
+
+
+def test_a_share_is_of_the_rows(write_jsonl: Write) -> None:
+    """Nine rows of one value and one of another: either is the tenth that is tested, or nothing is."""
+    rows = [{"prompt": f"p{i}", "kind": "a" if i else "b"} for i in range(10)]
+    first = split_records(DataSettings(train=str(write_jsonl(rows)), test_share=0.5, split_by="kind"))
+    assert sorted([len(first.train), len(first.test)]) == [1, 9]
+
+
+def test_split_by_says_what_it_lacks(write_jsonl: Write) -> None:
+    data = str(write_jsonl([{"prompt": "p", "kind": "a"}, {"prompt": "q"}]))
+    with pytest.raises(TrimtabError, match=r"rows\.jsonl:2: data\.split_by=kind: the row has no such column"):
+        split_records(DataSettings(train=data, test_share=0.5, split_by="kind"))
+    with pytest.raises(ValidationError, match="split_by needs validation_share or test_share"):
+        DataSettings(train=data, test_rows=1, split_by="kind")
+
+
+def test_ifevals_combinations_do_not_leak(shared_data: Path) -> None:
+    data = str(shared_data / "data" / "ifeval" / "prompts.jsonl")
+    splits = split_records(DataSettings(train=data, test_share=0.3, split_by="instruction_id_list"))
+    assert (len(splits.train), len(splits.test), splits.values) == (386, 155, {"train": 118, "test": 63})
+    asked = [{frozenset(r.columns["instruction_id_list"]) for r in part} for part in (splits.train, splits.test)]
+    assert not asked[0] & asked[1]

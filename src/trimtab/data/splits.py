@@ -13,6 +13,7 @@ from trimtab.data.labels import pair_by_label
 from trimtab.data.records import ReadingSettings, Record
 from trimtab.data.rows import TruncationSettings
 from trimtab.data.settings import ROWS
+from trimtab.data.split_values import places_by, values_told
 from trimtab.data.stored_records import any_labelled, chosen_by, places_of_prompts, prompts_of, read_or_store
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
@@ -47,6 +48,9 @@ class DataSettings(TruncationSettings, ReadingSettings):
     """With a source of its own: its first n rows. Without: the n rows of train behind validation's."""
     test_share: float | None = Field(None, gt=0, lt=1)
     """Share of train's distinct prompts, apart from validation's."""
+    split_by: str | None = None
+    """A column, with validation_share or test_share: rows with the same value of it stay together, shares are of
+    rows, and a list is the set of its entries."""
     limit: int | None = Field(None, gt=0, le=ROWS)
     """A quick try: at most so many rows of each split, the first."""
     pair_labels: bool = False
@@ -60,6 +64,8 @@ class DataSettings(TruncationSettings, ReadingSettings):
                 raise ValueError(f"{name}_share can't go with {name} or {name}_rows: choose one way to split")
         if (self.validation_share or 0) + (self.test_share or 0) >= 1:
             raise ValueError("validation_share and test_share leave nothing to train on")
+        if self.split_by is not None and not (self.validation_share or self.test_share):
+            raise ValueError("split_by needs validation_share or test_share: it says of what these are shares")
         for name in ("validation", "test"):
             split = getattr(self, f"{name}_split")
             if split != type(self).model_fields[f"{name}_split"].default and not getattr(self, name):
@@ -87,6 +93,8 @@ class Splits:
     tested_on_validation: bool = False
     left_out: dict[str, int] = field(default_factory=dict)
     """Test rows that no model is asked, by reason."""
+    values: dict[str, int] = field(default_factory=dict)
+    """With data.split_by: how many of the column's values each split has."""
 
     def notes(self) -> JsonObject:
         """What became of rows before any split was encoded; the first twenty that could not be read."""
@@ -95,6 +103,7 @@ class Splits:
             "unpaired_labels": self.unpaired,
             "unreadable": len(self.unreadable),
             "unreadable_rows": self.unreadable[:20],
+            **({"values": self.values} if self.values else {}),
         }
 
 
@@ -130,7 +139,8 @@ def split_records(settings: DataSettings, cache: Path | None = None) -> Splits:
             held[name], train = train[:rows], train[rows:]
     validation_share, test_share = settings.validation_share or 0.0, settings.test_share or 0.0
     if validation_share or test_share:
-        places, top = places_of_prompts(train), validation_share + test_share
+        top = validation_share + test_share
+        places = places_of_prompts(train) if settings.split_by is None else places_by(train, settings.split_by)
         if validation_share:
             held["validation"] = chosen_by(places < validation_share, train)
         if test_share:
@@ -142,6 +152,9 @@ def split_records(settings: DataSettings, cache: Path | None = None) -> Splits:
                     f"{settings.train} is no row at all; raise it, or give {name}_rows."
                 )
         train = chosen_by(places >= top, train)
+    values = {}
+    if settings.split_by is not None:
+        values = values_told(settings.split_by, {"train": train, **held})
     train = _first(train, settings.train_rows, "data.train_rows", settings.train)
     if settings.pair_labels and not labelled:
         raise TrimtabError(
@@ -153,7 +166,9 @@ def split_records(settings: DataSettings, cache: Path | None = None) -> Splits:
     if not train:
         raise TrimtabError(f"data {settings.train}: the splits leave no row to train on.")
     shared = count_shared(train, *held.values())
-    return Splits(train, held.get("validation", []), held.get("test", []), shared, unreadable, unpaired)
+    return Splits(
+        train, held.get("validation", []), held.get("test", []), shared, unreadable, unpaired, values=values
+    )
 
 
 def count_shared(train: Sequence[Record], *held: Sequence[Record]) -> int:

@@ -9,13 +9,14 @@ import torch
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.day import control_tokens_of_model, day_for, day_of_model, keep_day, values_of_model
-from trimtab.data.split_groups import encode_records
+from trimtab.data.split_groups import COLUMN, encode_records
 from trimtab.data.template_features import ignored_of
 from trimtab.devices import autocast, best_device, keep_freed_memory
 from trimtab.evaluation.generate import generate, stop_tokens
 from trimtab.evaluation.outputs import Generation, Measured, write_measured, write_rows
 from trimtab.evaluation.perplexity import fluency
 from trimtab.evaluation.settings import EvaluationTask
+from trimtab.instructions.checks import COLUMNS
 from trimtab.models.loading import load_policy
 from trimtab.models.policy import Policy
 from trimtab.models.settings import resolve_precision, trusting
@@ -69,6 +70,10 @@ def complete(task: EvaluationTask) -> None:
 def _say_what_is_left(task: EvaluationTask, chat: ChatFormat) -> None:
     """What rows hold that is not used, and values for the template that are not those of the model's training."""
     lost = Counter(item for record in task.test for item in ignored_of(record, chat))
+    for item in list(lost):
+        column = item.removeprefix(COLUMN)
+        if column in COLUMNS or (task.judge is not None and task.judge.reads(column)):
+            del lost[item]  # the judge or a metric reads it
     if lost:
         named = ", ".join(f"{item} ({count} rows)" for item, count in sorted(lost.items()))
         task.report(f"not used: {named}")

@@ -107,4 +107,7 @@ def _kind(runs: Sequence[Answers], seeds: Sequence[int], mode: Mode, kind: str) 
         rate=True, seed=options.seed, n_resamples=options.n_resamples,
     )  # fmt: skip
     assert pooled is not None
-    return Estimate(value=min(1.0, max(0.0, pooled.mean)), ci95=pooled.ci95, n=pooled.n, seeds=pooled.spread)
+    # One prompt tells nothing of others, unless all or none of its instructions hold: Wilson's is of that.
+    known = pooled.n > 1 or pooled.mean in (0, 1)
+    value = min(1.0, max(0.0, pooled.mean))  # rounding may carry it beyond
+    return Estimate(value=value, ci95=pooled.ci95 if known else None, n=pooled.n, seeds=pooled.spread)

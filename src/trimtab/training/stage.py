@@ -67,7 +67,7 @@ def stage_inputs(
     """Everything that the result of a stage depends on, as stage.json keeps it."""
     sources = [s for s in (data.train, data.validation) if s]
     training = data.model_dump(exclude={"test", "test_split"} if data.test else set())
-    for part in ("train", "validation", "test", *(() if data.limit else ("limit",))):
+    for part in ("train", "validation", "test", *_unset(data)):
         training.pop(part, None)
     return {
         "stage": name,
@@ -79,6 +79,11 @@ def stage_inputs(
         "tokenizer": hash_source(tokenizer_source(tokenizer)),
         **method.other_inputs(settings),
     }
+
+
+def _unset(data: DataSettings) -> list[str]:
+    """Settings that are in no key where they are not given: folders of earlier versions know nothing of them."""
+    return [name for name in ("limit", "split_by") if getattr(data, name) is None]
 
 
 def run_stage(
