@@ -72,7 +72,7 @@ class _BesideStages(Settings):
     """Your own rows; this or sandbox."""
     prompts: DataSettings | None = None
     """Rows of their own for the methods that a reward drives, such as grpo; None: those of data. Methods are
-    compared on data's test rows all the same."""
+    compared on the test rows of data, or else on those of prompts."""
     sandbox: SandboxSettings | None = None
     """Rows of trimtab's sandbox; this or data."""
     defaults: StageDefaults = Field(StageDefaults(), exclude=True)
@@ -212,13 +212,18 @@ def _check_starts(recipe: Recipe) -> None:
 
 
 def _check_prompts(recipe: Recipe) -> None:
-    """ValueError for prompts that nobody would sample, or that bring test rows."""
+    """ValueError for prompts that nobody would sample, or with a second set of test rows."""
     if recipe.prompts is None:
         return
     if not recipe.rewarded:
         raise ValueError("prompts: no method of this study is driven by a reward, so nothing reads them")
-    if recipe.prompts.test or recipe.prompts.test_rows or recipe.prompts.test_share:
-        raise ValueError("prompts: methods are compared on the test rows of data: leave prompts.test… out")
+    if _tests(recipe.prompts) and _tests(recipe.data):
+        raise ValueError("data and prompts both name test rows, and methods are compared on one set: leave one out")
+
+
+def _tests(data: DataSettings | None) -> bool:
+    """Whether it names test rows, or sets some apart."""
+    return data is not None and bool(data.test or data.test_rows or data.test_share)
 
 
 def _check_inputs(recipe: Recipe) -> None:

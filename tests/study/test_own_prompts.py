@@ -105,12 +105,29 @@ def test_a_plan_counts_the_rows_that_a_stage_has(done: tuple[Path, Results]) -> 
     assert {stage.work.name: stage.work.groups for stage in plan.stages} == {"dpo": 8, "online_dpo-1": 4, "grpo": 8}
 
 
+def test_test_rows_may_be_those_of_the_prompts(done: tuple[Path, Results], tmp_path: Path) -> None:
+    """Of ten prompts 3 test, whose first is the prompt of one of the 12 pairs that are trained on."""
+    folder = done[0]
+    tested = json.loads((folder / "prompts.jsonl").read_text().splitlines()[-1])
+    rows = [json.dumps(tested), *(folder / "prompts.jsonl").read_text().splitlines()[:-1]]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
+    prompts = {"train": str(tmp_path / "prompts.jsonl"), "test_rows": 3}
+    data = {"train": str(folder / "pairs.jsonl"), "validation_rows": 4}
+    small = {"methods": ["base", "grpo"], "starts_from": {"grpo": "base"}, "data": data, "prompts": prompts}
+    own = recipe(folder, **small)
+    results = run_study(own, tmp_path / "run")
+    asked = (tmp_path / "run" / "seed-0" / "evaluation" / "grpo" / "generations.jsonl").read_text().splitlines()
+    assert [json.loads(row)["prompt"] for row in asked] == [json.loads(row)["prompt"] for row in rows[:3]]
+    assert any(w.startswith("1 training rows have a prompt that is also in") for w in results.warnings)
+    assert make_plan(own, measured=False).stages[0].work.groups == 7
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"starts_from": {"sft": "base"}}, "starts_from: 'sft' is none of dpo, reward"),
         ({"starts_from": {"dpo": "grpo"}}, "'base' or 'sft'"),
-        ({"prompts": {"train": "prompts.jsonl", "test_rows": 3}}, "leave prompts.test… out"),
+        ({"prompts": {"train": "prompts.jsonl", "test_rows": 3}}, "data and prompts both name test rows"),
         ({"methods": ["base", "dpo"]}, "prompts: no method of this study is driven by a reward"),
     ],
 )

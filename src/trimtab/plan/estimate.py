@@ -82,6 +82,7 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
     )
     device = best_device()
     sampled = _first_rows(recipe.prompts, recipe) if recipe.prompts else splits
+    splits = replace(splits, test=splits.test or sampled.test or splits.validation)
     planned = stages_of(recipe)
     rows_of = {s.name: sampled if recipe.samples_prompts(s.method) else splits for s in planned}
     works = [stage_work(stage, recipe.judge is not None, rows_of[stage.name], chat) for stage in planned]
@@ -136,8 +137,7 @@ def _scorer_bytes(scorer: RewardSettings, policy: str) -> int:
 def _rows(recipe: Recipe) -> tuple[DataSettings, Splits]:
     """The recipe's rows; the sandbox's are made, and not written."""
     if recipe.data is not None:
-        splits = _first_rows(recipe.data, recipe)
-        return recipe.data, replace(splits, test=splits.test or splits.validation)
+        return recipe.data, _first_rows(recipe.data, recipe)
     sandbox = recipe.sandbox
     assert sandbox is not None
     splits = Splits(

@@ -87,11 +87,11 @@ def _run_study(
     if recipe.limit is not None:
         data = data.model_copy(update={"limit": recipe.limit})
     splits = split_once(data, out / "cache")
+    sampled = _prompts_of(recipe, splits, out)
     if not splits.test:
         splits.test, splits.tested_on_validation = splits.validation, True
     if not splits.test:
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
-    sampled = _prompts_of(recipe, splits, out)
     chat = check_needs(recipe, data, splits, sampled[1] if sampled else None)
     judge = make_judge(recipe.judge, out)
     trained = [
@@ -118,12 +118,17 @@ def _run_study(
 
 
 def _prompts_of(recipe: Recipe, splits: Splits, out: Path) -> tuple[DataSettings, Splits] | None:
-    """The rows of their own of methods that a reward drives. Prompts that are tested on are counted with data's."""
+    """The rows of their own of methods that a reward drives. Their test rows are the study's, where data has none;
+    training rows whose prompt is tested on are counted with data's."""
     if recipe.prompts is None:
         return None
     data = recipe.prompts.model_copy(update={"limit": recipe.limit} if recipe.limit is not None else {})
     sampled = split_once(data, out / "cache")
-    splits.shared_prompts += sampled.shared_prompts + count_shared(sampled.train, splits.test)
+    if sampled.test:
+        splits.test = sampled.test
+        splits.shared_prompts += sampled.shared_prompts + count_shared(splits.train, splits.test)
+    else:
+        splits.shared_prompts += sampled.shared_prompts + count_shared(sampled.train, splits.test)
     splits.unreadable += sampled.unreadable
     return data, sampled
 
