@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,7 +41,7 @@ from trimtab.study.sources import (
     rewards_by_name,
     with_model_places,
 )
-from trimtab.study.training_seed import OPPONENT, TrainingSeed, evaluate_shared, shared_models
+from trimtab.study.training_seed import BASE, OPPONENT, TrainingSeed, evaluate_shared, shared_models
 from trimtab.study.workers import work_ahead
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage, split_once
@@ -104,9 +105,8 @@ def _run_study(
                 runs.append(seed.run())
         fixed = {name: evaluate_shared(trained, name) for name in shared_models(recipe)}
     opponent = fixed.pop(OPPONENT, None)
-    if opponent is not None:
-        assert recipe.opponent is not None
-        opponent.name = opponent_name(recipe.opponent)
+    if recipe.opponent is not None:
+        opponent = replace(opponent or fixed[BASE], name=opponent_name(recipe.opponent))
     results = collect_results(
         recipe, chat, splits, runs, list(fixed.values()), opponent, data, named_models(recipe), run_warnings.lines
     )

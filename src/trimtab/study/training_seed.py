@@ -134,10 +134,13 @@ class TrainingSeed:
 
 
 def shared_models(recipe: Recipe) -> dict[str, str]:
-    """The models that all training seeds share and that are measured once: name -> folder or hub name."""
-    models = {BASE: recipe.model} if BASE in recipe.methods else {}
-    models |= {OPPONENT: recipe.opponent} if recipe.opponent else {}
-    return {name: resolve_model(model) for name, model in models.items()}
+    """The models that all training seeds share and that are measured once: name -> folder or hub name. An opponent
+    that is the base is not asked a second time."""
+    models = {BASE: resolve_model(recipe.model)} if BASE in recipe.methods else {}
+    opponent = resolve_model(recipe.opponent) if recipe.opponent else None
+    if opponent is not None and (models.get(BASE) != opponent or recipe.tokenizer is not None):
+        models[OPPONENT] = opponent
+    return models
 
 
 def evaluate_shared(seeds: Sequence[TrainingSeed], name: str) -> MethodOutputs:
