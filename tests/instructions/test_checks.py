@@ -107,7 +107,8 @@ def test_the_hubs_layout_and_json_are_the_same_instructions() -> None:
 
 
 def test_words_are_looked_for_as_they_are_written() -> None:
-    """The package reads them as regular expressions: "C++" is an error there, and "a.b" finds "acb"."""
+    """The package reads them as regular expressions: "C++" finds "cat" there, and "a.b" finds "acb"."""
+    assert not holds("keywords:existence", "A cat.", keywords=["C++"])
     assert holds("keywords:existence", "I write C++.", keywords=["C++"])
     assert not holds("keywords:existence", "acb", keywords=["a.b"])
     assert holds("keywords:frequency", "C++ (C++)", keyword="C++", frequency=2, relation="at least")

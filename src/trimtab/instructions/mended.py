@@ -143,7 +143,8 @@ def _with_languages(instructions: Any) -> dict[str, Callable[[str], Checker]]:
 
 def literal(kind: str, checker: Any, arguments: Mapping[str, Any]) -> None:
     """Makes a built checker look for the very texts that it was given: the package reads words as regular
-    expressions, in which "C++" is an error, and replaces a letter that is none, such as "#", by one at random."""
+    expressions, in which "C++" is one C or more, and replaces a letter that is none, such as "#", by one at
+    random."""
     match kind:
         case "keywords:existence":
             checker._keywords = [re.escape(word) for word in checker._keywords]
