@@ -15,6 +15,7 @@ FLOW = (
     "stopping",
     "files",
     "notices",
+    "progress",
     "devices",
     "folder_lock",
     "dead_ends",
@@ -43,6 +44,7 @@ FLOW = (
     "plan",
     "show",
     "settings_command",
+    "options",
     "cli",
     "__main__",
 )

@@ -15,6 +15,21 @@ from trimtab import __version__
 from trimtab.catalogue import CATALOGUE, MethodEntry, settings_hint
 from trimtab.dead_ends import flush, in_words
 from trimtab.notices import hush
+from trimtab.options import (
+    AcceptChangedReward,
+    Data,
+    Limit,
+    Model,
+    Out,
+    Overwrite,
+    Rewards,
+    Rows,
+    Set,
+    Skip,
+    Tokenizer,
+    Validation,
+    Workers,
+)
 from trimtab.rewards.kinds import NAMES
 from trimtab.settings_command import settings_command
 from trimtab.show import print_ending, print_results, print_table
@@ -55,34 +70,6 @@ app = typer.Typer(
     rich_markup_mode="rich" if sys.stderr.isatty() else None,
     help="Align small language models, and know whether it helped.",
 )
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="A setting, such as data.max_length=512; more than once for several."
-    ),
-]
-Model = Annotated[str, typer.Option("--model", help="Hugging Face folder, GGUF file, or hub name.")]
-Data = Annotated[str, typer.Option("--data", help=".jsonl, .json or .parquet file, folder, or hub name.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
-Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="Where the tokenizer is, if elsewhere.")]
-Rewards = Annotated[
-    list[str] | None,
-    typer.Option("--reward", help=f"{NAMES}; may be given more than once."),
-]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="A quick try: the first N rows of each split.", metavar="N")
-]
-Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that share the work and threads.")]
-Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Take N rows, not all.", metavar="N")]
-Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out the first N rows.", metavar="N")]
-AcceptChangedReward = Annotated[
-    bool,
-    typer.Option(
-        "--accept-changed-reward",
-        help="Go on with a reward or judge whose code was changed since the run began; it is recorded.",
-    ),
-]
-Validation = Annotated[str | None, typer.Option("--validation", help="Validation rows, if from elsewhere.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -205,12 +192,13 @@ def generate(
     tokenizer: Tokenizer = None,
     rows: Rows = None,
     skip: Skip = 0,
+    overwrite: Overwrite = False,
     settings: Set = None,
 ) -> None:
     """Completions of a data set's prompts, to OUT/generations.jsonl."""
     from trimtab.study.asked import generate_asked
 
-    print(f"Completions: {generate_asked(model, data, out, tokenizer, settings or (), rows, skip)}")
+    print(f"Completions: {generate_asked(model, data, out, tokenizer, settings or (), rows, skip, overwrite)}")
 
 
 @app.command()
@@ -225,12 +213,13 @@ def evaluate(
     tokenizer: Tokenizer = None,
     rows: Rows = None,
     skip: Skip = 0,
+    overwrite: Overwrite = False,
     settings: Set = None,
 ) -> None:
     """Win rates, BLEU, perplexity, lengths and behaviours of one model."""
     from trimtab.study.asked import evaluate_asked
 
-    results = evaluate_asked(model, data, out, opponent, judge, tokenizer, settings or (), rows, skip)
+    results = evaluate_asked(model, data, out, opponent, judge, tokenizer, settings or (), rows, skip, overwrite)
     print_results(results)
     print(f"Report: {out / 'report.html'}")
 

@@ -134,7 +134,7 @@ def test_bf16_rounds_weights_and_no_rotary_frequency(
 ) -> None:
     seen = []
 
-    def stub(model: Any, *_: Any) -> list[Any]:
+    def stub(model: Any, *_: Any, **__: Any) -> list[Any]:
         seen.append(({p.dtype for p in model.parameters()}, {b.dtype for b in model.buffers()}))
         return []
 

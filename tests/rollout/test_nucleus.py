@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from trimtab.rollout import nucleus as module
+from trimtab.rollout.drawing import Temperatures, draw
 from trimtab.rollout.nucleus import nucleus
-from trimtab.rollout.transformers import Temperatures, draw
 
 PROBABILITIES = torch.tensor([[0.1, 0.4, 0.2, 0.3]]).log()
 

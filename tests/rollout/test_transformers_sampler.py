@@ -22,10 +22,11 @@ from trimtab.data.groups import CompletionGroup, pack
 from trimtab.errors import TrimtabError
 from trimtab.models.one_token import serves
 from trimtab.models.policy import Policy
+from trimtab.rollout.drawing import UNIT, invert_cdf
 from trimtab.rollout.one_token_rows import OneTokenRows
 from trimtab.rollout.rows import Prompts, serves_cache
 from trimtab.rollout.sampler import Sample, Sampling
-from trimtab.rollout.transformers import UNIT, TransformersSampler, invert_cdf
+from trimtab.rollout.transformers import TransformersSampler
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14, 15, 16], [4], [20, 21, 22, 23, 24], [30, 31, 32]]
 """Uneven, out of order, and two of one length."""

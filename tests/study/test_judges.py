@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -18,7 +19,7 @@ import yaml
 from rewards.toy import reward_settings
 from servers.nemotron_server import RewardServer, score_of, serving
 from training.toy import write_model, write_pairs
-from trimtab import cli
+from trimtab import cli, progress
 from trimtab.command_settings import stage_settings
 from trimtab.data.parsing import parse
 from trimtab.data.records import Record, read_records
@@ -377,17 +378,15 @@ def test_a_function_judges_with_the_rows_columns(model: Path, tmp_path: Path) ->
     assert len(set(scores.values())) == 1, "nothing was generated again"
 
 
-def test_a_judge_reports_for_nobody_once_it_has_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next seed's GRPO asks the same judge: it must not speak of an evaluation that is over."""
-    monkeypatch.setattr(scoring, "SCORES_SAID_EVERY", 0.0)
-    said: list[str] = []
-    write_rows(
-        tmp_path / "generations.jsonl", [Generation(id="0", prompt="p", completion="c", tokens=1, terminated=True)]
-    )
+def test_a_judge_on_a_server_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST", 0.1)
+    rows = [Generation(id=str(i), prompt="p", completion="c" * i, tokens=1, terminated=True) for i in range(6)]
+    write_rows(tmp_path / "generations.jsonl", rows)
     (tmp_path / "measures.json").write_text("{}")
-    with serving() as server:
-        judge = NemotronReward("m", base_url=server.address + "/v1")
-        scoring.judge_completions(judge, [Record("p", ())], tmp_path, said.append)
-        assert said == ["1/1 scores"]
-        judge.scored(["another"], ["completion"])
-    assert len(said) == 1
+    with serving(delay=0.15) as server:
+        judge = NemotronReward("m", base_url=server.address + "/v1", concurrency=1)
+        scoring.judge_completions(judge, [Record("p", ())] * 6, tmp_path)
+    said = capsys.readouterr().err
+    assert re.search(rf"scores by {judge.name}: [1-5]/6 completions, .* left\n", said)

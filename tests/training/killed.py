@@ -7,7 +7,8 @@ MOMENT: step (before the COUNT-th optimizer step begins), update (with its gradi
 change), sampling (before the COUNT-th token of a batch is drawn), scoring (a reward function was called, and
 the COUNT-th score is about to be read), checkpoint (the COUNT-th checkpoint is written, but not renamed),
 best (likewise for the best weights), reference (after COUNT passes of the reference), done (all trained,
-done.json not written), none; SIGTERM, SIGHUP (that signal instead, in the middle of the COUNT-th step);
+done.json not written), arriving (before the COUNT-th completion of an evaluation is written), arrived (all are,
+unmarked), none; SIGTERM, SIGHUP (that signal instead, in the middle of the COUNT-th step);
 SIGTERM@answering, @judging, @reporting (that signal before the COUNT-th batch of an evaluation's completions,
 before the COUNT-th judging, before the report is written).
 
@@ -26,8 +27,8 @@ from typing import Any
 import torch
 
 from trimtab import cli, files
+from trimtab.evaluation import arriving, measure, scoring
 from trimtab.evaluation import generate as generating
-from trimtab.evaluation import scoring
 from trimtab.models import reference
 from trimtab.rewards import function
 from trimtab.rollout import transformers as sampler
@@ -79,6 +80,10 @@ def arm(moment: str, count: int) -> None:
                 "reporting": (study, "_write_report"),
             }[place]
         )
+    elif moment == "arriving":
+        before(arriving.ArrivingRows, "add")
+    elif moment == "arrived":
+        before(measure, "mark_complete")
     elif moment == "done":
         before(stage, "mark_done")
 

@@ -32,6 +32,7 @@ from trimtab.data.split_groups import choose
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.data.template_features import ignored_of
 from trimtab.data.trust import TrustSettings
+from trimtab.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,6 +104,11 @@ def examine(settings: DataSettings, tokenizer: str | None = None, trust: TrustSe
     chat = MeasuringFormat(load_tokenizer(tokenizer, trust), counting) if tokenizer else None
     parts = {name: records for name in ("train", "validation", "test") if (records := getattr(splits, name))}
     layouts = Counter(record.layout for records in parts.values() for record in records)
+    with Progress("audit", len(parts), "splits") as progress:
+        splits_found = {}
+        for name, records in parts.items():
+            splits_found[name] = examine_split(records, chat)
+            progress.advance()
     return Findings(
         source=settings.train,
         unit="tokens" if chat else "characters",
@@ -110,7 +116,7 @@ def examine(settings: DataSettings, tokenizer: str | None = None, trust: TrustSe
         layouts=dict(layouts.most_common()),
         unreadable=_by_reason(splits),
         unpaired_labels=splits.unpaired,
-        splits={name: examine_split(records, chat) for name, records in parts.items()},
+        splits=splits_found,
         shared_prompts=shared_prompts(parts),
     )
 
@@ -126,7 +132,8 @@ def _by_reason(splits: Splits) -> dict[str, Occurrences]:
 def examine_split(records: Sequence[Record], chat: MeasuringFormat | None = None) -> SplitFindings:
     """What is in one split. chat: measures lengths in tokens, and says which rows training would drop or cut."""
     remarks: dict[str, Occurrences] = {}
-    measured, dropped, truncated = _measure(records, chat, remarks)
+    with Progress("lengths", len(records)) as progress:
+        measured, dropped, truncated = _measure(records, chat, remarks, progress)
     lengths, longer = _lengths(measured)
     prompts = [record.prompt for record in records if isinstance(record.prompt, tuple)]
     return SplitFindings(
@@ -177,7 +184,7 @@ Measured = tuple[Record, int, list[int]]
 
 
 def _measure(
-    records: Sequence[Record], chat: MeasuringFormat | None, remarks: dict[str, Occurrences]
+    records: Sequence[Record], chat: MeasuringFormat | None, remarks: dict[str, Occurrences], progress: Progress
 ) -> tuple[list[Measured], dict[str, Occurrences], int]:
     """Rows with their lengths, which of them training would drop and why, and how many completions it would cut.
 
@@ -200,6 +207,7 @@ def _measure(
             lengths = chat.lengths or (0, [])
         if reason:
             dropped.setdefault(reason, Occurrences()).add(record.origin)
+        progress.advance()
         if chat is None or chat.lengths is not None:
             measured.append((row, *lengths))
     return measured, dict(sorted(dropped.items())), truncated

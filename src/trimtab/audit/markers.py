@@ -25,6 +25,8 @@ import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from trimtab.progress import counted
+
 MAX_WORDS = 5
 MAX_LINE_CHARACTERS = 80
 SAME_PHENOMENON = 0.7  # share of completions in common (Jaccard) from which two forms are one
@@ -189,9 +191,10 @@ def find_markers(
     """Markers of the chosen side, markers of the rejected side, number of forms tested by kind."""
     b: Counter[Form] = Counter()
     c: Counter[Form] = Counter()
-    holders = Counter(w for pair in pairs for text in pair for w in set(normalized_words(text)))
+    texts = (text for pair in counted("markers: words", pairs, "pairs") for text in pair)
+    holders = Counter(w for text in texts for w in set(normalized_words(text)))
     common = {w for w, count in holders.items() if count >= MIN_HOLDERS}
-    for chosen, rejected in pairs:
+    for chosen, rejected in counted("markers: forms", pairs, "pairs"):
         in_chosen, in_rejected = forms(chosen, common), forms(rejected, common)
         b.update(in_chosen - in_rejected)
         c.update(in_rejected - in_chosen)
@@ -202,7 +205,7 @@ def find_markers(
     tested = sorted([t for family in families.values() for t in family], key=lambda t: (t.p, t.form))
     # Only the most telling are merged and shown; 20 raw forms to an entry is ample.
     kept = {t.form: t for t in tested[: 20 * top]}
-    for i, (chosen, rejected) in enumerate(pairs):
+    for i, (chosen, rejected) in enumerate(counted("markers: who holds them", pairs, "pairs")):
         for side, text in enumerate((chosen, rejected)):
             for form in forms(text, common) & kept.keys():
                 kept[form].where.add(2 * i + side)

@@ -31,6 +31,7 @@ from trimtab.data.message import Message, Prompt, Turns, conversation
 from trimtab.data.settings import Settings
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
+from trimtab.progress import Progress
 
 __all__ = ["BadRowError", "Message", "ReadingSettings", "Record", "columns_of", "read_records", "to_record"]
 
@@ -137,7 +138,11 @@ def read_records(
     """
     name, rows = rows_of(source, split, config)
     reasons = [] if bad is None else bad
-    records = list(records_of(name, rows, settings or ReadingSettings(), reasons))
+    records = []
+    with Progress(f"reading {name}", None) as progress:
+        for record in records_of(name, rows, settings or ReadingSettings(), reasons):
+            records.append(record)
+            progress.advance()
     require_records(records, reasons, source)
     return records
 

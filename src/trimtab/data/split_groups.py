@@ -22,6 +22,7 @@ from trimtab.data.stored_records import BATCH, StoredRecords, digest_of
 from trimtab.data.template_features import Rendering, ignored_of
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
+from trimtab.progress import Progress
 
 
 class SplitCounts(BaseModel):
@@ -100,10 +101,12 @@ def encode_records(
         return _stored(records.source.folder.parent / f"tokens-{key}", len(records), encode)
     groups: list[CompletionGroup] = []
     tally = _Tally()
-    for first in range(0, len(records), READ_AHEAD):
-        part, counts, identities = encode(first, READ_AHEAD)
-        groups += part
-        tally.add(counts, identities)
+    with Progress("tokenizing", len(records)) as progress:
+        for first in range(0, len(records), READ_AHEAD):
+            part, counts, identities = encode(first, READ_AHEAD)
+            groups += part
+            tally.add(counts, identities)
+            progress.advance(counts.rows)
     return groups, tally.counts()
 
 
@@ -118,12 +121,14 @@ def _stored(
         starts = range(0, rows, BATCH)
         for batch, counts, identities in in_order(work, starts, min(len(starts), processes())):
             tally.add(counts, identities)
+            progress.advance(counts.rows)
             yield batch
 
     def about() -> JsonObject:
         return {"counts": tally.counts().model_dump()}
 
-    groups, said = kept_groups(folder, batches, about)
+    with Progress("tokenizing", rows) as progress:
+        groups, said = kept_groups(folder, batches, about)
     return groups, SplitCounts.model_validate(said["counts"])
 
 

@@ -24,6 +24,7 @@ from trimtab.data.pool import in_order, processes
 from trimtab.data.records import LazyRecords, ReadingSettings, Record, read_records, records_of, require_records
 from trimtab.errors import TrimtabError
 from trimtab.files import read_json, write_json
+from trimtab.progress import Progress
 
 LARGE = 10_000
 """Rows from which on a source is kept on the disk: fewer are in memory sooner."""
@@ -201,9 +202,11 @@ def _write(source: str, split: str, config: str | None, settings: ReadingSetting
     def batches() -> Iterator[Any]:
         for batch, bad in in_order(partial(_batch, name, settings), in_batches(rows, BATCH), processes()):
             left_out.extend(bad)
+            progress.advance(len(batch))
             yield batch
 
-    write_batches(folder / "rows.arrow", _schema(), batches())
+    with Progress(f"reading {name}", None) as progress:
+        write_batches(folder / "rows.arrow", _schema(), batches())
     write_json(folder / "source.json", {"name": name, "left_out": left_out})
 
 

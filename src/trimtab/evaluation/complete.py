@@ -12,11 +12,13 @@ from trimtab.data.day import control_tokens_of_model, day_for, day_of_model, kee
 from trimtab.data.split_groups import COLUMN, encode_records
 from trimtab.data.template_features import ignored_of
 from trimtab.devices import autocast, best_device, keep_freed_memory
+from trimtab.evaluation.arriving import ROWS, ArrivingRows
 from trimtab.evaluation.generate import generate, stop_tokens
-from trimtab.evaluation.outputs import Generation, Measured, write_measured, write_rows
+from trimtab.evaluation.outputs import Measured, write_measured, write_rows
 from trimtab.evaluation.perplexity import fluency
 from trimtab.evaluation.settings import EvaluationTask
 from trimtab.instructions.checks import COLUMNS
+from trimtab.json_types import JsonObject
 from trimtab.models.loading import load_policy
 from trimtab.models.policy import Policy
 from trimtab.models.settings import resolve_precision, trusting
@@ -29,8 +31,9 @@ def evaluation_device() -> torch.device:
     return best_device()
 
 
-def complete(task: EvaluationTask) -> None:
-    """Writes generations.jsonl and measures.json into the task's folder."""
+def complete(task: EvaluationTask, inputs: JsonObject) -> None:
+    """Writes generations.jsonl and measures.json into the task's folder, and goes on from the completions that it
+    has. inputs: what they depend on."""
     started = time.monotonic()
     device = evaluation_device()
     chat = ChatFormat(load_tokenizer(task.tokenizer_source, task.settings), task.data)
@@ -44,26 +47,23 @@ def complete(task: EvaluationTask) -> None:
     check_tokenizer(chat.tokenizer, policy.model, f"model {task.model}")
     if unheard := task.settings.decoding.unheard_by(policy):
         task.report(unheard)
-    precision = resolve_precision(task.settings.precision, device)
+    rows = ArrivingRows(task.folder, inputs, task.test, resolve_precision(task.settings.precision, device))
+    precision = rows.precision
     measured = _fluency(policy, chat, task, precision, device)
     if precision == "bf16":
         # Weights only: rotary frequencies are buffers, and rounded ones shift every position.
         for weight in policy.parameters():
             weight.data = weight.data.to(torch.bfloat16)
-    rows = generate(
-        policy,
-        chat,
-        [record.prompt for record in task.test],
-        task.settings.decoding,
-        stop_tokens(policy.model, chat),
-        lambda done: task.report(f"{done}/{len(task.test)} completions"),
-    )
-    generations = [
-        Generation(id=str(i), prompt=r.prompt_text, completion=g.text, tokens=g.tokens, terminated=g.terminated)
-        for i, (r, g) in enumerate(zip(task.test, rows, strict=True))
-    ]
-    write_rows(task.folder / "generations.jsonl", generations)
-    measured.seconds = time.monotonic() - started
+    prompts, stops = [record.prompt for record in task.test], stop_tokens(policy.model, chat)
+    with rows:
+        if rows.kept:
+            task.report(f"{len(rows.kept)} of {len(task.test)} completions were there already")
+        completions = generate(
+            policy, chat, prompts, task.settings.decoding, stops,
+            kept=rows.kept, arrived=rows.add, in_order=task.in_order,
+        )  # fmt: skip
+    write_rows(task.folder / ROWS, [rows.row(place, completion) for place, completion in enumerate(completions)])
+    measured.seconds = rows.seconds + time.monotonic() - started
     write_measured(task.folder, measured)
 
 

@@ -16,6 +16,8 @@ from trimtab.notices import collected, warn
 
 FILES, WARNINGS = "files", "warnings"
 """In a mark: the sums of the files that it stands for; the warnings of their making, by subject."""
+NO_INPUTS = (FILES, WARNINGS, "seconds", "threads", "computed_in", "judge", "counts")
+"""Parts of marks by which completions do not differ."""
 
 
 def is_complete(file: Path, inputs: Mapping[str, JsonValue]) -> bool:
@@ -87,10 +89,10 @@ def others(folder: Path, inputs: Mapping[str, JsonValue]) -> str | None:
     """What differs, in words, between these inputs and those of what lies there, whoever judged it; None where
     nothing does, or where nothing of this version lies there."""
     asked = as_read(inputs)
-    for name in ("inputs.json", "generated.json"):
+    for name in ("inputs.json", "generated.json", "generating.json"):
         kept = _kept(folder / name)
         if kept and kept.get("version") == asked["version"]:
-            parts = [part for part in {**kept, **asked} if part not in (FILES, WARNINGS, "judge", "counts")]
+            parts = [part for part in {**kept, **asked} if part not in NO_INPUTS]
             before = {part: kept.get(part) for part in parts}
             now = {part: asked.get(part) for part in parts}
             return None if before == now else difference(before, now)

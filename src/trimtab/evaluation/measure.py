@@ -12,6 +12,7 @@ from pathlib import Path
 from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.arriving import arrived
 from trimtab.evaluation.complete import complete, evaluation_device
 from trimtab.evaluation.completeness import (
     had_another_judge,
@@ -63,12 +64,13 @@ def _measure_held(task: EvaluationTask) -> MethodOutputs:
         if not (is_complete(folder / "generated.json", generated) and _has_measures(folder)):
             (folder / "generated.json").unlink(missing_ok=True)
             with collected() as told:
-                complete(task)
+                complete(task, generated)
             mark_complete(folder / "generated.json", generated, ["generations.jsonl"], told.by_subject)
+        arrived(folder)
     files, warned = ["generations.jsonl", "measures.json"], warnings_of(folder / "generated.json")
     if task.judge is not None:
         with collected() as told:
-            judge_completions(task.judge, task.test, folder, task.report)
+            judge_completions(task.judge, task.test, folder)
         files.append("scores.jsonl")
         warned |= told.by_subject
     mark_complete(folder / "inputs.json", inputs, files, warned)
@@ -80,9 +82,7 @@ def _say_of_others(folder: Path, inputs: JsonObject, replaces: bool) -> None:
     completions that are there."""
     if why := others(folder, inputs):
         if not replaces:
-            raise TrimtabError(
-                f"{folder}: holds another evaluation ({why}). Choose another --out, or remove this folder."
-            )
+            raise TrimtabError(f"{folder}: holds another evaluation ({why}). Choose another --out, or --overwrite.")
         only_say(f"{folder}: holds another evaluation ({why}): it is made anew")
     elif had_another_judge(folder, inputs):
         only_say(f"{folder}: was judged otherwise before; its completions are kept, its scores are replaced")

@@ -93,12 +93,21 @@ def _read(path: Path, model: type[RowT]) -> list[RowT]:
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            rows.append(model.model_validate(json.loads(line)))
-        except (ValidationError, json.JSONDecodeError) as error:
-            raise TrimtabError(f"{path}:{number}: {error}") from None
+        rows.append(_row(line, model, f"{path}:{number}"))
     check_unique([row.id for row in rows], str(path))
     return rows
+
+
+def _row(line: str | bytes, model: type[RowT], where: str) -> RowT:
+    try:
+        return model.model_validate(json.loads(line))
+    except (ValidationError, ValueError) as error:
+        raise TrimtabError(f"{where}: {error}") from None
+
+
+def read_generation(line: str | bytes, where: str) -> Generation:
+    """A line's completion. TrimtabError, with where it is, where it is none."""
+    return _row(line, Generation, where)
 
 
 def read_generations(path: Path) -> list[Generation]:

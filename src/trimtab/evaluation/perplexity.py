@@ -15,6 +15,7 @@ import torch
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
 from trimtab.models.policy import Policy
+from trimtab.progress import Progress
 
 
 class Fluency(NamedTuple):
@@ -35,10 +36,14 @@ def fluency(
 ) -> Fluency:
     """Over every completion of the groups."""
     nats, tokens, size = 0.0, 0, 0
-    for members in cut_into_passes(groups, token_budget):
-        logps_M = policy(pack(members).to(device)).logps
-        nats -= float(logps_M.double().sum())
-        tokens += logps_M.numel()
+    work = sum(group.packed_length for group in groups)
+    with Progress("perplexity", len(groups), "answers", work=work) as progress:
+        for members in cut_into_passes(groups, token_budget):
+            logps_M = policy(pack(members).to(device)).logps
+            nats -= float(logps_M.double().sum())
+            tokens += logps_M.numel()
+            read = sum(group.packed_length for group in members)
+            progress.advance(len(members), tokens=read, work=read)
     for group in groups:
         for completion in group.completions:
             size += len(chat.tokenizer.decode(completion, skip_special_tokens=True).encode("utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from trimtab.data.records import Record, columns_of
@@ -18,25 +18,16 @@ from trimtab.evaluation.outputs import (
     write_rows,
 )
 from trimtab.notices import warn
+from trimtab.progress import Progress
 from trimtab.rewards.base import Reward
-from trimtab.rewards.remote import RemoteReward
-
-SCORES_SAID_EVERY = 10.0
-"""Seconds between lines on how far a remote judge is."""
 
 
-def judge_completions(judge: Reward, test: Sequence[Record], folder: Path, report: Callable[[str], None]) -> None:
-    """Scores the folder's generations.jsonl and writes scores.jsonl. report: takes a line on how far it is."""
+def judge_completions(judge: Reward, test: Sequence[Record], folder: Path) -> None:
+    """Scores the folder's generations.jsonl and writes scores.jsonl."""
     started = time.monotonic()
     generations = read_generations(folder / "generations.jsonl")
-    said = judge.on_score if isinstance(judge, RemoteReward) else None
-    if isinstance(judge, RemoteReward):
-        judge.on_score = _paced(lambda done, of: report(f"{done}/{of} scores"))
-    try:
+    with Progress(f"scores by {judge.name}", None):
         scores = score_all(judge, test, generations)
-    finally:
-        if isinstance(judge, RemoteReward) and said is not None:
-            judge.on_score = said  # the next seed's GRPO asks the same judge
     write_rows(folder / "scores.jsonl", scores)
     _warn_of_scores(scores)
     measured = read_measured(folder)
@@ -58,19 +49,6 @@ def _warn_of_scores(scores: Sequence[Score]) -> None:
             f"all {len(numbers)} scores are {numbers[0]:g}: they tell no completion from another",
             about="equal scores",
         )
-
-
-def _paced(report: Callable[[int, int], None]) -> Callable[[int, int], None]:
-    """The same, but not more often than a person reads."""
-    last = time.monotonic()
-
-    def paced(done: int, of: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > SCORES_SAID_EVERY:
-            last = time.monotonic()
-            report(done, of)
-
-    return paced
 
 
 def score_all(judge: Reward, records: Sequence[Record], generations: Sequence[Generation]) -> list[Score]:

@@ -47,6 +47,8 @@ class Decoding(Settings):
     """For sample: below 1 the likelier tokens gain."""
     top_p: float = Field(0.95, gt=0, le=1)
     """For sample: only the likeliest tokens, up to this share of probability."""
+    top_k: int = Field(0, ge=0, le=10**7)
+    """For sample: only so many of the likeliest tokens, and top_p of these; 0: no limit."""
     seed: Seed = 0
     """For sample: the same seed draws the same."""
     batch_size: int = Field(64, gt=0, le=IN_MEMORY)
@@ -73,6 +75,7 @@ class Decoding(Settings):
         """Everything that the completions depend on beside model and prompts."""
         by_vllm = self.engine == "vllm"
         sampled = [f"temperature:{self.temperature}", f"top_p:{self.top_p}", f"seed:{self.seed}"]
+        sampled += [f"top_k:{self.top_k}"] if self.top_k else []
         parts = {
             "greedy": [],
             "beam": [f"beams:{self.num_beams}", f"length_penalty:{self.length_penalty}"],
@@ -89,12 +92,24 @@ class Decoding(Settings):
             ]
         )
 
+    @property
+    def in_words(self) -> str:
+        """How completions are decoded, in a line."""
+        if self.strategy == "greedy":
+            return "greedy"
+        if self.strategy == "beam":
+            return f"beam search with {self.num_beams} beams"
+        limits = [f"temperature {self.temperature:g}"]
+        limits += [f"top-p {self.top_p:g}"] if self.top_p < 1 else []
+        limits += [f"top-k {self.top_k}"] if self.top_k else []
+        return f"sampling at {', '.join(limits)}, seed {self.seed}"
+
     def arguments(self) -> JsonObject:
         """What transformers' generate takes for this strategy."""
         if self.strategy == "beam":
             return {"do_sample": False, "num_beams": self.num_beams, "length_penalty": self.length_penalty}
         if self.strategy == "sample":
-            return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+            return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
         return {"do_sample": False, "num_beams": 1}
 
 
@@ -128,6 +143,7 @@ class EvaluationTask:
     answered. validation: rows whose chosen completions give the perplexity. judge: None where nothing is scored.
     tokenizer: None for the model's own. report: takes a line on how far it is. day: of chat templates that ask
     for today. replaces: what the folder holds of other inputs is made anew, which is said; without it TrimtabError.
+    in_order: whether rows are completed in their order, rather than with others of like length.
     """
 
     name: str
@@ -143,6 +159,7 @@ class EvaluationTask:
     report: Callable[[str], None] = lambda line: None
     day: datetime.date | None = None
     replaces: bool = True
+    in_order: bool = False
 
     @property
     def tokenizer_source(self) -> str:

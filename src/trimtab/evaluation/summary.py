@@ -18,6 +18,7 @@ from trimtab.evaluation.results import Provenance, Results, Sample, SplitCounts,
 from trimtab.evaluation.statistics import holm
 from trimtab.evaluation.verdict import mostly_missing, verdict
 from trimtab.instructions.checks import Instruction
+from trimtab.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ def summarise(outputs: StudyOutputs, about: About, options: Options = DEFAULTS) 
     Samples and curves are the first seed's; lengths and the audit's shares are of all seeds together. ValueError or
     TrimtabError where outputs do not belong together.
     """
+    with Progress("comparisons", None):
+        return _summarised(outputs, about, options)
+
+
+def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Results:
     seeds = list(outputs.per_seed)
     aligned = _align_all(outputs)
 

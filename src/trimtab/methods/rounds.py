@@ -45,6 +45,7 @@ from trimtab.models.loading import load_policy
 from trimtab.models.settings import trusting
 from trimtab.models.vocabulary import check_vocabulary
 from trimtab.notices import Warnings, collected, say, warn
+from trimtab.progress import Progress
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import make_reward
 from trimtab.training.accelerator import make_accelerator, share_of
@@ -249,32 +250,38 @@ class Round:
         sampler = make_sampler(policy, settings.sampling, settings, accelerator.num_processes, NAME)
         stops = stop_tokens(policy.model, chat)
         make_folder(self._file(0).parent)
-        for chunk in missing:
-            started = time.monotonic()
-            seeds = np.random.SeedSequence([settings.seed, self.number, chunk, DRAWS])
-            with accelerator.autocast():
-                drawn = sampler.sample(
-                    [group.prompt for group in chunks[chunk]], settings.samples, settings.sampling,
-                    seed=int(seeds.generate_state(1)[0]), stops=stops,
-                )  # fmt: skip
-            rows = [[sample_state(sample) for sample in of_prompt] for of_prompt in drawn]
-            self._write(chunk, {"sampling_seconds": time.monotonic() - started, "prompts": rows})
+        with Progress(f"{self.folder.name}: samples", count, "prompts") as progress:
+            for chunk in missing:
+                started = time.monotonic()
+                seeds = np.random.SeedSequence([settings.seed, self.number, chunk, DRAWS])
+                with accelerator.autocast():
+                    drawn = sampler.sample(
+                        [group.prompt for group in chunks[chunk]], settings.samples, settings.sampling,
+                        seed=int(seeds.generate_state(1)[0]), stops=stops,
+                    )  # fmt: skip
+                rows = [[sample_state(sample) for sample in of_prompt] for of_prompt in drawn]
+                self._write(chunk, {"sampling_seconds": time.monotonic() - started, "prompts": rows})
+                progress.advance(len(chunks[chunk]))
 
     def _score(self, chat: ChatFormat, chunks: Sequence[list[CompletionGroup]], mine: range) -> None:
         """Adds texts and scores to this process's chunks that have none."""
-        for chunk in mine:
-            content = self._read(chunk)
-            if "scoring_seconds" in content:
-                continue
-            started = time.monotonic()
-            samples = [[sample_from_state(sample) for sample in of_prompt] for of_prompt in content["prompts"]]
-            scorings = score_samples(self.reward, chat, chunks[chunk], samples, self.splits.train)
-            for of_prompt, scoring in zip(content["prompts"], scorings, strict=True):
-                for sample, text, scored in zip(of_prompt, scoring.texts, scoring.scored, strict=True):
-                    sample |= {"text": text, "score": scored.score}
-                    sample |= {"reason": scored.reason} if scored.reason else {}
-                    sample |= {"parts": dict(scored.breakdown)} if scored.breakdown else {}
-            self._write(chunk, content | {"scoring_seconds": time.monotonic() - started})
+        count = sum(len(chunks[chunk]) for chunk in mine)
+        with Progress(f"{self.folder.name}: scores", count, "prompts") as progress:
+            for chunk in mine:
+                content = self._read(chunk)
+                if "scoring_seconds" in content:
+                    progress.skip(len(chunks[chunk]))
+                    continue
+                started = time.monotonic()
+                samples = [[sample_from_state(sample) for sample in of_prompt] for of_prompt in content["prompts"]]
+                scorings = score_samples(self.reward, chat, chunks[chunk], samples, self.splits.train)
+                for of_prompt, scoring in zip(content["prompts"], scorings, strict=True):
+                    for sample, text, scored in zip(of_prompt, scoring.texts, scoring.scored, strict=True):
+                        sample |= {"text": text, "score": scored.score}
+                        sample |= {"reason": scored.reason} if scored.reason else {}
+                        sample |= {"parts": dict(scored.breakdown)} if scored.breakdown else {}
+                self._write(chunk, content | {"scoring_seconds": time.monotonic() - started})
+                progress.advance(len(chunks[chunk]))
 
     def _write(self, chunk: int, value: JsonObject) -> None:
         write_json(self._file(chunk), json.loads(json.dumps(value, ensure_ascii=False, default=str)))

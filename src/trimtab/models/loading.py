@@ -22,6 +22,7 @@ from trimtab.models.quantized import FourBit, hold_still, load_arguments, noted
 from trimtab.models.settings import ModelSettings, resolve_precision
 from trimtab.models.weights import HOW, TINY, check_finite, refuse_unfit, say_unused
 from trimtab.notices import warn
+from trimtab.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +39,8 @@ def load_policy(source: str, settings: ModelSettings | None = None, seed: int | 
     adapted = is_adapter(source)
     if adapted and settings.lora is not None:
         raise TrimtabError(f"model {source}: an adapter, which keeps its own shape: leave 'lora' out.")
-    model, adapter = _load(source, settings, trained=seed is not None)
+    with Progress(f"loading {source}", None):
+        model, adapter = _load(source, settings, trained=seed is not None)
     if adapter is None and settings.lora is not None:
         adapter = add_lora(model, settings.lora, seed or 0, source)
     policy = Policy(model, source, adapter)

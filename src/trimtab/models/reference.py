@@ -25,6 +25,7 @@ from trimtab.data.stored_groups import Lazy
 from trimtab.errors import first_line
 from trimtab.files import CHECKSUM, make_folder, write_file
 from trimtab.models.policy import PolicyOutput
+from trimtab.progress import Progress
 
 CHUNK = 512
 """Groups in one file: a kill loses at most so many."""
@@ -61,7 +62,6 @@ def reference_logps(
     key: str,
     token_budget: int,
     device: torch.device | str = "cpu",
-    progress: Callable[[int], None] = lambda done: None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Sequence[Tensor]:
     """The reference's log-probabilities of each group's completion tokens, in the group's order.
@@ -71,22 +71,24 @@ def reference_logps(
     """
     out: list[Tensor] = []
     mapped = MappedLogps() if isinstance(groups, Lazy) else None
-    for lo in range(0, len(groups), CHUNK):
-        part = groups[lo : lo + CHUNK]
-        file = folder / f"{key}-{hash_groups(part)}.safetensors"
-        sizes = [group.completion_tokens for group in part]
-        flat, wrong = kept_numbers(file, sum(sizes)) if file.is_file() else (None, None)
-        if wrong:
-            report(f"reference: {file} {wrong}: it is computed anew")
-        if flat is None:
-            flat = _compute(forward, part, token_budget, device)
-            make_folder(folder)
-            keep_numbers(file, flat)
-        if mapped is None:
-            out += torch.split(flat, sizes)
-        else:
-            mapped.append(file, sizes)
-        progress(min(lo + CHUNK, len(groups)))
+    with Progress("reference", len(groups), "groups") as progress:
+        for lo in range(0, len(groups), CHUNK):
+            part = groups[lo : lo + CHUNK]
+            file = folder / f"{key}-{hash_groups(part)}.safetensors"
+            sizes = [group.completion_tokens for group in part]
+            flat, wrong = kept_numbers(file, sum(sizes)) if file.is_file() else (None, None)
+            if wrong:
+                report(f"reference: {file} {wrong}: it is computed anew")
+            if flat is not None:
+                progress.skip(len(part))
+            else:
+                flat = _compute(forward, part, token_budget, device, progress)
+                make_folder(folder)
+                keep_numbers(file, flat)
+            if mapped is None:
+                out += torch.split(flat, sizes)
+            else:
+                mapped.append(file, sizes)
     return out if mapped is None else mapped
 
 
@@ -149,6 +151,7 @@ def _compute(
     groups: Sequence[CompletionGroup],
     token_budget: int,
     device: torch.device | str,
+    progress: Progress,
 ) -> Tensor:
     logps: list[Tensor | None] = [None] * len(groups)
     for places in cut_places(groups, token_budget):
@@ -157,4 +160,5 @@ def _compute(
         pieces = torch.split(logps_M, [group.completion_tokens for group in members])
         for i, piece in zip(places, pieces, strict=True):
             logps[i] = piece
+        progress.advance(len(members), tokens=sum(group.packed_length for group in members))
     return torch.cat([piece for piece in logps if piece is not None])

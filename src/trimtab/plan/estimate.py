@@ -20,6 +20,7 @@ from trimtab.models.settings import resolve_precision
 from trimtab.plan.memory import FLOAT, Memory, Parameters, count_parameters, load_config, module_bytes, stage_memory
 from trimtab.plan.speed import Speed, Stopwatch
 from trimtab.plan.work import Sampled, StageWork, encoded, stage_work
+from trimtab.progress import Progress
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.generate import preference_data
@@ -87,15 +88,18 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
     rows_of = {s.name: sampled if recipe.samples_prompts(s.method) else splits for s in planned}
     works = [stage_work(stage, recipe.judge is not None, rows_of[stage.name], chat) for stage in planned]
     stages = []
-    for work in works:
-        precision = resolve_precision(work.settings.precision, device)
-        local = _local_models(work, recipe, model)
-        memory = stage_memory(work, _config_of(work, recipe, config), precision, device.type == "cuda", local)
-        sizes = count_parameters(model, work.settings.lora)
-        stages.append(StagePlan(work, sizes, memory, disk_of(work, sizes, bool(rows_of[work.name].validation))))
+    with Progress("plan: memory", len(works), "stages") as progress:
+        for work in works:
+            precision = resolve_precision(work.settings.precision, device)
+            local = _local_models(work, recipe, model)
+            memory = stage_memory(work, _config_of(work, recipe, config), precision, device.type == "cuda", local)
+            sizes = count_parameters(model, work.settings.lora)
+            stages.append(StagePlan(work, sizes, memory, disk_of(work, sizes, bool(rows_of[work.name].validation))))
+            progress.advance()
     plan = Plan(recipe.name, _device_name(), count_parameters(model), stages, _calls(recipe, works, splits, chat))
     if measured:
-        _measure(plan, recipe, config, splits, chat)
+        with Progress("plan: time", len(stages), "stages") as progress:
+            _measure(plan, recipe, config, splits, chat, progress)
     plan.notes = _notes(recipe, measured)
     return plan
 
@@ -196,7 +200,9 @@ def evaluation_samples(recipe: Recipe, splits: Splits, chat: ChatFormat) -> Samp
     return Sampled(len(splits.test), decoding.max_new_tokens, together, mean)
 
 
-def _measure(plan: Plan, recipe: Recipe, config: PretrainedConfig, splits: Splits, chat: ChatFormat) -> None:
+def _measure(
+    plan: Plan, recipe: Recipe, config: PretrainedConfig, splits: Splits, chat: ChatFormat, progress: Progress
+) -> None:
     device = best_device()
     step = 0.0
     for i, stage in enumerate(plan.stages):
@@ -215,6 +221,7 @@ def _measure(plan: Plan, recipe: Recipe, config: PretrainedConfig, splits: Split
             plan.evaluation_seconds = models * (watch.decoding(rows) + fluency * speed.forward_token)
         del watch
         gc.collect()
+        progress.advance()
 
 
 def _seconds(stage: StagePlan, speed: Speed, watch: Stopwatch) -> dict[str, float]:

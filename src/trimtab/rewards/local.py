@@ -10,11 +10,16 @@ from trimtab.data.groups import CompletionGroup, cut_places
 from trimtab.data.pairs import RewardFormat
 from trimtab.errors import TrimtabError
 from trimtab.models.reward_model import for_scoring
+from trimtab.progress import Progress
 from trimtab.rewards.base import Columns, Prompt, Reward, Scored
 from trimtab.rewards.values import as_score
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]
 """Tokens of a prompt and of its completion."""
+
+
+def _size(row: Row) -> int:
+    return len(row[0]) + len(row[1])
 
 
 class LocalReward(Reward):
@@ -49,9 +54,13 @@ class LocalReward(Reward):
             out.append(Scored(None, row if isinstance(row, str) else None))
             if not isinstance(row, str):
                 rows[i] = row
-        for places, members in self._passes(rows):
-            for i, score in zip(places, self._score(members), strict=True):
-                out[i] = as_score(self.name, score)
+        work = sum(map(_size, rows.values()))
+        with Progress(f"scores by {self.name}", len(rows), "completions", work=work) as progress:
+            for places, members in self._passes(rows):
+                for i, score in zip(places, self._score(members), strict=True):
+                    out[i] = as_score(self.name, score)
+                read = sum(_size(rows[i]) for i in places)
+                progress.advance(len(places), tokens=read, work=read)
         return out
 
     def _row(self, prompt: Prompt, completion: str) -> Row | str:
@@ -71,12 +80,9 @@ class LocalReward(Reward):
         """Groups of one completion, each pass with their places. Rows of like length are together: each costs
         as much as the longest of its pass."""
 
-        def length(i: int) -> int:
-            return len(rows[i][0]) + len(rows[i][1])
-
-        left = sorted(rows, key=lambda i: (-length(i), i))
+        left = sorted(rows, key=lambda i: (-_size(rows[i]), i))
         while left:
-            size = max(1, self.token_budget // length(left[0]))
+            size = max(1, self.token_budget // _size(rows[left[0]]))
             yield left[:size], [CompletionGroup(rows[i][0], (rows[i][1],)) for i in left[:size]]
             left = left[size:]
 

@@ -10,7 +10,7 @@ import asyncio
 import re
 from abc import abstractmethod
 from asyncio import TaskGroup
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
@@ -21,6 +21,7 @@ from trimtab.data.settings import SECONDS
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
 from trimtab.late import httpx
+from trimtab.progress import Progress
 from trimtab.rewards.awaiting import wait_for
 from trimtab.rewards.base import Columns, Prompt, Reward, Scored
 from trimtab.rewards.cache import LEASE, Item, ScoreCache
@@ -115,8 +116,7 @@ class RemoteRewardSettings(NamedRewardSettings):
 class RemoteReward(Reward):
     """What remote kinds share; each says what it asks and how it reads the answer.
 
-    signature: also the key of its scores in the cache. on_score: called with how many of a call's distinct
-    completions are scored or given up, and how many there are.
+    signature: also the key of its scores in the cache.
     """
 
     path: str
@@ -125,7 +125,6 @@ class RemoteReward(Reward):
     def __init__(self, endpoint: Endpoint, signature: str, cache: ScoreCache | None = None) -> None:
         self.name, self.signature = endpoint.name, signature
         self.endpoint, self.cache = endpoint, cache
-        self.on_score: Callable[[int, int], None] = lambda done, of: None
         self._unanswered = 0
 
     def __repr__(self) -> str:
@@ -156,7 +155,8 @@ class RemoteReward(Reward):
         try:
             scores = self.cache.get(self.signature, distinct) if self.cache is not None else {}
             if missing := [item for item in distinct if item not in scores]:
-                wait_for(self._ask_all(missing, scores))
+                with Progress(f"scores by {self.name}", len(distinct), "completions", len(scores)) as progress:
+                    wait_for(self._ask_all(missing, scores, progress))
         except* TrimtabError as errors:
             raise _first(errors) from None
         finally:
@@ -164,9 +164,9 @@ class RemoteReward(Reward):
                 self.cache.close()  # so that the file is whole, and may be copied
         return [scores[item] for item in items]
 
-    async def _ask_all(self, missing: Sequence[Item], scores: dict[Item, Scored]) -> None:
+    async def _ask_all(self, missing: Sequence[Item], scores: dict[Item, Scored], progress: Progress) -> None:
         """Asks for the missing items, or waits for other processes that do, and puts their scores into `scores`."""
-        left, total = iter(missing), len(scores) + len(missing)
+        left = iter(missing)
 
         others: list[Item] = []
         """Claimed by other processes, which are asking for them."""
@@ -178,7 +178,7 @@ class RemoteReward(Reward):
                     others.append(item)
                     continue
                 scores[item] = scored
-                self.on_score(len(scores), total)
+                progress.reach(len(scores))
 
         try:
             async with self.endpoint.client() as client, self._renewing():

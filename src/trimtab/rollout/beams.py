@@ -18,6 +18,7 @@ import transformers
 from torch import Tensor
 
 from trimtab.models.policy import Policy
+from trimtab.progress import Progress
 from trimtab.rollout.rows import Prompts, Rows
 
 UNLIKELY = -1.0e9
@@ -131,15 +132,19 @@ class Search:
         self.at_P, self.open_P = self.at_P[index_P], self.open_P[index_P]
 
 
-def search_beams(prompts: Prompts, rules: BeamRules) -> list[list[int]]:
-    """The best beam of each prompt, the token that stopped it included."""
+def search_beams(prompts: Prompts, rules: BeamRules, progress: Progress) -> list[list[int]]:
+    """The best beam of each prompt, the token that stopped it included. progress: counts prompts, and a token for
+    each step of each."""
     search, beams = Search(prompts, rules), rules.num_beams
+    searched = len(search.at_P)
     out: list[list[int]] = [[] for _ in search.at_P]
     rows: Rows | None = None
     logits_BV = prompts.logits_PV.repeat_interleave(beams, 0)
     for t in range(1, rules.max_new_tokens + 1):
         token_B, parent_B = search.take(t, logits_BV)
         active = int(search.open_P.sum())
+        progress.advance(searched - active, tokens=searched)
+        searched = active
         if not active:
             break
         if rows is None:  # beams of a prompt are still alike

@@ -1,5 +1,5 @@
 """Nucleus sampling: only the likeliest tokens, up to a share of probability. Holtzman et al. 2020 (arXiv
-1904.09751), section 3.1.
+1904.09751), section 3.1. And top-k sampling: only so many. Fan et al. 2018 (arXiv 1805.04833), section 5.1.
 
 Dimension suffixes: _B rows, _V vocabulary, _K the likeliest tokens.
 """
@@ -11,6 +11,15 @@ from torch import Tensor
 
 LIKELIEST = 64
 """Tokens that are sorted first: they nearly always hold the nucleus, and sorting all is slow."""
+
+
+def likeliest(logp_BV: Tensor, top_k: int) -> Tensor:
+    """The log-probabilities of the top_k likeliest tokens, normalised, with −∞ for all others. Of equally likely
+    tokens at the edge all stay, as in transformers."""
+    if top_k >= logp_BV.shape[-1]:
+        return logp_BV
+    least_B1 = logp_BV.topk(top_k, dim=-1).values[:, -1:]
+    return torch.log_softmax(logp_BV.masked_fill(logp_BV < least_B1, -torch.inf), dim=-1)
 
 
 def nucleus(logp_BV: Tensor, top_p: float) -> Tensor:

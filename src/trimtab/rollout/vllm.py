@@ -2,10 +2,9 @@
 
 An engine is made for an architecture, without weights; the policy's are pushed in before every draw, by
 vLLM's own loader, which fuses and ties what its layers fuse and tie, and nothing of them touches the disk. With
-LoRA a merged copy is pushed.
-The engine's cached prefixes are dropped with the old weights. What it reports are the log-probabilities of
-the distribution that it drew from (after temperature); the policy's own are the trainer's, computed from the
-same weights, so that an importance ratio of the two corrects for what the engine's arithmetic does.
+LoRA a merged copy is pushed. The engine's cached prefixes are dropped with the old weights. What it reports are
+the log-probabilities of the distribution that it drew from (after temperature); the policy's own are the trainer's,
+computed from the same weights, so that an importance ratio of the two corrects for the engine's arithmetic.
 
 Every sample has a seed of its own. On a CPU the same seeds draw the same; on a GPU, where the engine's
 batches change its rounding, nearly always.
@@ -157,11 +156,12 @@ class Engine:
         max_new_tokens: int,
         stops: Sequence[int],
         top_p: float = 1.0,
+        top_k: int = 0,
     ) -> list[Completion]:
         """A completion for each prompt (token ids), temperature and seed; greedy where the temperature is 0."""
         params = [
             self.vllm.SamplingParams(
-                temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_new_tokens, logprobs=0,
+                temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, max_tokens=max_new_tokens, logprobs=0,
                 stop_token_ids=list(stops), ignore_eos=True, detokenize=False,
             )
             for temperature, seed in zip(temperatures, seeds, strict=True)

@@ -19,6 +19,7 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.json_types import JsonObject
 from trimtab.models.kinds import check_model_source
+from trimtab.progress import Progress
 from trimtab.recipe import Recipe, check_recipe
 from trimtab.recipe_files import read_recipe
 from trimtab.rewards.settings import reward_named
@@ -68,13 +69,21 @@ def check_stage(model: str, settings: TrainingSettings, rows: DataSettings) -> N
 
 
 def generate_asked(
-    model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str], rows: int | None, skip: int
+    model: str,
+    data: str,
+    out: Path,
+    tokenizer: str | None,
+    overrides: Sequence[str],
+    rows: int | None,
+    skip: int,
+    replaces: bool,
 ) -> Path:
     """`trimtab generate`: writes the prompts' completions, and returns their file."""
     _check_evaluation("generate", model, data, overrides)
-    from trimtab.study.evaluate import RowRange, generate_only
+    with loading_libraries():
+        from trimtab.study.evaluate import RowRange, generate_only
 
-    return generate_only(model, data, out, tokenizer, overrides, RowRange(rows, skip))
+    return generate_only(model, data, out, tokenizer, overrides, RowRange(rows, skip), replaces)
 
 
 def evaluate_asked(
@@ -87,12 +96,19 @@ def evaluate_asked(
     overrides: Sequence[str],
     rows: int | None,
     skip: int,
+    replaces: bool,
 ) -> Results:
     """`trimtab evaluate`: evaluates one model on the rows of a data set, against an opponent where one is named."""
     _check_evaluation("evaluate", model, data, overrides, opponent, judge)
-    from trimtab.study.evaluate import RowRange, evaluate_only
+    with loading_libraries():
+        from trimtab.study.evaluate import RowRange, evaluate_only
 
-    return evaluate_only(model, data, out, opponent, judge, tokenizer, overrides, RowRange(rows, skip))
+    return evaluate_only(model, data, out, opponent, judge, tokenizer, overrides, RowRange(rows, skip), replaces)
+
+
+def loading_libraries() -> Progress:
+    """What is imported inside takes seconds, on a busy machine many: that is shown."""
+    return Progress("loading libraries", None)
 
 
 def _check_evaluation(

@@ -15,6 +15,7 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.instruction_accuracy import asked_of
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs
+from trimtab.evaluation.own_decoding import decoding_asked, own_decoding
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
 from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.evaluation.summary import About, StudyOutputs, summarise
@@ -128,16 +129,33 @@ EVALUATED = {"evaluation": "trimtab evaluate"}
 
 
 def generate_only(
-    model: str, data: str, out: Path, tokenizer: str | None, overrides: Sequence[str], part: RowRange = RowRange()
+    model: str,
+    data: str,
+    out: Path,
+    tokenizer: str | None,
+    overrides: Sequence[str],
+    part: RowRange = RowRange(),
+    replaces: bool = False,
 ) -> Path:
-    """`trimtab generate`: writes the prompts' completions, unjudged, and returns their file."""
+    """`trimtab generate`: writes the prompts' completions, unjudged, and returns their file.
+
+    They are decoded as the model is meant to be (see own_decoding.py), but for what is set. replaces: what `out`
+    has of other settings is made anew.
+    """
     _refuse_others(out, TRAINED | EVALUATED)
-    inputs = evaluation_inputs("generate", {"model": model}, data, apply_overrides({}, overrides), part)
+    value, whose = apply_overrides({}, overrides), ""
+    named = value.get("decoding", {})
+    if isinstance(named, dict):
+        value["decoding"], whose = decoding_asked(named, own_decoding(resolve_model(model)))
+    inputs = evaluation_inputs("generate", {"model": model}, data, value, part)
+    decoding = inputs.settings.decoding
     place, tokenizer = inputs.models["model"], resolve_model(tokenizer) if tokenizer else None
     inputs, _ = _answerable(inputs, [tokenizer or place], reads_answers=False)
+    asked = f"{decoding.in_words} ({whose}), at most {decoding.max_new_tokens} tokens each"
+    say(f"{len(inputs.records)} prompts, {asked}")
     measure(EvaluationTask(
         "model", place, hash_model(place), inputs.records, [], inputs.settings, inputs.data, None, out,
-        tokenizer, say, replaces=False,
+        tokenizer, say, replaces=replaces, in_order=True,
     ))  # fmt: skip
     return out / "generations.jsonl"
 
@@ -147,7 +165,8 @@ class EvaluationRequest:
     """What is asked of an evaluation.
 
     models: folders or hub names, by what each is called in results. value: settings, in which `data` holds the
-    data's own. tokenizer: the models', where they have none of their own. name: of the results.
+    data's own. tokenizer: the models', where they have none of their own. name: of the results. replaces: what the
+    folder has of other inputs is made anew.
     """
 
     models: Mapping[str, str]
@@ -158,6 +177,7 @@ class EvaluationRequest:
     tokenizer: str | None = None
     part: RowRange = RowRange()
     name: str = "evaluation"
+    replaces: bool = False
 
 
 def evaluate_only(
@@ -169,11 +189,15 @@ def evaluate_only(
     tokenizer: str | None,
     overrides: Sequence[str],
     part: RowRange = RowRange(),
+    replaces: bool = False,
 ) -> Results:
-    """`trimtab evaluate`: evaluates one model on the rows of a data set, against an opponent where one is named."""
+    """`trimtab evaluate`: evaluates one model on the rows of a data set, against an opponent where one is named.
+    replaces: what `out` has of other inputs is made anew."""
     scorer = reward_named(judge) if judge is not None else None
     value = apply_overrides({}, overrides)
-    request = EvaluationRequest({"model": model}, data, value, opponent, scorer, tokenizer, part, out.name)
+    request = EvaluationRequest(
+        {"model": model}, data, value, opponent, scorer, tokenizer, part, out.name, replaces
+    )
     return evaluate_to_folder(request, out)
 
 
@@ -215,7 +239,7 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
     def measured(name: str, model: str, tokenizer: str | None) -> MethodOutputs:
         return measure(EvaluationTask(
             name, model, hash_model(model), inputs.records, inputs.records, inputs.settings, inputs.data, judge,
-            out / "evaluation" / name, tokenizer, say, replaces=False,
+            out / "evaluation" / name, tokenizer, say, replaces=request.replaces,
         ))  # fmt: skip
 
     answers = [measured(name, place, tokenizer) for name, place in inputs.models.items()]

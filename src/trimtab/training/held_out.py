@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, pack
+from trimtab.progress import Progress
 from trimtab.training.metrics import Means
 from trimtab.training.step import Forward, Sums
 
@@ -27,8 +28,11 @@ def evaluate_groups(
         return {}
     means = Means()
     mine = list(groups[accelerator.process_index :: accelerator.num_processes])
-    for members in cut_into_passes(mine, token_budget):
-        means.add(one_pass(policy, pack(members).to(accelerator.device)))
+    work = sum(group.packed_length for group in mine)
+    with Progress("validation", len(mine), "groups", work=work) as progress:
+        for members in cut_into_passes(mine, token_budget):
+            means.add(one_pass(policy, pack(members).to(accelerator.device)))
+            progress.advance(len(members), work=sum(group.packed_length for group in members))
     if accelerator.num_processes > 1:
         means = Means.merge(gather_object([means.sums]))
     return means.means()

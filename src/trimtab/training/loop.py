@@ -203,7 +203,7 @@ class Loop:
                 self.state.seconds = before + time.monotonic() - started
                 step = self.state.step
                 window.add({name: (value, 1.0) for name, value in metrics.items()})
-                bar.advance(metrics.get("loss"), tokens)
+                bar.show_step(metrics.get("loss"), tokens)
                 if step % self.settings.logging_interval == 0 or step == self.steps:
                     self._log_step(step, window.means())
                     window = Means()
