@@ -38,6 +38,7 @@ FLOW = (
     "recipe",
     "settings_list",
     "recipe_schema",
+    "chat",
     "study",
     "api",
     "init",
@@ -45,6 +46,7 @@ FLOW = (
     "show",
     "settings_command",
     "options",
+    "chat_command",
     "cli",
     "__main__",
 )

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from trimtab import __version__
 from trimtab.catalogue import CATALOGUE, MethodEntry, settings_hint
+from trimtab.chat_command import chat_command
 from trimtab.dead_ends import flush, in_words
 from trimtab.notices import hush
 from trimtab.options import (
@@ -222,6 +223,9 @@ def evaluate(
     results = evaluate_asked(model, data, out, opponent, judge, tokenizer, settings or (), rows, skip, overwrite)
     print_results(results)
     print(f"Report: {out / 'report.html'}")
+
+
+app.command("chat")(chat_command)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimtab.chat.settings import ChatSettings
 from trimtab.command_settings import data_settings, stage_settings
 from trimtab.data.files import local_rows
 from trimtab.data.parsing import apply_overrides, parse
@@ -104,6 +105,20 @@ def evaluate_asked(
         from trimtab.study.evaluate import RowRange, evaluate_only
 
     return evaluate_only(model, data, out, opponent, judge, tokenizer, overrides, RowRange(rows, skip), replaces)
+
+
+def chat_asked(models: Sequence[str], tokenizer: str | None, value: JsonObject, overrides: Sequence[str]) -> None:
+    """`trimtab chat`: a conversation with one model, or with several that hear the same. value: settings given by
+    options."""
+    settings = parse(ChatSettings, apply_overrides(value, overrides), "chat")
+    places = [resolve_model(model) for model in models]
+    for place in places:
+        check_model_source(place, settings)
+    with loading_libraries():
+        from trimtab.chat.session import converse
+        from trimtab.chat.speaker import Speaker
+
+    converse([Speaker(name, place, settings, tokenizer) for name, place in zip(models, places, strict=True)])
 
 
 def loading_libraries() -> Progress:
