@@ -48,8 +48,8 @@ class Pieces(BaseStreamer):  # type: ignore[misc]
     """The text of new tokens, piece by piece; together the pieces are the text of all.
 
     All new tokens are decoded each time: a character may take several tokens, and a tokenizer may leave out the
-    first space of what it decodes. What may still change is held back: the bytes of a character that is not whole, and
-    spaces at the end. stops: tokens that are no text. before: tokens in front, which are no part of the text.
+    first space of what it decodes. What may still change is held back: the bytes of a character that is not whole,
+    and spaces at the end. stops: tokens that are no text. before: tokens in front, which are no part of the text.
     """
 
     def __init__(
