@@ -238,13 +238,15 @@ def audit(
     settings: Set = None,
 ) -> None:
     """What a data set holds and what it will teach: drops, lengths, markers, contradictions, shared prompts."""
-    from trimtab.audit.findings import examine
-    from trimtab.command_settings import audit_settings
-    from trimtab.report.audit import audit_tables, write_audit
+    from trimtab.study.asked import audit_asked, loading_libraries
     from trimtab.study.sources import resolve_model
 
     source = tokenizer or model
-    rows, trust = audit_settings(data, validation, settings or (), has_tokenizer=source is not None)
+    rows, trust = audit_asked(data, validation, source, settings or ())
+    with loading_libraries():
+        from trimtab.audit.findings import examine
+        from trimtab.report.audit import audit_tables, write_audit
+
     audit = examine(rows, resolve_model(source) if source else None, trust)
     for table in audit_tables(audit):
         print_table(table, table.caption)
@@ -255,9 +257,9 @@ def audit(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A study's folder, with results.json.")]) -> None:
     """Writes report.html, tables and figures anew from results.json."""
-    from trimtab.study.run import report_only
+    from trimtab.study.asked import report_asked
 
-    print(f"Report: {report_only(folder)}")
+    print(f"Report: {report_asked(folder)}")
 
 
 app.command("settings")(settings_command)
@@ -271,11 +273,12 @@ def plan(
     settings: Set = None,
 ) -> None:
     """Memory, time, reward calls and disk of a study, before they are spent."""
-    from trimtab.study.asked import recipe_asked
+    from trimtab.study.asked import loading_libraries, recipe_asked
 
     loaded = recipe_asked(recipe, limit, settings or ())
-    from trimtab.plan.estimate import make_plan
-    from trimtab.plan.tables import plan_tables
+    with loading_libraries():
+        from trimtab.plan.estimate import make_plan
+        from trimtab.plan.tables import plan_tables
 
     estimated = make_plan(loaded, measure)
     for table in plan_tables(estimated):
@@ -292,7 +295,11 @@ def init(
     tokenizer: Tokenizer = None,
 ) -> None:
     """A recipe for your model and data, with a sentence on each setting; it runs as it is."""
-    from trimtab.init import write_recipe
+    from trimtab.study.asked import check_init, loading_libraries
+
+    check_init(model, data, out)
+    with loading_libraries():
+        from trimtab.init import write_recipe
 
     for line in write_recipe(model, data, out, tokenizer):
         print(line)
@@ -307,9 +314,9 @@ def export(
     seed: Annotated[int | None, typer.Option(help="Of a study of several training seeds: which.")] = None,
 ) -> None:
     """A finished model as a folder of its own, with a model card: ready to upload."""
-    from trimtab.study.export import export_model
+    from trimtab.study.asked import export_asked
 
-    print(f"Model: {export_model(folder, out, method, seed)}")
+    print(f"Model: {export_asked(folder, out, method, seed)}")
 
 
 @app.command()

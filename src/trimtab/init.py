@@ -24,6 +24,7 @@ from trimtab.files import make_folder, write_text
 from trimtab.json_types import JsonObject
 from trimtab.models.kinds import positions_of
 from trimtab.recipe import Recipe
+from trimtab.study.asked import check_init
 from trimtab.study.sources import resolve_model
 
 MEASURED = 2000
@@ -56,8 +57,7 @@ class Seen:
 def write_recipe(model: str, data: str, out: Path, tokenizer: str | None = None) -> list[str]:
     """Writes a recipe, and returns what was found, in lines. TrimtabError where there is nothing to start from, or
     `out` is there already."""
-    if out.exists():
-        raise TrimtabError(f"{out}: is there already. Choose another --out, or remove it.")
+    check_init(model, data, out)
     settings = DataSettings(train=data, bad_rows="drop")
     places = positions_of(resolve_model(model), TrustSettings())
     chat = ChatFormat(load_tokenizer(resolve_model(tokenizer or model), TrustSettings()), settings)

@@ -350,7 +350,7 @@ def test_out_of_memory_is_one_message(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
 
-    monkeypatch.setattr("trimtab.study.run.report_only", full)
+    monkeypatch.setattr("trimtab.study.asked.report_asked", full)
     code, _, err = run("report", "folder")
     assert code == 1
     assert err.startswith("error: out of memory on the device. Lower token_budget")
@@ -362,7 +362,7 @@ def test_out_of_memory_is_one_message(
 def test_too_little_memory_without_a_device(
     thrown: Exception, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trimtab.study.run.report_only", mock.Mock(side_effect=thrown))
+    monkeypatch.setattr("trimtab.study.asked.report_asked", mock.Mock(side_effect=thrown))
     code, _, err = run("report", "folder")
     assert code == 1
     assert err.startswith("error: out of memory. Lower token_budget")
@@ -392,7 +392,7 @@ def test_stopping_says_how_to_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("trimtab.study.run.report_only", interrupted)
+    monkeypatch.setattr("trimtab.study.asked.report_asked", interrupted)
     assert run("report", "folder") == (
         130,
         "",

@@ -177,10 +177,8 @@ class Speaker:
         """Whether Ctrl-C ended it."""
         decoding, _ = self._decoding()
         config = copy.deepcopy(self.model.generation_config)
-        config.update(
-            max_new_tokens=most, max_length=None, num_beams=1, eos_token_id=self.stops, pad_token_id=self.stops[0],
-            **decoding.arguments(),
-        )  # fmt: skip
+        ends = {"eos_token_id": self.stops, "pad_token_id": self.stops[0]}
+        config.update(max_new_tokens=most, max_length=None, **{"num_beams": 1, **ends, **decoding.arguments()})
         ids_1T = torch.tensor([ids], device=self.device)
         cuda = [self.device] if self.device.type == "cuda" else []
         with (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab.chat.settings import ChatSettings
-from trimtab.command_settings import data_settings, stage_settings
+from trimtab.command_settings import audit_settings, data_settings, stage_settings
 from trimtab.data.files import local_rows
 from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.splits import DataSettings
@@ -121,6 +121,59 @@ def chat_asked(models: Sequence[str], tokenizer: str | None, value: JsonObject, 
     converse([Speaker(name, place, settings, tokenizer) for name, place in zip(models, places, strict=True)])
 
 
+def audit_asked(
+    data: str, validation: str | None, tokenizer: str | None, overrides: Sequence[str]
+) -> tuple[DataSettings, TrustSettings]:
+    """The checked settings of `trimtab audit`, whose rows are there, and the tokenizer where it is a path."""
+    rows, trust = audit_settings(data, validation, overrides, has_tokenizer=tokenizer is not None)
+    check_rows(rows)
+    if tokenizer is not None:
+        check_is_there(resolve_model(tokenizer), "tokenizer")
+    return rows, trust
+
+
+def check_init(model: str, data: str, out: Path) -> None:
+    """TrimtabError where `trimtab init` has nothing to start from, or its recipe is there already."""
+    if out.exists():
+        raise TrimtabError(f"{out}: is there already. Choose another --out, or remove it.")
+    check_rows(DataSettings(train=data))
+    check_model_source(resolve_model(model), TrustSettings())
+
+
+def report_asked(folder: Path) -> Path:
+    """`trimtab report`: writes what is shown anew, and returns the page."""
+    check_results(folder)
+    with loading_libraries():
+        from trimtab.study.run import report_only
+
+    return report_only(folder)
+
+
+def check_results(folder: Path) -> None:
+    """TrimtabError where a folder has no results."""
+    if not (folder / "results.json").is_file():
+        raise TrimtabError(f"{folder}: no results.json in it. Run the study first, or name a study's folder.")
+
+
+def export_asked(folder: Path, out: Path, method: str | None, seed: int | None) -> Path:
+    """`trimtab export`: writes a finished model as a folder of its own, and returns it."""
+    check_exported(folder, out)
+    with loading_libraries():
+        from trimtab.study.export import export_model
+
+    return export_model(folder, out, method, seed)
+
+
+def check_exported(folder: Path, out: Path) -> None:
+    """TrimtabError where nothing was trained in `folder`, or `out` holds something."""
+    stage = folder.parent if folder.name == "best" else folder
+    begun = (folder / "recipe.yaml").is_file() and any(path.is_dir() for path in folder.glob("seed-*"))
+    if not begun and not (stage / "stage.json").is_file() and not (folder / "stage.json").is_file():
+        raise TrimtabError(f"{folder}: neither a stage's folder nor a study's that has begun.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TrimtabError(f"{out}: is not empty. Choose another --out.")
+
+
 def loading_libraries() -> Progress:
     """What is imported inside takes seconds, on a busy machine many: that is shown."""
     return Progress("loading libraries", None)
@@ -148,6 +201,12 @@ def check_pair(opponent: str | None, judge: RewardSettings | None) -> None:
     """TrimtabError where one is named without the other."""
     if (judge is None) != (opponent is None):
         raise TrimtabError("--judge and --opponent go together: a win rate needs both.")
+
+
+def check_is_there(source: str, what: str) -> None:
+    """TrimtabError for what is written as a path and is not there. what: the source's role."""
+    if source.startswith((".", "/", "~")) and not os.path.exists(os.path.expanduser(source)):
+        raise TrimtabError(f"{what} {source}: no such folder. Give a Hugging Face folder or a hub name.")
 
 
 def check_rows(data: DataSettings) -> None:

@@ -17,6 +17,7 @@ from trimtab.folder_lock import holding
 from trimtab.methods.online_dpo import NAME, round_folders
 from trimtab.methods.rounds import PAIRS
 from trimtab.report.card import results_section
+from trimtab.study.asked import check_exported
 from trimtab.training.card import CARD, stage_card
 from trimtab.training.folder import changed_model
 
@@ -41,8 +42,7 @@ def export_model(folder: Path, out: Path, method: str | None = None, seed: int |
         raise TrimtabError(f"{best}: lacks {', '.join(missing)}; it is no whole model. Train the stage again.")
     if wrong := changed_model(str(best)):
         raise TrimtabError(f"{wrong}: it is not the model that was trained. Put it back, or train the stage again.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrimtabError(f"{out}: is not empty. Choose another --out.")
+    check_exported(folder, out)
     card = stage_card(stage, results=_results(study, _method_of(stage)) if study else "")
 
     def write(target: Path) -> None:
