@@ -18,10 +18,11 @@ import yaml
 import trimtab
 from test_architecture import FLOW
 from trimtab.catalogue import CATALOGUE
-from trimtab.cli import EVERYWHERE, app
+from trimtab.cli import app
 from trimtab.errors import TrimtabError
 from trimtab.losses.table import LOSSES, parameters
 from trimtab.methods.table import METHODS
+from trimtab.options import EVERYWHERE
 from trimtab.recipe import Recipe, load_recipe
 from trimtab.settings_list import settings_table
 

@@ -46,9 +46,9 @@ def test_lines_come_within_five_seconds_and_then_ever_later(capsys: pytest.Captu
         shown.advance()
         shown.tell(clock.now)
         told += [second] if capsys.readouterr().err else []
-    assert told[:7] == [4, 8, 16, 32, 64, 128, 256]
+    assert told[:8] == [3, 6, 12, 24, 48, 96, 192, 384]
     assert [b - a for a, b in pairwise(told[7:])] == [300] * (len(told) - 8)
-    assert next_line(4) == 8
+    assert next_line(3) == 6
 
 
 def test_after_a_pause_lines_are_not_caught_up_with(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +153,7 @@ def test_a_process_whose_stderr_is_a_pipe_speaks_within_five_seconds() -> None:
         started = time.monotonic()
         line = running.stderr.readline()
         assert time.monotonic() - started < 5
-        assert line.startswith(b"slow: 0/3 rows, 4.")
+        assert line.startswith(b"slow: 0/3 rows, 3.")
         assert line.endswith(b" s so far\n")
         assert b"\r" not in line
     finally:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from trimtab import __version__
 from trimtab.catalogue import CATALOGUE, MethodEntry, settings_hint
@@ -18,6 +16,7 @@ from trimtab.dead_ends import flush, in_words
 from trimtab.notices import hush
 from trimtab.options import (
     AcceptChangedReward,
+    Commands,
     Data,
     Limit,
     Model,
@@ -34,36 +33,13 @@ from trimtab.options import (
 from trimtab.rewards.kinds import NAMES
 from trimtab.settings_command import settings_command
 from trimtab.show import print_ending, print_results, print_table
-from trimtab.stopping import SENTENCE, Stopped, is_first_process, listening
+from trimtab.stopping import Stopped, listening
 
 BROKEN_PIPE = 141
 """128 + SIGPIPE, as of any command whose reader has gone."""
-EVERYWHERE = ("--debug", "--quiet", "-q")
-"""Options of trimtab itself that may also stand behind a command's name."""
-
-
-class _Commands(TyperGroup):
-    """Says how a stopped run goes on; typer would leave without a word."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        # A shell reads ~ in `--out ~/x`, and not in `--out=~/x`.
-        args = [re.sub(r"^(--[a-z-]+=)?~(?=/)", rf"\g<1>{Path.home()}", word) for word in args]
-        own = args[: args.index("--")] if "--" in args else args
-        ours = [word for word in own if word in EVERYWHERE]
-        others = [word for word in own if word not in EVERYWHERE]
-        return super().parse_args(ctx, [*ours, *others, *args[len(own) :]])
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            if is_first_process():
-                print(SENTENCE, file=sys.stderr)
-            raise typer.Exit(stop.exit_code if isinstance(stop, Stopped) else 130) from None
-
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -110,12 +86,13 @@ def study(
 ) -> None:
     """The whole experiment: train every method, compare them, report."""
     from trimtab.command_settings import seeds_named
-    from trimtab.study.asked import recipe_asked
+    from trimtab.study.asked import loading_libraries, recipe_asked
 
     training_seeds = seeds_named(seeds) if seeds is not None else None
     loaded = recipe_asked(recipe, limit, settings or ())
-    from trimtab.study.run import run_study
-    from trimtab.training.changed import accepting_changed_reward
+    with loading_libraries():
+        from trimtab.study.run import run_study
+        from trimtab.training.changed import accepting_changed_reward
 
     folder = out or Path("runs") / loaded.name
     with accepting_changed_reward(accept_changed_reward):
@@ -172,12 +149,13 @@ def _train(
     rewards: list[str] | None = None,
     accept_changed_reward: bool = False,
 ) -> None:
-    from trimtab.study.asked import stage_asked
+    from trimtab.study.asked import loading_libraries, stage_asked
 
     settings_and_limit = [*(settings or ()), *([f"data.limit={limit}"] if limit else [])]
     training, rows = stage_asked(method, model, data, validation, settings_and_limit, rewards or ())
-    from trimtab.study.run import run_alone
-    from trimtab.training.changed import accepting_changed_reward
+    with loading_libraries():
+        from trimtab.study.run import run_alone
+        from trimtab.training.changed import accepting_changed_reward
 
     with accepting_changed_reward(accept_changed_reward):
         best = run_alone(method, model, training, rows, out, tokenizer)

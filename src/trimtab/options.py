@@ -1,13 +1,17 @@
-"""Options and arguments that several commands share."""
+"""What all commands share: options and arguments, and how a command begins and ends."""
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from trimtab.rewards.kinds import NAMES
+from trimtab.stopping import SENTENCE, Stopped, is_first_process
 
 Set = Annotated[
     list[str] | None,
@@ -40,3 +44,27 @@ AcceptChangedReward = Annotated[
     ),
 ]
 Validation = Annotated[str | None, typer.Option("--validation", help="Validation rows, if from elsewhere.")]
+EVERYWHERE = ("--debug", "--quiet", "-q")
+"""Options of trimtab itself that may also stand behind a command's name."""
+
+
+class Commands(TyperGroup):
+    """Says how a stopped run goes on; typer would leave without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the words behind `trimtab`; its own options may stand anywhere among them."""
+        # A shell reads ~ in `--out ~/x`, and not in `--out=~/x`.
+        args = [re.sub(r"^(--[a-z-]+=)?~(?=/)", rf"\g<1>{Path.home()}", word) for word in args]
+        own = args[: args.index("--")] if "--" in args else args
+        ours = [word for word in own if word in EVERYWHERE]
+        others = [word for word in own if word not in EVERYWHERE]
+        return super().parse_args(ctx, [*ours, *others, *args[len(own) :]])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            if is_first_process():
+                print(SENTENCE, file=sys.stderr)
+            raise typer.Exit(stop.exit_code if isinstance(stop, Stopped) else 130) from None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 Item = TypeVar("Item")
-FIRST, GROWTH, LONGEST = 4.0, 2.0, 300.0
+FIRST, GROWTH, LONGEST = 3.0, 2.0, 300.0
 """Seconds until the first line; how much later than the last each further one is; the longest time between two."""
 
 _going_on: list[Progress] = []
@@ -32,7 +32,7 @@ _going_on: list[Progress] = []
 
 
 def next_line(seconds: float) -> float:
-    """When the line after one at so many seconds is due: 4, 8, 16, … and from 300 on every 300."""
+    """When the line after one at so many seconds is due: 3, 6, 12, … and from 300 on every 300."""
     return min(seconds * GROWTH, seconds + LONGEST)
 
 
@@ -87,9 +87,9 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.ended.set()
+        _going_on.remove(self)
         if self.thread is not None:
             self.thread.join()
-        _going_on.remove(self)
         if self.bars is not None:
             self.bars.update(self.task, completed=self.done)
             if _going_on and _going_on[0].bars is self.bars:
