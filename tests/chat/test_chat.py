@@ -247,21 +247,22 @@ def test_in_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_leaves(tiny_model_dir: 
     if child == 0:
         words = ["trimtab.cli", "chat", str(folder), "--max-new-tokens", "3000"]
         os.execve(sys.executable, [sys.executable, "-m", *words], ENVIRONMENT)
-    shown = b""
+    shown, at = b"", 0
 
-    def until(expected: bytes, seconds: float = 200.0) -> None:
-        nonlocal shown
-        start, ends = len(shown), time.monotonic() + seconds
-        while expected not in shown[start:]:
-            assert select.select([terminal], [], [], ends - time.monotonic())[0], shown
+    def until(expected: bytes) -> None:
+        """Reads on until this is shown, behind what was waited for before."""
+        nonlocal shown, at
+        ends = time.monotonic() + 200
+        while expected not in shown[at:]:
+            assert select.select([terminal], [], [], max(0, ends - time.monotonic()))[0], shown
             shown += os.read(terminal, 4096)
+        at = shown.index(expected, at) + len(expected)
 
     try:
         until(b"> ")
         os.write(terminal, b"Hello\n")
-        until(b"Hello")
-        start = len(shown)
-        while len(shown) < start + 40:  # it streams: far from 3,000 tokens
+        until(b"Hello\r\n")
+        while len(shown) < at + 40:  # it streams: far from 3,000 tokens
             shown += os.read(terminal, 4096)
         os.write(terminal, b"\x03")
         until(b"(stopped)")
