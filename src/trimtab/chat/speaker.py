@@ -28,6 +28,7 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.generate import stop_tokens
 from trimtab.evaluation.own_decoding import OwnDecoding, decoding_asked, own_decoding
 from trimtab.evaluation.settings import Decoding
+from trimtab.models.families import without_router_logits
 from trimtab.models.inputs import feeding
 from trimtab.models.loading import load_policy
 from trimtab.models.settings import resolve_precision, trusting
@@ -193,6 +194,7 @@ class Speaker:
                     attention_mask=torch.ones_like(ids_1T),
                     generation_config=config,
                     streamer=pieces,
+                    **without_router_logits(self.model.config),
                 )
             except KeyboardInterrupt as stop:
                 if isinstance(stop, Stopped) and stop.signum != signal.SIGINT:

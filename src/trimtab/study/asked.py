@@ -118,7 +118,8 @@ def chat_asked(models: Sequence[str], tokenizer: str | None, value: JsonObject, 
         from trimtab.chat.session import converse
         from trimtab.chat.speaker import Speaker
 
-    converse([Speaker(name, place, settings, tokenizer) for name, place in zip(models, places, strict=True)])
+    reader = resolve_model(tokenizer) if tokenizer else None
+    converse([Speaker(name, place, settings, reader) for name, place in zip(models, places, strict=True)])
 
 
 def audit_asked(
