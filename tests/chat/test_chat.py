@@ -8,20 +8,18 @@ import os
 import pty
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import trimtab
-from trimtab import notices
+from trimtab import cli, notices
 from trimtab.chat.session import Session
 from trimtab.chat.settings import ChatSettings
 from trimtab.chat.speaker import Answer, Pieces, Speaker
@@ -237,7 +235,21 @@ def test_lines_that_go_on_slashes_and_what_would_move_the_cursor() -> None:
 # ---- as a process
 
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(trimtab.__file__).parents[1]), "TERM": "dumb"}
+def as_command(*words: str) -> NoReturn:
+    """In a process of its own that was just forked, with its streams in place: what `trimtab` does."""
+    code = 1
+    try:
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+        torch.set_num_threads(1)  # threads do not outlive a fork
+        sys.argv = ["trimtab", *words]
+        cli.main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def test_in_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_leaves(tiny_model_dir: Callable[..., Path]) -> None:
@@ -245,8 +257,7 @@ def test_in_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_leaves(tiny_model_dir: 
     folder = tiny_model_dir(initializer_range=0.2, eos_token_id=None)
     child, terminal = pty.fork()
     if child == 0:
-        words = ["trimtab.cli", "chat", str(folder), "--max-new-tokens", "3000"]
-        os.execve(sys.executable, [sys.executable, "-m", *words], ENVIRONMENT)
+        as_command("chat", str(folder), "--max-new-tokens", "3000")
     shown, at = b"", 0
 
     def until(expected: bytes) -> None:
@@ -281,10 +292,19 @@ def test_in_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_leaves(tiny_model_dir: 
     assert b"Traceback" not in shown
 
 
-def test_through_a_pipe(fresh: list[Speaker]) -> None:
+def test_through_a_pipe(fresh: list[Speaker], tmp_path: Path) -> None:
     """Answers alone on standard output; what is said of them on standard error."""
-    command = [sys.executable, "-m", "trimtab.cli", "chat", "sandbox:instruct", "--max-new-tokens", "40"]
-    done = subprocess.run(command, input=f"{PROMPT}\n/exit\n", capture_output=True, text=True, env=ENVIRONMENT)
-    assert done.stdout == fresh[0].answer(PROMPT, lambda _: None).text + "\n"
-    assert done.returncode == 0
-    assert "sandbox:instruct: greedy (the model names no sampling); at most 40 tokens.\n" in done.stderr
+    reader, writer = os.pipe()
+    os.write(writer, f"{PROMPT}\n/exit\n".encode())
+    os.close(writer)
+    child = os.fork()
+    if child == 0:
+        for stream, file in ((1, "out"), (2, "err")):
+            os.dup2(os.open(tmp_path / file, os.O_WRONLY | os.O_CREAT), stream)
+        os.dup2(reader, 0)
+        as_command("chat", "sandbox:instruct", "--max-new-tokens", "40")
+    os.close(reader)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (tmp_path / "out").read_text() == fresh[0].answer(PROMPT, lambda _: None).text + "\n"
+    said = (tmp_path / "err").read_text()
+    assert "sandbox:instruct: greedy (the model names no sampling); at most 40 tokens.\n" in said
