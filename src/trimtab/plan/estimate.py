@@ -26,6 +26,7 @@ from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.generate import preference_data
 from trimtab.study.sources import resolve_model
 from trimtab.study.stages import stages_of
+from trimtab.study.training_seed import BASE, shared_models
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -183,11 +184,16 @@ def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: Cha
                 expected_calls.append(Calls(f"{work.name}: samples while training", by, calls, tokens))
     if recipe.judge is not None:
         sampled = evaluation_samples(recipe, splits, chat)
-        models = len(recipe.methods) + (recipe.opponent is not None)
+        models = asked_models(recipe)
         who = f"evaluation: {models} models on {sampled.completions} prompts"
         calls = models * sampled.completions
         expected_calls.append(Calls(who, "the judge", calls, round(calls * (sampled.prompt_tokens + sampled.cap))))
     return expected_calls
+
+
+def asked_models(recipe: Recipe) -> int:
+    """How many models answer the test prompts: of each method that trains, and those that all seeds share."""
+    return len(set(recipe.methods) - {BASE}) + len(shared_models(recipe))
 
 
 def evaluation_samples(recipe: Recipe, splits: Splits, chat: ChatFormat) -> Sampled:
@@ -213,7 +219,7 @@ def _measure(
         step = speed.optimizer_step or step
         stage.seconds = _seconds(stage, replace(speed, optimizer_step=step), watch)
         if i == len(plan.stages) - 1:
-            models = len(recipe.methods) + (recipe.opponent is not None)
+            models = asked_models(recipe)
             sampled = evaluation_samples(recipe, splits, chat)
             fluency = encoded(splits.validation, chat, "first").tokens if splits.validation else 0.0
             beams = recipe.evaluation.decoding.num_beams if recipe.evaluation.decoding.strategy == "beam" else 1
