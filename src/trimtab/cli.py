@@ -290,11 +290,13 @@ def export(
     out: Out,
     method: Annotated[str | None, typer.Option(help="Of a study: whose model, such as dpo.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of a study of several training seeds: which.")] = None,
+    gguf: Annotated[list[str] | None, typer.Option(help="GGUF files too: q8_0, f16, bf16 or f32.")] = None,
+    measure: Annotated[bool, typer.Option(help="Compare GGUF files with the model on its rows.")] = True,
 ) -> None:
     """A finished model as a folder of its own, with a model card: ready to upload."""
     from trimtab.study.asked import export_asked
 
-    print(f"Model: {export_asked(folder, out, method, seed)}")
+    print(f"Model: {export_asked(folder, out, method, seed, gguf or (), measure)}")
 
 
 @app.command()

@@ -156,13 +156,15 @@ def check_results(folder: Path) -> None:
         raise TrimtabError(f"{folder}: no results.json in it. Run the study first, or name a study's folder.")
 
 
-def export_asked(folder: Path, out: Path, method: str | None, seed: int | None) -> Path:
+def export_asked(
+    folder: Path, out: Path, method: str | None, seed: int | None, gguf: Sequence[str], measure: bool
+) -> Path:
     """`trimtab export`: writes a finished model as a folder of its own, and returns it."""
     check_exported(folder, out)
     with loading_libraries():
         from trimtab.study.export import export_model
 
-    return export_model(folder, out, method, seed)
+    return export_model(folder, out, method, seed, gguf, measure)
 
 
 def check_exported(folder: Path, out: Path) -> None:

@@ -6,7 +6,7 @@ Files are copied, byte for byte. LoRA's adapter stays behind: the weights in bes
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trimtab.data.tokenizer import TEMPLATES
@@ -18,17 +18,25 @@ from trimtab.methods.online_dpo import NAME, round_folders
 from trimtab.methods.rounds import PAIRS
 from trimtab.report.card import results_section
 from trimtab.study.asked import check_exported
-from trimtab.training.card import CARD, stage_card
+from trimtab.training.card import CARD, LIMITS, stage_card
 from trimtab.training.folder import changed_model
 
 NEEDED = ("config.json", "tokenizer_config.json")
 
 
-def export_model(folder: Path, out: Path, method: str | None = None, seed: int | None = None) -> Path:
+def export_model(
+    folder: Path,
+    out: Path,
+    method: str | None = None,
+    seed: int | None = None,
+    gguf: Sequence[str] = (),
+    measure_gguf: bool = True,
+) -> Path:
     """Writes `out` from a stage's folder (or its best/), or from a study's folder and a method.
 
-    TrimtabError where the stage is not finished, the study has no such method or several seeds, or `out` holds
-    something.
+    gguf: kinds of GGUF files to write beside the weights, such as q8_0. measure_gguf: whether they are compared
+    with the model. TrimtabError where the stage is not finished, the study has no such method or several seeds, or
+    `out` holds something.
     """
     out = out.absolute()  # "." has no name to write aside under
     stage, study = _stage_of(folder, method, seed)
@@ -43,7 +51,11 @@ def export_model(folder: Path, out: Path, method: str | None = None, seed: int |
     if wrong := changed_model(str(best)):
         raise TrimtabError(f"{wrong}: it is not the model that was trained. Put it back, or train the stage again.")
     check_exported(folder, out)
-    card = stage_card(stage, results=_results(study, _method_of(stage)) if study else "")
+    results = _results(study, _method_of(stage)) if study else ""
+    if gguf:  # what is imported there evaluates, and imports this file in turn
+        from trimtab.study.gguf import Origin, check_kinds, write_files
+
+        gguf = check_kinds(gguf)
 
     def write(target: Path) -> None:
         for file in sorted(best.iterdir()):
@@ -51,6 +63,10 @@ def export_model(folder: Path, out: Path, method: str | None = None, seed: int |
                 shutil.copyfile(file, target / file.name)
         if (best / TEMPLATES).is_dir():  # a tokenizer's other chat templates
             shutil.copytree(best / TEMPLATES, target / TEMPLATES)
+        card = stage_card(stage, results=results)
+        if gguf:
+            files = write_files(Origin(stage, study, _method_of(stage)), target, out.name, gguf, measure_gguf)
+            card = card.replace(LIMITS, f"{files}\n{LIMITS}")
         (target / CARD).write_text(card, encoding="utf-8")
 
     with holding(out, beside=True):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from trimtab.data.chat import ChatFormat
 from trimtab.data.splits import DataSettings, Splits, count_shared, split_records
 from trimtab.errors import TrimtabError, first_line
 from trimtab.evaluation.results import Results
@@ -79,11 +80,20 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None, wor
         return _run_study(recipe, out, seeds, workers, run_warnings)
 
 
-def _run_study(
-    recipe: Recipe, out: Path, seeds: Sequence[int] | None, workers: int | None, run_warnings: Warnings
-) -> Results:
-    training_seeds = seeds_of(out, recipe.seed, seeds)
-    open_study_folder(recipe, out, training_seeds)
+@dataclass(frozen=True)
+class StudyRows:
+    """A study's rows, without the test rows that a template refuses. sampled: those of their own of methods that a
+    reward drives. chat: the format that lengths are counted with."""
+
+    data: DataSettings
+    splits: Splits
+    sampled: tuple[DataSettings, Splits] | None
+    chat: ChatFormat
+
+
+def study_rows(recipe: Recipe, out: Path) -> StudyRows:
+    """Reads the rows. TrimtabError where there are none to evaluate on, or something else that the study needs is
+    missing."""
     data = recipe.data or sandbox_data(recipe, out)
     if recipe.limit is not None:
         data = data.model_copy(update={"limit": recipe.limit})
@@ -94,9 +104,20 @@ def _run_study(
     if not splits.test:
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
     chat = check_needs(recipe, data, splits, sampled[1] if sampled else None)
+    return StudyRows(data, splits, sampled, chat)
+
+
+def _run_study(
+    recipe: Recipe, out: Path, seeds: Sequence[int] | None, workers: int | None, run_warnings: Warnings
+) -> Results:
+    training_seeds = seeds_of(out, recipe.seed, seeds)
+    open_study_folder(recipe, out, training_seeds)
+    rows = study_rows(recipe, out)
+    data, splits, chat = rows.data, rows.splits, rows.chat
     judge = make_judge(recipe.judge, out)
     trained = [
-        TrainingSeed(recipe_of_seed(recipe, seed), data, splits, out, judge, sampled) for seed in training_seeds
+        TrainingSeed(recipe_of_seed(recipe, seed), data, splits, out, judge, rows.sampled)
+        for seed in training_seeds
     ]
     with work_ahead(trained, workers):
         runs = []
