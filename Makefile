@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VLLM := .venv-vllm/bin
 
-.PHONY: quickstart test test-parity test-vllm lint format clean
+.PHONY: quickstart test test-parity test-vllm test-llamacpp lint format clean
 
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study quickstart
@@ -16,6 +16,9 @@ test-parity: .venv/installed-dev  ## a hundred steps beside TRL's trainers, and 
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on the CPU, in an environment of 4 GB
 	$(VLLM)/python -m pytest -m vllm tests/servers
+
+test-llamacpp: .venv/llamacpp/installed  ## what llama.cpp makes of GGUF files: its wheel, and a real model of 98 MB
+	$(BIN)/python -m pytest -m llamacpp tests/servers
 
 lint: .venv/installed-dev  ## ruff, format check, types
 	$(BIN)/ruff check .
@@ -41,6 +44,12 @@ format: .venv/installed-dev
 .venv/transformers4/installed: constraints-transformers4.txt .venv/installed-dev
 	rm -rf .venv/transformers4
 	$(BIN)/python -m pip install --quiet --no-deps --target .venv/transformers4 --requirement $<
+	touch $@
+
+# In a folder beside the environment, seen by a process of its own.
+.venv/llamacpp/installed: constraints-llamacpp.txt .venv/installed-dev
+	rm -rf .venv/llamacpp
+	$(BIN)/python -m pip install --quiet --no-deps --target .venv/llamacpp --requirement $<
 	touch $@
 
 # vLLM brings torchvision, torchaudio and torchcodec of CUDA, which a torch without it cannot load.

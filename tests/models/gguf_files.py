@@ -31,7 +31,7 @@ SHAPE: dict[str, Any] = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 128,
     "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1,
 }  # fmt: skip
-"""Heads larger than hidden / heads, so that their size has to be read."""
+"""Heads larger than hidden / heads, so that their size has to be read; llama.cpp's Qwen2 has none such."""
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
@@ -42,7 +42,7 @@ FAMILIES: dict[str, Any] = {
     "llama": LlamaConfig(**SHAPE, rms_norm_eps=1e-5, tie_word_embeddings=True),
     "llama3": LlamaConfig(**SHAPE, rope_parameters=LLAMA3),
     "llama_biased": LlamaConfig(**SHAPE, attention_bias=True, mlp_bias=True),
-    "qwen2": Qwen2Config(**SHAPE, rope_parameters=YARN),
+    "qwen2": Qwen2Config(**SHAPE | {"head_dim": 16}, rope_parameters=YARN),
     "qwen3": Qwen3Config(**SHAPE, tie_word_embeddings=True),
     "gemma2": Gemma2Config(**GEMMA, attn_logit_softcapping=2.0, final_logit_softcapping=1.5),
     "gemma3": Gemma3TextConfig(

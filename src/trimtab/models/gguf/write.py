@@ -238,6 +238,10 @@ def _differences(
     checks: list[tuple[Callable[[PretrainedConfig], bool], str]] = [
         (lambda c: activation != ACTIVATIONS[architecture], f"activation {activation}"),
         (lambda c: architecture == "qwen3" and bool(c.attention_bias), "biases"),
+        (
+            lambda c: architecture == "qwen2" and _head_dim(c) * c.num_attention_heads != c.hidden_size,
+            "heads that are not the hidden size together",
+        ),
         (lambda c: getattr(c, "length_encoding", None) is not None, "input beside token ids (length encoding)"),
     ]
     if architecture in PATTERNS:
