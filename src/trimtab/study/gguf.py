@@ -7,7 +7,7 @@ answers, and in a study with a judge the win rate over the same test prompts, un
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -39,7 +39,7 @@ from trimtab.report.table import Table
 from trimtab.report.table_files import to_markdown
 from trimtab.study.seeds import recipe_of_seed
 from trimtab.study.sources import make_judge
-from trimtab.study.training_seed import OPPONENT, TrainingSeed, evaluate_shared, shared_models
+from trimtab.study.training_seed import BASE, OPPONENT, TrainingSeed, evaluate_shared, shared_models
 
 if TYPE_CHECKING:
     from trimtab.models.policy import Policy
@@ -216,9 +216,10 @@ def _win_rates(
     facts: dict[str, FileFacts], seed: TrainingSeed, method: str, full: str, quantised: Sequence[MethodOutputs]
 ) -> None:
     """Win rates against the study's opponent, and what a file loses, over the same prompts."""
-    if OPPONENT not in shared_models(seed.recipe):
+    if seed.recipe.opponent is None:
         return
-    whole, opponent = seed.evaluate(method, full), evaluate_shared([seed], OPPONENT)
+    asked = OPPONENT if OPPONENT in shared_models(seed.recipe) else BASE
+    whole, opponent = seed.evaluate(method, full), replace(evaluate_shared([seed], asked), name=OPPONENT)
     results = summarise(StudyOutputs({}, [whole, *quantised], opponent), About(method))
     for kind, fact in facts.items():
         name = f"{method}-{kind}"
