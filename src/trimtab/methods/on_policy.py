@@ -12,7 +12,7 @@ from trimtab.methods.collector import Collector
 from trimtab.methods.held_out import HeldOut, has_pairs
 from trimtab.methods.on_policy_settings import OnPolicySettings
 from trimtab.methods.rollouts import Rollouts, group_from_state, group_state
-from trimtab.methods.starting_rewards import starting_rewards
+from trimtab.methods.starting_rewards import set_scale, starting_rewards
 from trimtab.models.loading import load_policy
 from trimtab.models.lora import frozen_copy
 from trimtab.models.policy import Policy
@@ -58,6 +58,8 @@ class OnPolicyMethod(StageMethod[OnPolicySettingsT]):
             self.collector, self.reference, self.validation, settings.validation_prompts, by_reward
         )
         self.batch = Rollouts([], {}, [])
+        if context.reward.wants_scale:
+            set_scale(self.collector, self.train)
 
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> Policy:

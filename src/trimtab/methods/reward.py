@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,8 @@ class RewardModelTraining(ModelMethod[RewardModelSettings, RewardModel, RewardFo
     @classmethod
     def load(cls, source: str, settings: TrainingSettings) -> RewardModel:
         """A sequence classifier with one score, new or trained before."""
-        return load_reward_model(source, settings, seed=settings.seed)
+        heads = settings.heads if isinstance(settings, RewardModelSettings) else 1
+        return load_reward_model(source, settings, seed=settings.seed, heads=heads)
 
     @classmethod
     def running_metric(cls, settings: RewardModelSettings) -> str | None:
@@ -108,21 +110,29 @@ class RewardModelTraining(ModelMethod[RewardModelSettings, RewardModel, RewardFo
         losses, chosen, rejected, metrics = self._losses(policy, batch)
         if self.settings.center:
             losses = losses + self.settings.center * center(chosen, rejected)
-        return losses.sum() / total, metrics
+        heads = self.settings.heads
+        if heads > 1:
+            losses = losses * bootstrap_weights(batch, heads, self.settings.seed).to(losses.device)
+        return losses.sum() / (total * heads), metrics
 
     def _losses(self, policy: Forward, batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor, Sums]:
-        conditioned = self.settings.response_conditioned
-        scores = policy(batch).view(-1, 4 if conditioned else 2).unbind(1)
+        """Losses, scores of chosen and of rejected completions, [G · H], the heads of a pair side by side."""
+        conditioned, heads = self.settings.response_conditioned, self.settings.heads
+        of_heads = policy(batch).view(-1, 4 if conditioned else 2, heads).unbind(1)
+        scores = [scores_GH.flatten() for scores_GH in of_heads]
+        means = [scores_GH.mean(1) for scores_GH in of_heads] if heads > 1 else scores
         chosen, rejected = scores[0], scores[-1]
         margin = None
         if self.settings.margin is not None and all(g.scores is not None for g in batch.groups):
             gaps = [g.scores[0] - g.scores[-1] for g in batch.groups if g.scores is not None]
-            margin = self.settings.margin * torch.tensor(gaps, device=chosen.device)
+            margin = self.settings.margin * torch.tensor(gaps, device=chosen.device).repeat_interleave(heads)
         losses = bradley_terry(chosen, rejected, margin)
-        metrics = pair_scores(chosen.detach(), rejected.detach())
+        metrics = pair_scores(means[0].detach(), means[-1].detach())
+        if heads > 1:
+            metrics |= disagreement((of_heads[0] - of_heads[-1]).detach())
         if conditioned:
             losses = response_conditioned(losses, *scores, balance=conditioned.balance)
-            metrics["length_accuracy"] = share_ahead(length_margins(*scores))
+            metrics["length_accuracy"] = share_ahead(length_margins(*means))
         return losses, chosen, rejected, metrics
 
     def evaluate_pass(self, policy: Forward, batch: PackedBatch) -> Sums:
@@ -151,4 +161,33 @@ def pair_scores(chosen: Tensor, rejected: Tensor) -> Sums:
         "accuracy": share_ahead(margins),
         "margin": (float(margins.sum()), pairs),
         "mean_reward": (float((chosen + rejected).sum()) / 2, pairs),
+    }
+
+
+def bootstrap_weights(batch: PackedBatch, heads: int, seed: int) -> Tensor:
+    """How often each head's bootstrap draw of the pairs has each pair: float32 [G · H], the heads side by side.
+
+    Poisson with mean 1, which a draw with replacement comes to with many pairs (Oza and Russell 2001, online
+    bagging): a function of seed, row and head, whatever else is in the pass, and the same in every epoch.
+    """
+    rng = (np.random.default_rng([seed, BOOTSTRAP, group.index]) for group in batch.groups)
+    return torch.from_numpy(np.concatenate([draw.poisson(1.0, heads) for draw in rng])).float()
+
+
+BOOTSTRAP = 7
+"""A stream of random numbers."""
+
+
+def disagreement(margins_GH: Tensor) -> Sums:
+    """How far the heads are apart on pairs. margins_GH: of each head.
+
+    heads/spread: standard deviation of a pair's margins over the heads, mean over pairs. heads/otherwise: share of
+    heads and pairs where the sign is not that of the mean margin.
+    """
+    mean_G1 = margins_GH.mean(1, keepdim=True)
+    otherwise = (margins_GH.sign() * mean_G1.sign() < 0).float()
+    spread_G = margins_GH.std(1, correction=0)
+    return {
+        "heads/spread": (float(spread_G.sum()), float(spread_G.numel())),
+        "heads/otherwise": (float(otherwise.sum()), float(otherwise.numel())),
     }

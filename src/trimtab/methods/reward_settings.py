@@ -27,6 +27,9 @@ class RewardModelSettings(TrainingSettings):
     """Times the difference of a pair's scores, subtracted from the difference of rewards; None: no margin."""
     center: float = Field(0.0, ge=0, le=WEIGHT)
     """Weight of (r_w + r_l)², which keeps rewards around 0 (Eisenstein et al. 2023)."""
+    heads: int = Field(1, gt=0, le=1000)
+    """Scores of a completion, of as many heads on one backbone, each trained on a bootstrap draw of the pairs; what
+    they disagree on a reward of kind ensemble reads (docs/rewards.md)."""
     response_conditioned: ResponseConditioning | None = None
     """The response-conditioned model of Cai et al. 2025, against a taste for length; {} has its defaults."""
 

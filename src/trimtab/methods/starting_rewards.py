@@ -1,4 +1,5 @@
-"""How well the starting model does on each prompt: the mean reward of a few samples, for a curriculum."""
+"""What samples of the starting model say before the first step: how well it does on each prompt, for a curriculum,
+and on which scale a reward's members are."""
 
 from __future__ import annotations
 
@@ -12,17 +13,40 @@ import torch
 from accelerate.utils import gather_object
 
 from trimtab.data.groups import CompletionGroup
+from trimtab.data.records import columns_of
 from trimtab.files import make_folder
 from trimtab.methods.collector import Collector
-from trimtab.methods.rollouts import Scoring
+from trimtab.methods.rollouts import Scoring, sample_text
 from trimtab.models.reference import hash_groups, keep_numbers, kept_numbers
 from trimtab.notices import say, warn
 from trimtab.training.operational import without_operational
 
 TOGETHER = 1024
 """Prompts that are drawn and scored at once."""
-STREAM = 3
+STREAM, SCALE = 3, 4
 """Of random numbers: training's own draws have others."""
+SCALED_ON = 256
+"""Prompts of which a sample each gives a reward its scale: those of the first rows."""
+
+
+@torch.no_grad()
+def set_scale(collector: Collector, groups: Sequence[CompletionGroup]) -> None:
+    """Lets the reward take its scale from a sample of each of the first prompts, the same in every process and at
+    every start: the policy is the starting model until a checkpoint is read."""
+    context = collector.context
+    seed = np.random.SeedSequence([context.settings.seed, 0, 0, SCALE]).generate_state(1)
+    prompts = list(groups[:SCALED_ON])
+    context.policy.eval()
+    with context.accelerator.autocast():
+        drawn = collector.sampler.sample(
+            [group.prompt for group in prompts], 1, collector.sampling, seed=int(seed[0]), stops=context.stops
+        )
+    texts = [sample_text(context.chat, sample) for (sample,) in drawn]
+    rows = [context.train_records[group.index] for group in prompts]
+    collector.reward.set_scale(
+        [row.prompt for row in rows], texts, completion_ids=[sample.tokens for (sample,) in drawn],
+        columns=columns_of(rows, context.train_records),
+    )  # fmt: skip
 
 
 def starting_rewards(collector: Collector, groups: Sequence[CompletionGroup], samples: int) -> list[float | None]:

@@ -189,6 +189,10 @@ def check_model_source(source: str, trust: TrustSettings | None = None, role: Ro
             _check_weights(place, named)
 
 
+HEADS = "reward_heads"
+"""In the config of a reward model with several heads, which are its labels: how many."""
+
+
 def check_role(kind: Kind, source: str, role: Role) -> None:
     """TrimtabError where a model of this kind is nothing for the role."""
     labels = getattr(kind.config, "num_labels", 1)
@@ -196,7 +200,7 @@ def check_role(kind: Kind, source: str, role: Role) -> None:
         advice = ADVICE.get((role, kind.name), f"Name {'a trained one' if role == 'reward model' else 'another'}.")
         no = {"policy": "no language model to train or to sample from"}.get(role, f"no {role}")
         raise TrimtabError(f"model {source}: {no} but {kind.description}. {advice}")
-    if kind.name == "classifier" and kind.task is None and labels != 1:
+    if kind.name == "classifier" and kind.task is None and labels != getattr(kind.config, HEADS, 1):
         raise TrimtabError(
             f"model {source}: a classifier with {labels} labels; a reward model has one (num_labels=1)."
         )

@@ -29,7 +29,7 @@ from trimtab.models.families import serves_tree
 from trimtab.models.folder import save_folder
 from trimtab.models.gguf.place import model_place
 from trimtab.models.inputs import forget_inputs
-from trimtab.models.kinds import check_model_source, kind_of
+from trimtab.models.kinds import HEADS, check_model_source, kind_of
 from trimtab.models.loading import load_policy, spare_memory
 from trimtab.models.lora import AdapterHandle, adapter_shapes, add_lora, load_adapter, merged
 from trimtab.models.padded_rows import padded_rows
@@ -53,7 +53,7 @@ def for_scoring(group: CompletionGroup) -> CompletionGroup:
 
 
 class RewardModel(nn.Module):
-    """A sequence classifier with one label, and how to read scores of completion groups off it.
+    """A sequence classifier with one label, or one a head, and how to read scores of completion groups off it.
 
     new_head: whether the head has not been trained yet; then `bind` is free to choose the pad token.
     """
@@ -89,6 +89,12 @@ class RewardModel(nn.Module):
         return torch.device(next(self.model.parameters()).device)
 
     @property
+    def heads(self) -> int:
+        """How many scores it gives a completion."""
+        heads: int = self.model.config.num_labels
+        return heads
+
+    @property
     def pad_token_id(self) -> int | None:
         """The config's: a decoder is read before the row's tokens of this id."""
         pad: int | None = self.model.config.get_text_config().pad_token_id
@@ -119,7 +125,7 @@ class RewardModel(nn.Module):
             form.tokenizer.pad_token = form.tokenizer.convert_ids_to_tokens(config.pad_token_id)
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """One score for each completion: float32 [C]."""
+        """One score for each completion: float32 [C]; with several heads [C, H]."""
         if not self.uses_tree:
             return self._forward_rows(batch)
         hidden_ND = attention.packed_hidden(self.model.base_model, batch)
@@ -129,8 +135,11 @@ class RewardModel(nn.Module):
     def _head(self, hidden_CD: Tensor) -> Tensor:
         # Out of autocast: bf16 would leave a score 8 bits, and pairs differ by less.
         with torch.autocast(hidden_CD.device.type, enabled=False):
-            scores: Tensor = self.model.score(hidden_CD.to(self.model.score.weight.dtype))[:, 0]
-        return scores.float()
+            scores: Tensor = self.model.score(hidden_CD.to(self.model.score.weight.dtype))
+        return self._of_heads(scores)
+
+    def _of_heads(self, scores_CH: Tensor) -> Tensor:
+        return (scores_CH if self.heads > 1 else scores_CH[:, 0]).float()
 
     def _read_at(self, row: tuple[int, ...]) -> int:
         """Where transformers reads a decoder's score: at the last token that isn't padding, else the first."""
@@ -158,7 +167,7 @@ class RewardModel(nn.Module):
                     types_CL[i, start : len(row)] = 1
                 inputs["token_type_ids"] = types_CL.to(device)
             logits: Tensor = self.model(**inputs).logits
-            return logits[:, 0].float()
+            return self._of_heads(logits)
         hidden_CLD = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         places = torch.tensor([self._read_at(row) for row in padded.rows], device=device)
         return self._head(hidden_CLD[torch.arange(len(places), device=device), places])
@@ -174,17 +183,27 @@ class RewardModel(nn.Module):
 
 
 def load_reward_model(
-    source: str, settings: ModelSettings | None = None, *, seed: int = 0, new_head: bool = True
+    source: str, settings: ModelSettings | None = None, *, seed: int = 0, new_head: bool = True, heads: int = 1
 ) -> RewardModel:
-    """Loads a reward model in float32: a sequence classifier with one label as it is; the backbone of any
-    other folder (causal language model, encoder) gets a new head drawn from `seed`. An adapter is merged.
+    """Loads a reward model in float32: a sequence classifier with one label, or with a label a head, as it is; the
+    backbone of any other folder (causal language model, encoder) gets new heads drawn from `seed`. An adapter is
+    merged.
 
-    new_head=False: only a trained head will do. TrimtabError for weights that lack what would be random.
+    new_head=False: only trained heads will do. TrimtabError for weights that lack what would be random, and for a
+    reward model that has another number of heads than the several that are wanted.
     """
     settings, source = settings or ModelSettings(), model_place(source)
     check_model_source(source, settings, "start of a reward model" if new_head else "reward model")
-    trained = kind_of(source, settings).name == "classifier"
-    model = _load_classifier(source, settings, seed, trained)
+    kind = kind_of(source, settings)
+    trained = kind.name == "classifier"
+    has = int(getattr(kind.config, HEADS, 1)) if trained else heads
+    if new_head and has != heads and heads > 1:
+        raise TrimtabError(
+            f"model {source}: a reward model of {has} heads, not {heads}. Begin with a language model."
+        )
+    model = _load_classifier(source, settings, seed, trained, has)
+    if has > 1:
+        setattr(model.config, HEADS, has)
     model.requires_grad_(True)  # peft froze what an adapter stood on
     forget_inputs(model.config)
     spare_memory(model, settings.gradient_checkpointing)
@@ -195,12 +214,14 @@ def load_reward_model(
     return RewardModel(model, source, new_head=not trained, adapter=adapter)
 
 
-def _load_classifier(source: str, settings: ModelSettings, seed: int, trained: bool) -> PreTrainedModel:
-    """trained: whether the head has to be there."""
+def _load_classifier(
+    source: str, settings: ModelSettings, seed: int, trained: bool, heads: int = 1
+) -> PreTrainedModel:
+    """trained: whether the heads have to be there."""
     if not is_adapter(source):
-        return _read(source, settings, seed, trained)
+        return _read(source, settings, seed, trained, heads)
     if not trained:  # of a language model: read merged, its head left behind
-        return _with_new_head(load_policy(source, settings.model_copy(update={"lora": None})).model, seed)
+        return _with_new_head(load_policy(source, settings.model_copy(update={"lora": None})).model, seed, heads)
     base = base_of(source)
     of_classifier = kind_of(base, settings).name == "classifier"
     _check_head(source, there_already=of_classifier)
@@ -224,12 +245,12 @@ def _check_head(source: str, there_already: bool) -> None:
         )
 
 
-def _read(source: str, settings: ModelSettings, seed: int, trained: bool) -> PreTrainedModel:
+def _read(source: str, settings: ModelSettings, seed: int, trained: bool, heads: int) -> PreTrainedModel:
     """transformers' sequence classifier of a model's folder or hub name."""
     try:
         with torch.random.fork_rng(devices=[]):  # transformers draws the missing weights
             model, info = AutoModelForSequenceClassification.from_pretrained(
-                source, dtype=torch.float32, num_labels=1, **HOW, **settings.loading
+                source, dtype=torch.float32, num_labels=heads, **HOW, **settings.loading
             )
     except Exception as error:  # the libraries raise whatever they like
         raise TrimtabError(
@@ -242,10 +263,10 @@ def _read(source: str, settings: ModelSettings, seed: int, trained: bool) -> Pre
     return model
 
 
-def _with_new_head(causal: PreTrainedModel, seed: int) -> PreTrainedModel:
+def _with_new_head(causal: PreTrainedModel, seed: int, heads: int) -> PreTrainedModel:
     """A sequence classifier on a language model's backbone, which it takes."""
     config = copy.deepcopy(causal.config)
-    config.num_labels = 1
+    config.num_labels = heads
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     if model.base_model_prefix != causal.base_model_prefix:

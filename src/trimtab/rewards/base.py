@@ -34,6 +34,9 @@ class Reward(ABC):
 
     name: str
     signature: str
+    heads: int = 1
+    """How many scores it has for a completion: more than one for a reward model of several heads, whose breakdown
+    has them as head_0, head_1, …; its score is their mean."""
 
     @abstractmethod
     def scored(
@@ -56,6 +59,22 @@ class Reward(ABC):
     def reads(self, column: str) -> bool:
         """Whether its scores may depend on a column of the data."""
         return False
+
+    @property
+    def wants_scale(self) -> bool:
+        """Whether training is to show it scores of the starting model's samples first, by `set_scale`."""
+        return False
+
+    def set_scale(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        *,
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        columns: Columns | None = None,
+    ) -> None:
+        """Takes its scale from these samples, where it wants one."""
+        return
 
     def take_metrics(self) -> dict[str, float]:
         """Numbers of the reward's own for the log, since the last call."""

@@ -6,7 +6,7 @@ grouped, so that families that serve the tree compute each prompt once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -56,6 +56,7 @@ class ClassifierReward(LocalReward):
         self.device = torch.device(device) if device else best_device()
         self.precision = resolve_precision(precision, self.device)
         self.model = load_reward_model(source, trusting(trust), new_head=False)
+        self.heads = self.model.heads
         values, control = values_of_model(source), control_tokens_of_model(source)
         self.form = reward_format(
             load_tokenizer(tokenizer or source, trust),
@@ -86,11 +87,11 @@ class ClassifierReward(LocalReward):
             return
         yield from self._packed_passes(rows)
 
-    def _score(self, groups: list[CompletionGroup]) -> list[float]:
+    def _score(self, groups: list[CompletionGroup]) -> Sequence[float | list[float]]:
         rows = (row for group in groups for row in (*group.prompts, *group.completions))
         check_ids(rows, self.model.model, f"reward model {self.name}")
         batch = pack(groups).to(self.device)
         bf16 = self.precision == "bf16"
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            scores: list[float] = self.model(batch).tolist()
+            scores: list[float | list[float]] = self.model(batch).tolist()
         return scores

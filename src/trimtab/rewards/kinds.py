@@ -26,6 +26,8 @@ KINDS = {
     "vllm": Kind("vllm_pooling.VLLMPoolingSettings", "vllm:MODEL@URL"),
     "yes_no": Kind("local_settings.YesNoSettings", "yes_no:FOLDER"),
     "instructions": Kind("instructions.InstructionsSettings", "instructions"),
+    "ensemble": Kind("ensemble_settings.EnsembleSettings", None),
+    "exact_answer": Kind("exact_answer.ExactAnswerSettings", "exact_answer"),
     "gold": Kind("gold.GoldSettings", "gold"),
     "trained": Kind("trained.TrainedSettings", None),
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 
 from trimtab.data.groups import CompletionGroup, cut_places
 from trimtab.data.pairs import RewardFormat
 from trimtab.errors import TrimtabError
+from trimtab.json_types import JsonObject
 from trimtab.models.reward_model import for_scoring
 from trimtab.progress import Progress
 from trimtab.rewards.base import Columns, Prompt, Reward, Scored
@@ -34,8 +36,8 @@ class LocalReward(Reward):
         """Tokens of the longest row; None where there is no limit."""
 
     @abstractmethod
-    def _score(self, groups: list[CompletionGroup]) -> list[float]:
-        """The scores of a pass, one a completion."""
+    def _score(self, groups: list[CompletionGroup]) -> Sequence[float | list[float]]:
+        """The scores of a pass, one a completion; a list of each head's where there are several."""
 
     def scored(
         self,
@@ -58,7 +60,7 @@ class LocalReward(Reward):
         with Progress(f"scores by {self.name}", len(rows), "completions", work=work) as progress:
             for places, members in self._passes(rows):
                 for i, score in zip(places, self._score(members), strict=True):
-                    out[i] = as_score(self.name, score)
+                    out[i] = as_score(self.name, score) if isinstance(score, float) else of_heads(self.name, score)
                 read = sum(_size(rows[i]) for i in places)
                 progress.advance(len(places), tokens=read, work=read)
         return out
@@ -106,3 +108,10 @@ class LocalReward(Reward):
         ]
         for chosen in cut_places(groups, self.token_budget):
             yield [i for m in chosen for i in places[m]], [groups[m] for m in chosen]
+
+
+def of_heads(name: str, scores: Sequence[float]) -> Scored:
+    """The mean of several heads' scores, with each and their spread beside it."""
+    parts: JsonObject = {"spread": statistics.pstdev(scores)} if all(map(math.isfinite, scores)) else {}
+    parts |= {f"head_{head}": score for head, score in enumerate(scores)}
+    return as_score(name, sum(scores) / len(scores), parts)

@@ -148,6 +148,8 @@ def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:
         raise ValueError("the judge can't be the reward model that the study trains: it is what is optimised")
     if judge.asks_policy:
         raise ValueError(f"a judge of kind '{judge.kind}' needs a model: no policy can judge itself")
+    if getattr(judge, "k", 0):
+        raise ValueError("a judge of kind 'ensemble' gives the mean, with the spread beside it: set its k to 0")
     if judge.weight != 1:
         raise ValueError("a judge has no weight: win rates compare its scores with each other")
 

@@ -50,6 +50,24 @@ class WeightedReward(Reward):
                 )
         return [self._sum(row) for row in zip(*by_reward, strict=True)]
 
+    @property
+    def wants_scale(self) -> bool:
+        """Whether any part does."""
+        return any(reward.wants_scale for reward, _ in self.parts)
+
+    def set_scale(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        *,
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        columns: Columns | None = None,
+    ) -> None:
+        """Every part that wants one takes its scale."""
+        for reward, _ in self.parts:
+            if reward.wants_scale:
+                reward.set_scale(prompts, completions, completion_ids=completion_ids, columns=columns)
+
     def reads(self, column: str) -> bool:
         """Whether the scores of any part may depend on the column."""
         return any(reward.reads(column) for reward, _ in self.parts)

@@ -178,7 +178,7 @@ def _in_memory(policy: TrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
         # in bf16 in its place, which rounds by more than what is looked for.
         with torch.autocast(policy.device.type, enabled=False):
             if isinstance(policy, RewardModel):
-                return RewardModel.forward(policy, batch).float().cpu()
+                return RewardModel.forward(policy, batch).float().cpu().flatten()
             with policy.inputs.ids_alone():
                 return Policy.forward(policy, batch).logps.float().cpu()
     finally:
@@ -200,7 +200,7 @@ def _without_trimtab(model: PreTrainedModel, rows: Sequence[Sequence[int]], toke
             inputs["token_type_ids"] = (torch.arange(len(row)) >= half).long()[None]
         logits = model(**inputs).logits[0].float()
         if logits.ndim == 1:
-            out.append(logits[:1])
+            out.append(logits)
         else:
             logps = logits[half - 1 : -1].log_softmax(-1)
             out.append(logps.gather(-1, ids[0, half:, None])[:, 0])
