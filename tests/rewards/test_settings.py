@@ -22,7 +22,10 @@ from trimtab.rewards.weighted import WeightedReward
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "nemotrn"}, "'nemotron_local', 'vllm', 'yes_no', 'instructions', 'gold', 'trained'"),
+        (
+            {"kind": "nemotrn"},
+            "'nemotron_local', 'vllm', 'yes_no', 'instructions', 'ensemble', 'exact_answer', 'gold', 'trained'",
+        ),
         ({"kind": "vllm", "model": "m"}, "kind vllm needs base_url"),
         ({"kind": "vllm"}, "kind vllm needs base_url and model"),
         ({"kind": "nemotron_local"}, "kind nemotron_local needs model"),
