@@ -7,17 +7,70 @@ import os
 import platform
 import resource
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trimtab.late import torch
 from trimtab.notices import say
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+ASKED_FOR_CPU = "ACCELERATE_USE_CPU"
+"""accelerate's variable: anything but an empty text, 0, false or no keeps a Mac's GPU out of it."""
+
 
 def best_device() -> torch.device:
-    """CUDA's where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """CUDA's where there is one, else a Mac's GPU (MPS), else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    asked = os.environ.get(ASKED_FOR_CPU, "").lower() not in ("", "0", "false", "no", "n", "f", "off")
+    return torch.device("mps" if torch.backends.mps.is_available() and not asked else "cpu")
+
+
+def name_of(device: torch.device) -> str:
+    """What a device is called in reports: CUDA's by its own name."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name())
+    return "Apple GPU (MPS)" if device.type == "mps" else f"CPU ({platform.machine()})"
+
+
+def say_device(device: torch.device, precision: str) -> None:
+    """Says so where a Mac's GPU computes, which trimtab is not tested on."""
+    if device.type == "mps":
+        say(
+            f"computing on the Mac's GPU (MPS) in {precision}, which trimtab's tests have never run on "
+            f"({ASKED_FOR_CPU}=1: on the CPU)"
+        )
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """In float64, for sums that must be exact: where the tensor is, or on the CPU where its device has none (MPS)."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for what a GPU still has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@contextmanager
+def forked_random(device: torch.device) -> Iterator[None]:
+    """What is drawn inside, on the CPU or on the device, leaves their generators as they were."""
+    on_mps = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            if on_mps is not None:
+                torch.mps.set_rng_state(on_mps)
 
 
 def on_cpu() -> bool:
@@ -34,14 +87,21 @@ def reset_peak_memory() -> None:
     """Starts the count anew, where the system can: on CUDA, and on Linux."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    elif best_device().type == "mps":
+        torch.mps.empty_cache()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> int:
-    """Since the last reset: allocated on CUDA, resident on the CPU. Bytes."""
+    """Since the last reset: allocated on CUDA, resident on the CPU. Bytes.
+
+    MPS keeps no peak: it is what its driver holds now, and that keeps what was freed.
+    """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    if device.type == "mps":
+        return int(torch.mps.driver_allocated_memory())
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))

@@ -21,6 +21,7 @@ from transformers import StoppingCriteria
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Message
+from trimtab.devices import forked_random
 from trimtab.errors import TrimtabError, is_out_of_memory, reason_of
 from trimtab.evaluation.settings import Decoding
 from trimtab.json_types import JsonObject
@@ -133,8 +134,7 @@ def _decode_batch(
     if isinstance(policy, Policy) and serves_cache(policy):
         _rows_of_our_own(policy, ids, places, decoding, stops, watch)
         return
-    cuda = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    with forked_random(model.device):
         # Each batch has a seed of its own, so that one can be decoded again without those before it.
         torch.manual_seed(vllm.seed_of(decoding.seed, lo) if lo else decoding.seed)
         _generate_batch(model, [ids[i] for i in places], decoding, stops, watch)

@@ -14,6 +14,7 @@ import torch
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
+from trimtab.devices import in_float64
 from trimtab.models.policy import Policy
 from trimtab.progress import Progress
 
@@ -40,7 +41,7 @@ def fluency(
     with Progress("perplexity", len(groups), "answers", work=work) as progress:
         for members in cut_into_passes(groups, token_budget):
             logps_M = policy(pack(members).to(device)).logps
-            nats -= float(logps_M.double().sum())
+            nats -= float(in_float64(logps_M).sum())
             tokens += logps_M.numel()
             read = sum(group.packed_length for group in members)
             progress.advance(len(members), tokens=read, work=read)

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from trimtab.devices import in_float64
 from trimtab.late import torch
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ SURVIVAL = 1e-4
 
 def penalty(lengths: Tensor, targets: Tensor) -> Tensor:
     """f(ℓ) = max(0, ℓ − target)², in tokens squared; any shapes that broadcast."""
-    return (lengths - targets).clamp(min=0).double() ** 2
+    return in_float64((lengths - targets).clamp(min=0)) ** 2
 
 
 def score_function(logps_C: Tensor, lengths_C: Tensor, targets_C: Tensor, samples: int) -> Tensor:
@@ -46,13 +47,13 @@ def score_function(logps_C: Tensor, lengths_C: Tensor, targets_C: Tensor, sample
         raise ValueError(f"score_function needs groups of at least two samples, got {samples} of {logps_C.numel()}")
     f_PK = penalty(lengths_C, targets_C).view(-1, samples)
     advantages_C = ((f_PK - f_PK.mean(1, keepdim=True)) * (samples / (samples - 1))).flatten()
-    score_C = advantages_C * logps_C
+    score_C = advantages_C * in_float64(logps_C)
     return f_PK.flatten() + score_C - score_C.detach()
 
 
 def literal(logps_C: Tensor, lengths_C: Tensor, targets_C: Tensor) -> Tensor:
     """f_i, added to the loss as the report does: [C], with a gradient of exactly 0."""
-    return penalty(lengths_C, targets_C) + 0.0 * logps_C
+    return penalty(lengths_C, targets_C) + 0.0 * in_float64(logps_C)
 
 
 def stop_hazard(
@@ -75,7 +76,9 @@ def stop_hazard(
     S_t f(t + 1), what the mass that is left costs at least. Neither depends on the token that it judges.
     pathwise_only leaves the content's score function out: biased, of smaller variance.
     """
-    h_CT = torch.where(mask_CT, stop_logps_CT.double().exp(), 0.0).clamp(max=1.0)
+    logps_CT, stop_logps_CT = in_float64(logps_CT), in_float64(stop_logps_CT)
+    mask_CT, targets_C, ends_C = (x.to(logps_CT.device) for x in (mask_CT, targets_C, ends_C))
+    h_CT = torch.where(mask_CT, stop_logps_CT.exp(), 0.0).clamp(max=1.0)
     survival_CT = torch.cumprod(1 - h_CT, dim=1)
     before_CT = torch.cat([torch.ones_like(survival_CT[:, :1]), survival_CT[:, :-1]], dim=1)
     steps_T = torch.arange(1, h_CT.shape[1] + 1, device=h_CT.device)
@@ -97,7 +100,7 @@ def stop_hazard(
             baseline_CT = survival_CT * penalty(least_CT, targets_C[:, None])
         reward_CT = torch.where(mask_CT, future_CT - baseline_CT, 0.0)
     # log q of the content token under the renormalised distribution that it was drawn from.
-    content_CT = torch.where(mask_CT, logps_CT.double() - torch.log1p(-h_CT.clamp(max=1 - 1e-9)), 0.0)
+    content_CT = torch.where(mask_CT, logps_CT - torch.log1p(-h_CT.clamp(max=1 - 1e-9)), 0.0)
     score_C = (reward_CT * content_CT).sum(1)
     return expected_C + score_C - score_C.detach()
 

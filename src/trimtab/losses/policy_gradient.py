@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from trimtab.devices import in_float64
 from trimtab.late import torch
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def importance_weights(policy_logps_M: Tensor, sampler_logps_M: Tensor, cap: flo
 
 def effective_sample_size(policy_logps_M: Tensor, sampler_logps_M: Tensor, owner_M: Tensor, count: int) -> float:
     """(Σ w)² / (C Σ w²) of whole-sequence weights w = π/μ: the share of the samples that still counts, 0 to 1."""
-    log_weights = sum_by((policy_logps_M - sampler_logps_M).detach().double(), owner_M, count)
+    exact_M = in_float64((policy_logps_M - sampler_logps_M).detach())
+    log_weights = sum_by(exact_M, owner_M.to(exact_M.device), count)
     return float((2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp() / count)
 
 
@@ -155,9 +157,10 @@ def kl_exact(kl_M: Tensor, logps_M: Tensor, owner_M: Tensor, lengths_C: Tensor) 
 
 def future_sums(values_M: Tensor, owner_M: Tensor, lengths_C: Tensor) -> Tensor:
     """Σ_{u>t} value_u within each completion, detached: [M] -> [M]."""
-    running = values_M.detach().double().cumsum(0)
-    ends = lengths_C.cumsum(0) - 1
-    return (running[ends][owner_M] - running).to(values_M.dtype)
+    running = in_float64(values_M.detach()).cumsum(0)
+    ends, owner_M = (lengths_C.cumsum(0) - 1).to(running.device), owner_M.to(running.device)
+    # Rounded before it moves: not every device has float64.
+    return (running[ends][owner_M] - running).to(values_M.dtype).to(values_M.device)
 
 
 def sum_by(values_M: Tensor, owner_M: Tensor, count: int) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from trimtab.devices import in_float64
 from trimtab.late import torch
 
 if TYPE_CHECKING:
@@ -52,27 +53,33 @@ def gae(rewards_M: Tensor, values_M: Tensor, lengths_C: Tensor, gamma: float, la
             f"expected [M], [M] and lengths that add up to M; got {tuple(rewards_M.shape)}, "
             f"{tuple(values_M.shape)}, {int(lengths_C.sum())}"
         )
-    longest = int(lengths_C.max())
-    real_CT = torch.arange(longest, device=lengths_C.device) < lengths_C[:, None]
-    rewards_CT = torch.zeros(real_CT.shape, dtype=torch.float64, device=rewards_M.device)
+    longest, exact_M = int(lengths_C.max()), in_float64(values_M.detach())
+    lengths_C = lengths_C.to(exact_M.device)
+    real_CT = torch.arange(longest, device=exact_M.device) < lengths_C[:, None]
+    rewards_CT = exact_M.new_zeros(real_CT.shape)
     values_CT, advantages_CT = rewards_CT.clone(), rewards_CT.clone()
-    rewards_CT[real_CT], values_CT[real_CT] = rewards_M.detach().double(), values_M.detach().double()
+    rewards_CT[real_CT], values_CT[real_CT] = in_float64(rewards_M.detach()), exact_M
     following_C, value_C = rewards_CT.new_zeros(len(lengths_C)), rewards_CT.new_zeros(len(lengths_C))
     for t in reversed(range(longest)):  # behind a completion's end all is 0, and stays 0
         delta_C = rewards_CT[:, t] + gamma * value_C - values_CT[:, t]
         following_C = advantages_CT[:, t] = delta_C + gamma * lam * following_C
         value_C = values_CT[:, t]
     found_M = advantages_CT[real_CT]
-    returns_M = found_M + values_M.detach().double()
-    return Advantages(found_M.to(values_M.dtype), returns_M.to(values_M.dtype))
+    returns_M = found_M + exact_M
+    return Advantages(_as(found_M, values_M), _as(returns_M, values_M))
+
+
+def _as(exact_M: Tensor, like: Tensor) -> Tensor:
+    """Rounded before it moves: not every device has float64."""
+    return exact_M.to(like.dtype).to(like.device)
 
 
 def whiten(values_M: Tensor) -> Tensor:
     """(x − mean) / √(variance + ε), variance with M − 1; a lone value becomes 0. [M] -> [M]."""
     if values_M.numel() < 2:
         return torch.zeros_like(values_M)
-    x_M = values_M.double()
-    return ((x_M - x_M.mean()) / (x_M.var() + WHITENING_EPSILON).sqrt()).to(values_M.dtype)
+    x_M = in_float64(values_M)
+    return _as((x_M - x_M.mean()) / (x_M.var() + WHITENING_EPSILON).sqrt(), values_M)
 
 
 class ValueLoss(NamedTuple):
@@ -103,7 +110,8 @@ def value_loss(values_M: Tensor, old_values_M: Tensor, returns_M: Tensor, clip: 
 
 def explained_variance(values_M: Tensor, returns_M: Tensor) -> float | None:
     """1 − Var(R − V) / Var(R): 1 where V says all of it, 0 where a constant does as well. None of equal returns."""
-    spread = float(returns_M.double().var(correction=0))
+    returns_M, values_M = in_float64(returns_M), in_float64(values_M)
+    spread = float(returns_M.var(correction=0))
     if spread == 0:
         return None
-    return 1 - float((returns_M.double() - values_M.double()).var(correction=0)) / spread
+    return 1 - float((returns_M - values_M).var(correction=0)) / spread

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from trimtab.data.groups import CompletionGroup, PackedBatch
 from trimtab.data.settings import TOKENS, Settings
+from trimtab.devices import in_float64
 from trimtab.errors import TrimtabError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def scale_for(embedding: nn.Embedding, strength: float) -> float:
     total = 0.0
     for lo in range(0, entries, SLICE):
         ids = torch.arange(lo, min(lo + SLICE, entries), device=embedding.weight.device)
-        total += float(embedding(ids).double().square().sum())
+        total += float(in_float64(embedding(ids)).square().sum())
     return strength * math.sqrt(total / entries) / math.sqrt(size / 2)
 
 

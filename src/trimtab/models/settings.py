@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from trimtab.data.settings import Settings, distinct
 from trimtab.data.trust import TrustSettings
 from trimtab.devices import has_fast_bf16
+from trimtab.errors import TrimtabError
 from trimtab.late import torch
 
 Precision = Literal["auto", "float32", "bf16"]
@@ -47,7 +48,7 @@ class ModelSettings(TrustSettings):
     precision: Precision = "auto"
     """What products are computed in: bf16 by autocast, or float32. auto: bf16 on CUDA and on CPUs whose bf16
     products are clearly faster (by AMX tiles, or as timed at the start where AVX-512 has bf16 instructions), else
-    float32."""
+    float32, as on a Mac's GPU."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, more time, the same result."""
     lora: LoraSettings | None = None
@@ -61,6 +62,10 @@ def trusting(trust: TrustSettings | None) -> ModelSettings:
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["float32", "bf16"]:
     """What `auto` means here; the answer is recorded, and kept on resume."""
+    if device.type == "mps":
+        if precision == "bf16" and not torch.backends.mps.is_macos_or_newer(14, 0):
+            raise TrimtabError("precision: bf16 on a Mac's GPU needs macOS 14 or newer: set precision=float32.")
+        return "float32" if precision == "auto" else precision
     if precision != "auto":
         return precision
     if device.type == "cuda":

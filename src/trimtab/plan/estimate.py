@@ -14,7 +14,7 @@ import torch
 
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.splits import DataSettings, Splits, split_records
-from trimtab.devices import best_device
+from trimtab.devices import best_device, name_of, on_cpu
 from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.models.settings import resolve_precision
 from trimtab.plan.memory import FLOAT, Memory, Parameters, count_parameters, load_config, module_bytes, stage_memory
@@ -93,7 +93,7 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
         for work in works:
             precision = resolve_precision(work.settings.precision, device)
             local = _local_models(work, recipe, model)
-            memory = stage_memory(work, _config_of(work, recipe, config), precision, device.type == "cuda", local)
+            memory = stage_memory(work, _config_of(work, recipe, config), precision, device.type != "cpu", local)
             sizes = count_parameters(model, work.settings.lora)
             stages.append(StagePlan(work, sizes, memory, disk_of(work, sizes, bool(rows_of[work.name].validation))))
             progress.advance()
@@ -249,8 +249,8 @@ def _seconds(stage: StagePlan, speed: Speed, watch: Stopwatch) -> dict[str, floa
 
 
 def _device_name() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if not on_cpu():
+        return name_of(best_device())
     return f"CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
@@ -264,6 +264,10 @@ def _notes(recipe: Recipe, measured: bool) -> list[str]:
     ]
     if torch.cuda.is_available():
         notes.append("Activations are traced on the CPU's attention; CUDA's keeps about as much.")
+    elif not on_cpu():
+        notes.append(
+            "Activations are traced on the CPU's attention; a Mac's GPU keeps every score too."
+        )
     if measured:
         notes.append(
             "Times were measured on random weights of the model's shape, on this machine as busy as it is now."

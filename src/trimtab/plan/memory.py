@@ -239,7 +239,7 @@ class Memory:
 
 
 def stage_memory(
-    work: StageWork, config: PretrainedConfig, precision: str, on_cuda: bool, local_models: int
+    work: StageWork, config: PretrainedConfig, precision: str, on_gpu: bool, local_models: int
 ) -> Memory:
     """The peak of a stage. local_models: bytes of judges and rewards that are models on this device."""
     lora = work.settings.lora
@@ -260,7 +260,7 @@ def stage_memory(
         fixed["reference"] = FLOAT * (sizes.trained if lora else sizes.total)
     if isinstance(work.settings, OnPolicySettings) or local_models:
         fixed["reward and judge models"] = local_models
-    if not on_cuda:
+    if not on_gpu:
         fixed["interpreter, libraries and rows"] = resident() + int(ID_BYTES * work.held_tokens)
     each = EIGHT_BITS if work.settings.optimizer == "adamw_8bit" else FLOAT
     moments = {"Adam's moments": int(2 * each * sizes.trained)}
@@ -273,7 +273,7 @@ def stage_memory(
         **fixed, **moments, "gradients": gradients, "activations": activations,
         "logits slice and passing": over - gradients - activations,
     }  # fmt: skip
-    if not on_cuda:
+    if not on_gpu:
         training["kept by the allocator"] = int(KEPT_BY_ALLOCATOR * (over - gradients))
     phases = [Memory("a training pass", training)]
     for sampled in (work.rollouts, work.validation_samples, work.penalty):

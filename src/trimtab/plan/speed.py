@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trimtab.data.groups import CompletionGroup, pack
-from trimtab.devices import autocast, best_device
+from trimtab.devices import autocast, best_device, synchronize
 from trimtab.methods.sft import SFT
 from trimtab.methods.sft_settings import SFTSettings
 from trimtab.models.policy import Policy
@@ -90,8 +90,7 @@ class Stopwatch:
         return min(times_taken)
 
     def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronize(self.device)
 
     def _forward(self) -> torch.Tensor:
         batch = pack(self.groups).to(self.device)

@@ -74,8 +74,9 @@ def invert_cdf(probability_BV: Tensor, uniform_B: Tensor) -> Tensor:
 
 def _passed(cdf_BN: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
     """Where each function passes its uniform number's share of its whole, and that share: [B, 1] both."""
-    # The product is below the sum, also after rounding, since uniform numbers are at most 1 - 2^-53.
-    mark_B1 = (uniform_B[:, None] * cdf_BN[:, -1:]).long()
+    # The product is below the sum, also after rounding, since uniform numbers are at most 1 - 2^-53. It is taken
+    # where they are.
+    mark_B1 = (uniform_B[:, None] * cdf_BN[:, -1:].to(uniform_B.device)).long().to(cdf_BN.device)
     return torch.searchsorted(cdf_BN, mark_B1, right=True), mark_B1
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trimtab.devices import in_float64
+
 LIKELIEST = 64
 """Tokens that are sorted first: they nearly always hold the nucleus, and sorting all is slow."""
 
@@ -32,11 +34,11 @@ def nucleus(logp_BV: Tensor, top_p: float) -> Tensor:
 def _least(logp_BV: Tensor, top_p: float, count: int) -> Tensor:
     """The log-probability of the least likely token of each row's nucleus, [B]."""
     best_BK = logp_BV.topk(count, dim=-1).values
-    probability_BK = best_BK.double().exp()
+    probability_BK = in_float64(best_BK).exp()
     before_BK = probability_BK.cumsum(-1) - probability_BK
     last_B = ((before_BK < top_p).sum(-1) - 1).clamp_(min=0)
-    least_B = best_BK.gather(1, last_B[:, None])[:, 0]
-    beyond_B = before_BK[:, -1] + probability_BK[:, -1] < top_p
+    least_B = best_BK.gather(1, last_B[:, None].to(best_BK.device))[:, 0]
+    beyond_B = (before_BK[:, -1] + probability_BK[:, -1] < top_p).to(best_BK.device)
     if count < logp_BV.shape[-1] and bool(beyond_B.any()):
         least_B[beyond_B] = _least(logp_BV[beyond_B], top_p, logp_BV.shape[-1])
     return least_B

@@ -250,7 +250,9 @@ def _decode(
     each one's prompt, as the watch knows them."""
     device = prompt_R.device
     decoded = DecodedBatch(rules, warm)
-    uniform_TB = uniform_RT.T.contiguous().to(device)
+    uniform_TB = uniform_RT.T.contiguous()
+    if device.type != "mps":  # it has no float64
+        uniform_TB = uniform_TB.to(device)
     temperatures = Temperatures.of(warm, device)
     rows, logits_BV = None, prompts.logits_PV[prompt_R]
     for t in range(rules.cap):
@@ -266,6 +268,6 @@ def _decode(
             decoded.keep(active)
             rows.keep(index)
             temperatures.keep(index)
-            token_B, uniform_TB = token_B[index], uniform_TB[:, index]
+            token_B, uniform_TB = token_B[index], uniform_TB[:, index.to(uniform_TB.device)]
         logits_BV = rows.advance(token_B)
     return decoded.samples()

@@ -16,6 +16,7 @@ from trimtab.catalogue import compared_methods, family, label, trained_methods
 from trimtab.data.chat import ChatFormat
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
+from trimtab.devices import best_device, name_of
 from trimtab.evaluation.instruction_accuracy import asked_of
 from trimtab.evaluation.outputs import MethodOutputs, read_measured
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
@@ -74,7 +75,7 @@ def environment(seed: int, seeds: Sequence[int] = ()) -> JsonObject:
     return {
         "versions": {"python": platform.python_version(), "trimtab": __version__}
         | {name: version(name) for name in LIBRARIES},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})",
+        "device": name_of(best_device()),
         "threads": torch.get_num_threads(),
         "seed": seed,
         "seeds": list(seeds) or [seed],

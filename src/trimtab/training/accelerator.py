@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 
-from trimtab.devices import on_cpu
+from trimtab.devices import on_cpu, say_device
 from trimtab.training.schedule import TrainingSettings
 
 Item = TypeVar("Item")
@@ -41,4 +41,6 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
         torch.use_deterministic_algorithms(True)
         # Every tensor here is written before it is read; filling each first costs a third of the time.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
-    return Accelerator(mixed_precision={"float32": "no", "bf16": "bf16"}[settings.precision], cpu=on_cpu())
+    accelerator = Accelerator(mixed_precision={"float32": "no", "bf16": "bf16"}[settings.precision], cpu=on_cpu())
+    say_device(accelerator.device, settings.precision)
+    return accelerator

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trimtab.devices import best_device
 from trimtab.errors import TrimtabError, first_line
 from trimtab.files import SUMS, read_json, write_directory, write_json, written_damage
 from trimtab.json_types import JsonObject
@@ -32,6 +33,8 @@ class RandomStates(TypedDict):
     torch: Tensor
     cuda: NotRequired[list[Tensor]]
     """One for each device, where there are any."""
+    mps: NotRequired[Tensor]
+    """A Mac's GPU's, where it computes."""
 
 
 def random_states() -> RandomStates:
@@ -46,6 +49,8 @@ def random_states() -> RandomStates:
     }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state_all()
+    if best_device().type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
     return states
 
 
@@ -58,6 +63,8 @@ def set_random_states(states: RandomStates) -> None:
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])
+    if "mps" in states and best_device().type == "mps":
+        torch.mps.set_rng_state(states["mps"])
 
 
 def trained_state(model: torch.nn.Module) -> dict[str, Tensor]:
