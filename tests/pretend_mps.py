@@ -1,8 +1,8 @@
 """Tensors that say they are on a Mac's GPU, and a record of what is asked of it.
 
 Nothing is known of a Mac here but what torch ships: `native_functions.yaml` says which operators have a kernel for
-MPS, which are made of others, and which have neither. Numbers are computed on the CPU. Which attention kernel runs is
-decided in C++, by the device: here in `_function`. Autocast is the CPU's.
+MPS, which are made of others, and which have neither. Numbers are computed on the CPU. Which attention kernel
+runs is decided in C++, by the device: here in `_function`. Autocast is the CPU's.
 """
 
 from __future__ import annotations
@@ -242,8 +242,12 @@ def pretending(patch: pytest.MonkeyPatch) -> Iterator[Record]:
     patch.setattr(torch.mps, "get_rng_state", lambda: torch.zeros(4, dtype=torch.uint8))
     patch.setattr(torch.mps, "set_rng_state", lambda state: None)
     autocast = torch.autocast
-    patch.setattr(torch, "autocast", lambda kind, *args, **more: autocast(kind.replace("mps", "cpu"), *args, **more))
+    patch.setattr(
+        torch, "autocast", lambda kind, *args, **more: autocast(kind.replace("mps", "cpu"), *args, **more)
+    )
     patch.setattr(torch.nn.Module, "to", _module_to)
     patch.setattr("accelerate.state.is_mps_available", lambda *args: True)
+    for module in ("peft.utils.save_and_load", "peft.peft_model"):
+        patch.setattr(f"{module}.infer_device", lambda: "cpu")  # files are read by C++
     with _Mode(), _Functions():
         yield RECORD

@@ -49,7 +49,7 @@ def say_device(device: torch.device, precision: str) -> None:
 
 
 def in_float64(x: Tensor) -> Tensor:
-    """In float64, for sums that must be exact: where the tensor is, or on the CPU where its device has none (MPS)."""
+    """In float64, for sums that must be exact: where it is, or on the CPU where its device has none (MPS)."""
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 

@@ -265,9 +265,7 @@ def _notes(recipe: Recipe, measured: bool) -> list[str]:
     if torch.cuda.is_available():
         notes.append("Activations are traced on the CPU's attention; CUDA's keeps about as much.")
     elif not on_cpu():
-        notes.append(
-            "Activations are traced on the CPU's attention; a Mac's GPU keeps every score too."
-        )
+        notes.append("Activations are traced on the CPU's attention; a Mac's GPU keeps every score too.")
     if measured:
         notes.append(
             "Times were measured on random weights of the model's shape, on this machine as busy as it is now."
