@@ -20,7 +20,7 @@ from trimtab.training.accelerator import make_accelerator
 from trimtab.training.checkpoint import random_states
 from trimtab.training.schedule import TrainingSettings
 
-METHODS = ["sft_length", "sft_lora", "distillation", "dpo_sft", "ranking", "reward", "grpo_fixed", "ppo"]
+METHODS = ["sft_length", "distillation", "dpo_sft", "ranking", "reward", "grpo_fixed", "ppo"]
 
 
 @pytest.mark.parametrize("job", METHODS)
