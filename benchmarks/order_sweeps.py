@@ -1,6 +1,7 @@
 """Curricula and reward ensembles in the sandbox, three training seeds each: docs/experiment_log.md.
 
     python benchmarks/order_sweeps.py OUT dpo        DPO with each order against the random one
+    python benchmarks/order_sweeps.py OUT ensemble   GRPO on one reward model, and on five heads with k 0 and 1
 
 As benchmarks/sandbox_sweeps.py. Each seed orders the rows anew; all start from one SFT model. A difference is taken
 seed by seed, over the same 400 prompts; its interval is Student's, of three seeds (2 degrees of freedom).
@@ -13,7 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sandbox_sweeps import LAST, Sweep, table
+from sandbox_sweeps import LAST, SFT_RATE, Sweep, table
+
+from trimtab.rewards.classifier import ClassifierReward
+from trimtab.rewards.ensemble import EnsembleReward
+from trimtab.training.metrics import read_metrics
 
 SEEDS = (0, 1, 2)
 T_95 = 4.303
@@ -77,5 +82,34 @@ def dpo(sweep: Sweep) -> None:
     compare(kinds, "random")
 
 
+def ensemble(sweep: Sweep) -> None:
+    """60 steps of 16 prompts × 4 samples without a KL term. Gold and KL of held-out prompts, every ten steps, say
+    when the policy has had what the proxy is good for."""
+    given: dict[str, Any] = {"learning_rate": SFT_RATE, "best_metric": "loss", "best_is": "lowest"}
+    one = sweep.stage("reward", "proxy", sweep.sft(), **given) / "best"
+    five = sweep.stage("reward", "proxy-heads", sweep.sft(), heads=5, **given) / "best"
+    proxies: dict[str, Any] = {
+        "one": lambda: ClassifierReward(str(one), name="proxy"),
+        "five heads, k 0": lambda: EnsembleReward([ClassifierReward(str(five), name="proxy")], 0.0),
+        "five heads, k 1": lambda: EnsembleReward([ClassifierReward(str(five), name="proxy")], 1.0),
+    }
+    sampled = {"samples": 4, "sampling": {"max_new_tokens": 160, "batch_size": 256}, "validation_prompts": 60}
+    kinds: dict[str, list[dict[str, float]]] = {name: [] for name in proxies}
+    for seed in SEEDS:
+        for name, proxy in proxies.items():
+            place = f"ensemble-{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+            folder = sweep.stage(
+                "grpo", place, sweep.sft(), reward=proxy(), judge=sweep.judge, learning_rate=3e-4,
+                kl_coefficient=0.0, max_steps=60, evaluation_interval=10, seed=seed, **sampled, **LAST,
+            )  # fmt: skip
+            watched = [row for row in read_metrics(folder / "metrics.jsonl") if "eval_judge" in row]
+            best = max(watched, key=lambda row: row["eval_judge"])
+            last = {"last gold": watched[-1]["eval_judge"], "last KL": watched[-1]["eval_kl"]}
+            seen = {"best step": best["step"], "best gold": best["eval_judge"], **last}
+            kinds[name].append(judged(sweep, place, folder / "best") | seen)
+            print(f"{place}: {kinds[name][-1]}", file=sys.stderr, flush=True)
+    compare(kinds, "one")
+
+
 if __name__ == "__main__":
-    {"dpo": dpo}[sys.argv[2]](Sweep(Path(sys.argv[1])))
+    {"dpo": dpo, "ensemble": ensemble}[sys.argv[2]](Sweep(Path(sys.argv[1])))
