@@ -17,6 +17,7 @@ import pytest
 import torch
 import torchgen
 import yaml
+from accelerate.state import AcceleratorState
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
@@ -249,5 +250,10 @@ def pretending(patch: pytest.MonkeyPatch) -> Iterator[Record]:
     patch.setattr("accelerate.state.is_mps_available", lambda *args: True)
     for module in ("peft.utils.save_and_load", "peft.peft_model"):
         patch.setattr(f"{module}.infer_device", lambda: "cpu")  # files are read by C++
-    with _Mode(), _Functions():
-        yield RECORD
+    patch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "")  # accelerate sets it: to be taken back
+    AcceleratorState._reset_state(True)
+    try:
+        with _Mode(), _Functions():
+            yield RECORD
+    finally:
+        AcceleratorState._reset_state(True)  # which keeps the device for all that comes after
