@@ -169,7 +169,7 @@ def ours(world: World, new: Weights, folder: Path, **settings: Any) -> Found:
         **settings,
     )
     records = [Record(f"p{i}", ("",)) for i in range(PROMPTS)]
-    given: Any = SimpleNamespace(take_metrics=dict)  # a reward that is never asked to score
+    given: Any = SimpleNamespace(take_metrics=dict, wants_scale=False)  # a reward that is never asked to score
     prepared = TrainingContext(
         policy, world.groups, [], chosen, Accelerator(cpu=True), folder, None, train_records=records, reward=given
     )
