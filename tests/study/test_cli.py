@@ -249,7 +249,7 @@ def test_judge_and_opponent_go_together(dead_end: Callable[..., str]) -> None:
     words = ("evaluate", "--model", "m", "--data", "d.jsonl", "--out", "out")
     assert "--judge and --opponent go together" in dead_end(*words, "--judge", "gold")
     found = dead_end(*words, "--judge", "golden", "--opponent", "m")
-    assert found.startswith("reward 'golden': no such folder, nor a name of a reward. Known: exact_answer, gold, instructions, nemotron,")
+    assert found.startswith("reward 'golden': no such folder, nor a name of a reward. Known: exact_answer, gold,")
 
 
 # ---- folders that are taken
@@ -546,7 +546,7 @@ def test_a_reward_without_a_name(given: str, dead_end: Callable[..., str]) -> No
         ("evaluate", "--model", "m", "--data", "d.jsonl", "--out", "o", "--opponent", "x", "--judge", given),
     ):
         found = dead_end(*words)
-        assert found.startswith("a reward or judge without a name. Known: exact_answer, gold, instructions, nemotron, ")
+        assert found.startswith("a reward or judge without a name. Known: exact_answer, gold, ")
     found = dead_end("grpo", "--model", "m", "--data", "d.jsonl", "--out", "o", "--reward", "yes_no:")
     assert found == "reward yes_no:: name the model behind the colon, as in yes_no:FOLDER."
 
