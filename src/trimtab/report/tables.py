@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS, Metric
 from trimtab.evaluation.results import Results
 from trimtab.formats import NONE, interval_text, number, with_interval
 from trimtab.report.data_tables import defaults_table, markers_table, settings_table, sources_table
-from trimtab.report.layout import INSTRUCTIONS, LENGTHS, OTHER_BLEU, WIN_RATES, entries, method_columns
+from trimtab.report.layout import INSTRUCTIONS, LENGTHS, OTHER_BLEU, WIN_RATES, Column, entries, method_columns
 from trimtab.report.pair_tables import all_seeds_table, comparisons_table, pairs_table, seeds_table
 from trimtab.report.table import Table, Value, with_ends
 
@@ -79,6 +81,15 @@ def win_rates_table(results: Results) -> Table:
     return Table("win_rates", "Ties, missing scores, and BLEU of other orders", header, rows, records)
 
 
+def _of_methods(
+    name: str, title: str, measured: Sequence[tuple[str, str, MethodResult]], columns: Sequence[Column], note: str
+) -> Table:
+    """A row of these columns for each method that was measured: (name, label, result)."""
+    rows = [[shown, *(column.cell(m) for column in columns)] for _, shown, m in measured]
+    records = [_method_record(method, m) for method, _, m in measured]
+    return Table(name, title, ["Method", *(column.header for column in columns)], rows, records, [note])
+
+
 def lengths_table(results: Results) -> Table:
     """Lengths, excess over the chosen completion, and correctness: what a shorter answer costs."""
     measured = [
@@ -86,27 +97,21 @@ def lengths_table(results: Results) -> Table:
         for name, shown, m in entries(results)
         if "length" in m.estimates and m.estimates.keys() & {"excess_length", "correctness"}
     ]
-    rows = [[shown, *(column.cell(m) for column in LENGTHS)] for _, shown, m in measured]
-    records = [_method_record(name, m) for name, _, m in measured]
-    header = ["Method", *(column.header for column in LENGTHS)]
     note = (
         "Excess: mean of max(0, tokens − tokens of the chosen completion) over prompts. Correctness: the judge's "
         "own, on its own scale (the sandbox's: −1 wrong … 1 right). Brackets: 95 % interval."
     )
-    return Table("lengths", "Length and correctness", header, rows, records, [note])
+    return _of_methods("lengths", "Length and correctness", measured, LENGTHS, note)
 
 
 def instructions_table(results: Results) -> Table:
     """IFEval's four accuracies, where the test prompts have instructions that a program checks."""
     measured = [(name, shown, m) for name, shown, m in entries(results) if m.instructions]
-    rows = [[shown, *(column.cell(m) for column in INSTRUCTIONS)] for _, shown, m in measured]
-    records = [_method_record(name, m) for name, _, m in measured]
-    header = ["Method", *(column.header for column in INSTRUCTIONS)]
     note = (
         "Share of prompts of which all instructions hold, and share of all instructions that hold. Loose: also "
         "without the first line, the last line or asterisks. Brackets: 95 % interval; prompts are resampled whole."
     )
-    return Table("instructions", "Instructions that hold", header, rows, records, [note])
+    return _of_methods("instructions", "Instructions that hold", measured, INSTRUCTIONS, note)
 
 
 def instruction_kinds_table(results: Results) -> Table:
