@@ -15,7 +15,7 @@ test-parity: .venv/installed-dev  ## a hundred steps beside TRL's trainers, and 
 	$(BIN)/python -m pytest -m parity tests/training
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on the CPU, in an environment of 4 GB
-	$(VLLM)/python -m pytest -m vllm tests/servers
+	$(VLLM)/python -m pytest -m vllm tests/servers/test_vllm_*.py
 
 test-llamacpp: .venv/llamacpp/installed  ## what llama.cpp makes of GGUF files: its wheel, and a real model of 98 MB
 	$(BIN)/python -m pytest -m llamacpp tests/servers

@@ -1,7 +1,8 @@
-"""Sampling, greedy decoding and beam search beside transformers' own `generate`, or beside another commit.
+"""Sampling, greedy decoding and beam search beside transformers' own `generate`, vLLM, or another commit.
 
     python -m benchmarks.rollout --model sandbox:instruct --task sample
     python -m benchmarks.rollout --model smollm2 --task beam --peer build:COMMIT
+    .venv-vllm/bin/python -m benchmarks.rollout --model smollm2 --peer vllm
 
 Both sides answer the same eight prompts of uneven lengths, with 4 samples or 4 beams each, in processes of their
 own that take turns. Counted are the CPU seconds of decoding and the tokens up to each answer's end. Greedy answers
@@ -27,7 +28,7 @@ import torch
 import transformers
 
 from trimtab.models.policy import Policy
-from trimtab.rollout.sampler import Sampling
+from trimtab.rollout.sampler import Sampling, VLLMSettings
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.sandbox.generate import test_prompts
 from trimtab.sandbox.starters import starter
@@ -97,13 +98,28 @@ def by_transformers(problem: Problem, task: str) -> Answers:
     return [rows[i : i + each] for i in range(0, len(rows), each)]
 
 
+def by_vllm(problem: Problem, task: str) -> Answers:
+    """The answers of vLLM's engine in this process, the weights pushed in before."""
+    from trimtab.rollout.vllm import VLLMSampler  # vLLM is in an environment of its own
+
+    model, prompts, stops, cap = problem
+    sampler = VLLMSampler(Policy(model), VLLMSettings(cache_gib=1), "float32", 1024)
+    warm, k = (1.0, REPEATS) if task == "sample" else (0.0, 1)
+    given = Sampling(max_new_tokens=cap, temperatures=(warm,), engine="vllm")
+    found = sampler.sample(prompts, k, given, seed=0, stops=stops)
+    return [[list(one.tokens) for one in of_prompt] for of_prompt in found]
+
+
+DECODERS = {"trimtab": by_trimtab, "generate": by_transformers, "vllm": by_vllm}
+
+
 def one_side(side: str, name: str, task: str, cap: int) -> None:
     """Decodes once to warm up and once for the clock, and prints what the other process reads.
 
     Both decode the same: what a kernel does at its first call for a shape is done once in a run of many batches.
     """
     problem = problem_of(name, cap)
-    decode = by_transformers if side == "generate" else by_trimtab
+    decode = DECODERS.get(side, by_trimtab)
     with torch.no_grad():
         decode(problem, task)
         before = time.process_time()
@@ -145,7 +161,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     turns: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
     with tempfile.TemporaryDirectory() as folder:
         there = here
-        if options.peer != "generate":
+        if options.peer not in DECODERS:
             git = ["git", "-C", str(Path(__file__).parents[1])]
             commit = options.peer.removeprefix("build:")
             packed = subprocess.run([*git, "archive", commit, "src"], stdout=subprocess.PIPE, check=True).stdout
@@ -155,7 +171,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             for who, side, path in (("ours", "trimtab", here), ("peer", options.peer, there)):
                 turns[who].append(run(side, [path], options))
                 print(f"turn {turn}: {who} {turns[who][-1]['cpu']:.2f} s, {turns[who][-1]['tokens']} tokens")
-    if options.task != "sample" or options.peer != "generate":
+    if options.task != "sample" or options.peer not in DECODERS:
         assert turns["ours"][0]["answers"] == turns["peer"][0]["answers"], "the two sides' tokens differ"
     speed = {who: statistics.median(t["tokens"] / t["cpu"] for t in took) for who, took in turns.items()}
     out = {"model": options.model, "task": options.task, "peer_is": options.peer}
@@ -173,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="sandbox:instruct", help="sandbox:instruct, smollm2 or a folder")
     parser.add_argument("--task", default="sample", choices=["sample", "greedy", "beam"])
-    parser.add_argument("--peer", default="generate", help="generate, or build:COMMIT")
+    parser.add_argument("--peer", default="generate", help="generate, vllm, or build:COMMIT")
     parser.add_argument("--cap", type=int, default=128, help="new tokens of an answer at most")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--side", help=argparse.SUPPRESS)

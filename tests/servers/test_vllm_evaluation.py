@@ -11,7 +11,7 @@ import torch
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.records import read_records
 from trimtab.evaluation import generate as module
-from trimtab.evaluation.generate import generate, stop_tokens
+from trimtab.evaluation.generate import Generated, generate, stop_tokens
 from trimtab.evaluation.settings import Decoding
 from trimtab.models.loading import load_policy
 from trimtab.rollout.sampler import VLLMSettings
@@ -34,11 +34,17 @@ def ready(vllm_model: Path, vllm_pairs: Path) -> tuple[Any, ChatFormat, list[Any
 def rows(ready: Any, monkeypatch: pytest.MonkeyPatch, decoding: Decoding) -> list[list[int]]:
     """New tokens of each prompt, as `generate` turns them into text."""
     model, chat, prompts, stops = ready
-    seen: list[list[int]] = []
+    made: list[tuple[Generated, list[int]]] = []  # in the order in which they are decoded
+    as_text = module._as_text
+
+    def watched(chat: ChatFormat, row: list[int], stops: list[int]) -> Generated:
+        made.append((as_text(chat, row, stops), row))
+        return made[-1][0]
+
     with monkeypatch.context() as patch:
-        made = module._as_text
-        patch.setattr(module, "_as_text", lambda c, row, s: seen.append(row) or made(c, row, s))
+        patch.setattr(module, "_as_text", watched)
         out = generate(model, chat, prompts, decoding, stops)
+    seen = [next(row for text, row in made if text is one) for one in out]
     assert [one.tokens for one in out] == [len(until_stop(row, stops)) for row in seen]
     assert [one.terminated for one in out] == [any(token in stops for token in row) for row in seen]
     return [until_stop(row, stops) for row in seen]
