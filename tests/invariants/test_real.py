@@ -47,7 +47,9 @@ def test_dpo_on_real_pairs_starts_at_ln_2_and_falls(shared_data: Path, tmp_path:
     tokenizer.save_pretrained(tmp_path / "model")
     data = DataSettings(train=str(shared_data / "data/ultrafeedback/train.jsonl"), train_rows=48,
                         validation_rows=16, max_length=300)  # fmt: skip
-    settings = DPOSettings(learning_rate=1e-3, batch_size=8, epochs=3, warmup_steps=2, logging_interval=1)
+    settings = DPOSettings(
+        learning_rate=1e-3, batch_size=8, epochs=3, warmup_steps=2, logging_interval=1, evaluation_interval=9
+    )
     run_stage("dpo", DPO, settings, data, str(tmp_path / "model"), tmp_path / "dpo")
     rows = read_metrics(tmp_path / "dpo" / "metrics.jsonl")
     losses = [row["loss"] for row in rows if "loss" in row]

