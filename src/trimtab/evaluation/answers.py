@@ -19,12 +19,14 @@ from trimtab.instructions.checks import Instruction, Verdict, verdicts
 @dataclass(frozen=True)
 class Options:
     """tolerance: how far apart two scores may be and still tie. seed, n_resamples: of bootstraps and sign flips.
-    samples: how many prompts are shown with every method's answer."""
+    samples: how many prompts are shown with every method's answer. with_opponent: whether the opponent stands in
+    all paired comparisons, as one of the things that are compared, and not only in those that say so."""
 
     tolerance: float = 0.0
     seed: int = 0
     n_resamples: int = N_RESAMPLES
     samples: int = 6
+    with_opponent: bool = False
 
 
 DEFAULTS = Options()
@@ -48,7 +50,7 @@ class Answers:
     @cached_property
     def verdicts(self) -> list[list[Verdict]] | None:
         """Which of each prompt's instructions hold; None where no prompt has any."""
-        if not self.asked:
+        if not self.asked or self.texts is None:
             return None
         return [verdicts(asked, text) for asked, text in zip(self.asked, self.texts, strict=True)]
 
@@ -58,23 +60,33 @@ class Answers:
         return [generation.prompt for generation in self.outputs.generations]
 
     @cached_property
-    def texts(self) -> list[str]:
-        """Each completion."""
-        return [generation.completion for generation in self.outputs.generations]
+    def texts(self) -> list[str] | None:
+        """Each completion; None where one is not known."""
+        known = [text for generation in self.outputs.generations if (text := generation.completion) is not None]
+        return known if len(known) == len(self.outputs.generations) else None
 
     @cached_property
-    def tokens(self) -> Floats:
-        """Tokens of each completion, the one that ends the turn included."""
-        return np.array([generation.tokens for generation in self.outputs.generations], dtype=np.float64)
+    def tokens(self) -> Floats | None:
+        """Tokens of each completion, the one that ends the turn included; None where one is not known."""
+        return _complete([generation.tokens for generation in self.outputs.generations])
+
+    @cached_property
+    def characters(self) -> Floats | None:
+        """Characters of each completion; None where one is not known."""
+        return _complete([generation.characters for generation in self.outputs.generations])
 
     @property
     def is_judged(self) -> bool:
-        """Whether a judge scored both this method and an opponent."""
-        return self.opponent is not None and bool(self.outputs.scores and self.opponent.scores)
+        """Whether a judge scored both this method and an opponent, or saw both answers."""
+        scored = self.opponent is not None and bool(self.outputs.scores and self.opponent.scores)
+        return scored or bool(self.outputs.preferences)
 
     @cached_property
     def outcomes(self) -> Floats | None:
-        """1 (won), ½ (tied), 0 (lost) or NaN (a score is missing) of each prompt; None without an opponent."""
+        """1 (won), ½ (tied), 0 (lost) or NaN (a score is missing) of each prompt; None without an opponent. By a
+        judge that saw both, its preference from 0 to 1."""
+        if self.outputs.preferences:
+            return np.array([np.nan if p is None else p for p in self.outputs.preferences], dtype=np.float64)
         if self.opponent is None:
             return None
         return outcomes(scores_of(self.outputs), scores_of(self.opponent), tolerance=self.options.tolerance)
@@ -84,14 +96,19 @@ class Answers:
         """The win rate at equal length; None where nothing was judged."""
         if self.opponent is None or self.outcomes is None or not self.is_judged:
             return None
-        lengths = [len(text) for text in self.texts]
-        opponent_lengths = [len(generation.completion) for generation in self.opponent.generations]
+        lengths, opponent_lengths = self.characters, Answers(self.opponent).characters
+        if lengths is None or opponent_lengths is None:
+            return None
         return length_controlled_win_rate(self.outcomes, lengths, opponent_lengths, seed=self.options.seed)
 
     @cached_property
     def bleu(self) -> Bleu | None:
         """Against the chosen completions; None where there are none."""
-        return corpus_bleu(self.texts, self.references) if self.references else None
+        return corpus_bleu(self.texts, self.references) if self.references and self.texts is not None else None
+
+
+def _complete(values: Sequence[int | None]) -> Floats | None:
+    return None if None in values else np.array(values, dtype=np.float64)
 
 
 def scores_of(outputs: MethodOutputs) -> Scores:

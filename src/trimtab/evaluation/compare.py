@@ -9,6 +9,7 @@ import numpy as np
 
 from trimtab.evaluation.answers import DEFAULTS, Answers, Options
 from trimtab.evaluation.metrics import Metric, paired_metrics
+from trimtab.evaluation.missing import missing_of
 from trimtab.evaluation.pooling import pool
 from trimtab.evaluation.results import Comparison
 from trimtab.evaluation.statistics import Floats, holm, sign_flip_p_value
@@ -35,7 +36,8 @@ def compare(
     comparisons: list[Comparison] = []
     for metric in paired_metrics():
         compared = dict(answers)
-        if opponent is not None and metric.paired is not None and metric.paired.opponent:
+        among = options.with_opponent and metric.name != "win_rate"  # of itself that is a half
+        if opponent is not None and metric.paired is not None and (metric.paired.opponent or among):
             compared = {opponent.outputs.name: [opponent], **compared}
         values = {name: matrix(metric, runs) for name, runs in compared.items()}
         pairs = (
@@ -71,6 +73,7 @@ def _difference(
     )
     if pooled is None:
         return None
+    missing, bounds = missing_of(metric, a_PS, b_PS)
     return Comparison(
         a=later,
         b=earlier,
@@ -80,4 +83,6 @@ def _difference(
         p_value=sign_flip_p_value(pooled.parts_P, seed=options.seed, n_resamples=options.n_resamples),
         n=pooled.n,
         seeds=pooled.spread,
+        missing=missing,
+        missing_bounds=bounds,
     )

@@ -13,6 +13,7 @@ from trimtab.evaluation.estimate import Estimate
 from trimtab.evaluation.instruction_accuracy import kinds_of
 from trimtab.evaluation.method_result import BleuSignature, LengthEffect, MethodResult
 from trimtab.evaluation.metrics import METRICS, Measure, Metric
+from trimtab.evaluation.missing import missing_by_length
 from trimtab.evaluation.pooling import Pooled, pool, pool_overall
 from trimtab.evaluation.statistics import sign_flip_p_value
 from trimtab.evaluation.win_rate import WinCounts, count_outcomes
@@ -88,12 +89,12 @@ def win_counts(runs: Sequence[Answers], seeds: Sequence[int], options: Options =
 
 def _length_effect(runs: Sequence[Answers]) -> LengthEffect | None:
     fits = [answers.length_controlled for answers in runs if answers.length_controlled is not None]
-    if not fits:
+    told = [*(warning for fit in fits for warning in fit.warnings), *filter(None, map(missing_by_length, runs))]
+    if not fits and not told:
         return None
     effects = [fit.length_effect for fit in fits if fit.length_effect is not None]
     return LengthEffect(
-        length_effect=float(np.mean(effects)) if effects else None,
-        warnings=list(dict.fromkeys(warning for fit in fits for warning in fit.warnings)),
+        length_effect=float(np.mean(effects)) if effects else None, warnings=list(dict.fromkeys(told))
     )
 
 
@@ -102,8 +103,10 @@ def _bleu_signature(runs: Sequence[Answers]) -> BleuSignature | None:
 
 
 def _mean_behaviours(runs: Sequence[Answers]) -> dict[str, float | None]:
-    shares = [behaviours(answers.prompts, answers.texts) for answers in runs]
+    shares = [behaviours(answers.prompts, answers.texts) for answers in runs if answers.texts is not None]
     means: dict[str, float | None] = {}
+    if not shares:
+        return means
     for name in shares[0]:
         applicable = [share for by_name in shares if (share := by_name[name]) is not None]
         means[name] = float(np.mean(applicable)) if applicable else None

@@ -123,9 +123,14 @@ def judge_scores(answers: Answers) -> Floats:
 
 def excess_lengths(answers: Answers) -> Floats | None:
     """Tokens above the chosen completion's, never below 0."""
-    if not answers.chosen_lengths:
+    if not answers.chosen_lengths or answers.tokens is None:
         return None
     return np.maximum(0, answers.tokens - np.asarray(answers.chosen_lengths, dtype=np.float64))
+
+
+def characters(answers: Answers) -> Floats | None:
+    """Characters of each answer, where its tokens are not known."""
+    return answers.characters if answers.tokens is None else None
 
 
 def correctness(answers: Answers) -> Floats | None:
@@ -142,7 +147,7 @@ def correctness(answers: Answers) -> Floats | None:
 
 def strict_win_rate(answers: Answers) -> float | None:
     """Share won; a tie is not."""
-    return _share_of_judged(answers, lambda outcomes: outcomes == 1)
+    return _share_of_judged(answers, lambda outcomes: outcomes > 0.5)
 
 
 def win_rate_with_ties(answers: Answers) -> float | None:
@@ -168,9 +173,15 @@ def chosen_length(answers: Answers) -> float | None:
     return float(np.mean(answers.chosen_lengths)) if answers.chosen_lengths else None
 
 
-def terminated(answers: Answers) -> float:
-    """Share of answers that ended by themselves, before the cap."""
-    return float(np.mean([generation.terminated for generation in answers.outputs.generations]))
+def median_length(answers: Answers) -> float | None:
+    """Median of the answers' tokens."""
+    return None if answers.tokens is None else float(np.median(answers.tokens))
+
+
+def terminated(answers: Answers) -> float | None:
+    """Share of answers that ended by themselves, before the cap; None where it is not known of one."""
+    ended = [generation.terminated for generation in answers.outputs.generations]
+    return None if None in ended else float(np.mean([bool(one) for one in ended]))
 
 
 _ROWS = (
@@ -243,8 +254,14 @@ _ROWS = (
     ),
     Metric(
         "length_median", "Tokens, median", "their median",
-        digits=1, overall=lambda answers: float(np.median(answers.tokens)), range=POSITIVE, doubt="none",
+        digits=1, overall=median_length, range=POSITIVE, doubt="none",
         stored="length.median", column="tokens_median",
+    ),
+    Metric(
+        "characters", "Characters",
+        "mean characters of the completions, where nobody counted their tokens (`trimtab compare`)",
+        digits=0, per_prompt=characters, range=POSITIVE, doubt="seeds",
+        paired=Paired("completion length in characters", axis="length, characters"),
     ),
     Metric(
         "chosen_length", "Tokens of chosen, mean", "mean tokens of the chosen completions of the same prompts",

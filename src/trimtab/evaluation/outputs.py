@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,6 +17,36 @@ from trimtab.files import read_json, write_json, write_text
 from trimtab.json_types import JsonObject
 
 AGAIN = "Remove {}, and the same command makes it anew."
+
+
+class Answer(Protocol):
+    """One completion as metrics read it. What is not known of it is None: a file of another tool may hold scores
+    alone. tokens: with the one that ends the turn. terminated: whether that was reached."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def completion(self) -> str | None: ...
+    @property
+    def tokens(self) -> int | None: ...
+    @property
+    def terminated(self) -> bool | None: ...
+    @property
+    def characters(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """An Answer that trimtab did not generate. prompt: "" where it is not known."""
+
+    id: str
+    prompt: str = ""
+    completion: str | None = None
+    tokens: int | None = None
+    terminated: bool | None = None
+    characters: int | None = None
 
 
 class _Row(BaseModel):
@@ -32,6 +62,11 @@ class Generation(_Row):
     tokens: int
     terminated: bool
 
+    @property
+    def characters(self) -> int:
+        """Of the completion."""
+        return len(self.completion)
+
 
 class Score(_Row):
     """The judge's score of one completion: None with a reason where it failed, never a number."""
@@ -43,15 +78,22 @@ class Score(_Row):
 
 @dataclass
 class MethodOutputs:
-    """Everything measured of one method. `scores` may be empty (not judged); otherwise one a generation."""
+    """Everything measured of one method. `scores` may be empty (not judged); otherwise one a generation.
+
+    preferences: where a judge saw both answers, the share of each prompt that the method won, 0 to 1; None where it
+    is missing. Empty: scores say who won. opponent: one of its own, where the opponent answered anew for each
+    method.
+    """
 
     name: str
-    generations: list[Generation]
+    generations: Sequence[Answer]
     scores: list[Score] = field(default_factory=list)
     perplexity: float | None = None
     bits_per_byte: float | None = None
     warnings: list[str] = field(default_factory=list)
     """Of its making, whether now or when it was made."""
+    preferences: list[float | None] = field(default_factory=list)
+    opponent: MethodOutputs | None = None
 
 
 class Measured(BaseModel):
@@ -142,7 +184,7 @@ def check_same(ids: Sequence[str], expected: Sequence[str], where: str) -> None:
         raise TrimtabError(f"{where}: unexpected id {_some(extra)}")
 
 
-def align(outputs: MethodOutputs, template: Sequence[Generation]) -> MethodOutputs:
+def align(outputs: MethodOutputs, template: Sequence[Answer]) -> MethodOutputs:
     """The same outputs in the order of `template`; ids and prompts must be the same ones."""
     order = [g.id for g in template]
     check_same([g.id for g in outputs.generations], order, f"generations of {outputs.name}")
@@ -155,4 +197,11 @@ def align(outputs: MethodOutputs, template: Sequence[Generation]) -> MethodOutpu
         check_same([s.id for s in scores], order, f"scores of {outputs.name}")
         scored = {s.id: s for s in scores}
         scores = [scored[i] for i in order]
-    return replace(outputs, generations=[by_id[i] for i in order], scores=scores)
+    preferred = dict(zip([g.id for g in outputs.generations], outputs.preferences, strict=False))
+    return replace(
+        outputs,
+        generations=[by_id[i] for i in order],
+        scores=scores,
+        preferences=[preferred[i] for i in order] if outputs.preferences else [],
+        opponent=outputs.opponent and align(outputs.opponent, template),
+    )

@@ -38,7 +38,9 @@ class _Model(BaseModel):
 
 
 class Comparison(_Model):
-    """Paired over the prompts that both answered; `p_holm` is corrected over all pairs of the metric."""
+    """Paired over the prompts that both answered; `p_holm` is corrected over all pairs of the metric. missing: the
+    other prompts, where there are any; missing_bounds: of a win rate, the least and the greatest difference that
+    they could have made of it."""
 
     a: str
     b: str
@@ -49,6 +51,8 @@ class Comparison(_Model):
     p_holm: float | None = None
     n: int | None = None
     seeds: SeedSpread | None = None
+    missing: int | None = None
+    missing_bounds: Interval95 | None = None
 
     @field_validator("metric")
     @classmethod
@@ -65,7 +69,10 @@ class Comparison(_Model):
     def turned_round(self) -> Comparison:
         """The same of b − a."""
         turned = {"a": self.b, "b": self.a, "difference": -self.difference, "ci95": negated(self.ci95)}
-        return self.model_copy(update=turned | {"seeds": self.seeds and self.seeds.negated()})
+        turned |= {"seeds": self.seeds and self.seeds.negated()}
+        return self.model_copy(
+            update=turned | {"missing_bounds": self.missing_bounds and negated(self.missing_bounds)}
+        )
 
 
 class StageCurves(_Model):

@@ -42,7 +42,7 @@ class StudyOutputs:
 @dataclass(frozen=True)
 class About:
     """What results say beside numbers. curves: by seed, then by stage. warnings: they come before those that the
-    numbers give."""
+    numbers give. start: the method that sentences set the others beside, where it is not a study's base or SFT."""
 
     name: str
     judge: str | None = None
@@ -52,6 +52,7 @@ class About:
     data: Mapping[str, SplitCounts] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Provenance)
     warnings: Sequence[str] = ()
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,15 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
     aligned = _align_all(outputs)
 
     def answers(run: MethodOutputs) -> Answers:
-        return Answers(run, aligned.opponent, outputs.references, outputs.chosen_lengths, options, outputs.asked)
+        against = run.opponent or aligned.opponent
+        return Answers(run, against, outputs.references, outputs.chosen_lengths, options, outputs.asked)
 
     runs = {name: [answers(run) for run in by_seed] for name, by_seed in aligned.methods.items()}
     opponent = aligned.opponent
     against = None if opponent is None else answers(opponent)
     results = Results(
         name=about.name,
-        opponent=None if opponent is None else opponent.name,
+        opponent=_opponent_name(aligned),
         judge=about.judge,
         training_reward=about.training_reward,
         methods={name: method_result(of_method, seeds, options) for name, of_method in runs.items()},
@@ -108,7 +110,15 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         audit=about.audit and amplified(about.audit, aligned.everyone()),
         provenance=about.provenance,
     )
-    return worded(results, about.warnings)
+    return worded(results, about.warnings, about.start)
+
+
+def _opponent_name(aligned: _Aligned) -> str | None:
+    """Of the common opponent, or what the methods' own ones are called."""
+    if aligned.opponent is not None:
+        return aligned.opponent.name
+    own = [run.opponent.name for run in aligned.everyone() if run.opponent is not None]
+    return " and ".join(dict.fromkeys(own)) or None
 
 
 def _align_all(outputs: StudyOutputs) -> _Aligned:
@@ -144,19 +154,24 @@ def _lengths(everyone: Iterable[MethodOutputs], chosen_lengths: Sequence[int]) -
     """Tokens of every completion, by method, of all seeds together; of the chosen ones, where they are known."""
     lengths: dict[str, list[int]] = {}
     for outputs in everyone:
-        lengths.setdefault(outputs.name, []).extend(g.tokens for g in outputs.generations)
+        counted = [g.tokens for g in outputs.generations if g.tokens is not None]
+        if len(counted) == len(outputs.generations):
+            lengths.setdefault(outputs.name, []).extend(counted)
     return lengths | ({"chosen": [int(n) for n in chosen_lengths]} if chosen_lengths else {})
 
 
 def _samples(everyone: Sequence[MethodOutputs], references: Sequence[str], count: int) -> list[Sample]:
     """Prompts spread evenly over the evaluation set: not picked, so not flattering."""
+    everyone = [m for m in everyone if any(g.completion is not None for g in m.generations)]
+    if not everyone:
+        return []
     n = len(everyone[0].generations)
     picks = sorted({int(i) for i in np.linspace(0, n - 1, min(count, n))})
     return [
         Sample(
-            prompt=everyone[0].generations[i].prompt,
+            prompt=everyone[0].generations[i].prompt or f"prompt {everyone[0].generations[i].id}",
             chosen=references[i] if references else None,
-            completions={m.name: m.generations[i].completion for m in everyone},
+            completions={m.name: text for m in everyone if (text := m.generations[i].completion) is not None},
             scores={m.name: scores_of(m)[i] for m in everyone},
         )
         for i in picks
@@ -167,7 +182,7 @@ def amplified(audit: AuditReport, everyone: Iterable[MethodOutputs]) -> AuditRep
     """The audit, with the share of each one's outputs that hold each marker; a name may come for each seed."""
     outputs: dict[str, list[str]] = {}
     for m in everyone:
-        outputs.setdefault(m.name, []).extend(g.completion for g in m.generations)
+        outputs.setdefault(m.name, []).extend(g.completion for g in m.generations if g.completion is not None)
     return audit.model_copy(update={"amplification": amplification(audit, outputs)})
 
 
@@ -183,10 +198,10 @@ def correct_against_opponent(results: Results) -> None:
         claim.p_holm = p
 
 
-def worded(results: Results, warnings: Sequence[str]) -> Results:
-    """With its warnings, these first (but for missing scores), and its verdict."""
+def worded(results: Results, warnings: Sequence[str], start: str | None = None) -> Results:
+    """With its warnings, these first (but for missing scores), and its verdict. start: see About."""
     correct_against_opponent(results)
     results.warnings = [*mostly_missing(results), *warnings, *warnings_of(results)]
-    results.verdict = verdict(results)
+    results.verdict = verdict(results, start)
     results.summary = results.verdict[0] if results.verdict else ""
     return results

@@ -13,6 +13,7 @@ from trimtab.evaluation.estimate import Estimate, SeedSpread
 from trimtab.evaluation.length_control import FEW_PROMPTS as FEW_FOR_LENGTHS
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import paired_metrics
+from trimtab.evaluation.missing import withheld
 from trimtab.evaluation.overoptimisation import evaluations, reward_against_judge, sentence
 from trimtab.evaluation.results import Comparison, Results
 from trimtab.evaluation.win_rate import WinCounts
@@ -23,7 +24,10 @@ LENGTH_DROP = 0.05  # raw minus length-controlled win rate that is worth a sente
 
 
 def clear(c: Comparison) -> bool:
-    """Whether the interval excludes no difference and the p-value survives the correction."""
+    """Whether the interval excludes no difference and the p-value survives the correction, and what is missing
+    could not undo it."""
+    if withheld(c.n, c.missing, c.missing_bounds, 0.0):
+        return False
     p = c.p_value if c.p_holm is None else c.p_holm
     return (c.ci95[0] > 0 or c.ci95[1] < 0) and p < ALPHA
 
@@ -55,6 +59,12 @@ def _against_opponent(results: Results, method: str, counts: WinCounts) -> str:
         of += f", {counts.missing} missing"
     if rate.seeds:
         of += f"; {seed_values(rate.seeds, 100, 1)}"
+    if withheld(counts.n, counts.missing, counts.missing_bounds, 0.5):
+        return (
+            f"{label(method)} against {against}: no conclusion. {counts.missing} of {counts.n + counts.missing} "
+            f"prompts have no score; had all been lost or won, its win rate of {percent(rate.value)} would be "
+            f"{interval_text(counts.missing_bounds)} %."
+        )
     what = f"win rate {percent(rate.value)} (95 % interval {interval_text(rate.ci95)} %, {of})"
     ahead, p = lead(rate), counts.p_holm
     if p is not None and ahead and not survives(p):
@@ -89,6 +99,12 @@ def _against_start(results: Results, method: str, start: str) -> str | None:
     interval = interval_text(c.ci95, scale, digits)
     numbers = f"{size} points of {name} (95 % interval {interval}; {p}{each})"
     who = f"{label(method)} against {label(start)}"
+    if withheld(c.n, c.missing, c.missing_bounds, 0.0):
+        bounds = interval_text(c.missing_bounds, scale, digits, sign=True)
+        return (
+            f"{who}: no conclusion, {numbers}; {c.missing} of {(c.n or 0) + (c.missing or 0)} prompts lack a score "
+            f"of one of them, which could make it {bounds}."
+        )
     if clear(c):
         return f"{who}: {'helped' if c.difference > 0 else 'hurt'}, {numbers}."
     if c.ci95[0] > 0 or c.ci95[1] < 0:
@@ -142,6 +158,9 @@ def _length_sentence(method: str, m: MethodResult) -> str | None:
         return None
     if controlled.n is not None and controlled.n < FEW_FOR_LENGTHS:
         return None  # the ridge moves a rate of few prompts by more than lengths do
+    counts = m.win_counts
+    if counts is not None and withheld(counts.n, counts.missing, counts.missing_bounds, 0.5):
+        return None
     drop = rate.value - controlled.value
     ci = f" (95 % interval {interval_text(controlled.ci95)} %)" if controlled.ci95 else ""
     numbers = f"from {percent(rate.value)} to {percent(controlled.value)}{ci}"
@@ -173,8 +192,9 @@ def _best(results: Results) -> str | None:
     return f"{first}; these data do not clearly separate it from {listed([label(e) for e in equals])}."
 
 
-def verdict(results: Results) -> list[str]:
-    """Sentences, the answer first: the best, each against the opponent, the start, and at equal length."""
+def verdict(results: Results, start: str | None = None) -> list[str]:
+    """Sentences, the answer first: the best, each against the opponent, the start, and at equal length. start: the
+    method that the others are set beside; without it a study's base and SFT."""
     names = ordered_methods(results.methods)
     lacking = mostly_missing(results)
     sentences: list[str | None] = ["No conclusion: most of the judge's scores are missing."] if lacking else []
@@ -183,9 +203,11 @@ def verdict(results: Results) -> list[str]:
         counts = results.methods[name].win_counts
         if counts is not None:
             sentences.append(_against_opponent(results, name, counts))
-    if names and names[0] == "base":
+    if start in names:
+        sentences += [_against_start(results, name, str(start)) for name in names if name != start]
+    elif names and names[0] == "base":
         sentences += [_against_start(results, name, "base") for name in names[1:]]
-    if "sft" in names:
+    if start is None and "sft" in names:
         sentences += [_against_start(results, n, "sft") for n in names[names.index("sft") + 1 :]]
     sentences += [_length_sentence(name, results.methods[name]) for name in names]
     sentences += [_penalty_sentence(results), *_together_sentences(results)]

@@ -13,6 +13,9 @@ from trimtab.report.layout import INSTRUCTIONS, LENGTHS, OTHER_BLEU, WIN_RATES, 
 from trimtab.report.pair_tables import all_seeds_table, comparisons_table, pairs_table, seeds_table
 from trimtab.report.table import Table, Value, with_ends
 
+WHERE_KNOWN = {"characters"}
+"""Metrics that have a column only where some method has a number."""
+
 
 def _method_record(name: str, m: MethodResult) -> dict[str, Value]:
     """Every metric of one method for CSV files; the win rates' counts stand behind them."""
@@ -37,7 +40,8 @@ def _metric_record(metric: Metric, m: MethodResult) -> dict[str, Value]:
 
 def methods_table(results: Results) -> Table:
     """One row a method: quality, likelihood, length."""
-    columns = method_columns()
+    known = {name for _, _, m in entries(results) for name in m.estimates}
+    columns = [column for column in method_columns() if column.metric in known or column.metric not in WHERE_KNOWN]
     rows = [[shown, *(column.cell(m) for column in columns)] for _, shown, m in entries(results)]
     several_seeds = len(set(results.provenance.seeds)) > 1
     brackets = "Means over training seeds. Brackets: 95 % interval over prompts and over seeds, whichever reaches "
