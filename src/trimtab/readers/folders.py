@@ -1,0 +1,101 @@
+"""Folders that trimtab wrote: of `generate`, of `evaluate`, and of a study with its training seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from trimtab.catalogue import ordered_methods
+from trimtab.evaluation.outputs import Generation, Score, read_generations, read_scores
+from trimtab.json_types import JsonObject
+from trimtab.readers.columns import Reading
+from trimtab.readers.rows import MethodRows, Row, Side
+
+OPPONENT = "opponent"
+"""The folder of what the methods of an evaluation are compared with."""
+
+
+def suits(path: Path) -> bool:
+    """Whether completions of trimtab's lie in it."""
+    return path.is_dir() and any(_places(path))
+
+
+def _places(path: Path) -> Iterator[tuple[int | None, Path]]:
+    """(training seed, folder with generations.jsonl); the seed is None where there are none."""
+    if (path / "generations.jsonl").is_file():
+        yield None, path
+    for file in sorted(path.glob("evaluation/*/generations.jsonl")):
+        yield None, file.parent
+    for file in sorted(path.glob("seed-*/evaluation/*/generations.jsonl")):
+        seed = file.parents[2].name.removeprefix("seed-")
+        if seed.isdigit():
+            yield int(seed), file.parent
+
+
+def read(path: Path, asked: Reading) -> list[MethodRows]:
+    """Every method, of each training seed, against the folder's own opponent where it has one, which comes last.
+    Its columns are known: --map says nothing of them."""
+    results = _results(path)
+    judge, called = results.get("judge"), results.get("opponent")
+    places = list(_places(path))
+    opponent = next((_sides(place) for _, place in places if place.name == OPPONENT and place != path), None)
+    seeds = {seed for seed, _ in places if seed is not None}
+    methods = []
+    for seed, place in places:
+        is_opponent = place.name == OPPONENT and place != path
+        name = (str(called or OPPONENT) if is_opponent else place.name) if place != path else path.resolve().name
+        sides = _sides(place)
+        rows = [
+            Row(key, generation.prompt, side, _beside(opponent, key) if not is_opponent else None)
+            for key, (generation, side) in sides.items()
+        ]
+        against = str(called or OPPONENT) if opponent is not None and not is_opponent else None
+        # What no seed touches lies in the first one's folder.
+        own_seed = seed if len(seeds) > 1 and _comes_again(place, places) else None
+        methods.append(MethodRows(name, rows, str(place), against, judge if _is_scored(rows) else None, own_seed))
+    order = {name: i for i, name in enumerate(ordered_methods(dict.fromkeys(m.name for m in methods)))}
+    last = str(called or OPPONENT)
+    return sorted(methods, key=lambda m: (m.name == last and m.opponent is None, order[m.name]))
+
+
+def _comes_again(place: Path, places: list[tuple[int | None, Path]]) -> bool:
+    return sum(other.name == place.name for _, other in places) > 1
+
+
+def _is_scored(rows: list[Row]) -> bool:
+    return any(row.side.score is not None for row in rows)
+
+
+def _beside(opponent: dict[str, tuple[Generation, Side]] | None, key: str) -> Side | None:
+    return opponent[key][1] if opponent is not None and key in opponent else None
+
+
+def _sides(place: Path) -> dict[str, tuple[Generation, Side]]:
+    """By id; scores of an evaluation that was stopped may be fewer than completions."""
+    scores: dict[str, Score] = {}
+    if (place / "scores.jsonl").is_file():
+        scores = {score.id: score for score in read_scores(place / "scores.jsonl")}
+    sides = {}
+    for generation in read_generations(place / "generations.jsonl"):
+        score = scores.get(generation.id)
+        reason = (score.reason if score else "it was not scored") if scores else None
+        side = Side(
+            generation.completion,
+            score.score if score else None,
+            reason,
+            generation.tokens,
+            generation.terminated,
+            breakdown=score.breakdown if score else {},
+        )
+        sides[generation.id] = (generation, side)
+    return sides
+
+
+def _results(path: Path) -> JsonObject:
+    """What results.json says of judge and opponent; nothing where there is none that can be read."""
+    try:
+        value = json.loads((path / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
