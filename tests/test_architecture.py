@@ -28,6 +28,7 @@ FLOW = (
     "rewards",
     "rollout",
     "evaluation",
+    "readers",
     "training",
     "methods",
     "sandbox",
@@ -40,6 +41,7 @@ FLOW = (
     "recipe_schema",
     "chat",
     "study",
+    "compare",
     "api",
     "init",
     "plan",
@@ -47,6 +49,7 @@ FLOW = (
     "settings_command",
     "options",
     "chat_command",
+    "compare_command",
     "cli",
     "__main__",
 )

@@ -12,6 +12,7 @@ import typer
 from trimtab import __version__
 from trimtab.catalogue import CATALOGUE, MethodEntry, settings_hint
 from trimtab.chat_command import chat_command
+from trimtab.compare_command import compare_command
 from trimtab.dead_ends import flush, in_words
 from trimtab.notices import hush
 from trimtab.options import (
@@ -203,6 +204,7 @@ def evaluate(
     print(f"Report: {out / 'report.html'}")
 
 
+app.command("compare")(compare_command)
 app.command("chat")(chat_command)
 
 

@@ -1,0 +1,143 @@
+"""Rows of several sources, put beside each other by the prompts' ids or texts; and what could not be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from trimtab.errors import TrimtabError
+from trimtab.formats import listed
+from trimtab.readers.rows import MethodRows, Row
+
+By = Callable[[Row], str | None]
+Groups = Mapping[str, Sequence[Row]]
+SHOWN = 3
+"""Examples in a message."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The prompts that every source has, in the order of the first.
+
+    rows: of each source in turn, by the prompt's key: one, or several samples. by: what they were joined by.
+    left_out: prompts that some source lacks, by source. told: what a reader must know of the join.
+    """
+
+    keys: list[str]
+    prompts: dict[str, str]
+    rows: list[Groups]
+    by: str
+    left_out: dict[str, int] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+
+def plain(text: str) -> str:
+    """A prompt as it is compared: white space is no difference."""
+    return " ".join(text.split())
+
+
+def by_id(row: Row) -> str | None:
+    """A row's id."""
+    return row.key
+
+
+def by_text(row: Row) -> str | None:
+    """The text of a row's prompt."""
+    return plain(row.prompt) if row.prompt else None
+
+
+def join(methods: Sequence[MethodRows]) -> Joined:
+    """Joins by ids where all rows have them and no id stands for two prompts; else by the prompts' texts. A single
+    source needs neither. TrimtabError where sources can't be joined or share no prompt."""
+    ids, texts = _groups(methods, by_id), _groups(methods, by_text)
+    told: list[str] = []
+    if ids is not None and (clash := _contradiction(methods, ids)):
+        if texts is None:
+            raise TrimtabError(f"{clash} Give files whose ids are of the same prompts, or --map id=COLUMN.")
+        told.append(f"{clash} Joined by the texts.")
+        ids = None
+    if ids is not None and texts is not None and len(_shared(ids)) < len(_shared(texts)):
+        ids = None  # ids of each file's own, beside texts that all share
+    groups, by = (ids, "id") if ids is not None else (texts, "text")
+    if groups is None and len(methods) == 1:
+        groups, by = [{str(i): [row] for i, row in enumerate(methods[0].rows)}], "row"
+    if groups is None:
+        lacking = listed([f"{m.name} ({_what(m)})" for m in methods])
+        raise TrimtabError(
+            f"nothing to join rows by: {lacking}. Rows need an id in all, or a prompt in all (--map id=COLUMN)."
+        )
+    keys = _shared(groups)
+    if not keys:
+        examples = "; ".join(f"{m.name} has {_examples(g)}" for m, g in zip(methods, groups, strict=True))
+        raise TrimtabError(f"the sources share no prompt, joined by {by}: {examples}.")
+    left_out = {m.name: n for m, g in zip(methods, groups, strict=True) if (n := len(g.keys() - set(keys)))}
+    told += [
+        f"{name}: {n} of {len(groups[i])} prompts are not in every source (joined by {by}) and are left out"
+        for i, m in enumerate(methods)
+        if (n := left_out.get(name := m.name, 0))
+    ]
+    told += [line for m, g in zip(methods, groups, strict=True) if (line := _repeated(m.name, g))]
+    return Joined(keys, _prompts(keys, groups), groups, by, left_out, told)
+
+
+def _groups(methods: Sequence[MethodRows], by: By) -> list[Groups] | None:
+    """Each source's rows by key; None where a row has none."""
+    groups: list[Groups] = []
+    for method in methods:
+        group: dict[str, list[Row]] = {}
+        for row in method.rows:
+            key = by(row)
+            if key is None:
+                return None
+            group.setdefault(key, []).append(row)
+        groups.append(group)
+    return groups
+
+
+def _shared(groups: Sequence[Groups]) -> list[str]:
+    common = set(groups[0]).intersection(*groups[1:])
+    return [key for key in groups[0] if key in common]
+
+
+def _contradiction(methods: Sequence[MethodRows], groups: Sequence[Groups]) -> str | None:
+    """Where an id stands for two prompts: in words, with the first."""
+    texts: dict[str, tuple[str, str]] = {}
+    clashes = []
+    for method, group in zip(methods, groups, strict=True):
+        for key, rows in group.items():
+            for row in rows:
+                text = by_text(row)
+                if text is None:
+                    continue
+                before = texts.setdefault(key, (text, method.name))
+                if before[0] != text:
+                    clashes.append((key, before[1], method.name))
+    if not clashes:
+        return None
+    (key, first, second), count = clashes[0], len({key for key, *_ in clashes})
+    return f"{count} ids stand for different prompts, the first {key!r} of {first} and {second}."
+
+
+def _repeated(name: str, group: Groups) -> str | None:
+    several = [len(rows) for rows in group.values() if len(rows) > 1]
+    if not several:
+        return None
+    return (
+        f"{name}: {len(several)} prompts come more than once, up to {max(several)} times: they count once, with "
+        "the mean over their rows"
+    )
+
+
+def _prompts(keys: Sequence[str], groups: Sequence[Groups]) -> dict[str, str]:
+    """Each prompt's text, from the first source that has it; "" where none does."""
+    return {key: next((row.prompt for group in groups for row in group[key] if row.prompt), "") for key in keys}
+
+
+def _what(method: MethodRows) -> str:
+    ids, texts = sum(r.key is not None for r in method.rows), sum(bool(r.prompt) for r in method.rows)
+    return f"{len(method.rows)} rows, {ids} with an id, {texts} with a prompt"
+
+
+def _examples(group: Groups) -> str:
+    some = ", ".join(repr(key if len(key) <= 40 else key[:39] + "…") for key in list(group)[:SHOWN])
+    return f"{some} and {len(group) - SHOWN} more" if len(group) > SHOWN else some

@@ -1,0 +1,189 @@
+"""`trimtab compare`: sources in, results as a study's out; and what they say in a word."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trimtab import __version__
+from trimtab.compare.join import Joined
+from trimtab.compare.judged import with_scores
+from trimtab.compare.sides import Sides, sides_of
+from trimtab.data.hashing import hash_source
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.answers import Options
+from trimtab.evaluation.outcome import Outcome, Word, outcome_of, worst
+from trimtab.evaluation.results import Provenance, Results, Setting, Source, SplitCounts
+from trimtab.evaluation.statistics import N_RESAMPLES
+from trimtab.evaluation.summary import About, summarise
+from trimtab.folder_lock import holding
+from trimtab.json_types import JsonObject
+from trimtab.notices import collected
+from trimtab.readers.columns import Reading, mapping_of
+from trimtab.readers.formats import parts_of, read_source
+from trimtab.readers.rows import MethodRows
+from trimtab.rewards.settings import reward_named
+from trimtab.study.command_line import command_line, today, without_secrets
+
+if TYPE_CHECKING:
+    from trimtab.rewards.settings_base import RewardSettings
+
+OTHERS = {
+    "recipe.yaml": "a study",
+    "stage.json": "a trained model",
+    "generations.jsonl": "trimtab generate",
+    "evaluation": "trimtab evaluate",
+}
+"""By what lies in a folder, whose it is."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a comparison is asked for. sources: NAME=PATH:METHOD, of which the path alone is needed. mapping: as
+    --map. opponent: a method's name. out: a folder for results and report."""
+
+    sources: Sequence[str]
+    mapping: Sequence[str] = ()
+    opponent: str | None = None
+    judge: str | None = None
+    out: Path | None = None
+    n_resamples: int = N_RESAMPLES
+
+
+@dataclass(frozen=True)
+class Compared:
+    """outcomes: of every method against what the others are set beside."""
+
+    results: Results
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> Word:
+        """Of all: hurt where one hurt, helped where all helped."""
+        return worst(self.outcomes)
+
+    def as_json(self) -> JsonObject:
+        """For a program: the outcome first; numbers as in results.json."""
+        results = self.results
+        return {
+            "outcome": self.outcome,
+            "outcomes": [outcome.model_dump() for outcome in self.outcomes],
+            "verdict": results.verdict,
+            "warnings": results.warnings,
+            "opponent": results.opponent,
+            "judge": results.judge,
+            "methods": {name: result.model_dump() for name, result in results.methods.items()},
+            "comparisons": [comparison.model_dump() for comparison in results.comparisons],
+            "data": {name: counts.model_dump() for name, counts in results.data.items()},
+        }
+
+
+def compare_sources(asked: Asked) -> Compared:
+    """Reads, joins, compares; writes results.json, the report and its tables into `out`, where there is one.
+
+    TrimtabError where a source can't be read or joined, nothing can be compared, or `out` is somebody else's.
+    """
+    settings = reward_named(asked.judge) if asked.judge is not None else None
+    if asked.out is not None:
+        for name, what in OTHERS.items():
+            if (asked.out / name).exists():
+                raise TrimtabError(f"{asked.out}: is the folder of {what}. Choose another --out.")
+    with collected() as told:
+        methods = _read(asked)
+        if settings is not None:
+            methods = _judged(methods, settings, asked.out)
+        sides = sides_of(methods, asked.opponent)
+        warnings = list(dict.fromkeys([*told.lines, *sides.told]))
+    compares_opponent = sides.outputs.opponent is not None and sides.start == sides.outputs.opponent.name
+    judge = settings.describe() if settings is not None and sides.judge is None else sides.judge
+    seeds = list(sides.outputs.per_seed)
+    about = About(
+        name=asked.out.name if asked.out is not None else "comparison",
+        judge=judge,
+        warnings=warnings,
+        data={"joined": _counts(sides.joined)},
+        provenance=_provenance(asked, seeds),
+        start=None if compares_opponent else sides.start,
+    )
+    results = summarise(
+        sides.outputs, about, Options(n_resamples=asked.n_resamples, with_opponent=compares_opponent)
+    )
+    compared = Compared(results, _outcomes(results, sides))
+    if asked.out is not None:
+        _write(results, asked.out)
+    return compared
+
+
+def _outcomes(results: Results, sides: Sides) -> list[Outcome]:
+    return [outcome_of(results, name, sides.start) for name in sides.candidates]
+
+
+def _read(asked: Asked) -> list[MethodRows]:
+    """Every source's methods, each under a name of its own."""
+    reading = Reading(mapping_of(asked.mapping), asked.opponent)
+    by_source = [(source, read_source(source, reading)) for source in asked.sources]
+    taken: dict[str, str] = {}
+    for source, methods in by_source:
+        _, path, _ = parts_of(source)
+        names = dict.fromkeys(method.name for method in methods)
+        clash = [name for name in names if name in taken]
+        for method in methods:
+            if method.name in clash:
+                called = path.parent.name if path.is_file() and path.stem == method.name else _stem(path)
+                method.name = f"{called} {method.name}".strip()
+                if method.name in taken:
+                    raise TrimtabError(
+                        f"{source}: called {method.name}, as {taken[method.name]} is. Write NAME={source}."
+                    )
+        taken.update({method.name: source for method in methods})
+    return [method for _, methods in by_source for method in methods]
+
+
+def _stem(path: Path) -> str:
+    return path.resolve().name.partition(".")[0]
+
+
+def _judged(methods: Sequence[MethodRows], settings: RewardSettings, out: Path | None) -> list[MethodRows]:
+    from trimtab.study.sources import make_judge  # with rewards, of which some load PyTorch
+
+    with tempfile.TemporaryDirectory() as folder:
+        judge = make_judge(settings, out or Path(folder))
+        assert judge is not None
+        return with_scores(methods, judge, settings.describe())
+
+
+def _counts(joined: Joined) -> SplitCounts:
+    every = len({key for group in joined.rows for key in group})
+    kept = len(joined.keys)
+    return SplitCounts(read=every, kept=kept, dropped={"not in every source": every - kept} if every > kept else {})
+
+
+def _provenance(asked: Asked, seeds: Sequence[int]) -> Provenance:
+    settings = {"map": ", ".join(asked.mapping), "opponent": asked.opponent, "judge": asked.judge}
+    return Provenance(
+        command=command_line(),
+        date=today(),
+        data=[
+            Source(
+                role="evaluated",
+                name=without_secrets(source),
+                hash=hash_source(str(parts_of(source)[1]), nested=True),
+            )
+            for source in asked.sources
+        ],
+        settings=[Setting(name=name, value=without_secrets(value)) for name, value in settings.items() if value],
+        versions={"python": platform.python_version(), "trimtab": __version__},
+        seeds=list(seeds),
+    )
+
+
+def _write(results: Results, out: Path) -> None:
+    from trimtab.report.render import write_report  # loads matplotlib: after what is wrong with the sources
+
+    with holding(out):
+        results.write(out / "results.json")
+        write_report(results, out)

@@ -1,0 +1,89 @@
+"""`trimtab compare`: its options, what it prints, and its exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trimtab.rewards.kinds import NAMES
+
+if TYPE_CHECKING:
+    from trimtab.compare.run import Compared
+
+EXIT_CODES = {"hurt": 3, "undecided": 4, "helped": 5}
+"""Of an outcome that --fail-if names. 1 is an error, 2 a wrong option."""
+
+
+def compare_command(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B …",
+            help="Folders of a study, evaluate or generate; files of rows; outputs of other tools. The others are "
+            "set beside the first. NAME=PATH names one, PATH:METHOD takes one of several.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for results.json, report and tables.")] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="NAME=COLUMN", help="What columns are called: prompt=question,score=reward."),
+    ] = None,
+    opponent: Annotated[
+        str | None, typer.Option("--opponent", metavar="NAME", help="The method that win rates are against.")
+    ] = None,
+    judge: Annotated[str | None, typer.Option("--judge", help=f"Who scores what has no scores: {NAMES}.")] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="OUTCOME",
+            help="hurt (exit code 3), undecided (4) or helped (5); several with commas. Without it 0 whatever "
+            "comes out.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+) -> None:
+    """Completions, scores or preferences of any origin: did it help? Needs no model."""
+    failing = _check(sources, mapping or (), judge, fail_if or ())
+    from trimtab.compare.run import Asked, compare_sources
+
+    compared = compare_sources(Asked(sources, mapping or (), opponent, judge, out))
+    if as_json:
+        print(json.dumps(compared.as_json(), ensure_ascii=False, indent=2))
+    else:
+        _print(compared, out)
+    if compared.outcome in failing:
+        raise typer.Exit(EXIT_CODES[compared.outcome])
+
+
+def _check(sources: Sequence[str], mapping: Sequence[str], judge: str | None, words: Sequence[str]) -> set[str]:
+    """The outcomes that --fail-if names. TrimtabError for what is wrong, before anything is loaded that takes
+    time."""
+    from trimtab.errors import TrimtabError
+    from trimtab.readers.columns import mapping_of
+    from trimtab.readers.formats import check_sources
+    from trimtab.rewards.settings import reward_named
+
+    named = {word.strip() for text in words for word in text.split(",")}
+    if wrong := sorted(named - EXIT_CODES.keys()):
+        raise TrimtabError(f"--fail-if {wrong[0]}: known are {', '.join(EXIT_CODES)}.")
+    mapping_of(mapping)
+    check_sources(sources)
+    if judge is not None:
+        reward_named(judge)
+    return named
+
+
+def _print(compared: Compared, out: Path | None) -> None:
+    from trimtab.show import print_results
+
+    print_results(compared.results)
+    for outcome in compared.outcomes:
+        why = f" ({outcome.why})" if outcome.why else ""
+        print(f"Outcome of {outcome.method} against {outcome.against}: {outcome.outcome}{why}")
+    if out is not None:
+        print(f"Report: {out / 'report.html'}")
