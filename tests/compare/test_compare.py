@@ -168,6 +168,17 @@ def test_the_same_file_name_twice(tmp_path: Path) -> None:
     assert list(compare(a, f"b={b}").results.methods) == ["b"]
 
 
+def test_the_opponents_own_outputs_are_no_second_method(tmp_path: Path) -> None:
+    """alpaca_eval's reference outputs beside annotations against them."""
+    rows = [{"instruction": f"ask {i}", "output": f"baseline {i}", "generator": "gpt4"} for i in range(4)]
+    reference = write_list(tmp_path / "reference.json", rows)
+    judged = write_list(tmp_path / "annotations.json", [annotation(i, 2.0) for i in range(4)])
+    for named in (None, "gpt4"):
+        compared = compare(reference, judged, opponent=named)
+        assert (list(compared.results.methods), compared.results.opponent) == (["tiny"], "gpt4")
+        assert rate(compared, "tiny") == 1.0
+
+
 # ---- published scores
 
 
@@ -188,6 +199,12 @@ def test_the_published_win_rates(shared_data: Path) -> None:
     assert c.ci95[0] < 0.1025 < c.ci95[1]
     assert c.n == 200
     assert compared.results.opponent == "reference"
+    assert any("reference: on 34 of 200 prompts" in line for line in compared.results.warnings)
+
+
+def test_the_published_win_rates_of_alpaca_eval(shared_data: Path) -> None:
+    file = shared_data / "data/length_control/annotations.csv.gz"
+    assert 100 * (rate(compare(f"{file}:phi-2"), "phi-2") or 0) == pytest.approx(2.350209543026152, abs=1e-12)
 
 
 def test_best_of_16_concludes_nothing(shared_data: Path, tmp_path: Path) -> None:

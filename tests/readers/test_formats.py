@@ -21,7 +21,7 @@ from trimtab.errors import TrimtabError
 from trimtab.notices import collected
 from trimtab.readers.columns import NAMES, Reading, columns_for, mapping_of
 from trimtab.readers.formats import parts_of, read_source
-from trimtab.readers.rows import MethodRows
+from trimtab.readers.rows import MethodRows, Side
 
 
 def read(path: Path | str, *mapping: str, opponent: str | None = None) -> list[MethodRows]:
@@ -168,6 +168,31 @@ def test_preferred_by_letter(tmp_path: Path) -> None:
     assert [row.preference for row in method.rows] == [1.0, 0.0, 0.5]
 
 
+# ---- layouts of training data
+
+
+def test_pairs_are_chosen_against_rejected(tmp_path: Path) -> None:
+    row = {"prompt": "ask", "chosen": "x", "rejected": "y", "score_chosen": 4, "score_rejected": 1}
+    [method] = read(write_lines(tmp_path / "pairs.jsonl", [row]))
+    assert (method.name, method.opponent) == ("chosen answers", "rejected answers")
+    side, other = method.rows[0].side, method.rows[0].opponent
+    assert other is not None
+    assert (side.completion, side.score, other.completion, other.score) == ("x", 4.0, "y", 1.0)
+
+
+def test_labels_are_scores(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "x"}]
+    [method] = read(write_list(tmp_path / "kto.json", [{"messages": talk, "label": False}]))
+    assert (method.name, method.rows[0].prompt, method.rows[0].side) == ("kto", "ask", Side("x", 0.0))
+
+
+@pytest.mark.parametrize("name", ["hh_prompt_chosen_rejected.jsonl", "kto.json", "sharegpt_dpo.json"])
+def test_real_rows_of_other_layouts(shared_data: Path, name: str) -> None:
+    [method] = read(shared_data / "data/other_formats" / name)
+    assert len(method.rows) == 300
+    assert all(row.prompt and row.side.completion is not None for row in method.rows)
+
+
 # ---- lm-eval
 
 
@@ -193,6 +218,14 @@ def test_lm_evals_filters_and_metrics_are_told_apart(tmp_path: Path) -> None:
     assert [r.side.score for r in read(path, "score=f1")[0].rows] == [0.5, 0.5]
     with pytest.raises(TrimtabError, match=r"no metric 'acc'. It has: exact_match, f1"):
         read(path, "score=acc")
+
+
+def test_a_folder_of_lm_evals(tmp_path: Path) -> None:
+    write_lines(tmp_path / "out/model/samples_t_2026.jsonl", [lm_eval_row(0, 1.0)])
+    assert [(m.name, len(m.rows)) for m in read(tmp_path / "out")] == [("out", 1)]
+    write_lines(tmp_path / "out/model/samples_u_2026.jsonl", [lm_eval_row(0, 1.0)])
+    with pytest.raises(TrimtabError, match=r"2 files of samples. Name one"):
+        read(tmp_path / "out")
 
 
 def test_a_choice_by_likelihood_has_no_text(tmp_path: Path) -> None:

@@ -99,11 +99,10 @@ def compare_sources(asked: Asked) -> Compared:
         sides = sides_of(methods, asked.opponent)
         warnings = list(dict.fromkeys([*told.lines, *sides.told]))
     compares_opponent = sides.outputs.opponent is not None and sides.start == sides.outputs.opponent.name
-    judge = settings.describe() if settings is not None and sides.judge is None else sides.judge
     seeds = list(sides.outputs.per_seed)
     about = About(
         name=asked.out.name if asked.out is not None else "comparison",
-        judge=judge,
+        judge=sides.judge,
         warnings=warnings,
         data={"joined": _counts(sides.joined)},
         provenance=_provenance(asked, seeds),

@@ -32,7 +32,7 @@ def sides_of(methods: Sequence[MethodRows], opponent: str | None = None) -> Side
     Rows that hold their opponent's answers, or preferences, are against that one. Otherwise the opponent is the
     source that is named, or the first. TrimtabError where there is nothing to compare.
     """
-    methods, told = _of_common_seeds(methods)
+    methods, told = _of_common_seeds(_without_row_opponents(methods, opponent))
     names = list(dict.fromkeys(method.name for method in methods))
     own = {method.name for method in methods if method.has_opponent and method.name != opponent}
     if opponent is not None and opponent not in names and opponent not in {m.opponent for m in methods}:
@@ -68,9 +68,41 @@ def sides_of(methods: Sequence[MethodRows], opponent: str | None = None) -> Side
         [made for (_, own_seed), made in outputs.items() if own_seed is None],
         common,
     )
-    judges = {method.judge for method in methods if method.judge}
-    judge = judges.pop() if len(judges) == 1 else None
-    return Sides(study, start, [name for name in rest if name != start], joined, judge, told)
+    told += _anew(outputs)
+    return Sides(study, start, [name for name in rest if name != start], joined, _judge(methods), told)
+
+
+def _judge(methods: Sequence[MethodRows]) -> str | None:
+    """Who scored, as far as the sources say; None where nothing was scored."""
+    if not any(method.has_scores or method.has_opponent for method in methods):
+        return None
+    judges = list(dict.fromkeys(method.judge for method in methods if method.judge))
+    return "; ".join(judges) if judges else "whoever scored the sources"
+
+
+def _anew(outputs: Mapping[tuple[str, int | None], MethodOutputs]) -> list[str]:
+    """Where one opponent gave the methods different answers or scores: its own chance is in their difference."""
+    told = []
+    opponents = [made.opponent for made in outputs.values() if made.opponent is not None]
+    for name in dict.fromkeys(opponent.name for opponent in opponents):
+        same = [opponent for opponent in opponents if opponent.name == name]
+        rows = list(zip(*(zip(o.generations, o.scores or o.generations, strict=True) for o in same), strict=True))
+        differing = sum(any(row != of_prompt[0] for row in of_prompt) for of_prompt in rows)
+        if differing:
+            told.append(
+                f"{name}: on {differing} of {len(rows)} prompts its answers or scores are not the same for "
+                "every method, which adds its own chance to their differences"
+            )
+    return told
+
+
+def _without_row_opponents(methods: Sequence[MethodRows], opponent: str | None) -> list[MethodRows]:
+    """Without a source that is what the rows of the others are against already, as the outputs of AlpacaEval's
+    reference beside its annotations."""
+    against = {method.opponent for method in methods if method.has_opponent and method.opponent is not None}
+    if opponent is not None and opponent not in against:
+        return list(methods)
+    return [method for method in methods if method.name not in against]
 
 
 def _of_common_seeds(methods: Sequence[MethodRows]) -> tuple[list[MethodRows], list[str]]:

@@ -20,11 +20,18 @@ OWN = {"doc_id", "filtered_resps", "resps"}
 
 
 def suits(path: Path) -> bool:
-    """Whether the first row of a .jsonl file is one of lm-eval's."""
+    """Whether the first row of a .jsonl file is one of lm-eval's, or samples lie below a folder."""
+    if path.is_dir():
+        return bool(_files(path))
     if not path.is_file() or not path.name.lower().endswith((".jsonl", ".jsonl.gz")):
         return False
     first = next((row for row in tables.first_rows(path) if isinstance(row, dict)), {})
     return first.keys() >= OWN
+
+
+def _files(path: Path) -> list[Path]:
+    """Below what --output_path names lies a folder of the model's name."""
+    return sorted([*path.glob("samples_*.jsonl"), *path.glob("*/samples_*.jsonl")])
 
 
 def read(path: Path, asked: Reading) -> list[MethodRows]:
@@ -33,6 +40,13 @@ def read(path: Path, asked: Reading) -> list[MethodRows]:
 
     The prompt is the one that the model was given, with its examples.
     """
+    if path.is_dir():
+        folder, files = path, _files(path)
+        if len(files) > 1:
+            raise TrimtabError(f"{path}: {len(files)} files of samples. Name one, such as {files[0]}.")
+        [method] = read(files[0], asked)
+        method.name = folder.resolve().name
+        return [method]
     rows = [row for row in tables.rows_of(path) if isinstance(row, dict)]
     filters = list(dict.fromkeys(str(row.get("filter")) for row in rows))
     named = next((list(row["metrics"]) for row in rows if row.get("metrics")), [])

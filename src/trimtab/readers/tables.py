@@ -16,6 +16,7 @@ from trimtab.data.fields import BadRowError
 from trimtab.data.files import Line, local_rows
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
+from trimtab.readers import training_rows
 from trimtab.readers.columns import OPPONENT, Reading, columns_for, value_at
 from trimtab.readers.rows import MethodRows, Row, Side
 from trimtab.readers.values import (
@@ -94,6 +95,8 @@ def methods_of(rows: Sequence[JsonObject | BadRowError], path: Path, asked: Read
     present = list(dict.fromkeys(name for row in good for name in row))
     found, sides = columns_for(present, asked.mapping)
     if not found.keys() & {"completion", "score", "preference", "winner", OPPONENT + "score"}:
+        if good and (answered := training_rows.methods_of(rows, path)):
+            return answered
         raise TrimtabError(
             f"{path}: no completions, scores or preferences. Columns found: {', '.join(present) or 'none'}. Say "
             "what they are called: --map prompt=question,completion=text,score=reward."

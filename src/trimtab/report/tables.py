@@ -13,7 +13,7 @@ from trimtab.report.layout import INSTRUCTIONS, LENGTHS, OTHER_BLEU, WIN_RATES, 
 from trimtab.report.pair_tables import all_seeds_table, comparisons_table, pairs_table, seeds_table
 from trimtab.report.table import Table, Value, with_ends
 
-WHERE_KNOWN = {"characters"}
+WHERE_KNOWN = {"bleu_4", "perplexity", "bits_per_byte", "length", "terminated", "characters"}
 """Metrics that have a column only where some method has a number."""
 
 
