@@ -6,7 +6,7 @@
 
 Both sides answer the same eight prompts of uneven lengths, with 4 samples or 4 beams each, in processes of their
 own that take turns. Counted are the CPU seconds of decoding and the tokens up to each answer's end. Greedy answers
-and beams must be the same tokens; samples must have the log-probabilities of one plain pass, to 1e-4. The last line
+and beams must be the same tokens; samples must have the log-probabilities of a pass in float64, to 1e-4. The last line
 of output is a JSON object.
 """
 
@@ -140,11 +140,12 @@ def run(side: str, paths: list[str], options: argparse.Namespace) -> dict[str, A
 
 
 def largest_error(problem: Problem) -> float:
-    """Of the samples' log-probabilities, against one plain pass over each sequence."""
+    """Of the samples' log-probabilities, against one plain pass in float64 over each sequence."""
     model, prompts, stops, cap = problem
     sampler = TransformersSampler(Policy(model))
     found = sampler.sample(prompts, REPEATS, Sampling(max_new_tokens=cap), seed=0, stops=stops)
     model.set_attn_implementation("sdpa")
+    model.double()
     worst = 0.0
     for prompt, samples in zip(prompts, found, strict=True):
         for one in samples:
