@@ -6,8 +6,8 @@
 
 Both sides answer the same eight prompts of uneven lengths, with 4 samples or 4 beams each, in processes of their
 own that take turns. Counted are the CPU seconds of decoding and the tokens up to each answer's end. Greedy answers
-and beams must be the same tokens; samples must have the log-probabilities of a pass in float64, to 1e-4. The last line
-of output is a JSON object.
+and beams must be the same tokens; samples must have the log-probabilities of a pass in float64, to 1e-4. The last
+line of output is a JSON object.
 """
 
 from __future__ import annotations
