@@ -172,8 +172,9 @@ def validation_loss(sweep: Sweep, model: Path) -> float:
     from trimtab.evaluation.perplexity import fluency
 
     chat = ChatFormat(load_tokenizer(str(model)), sweep.data())
-    groups, _ = encode_records(split_records(sweep.data()).validation, chat, "first")
-    found = fluency(load_policy(str(model)).eval(), chat, groups, 4096, torch.device("cpu"))
+    records = split_records(sweep.data()).validation
+    groups, _ = encode_records(records, chat, "first")
+    found = fluency(load_policy(str(model)).eval(), chat, groups, records, 4096, torch.device("cpu"))
     return math.log(found.perplexity)
 
 

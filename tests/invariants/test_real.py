@@ -31,9 +31,10 @@ def test_sft_lowers_the_perplexity_of_a_trained_model(shared_data: Path, tmp_pat
     settings = SFTSettings(learning_rate=1e-3, batch_size=8, max_steps=25, evaluation_interval=25)
     best = run_stage("sft", SFT, settings, data, str(model), tmp_path / "sft")
     chat = ChatFormat(load_tokenizer(str(model)), data)
-    held_out, _ = encode_records(read_records(str(texts / "eval.jsonl"))[40:80], chat, "first")
-    before = fluency(load_policy(str(model)).eval(), chat, held_out)
-    after = fluency(load_policy(str(best)).eval(), chat, held_out)
+    records = read_records(str(texts / "eval.jsonl"))[40:80]
+    held_out, _ = encode_records(records, chat, "first")
+    before = fluency(load_policy(str(model)).eval(), chat, held_out, records)
+    after = fluency(load_policy(str(best)).eval(), chat, held_out, records)
     assert after.perplexity < 0.9 * before.perplexity
     assert after.bits_per_byte < before.bits_per_byte
 

@@ -298,6 +298,13 @@ class ChatFormat:
             split_texts = [(shortest, (start + text).removeprefix(shortest)) for start, text in split_texts]
         return prompt_ids, [self._completion_after(prompt_ids, self._ids(a + b), b) for a, b in split_texts]
 
+    def answer_text(self, prompt: Prompt, completion: str) -> str:
+        """The text that a completion's tokens spell: what the template shows of it behind the prompt."""
+        prompt, completion = self.plain_without_template(prompt), self.target_text(completion)
+        messages = self.messages(prompt)
+        text = self.content.marked(completion) if messages is None else self._split_answer(messages, completion)[1]
+        return self.content.unmarked(text)
+
     def read_ahead(self, records: Sequence[Record]) -> None:
         """Tokenizes all at once what these records will ask for; whom the template refuses, `encode` refuses."""
         if self.has_template:

@@ -136,6 +136,10 @@ class TextEncoding:
             text = MARKS.sub(lambda mark: f"{ESCAPE}{ord(mark[0]) - ord(START)}", text)
         return self._control.sub(lambda token: f"{START}{token[0]}{END}", self._normalised(text))
 
+    def unmarked(self, text: str) -> str:
+        """A marked text as it was written."""
+        return text if self._reads_as_it_is(text) else "".join(piece for piece, _ in self._pieces(text)[0])
+
     def marked_turn(self, turn: JsonObject) -> JsonObject:
         """A message with all its texts marked; its role is no people's text."""
         return {key: value if key == "role" else self.marked_within(value) for key, value in turn.items()}

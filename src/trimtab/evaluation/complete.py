@@ -107,5 +107,5 @@ def _fluency(
         return Measured()
     check_ids((row for g in groups for row in (*g.prompts, *g.completions)), policy.model, "model")
     with autocast(device, precision):
-        chosen = fluency(policy, chat, groups, task.settings.token_budget, device)
+        chosen = fluency(policy, chat, groups, answered, task.settings.token_budget, device)
     return Measured(perplexity=chosen.perplexity, bits_per_byte=chosen.bits_per_byte)

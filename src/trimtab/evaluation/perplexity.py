@@ -1,7 +1,8 @@
 """Perplexity and bits per byte of given completions.
 
 Both are over all completion tokens, end of turn included, weighted by token: not a mean of sentences'
-perplexities. Bits per byte divides by the UTF-8 bytes of the text, so that tokenizers compare.
+perplexities. Bits per byte divides by the UTF-8 bytes of the text itself, so that tokenizers compare: tokens that
+are decoded alone lose a leading space where the tokenizer is sentencepiece's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
+from trimtab.data.records import Record
 from trimtab.devices import in_float64
 from trimtab.models.policy import Policy
 from trimtab.progress import Progress
@@ -32,10 +34,12 @@ def fluency(
     policy: Policy,
     chat: ChatFormat,
     groups: Sequence[CompletionGroup],
+    records: Sequence[Record],
     token_budget: int = 4096,
     device: torch.device | str = "cpu",
 ) -> Fluency:
-    """Over every completion of the groups."""
+    """Over every completion of the groups. records: what the groups were made of; a group's index is its place
+    there, and its completion the record's first."""
     nats, tokens, size = 0.0, 0, 0
     work = sum(group.packed_length for group in groups)
     with Progress("perplexity", len(groups), "answers", work=work) as progress:
@@ -46,8 +50,23 @@ def fluency(
             read = sum(group.packed_length for group in members)
             progress.advance(len(members), tokens=read, work=read)
     for group in groups:
-        for completion in group.completions:
-            size += len(chat.tokenizer.decode(completion, skip_special_tokens=True).encode("utf-8"))
+        size += _bytes(chat, group, records[group.index])
     if not tokens or not size:
         raise ValueError("no completion tokens to measure perplexity on")
     return Fluency(math.exp(nats / tokens), nats / math.log(2) / size, tokens)
+
+
+def _bytes(chat: ChatFormat, group: CompletionGroup, record: Record) -> int:
+    """UTF-8 bytes of what a group's one completion says: of its text, or of what truncation left of it."""
+    if any(group.truncated):
+        return _bytes_of_tokens(chat, group.completions[0])
+    return len(chat.answer_text(record.prompt, record.completions[0]).encode("utf-8", "surrogatepass"))
+
+
+def _bytes_of_tokens(chat: ChatFormat, tokens: Sequence[int]) -> int:
+    """Of tokens that stand behind others, as a completion's do."""
+    before = chat.content.ids("\n")
+    shorter, longer = (
+        chat.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in (before, [*before, *tokens])
+    )
+    return len(longer.encode("utf-8")) - len(shorter.encode("utf-8"))

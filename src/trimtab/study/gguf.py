@@ -195,7 +195,7 @@ def _compare(fact: FileFacts, full: str, quantised: str, splits: Splits, data: D
 
 def _perplexity(policy: Policy, chat: ChatFormat, records: Sequence[Record]) -> float | None:
     groups, _ = encode_records(list(records), chat, "first")
-    return fluency(policy, chat, groups, device=best_device()).perplexity if groups else None
+    return fluency(policy, chat, groups, records, device=best_device()).perplexity if groups else None
 
 
 def _answers(policy: Policy, chat: ChatFormat, records: Sequence[Record]) -> list[str]:
