@@ -204,12 +204,12 @@ def test_a_sample_says_its_error(write_jsonl: Write, monkeypatch: pytest.MonkeyP
     """4 of 9 pairs that differ: 1.96 · √((9 - 4) / (4 · 4 · (9 - 1))) = 1.96 · √(5 / 128) = 0.387."""
     rows = [{"prompt": f"q{i}", "chosen": f"a{i}", "rejected": f"b{i}" if i else "a0"} for i in range(10)]
     settings = DataSettings(train=str(write_jsonl(rows)))
-    [whole] = [table.notes[-1] for table in audit_tables(examine(settings)) if table.name == "markers"]
+    [whole] = [table.notes[0] for table in audit_tables(examine(settings)) if table.name == "markers"]
     monkeypatch.setattr(findings, "MAX_PAIRS", 4)
-    [sample] = [table.notes[-1] for table in audit_tables(examine(settings)) if table.name == "markers"]
-    assert whole.startswith("Of 9 pairs; all word sequences")
+    [sample] = [table.notes[0] for table in audit_tables(examine(settings)) if table.name == "markers"]
+    assert whole.startswith("Of 9 pairs; all lines and word sequences")
     assert sample.startswith(
-        "Of 4 pairs, every so many of the 9 that differ: a share of all is within 38.7 points (95 %); all word"
+        "Of 4 pairs, every so many of the 9 that differ: a share of all is within 38.7 points (95 %); all lines"
     )
 
 

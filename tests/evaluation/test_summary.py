@@ -9,6 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from evaluation.outputs_of import make, stored, study
+from trimtab.audit.markers import Marker
+from trimtab.audit.preferences import audit
 from trimtab.catalogue import ordered_methods
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.answers import Answers, Options
@@ -251,6 +253,32 @@ def test_warnings() -> None:
         assert part in text
     r.training_reward, r.provenance.seeds = "other", [1, 2]
     assert "training" not in "\n".join(warnings_of(r))
+
+
+def test_one_line_says_who_repeats_which_markers() -> None:
+    """Oftener than half as often again as the chosen texts, and in 5 %: not KTO; the opponent is no method here."""
+    kind = {
+        "kind": "line",
+        "only_chosen": 9,
+        "only_rejected": 1,
+        "ratio": 6.0,
+        "p_value": 0.001,
+        "p_adjusted": 0.01,
+    }
+    shares = {"chosen_share": 0.1, "rejected_share": 0.05, "difference": 0.05, "significant": True}
+    markers = [Marker.model_validate({**kind, **shares, "text": text}) for text in ("a", "b", "c")]
+    rates = {
+        "a": {"dpo": 0.6, "sft": 0.151, "kto": 0.149, "opponent": 0.9},
+        "b": {"dpo": 0.1},
+        "c": {"sft": 0.2, "dpo": None},
+    }
+    r = Results(name="t", methods={name: stored() for name in ("dpo", "sft", "kto")})
+    r.audit = audit([]).model_copy(update={"markers": markers, "amplification": rates})
+    [said] = [line for line in warnings_of(r) if "arker" in line]
+    assert said == (
+        'Markers of the data that models repeat oftener: "a" (10.0 % of the chosen, 5.0 % of the rejected texts) is '
+        'in 15.1 % of SFT, 60.0 % of DPO; "c" (10.0 % of the chosen, 5.0 % of the rejected texts) is in 20.0 % of SFT.'
+    )
 
 
 def test_mostly_missing_scores_head_everything() -> None:

@@ -206,7 +206,7 @@ class ChatFormat:
         prompt, completion = self.plain_without_template(prompt), self.target_text(completion)
         messages = self.messages(prompt)
         if messages is not None:
-            start, alone = self._split_answer(messages, completion)
+            start, alone = self.split_answer(messages, completion)
             return self._completion_after(prompt_ids, self._ids(start + alone), alone)
         assert isinstance(prompt, str)
         # Together: a token may begin in the one and end in the other.
@@ -229,7 +229,7 @@ class ChatFormat:
 
     # ---- where a prompt ends
 
-    def _split_answer(self, messages: Turns, completion: str) -> tuple[str, str]:
+    def split_answer(self, messages: Turns, completion: str) -> tuple[str, str]:
         """The text before a completion and the completion's, as the template has them with the answer there."""
         start, whole = self._apply(messages), self._apply(messages, completion)
         if not whole.startswith(start):
@@ -290,20 +290,13 @@ class ChatFormat:
         prompt_ids, messages = self.prompt_ids(prompt, origin), self.messages(prompt)
         if messages is None:
             return prompt_ids, [self.completion_ids(prompt, c, prompt_ids) for c in completions]
-        split_texts = [self._split_answer(messages, completion) for completion in completions]
+        split_texts = [self.split_answer(messages, completion) for completion in completions]
         # One prompt for all: the shorter, where it opens an answer that some of them do not have.
         shortest = min((start for start, _ in split_texts), key=len, default=None)
         if shortest is not None and shortest != self._apply(messages):
             prompt_ids = self._ids(shortest)
             split_texts = [(shortest, (start + text).removeprefix(shortest)) for start, text in split_texts]
         return prompt_ids, [self._completion_after(prompt_ids, self._ids(a + b), b) for a, b in split_texts]
-
-    def answer_text(self, prompt: Prompt, completion: str) -> str:
-        """The text that a completion's tokens spell: what the template shows of it behind the prompt."""
-        prompt, completion = self.plain_without_template(prompt), self.target_text(completion)
-        messages = self.messages(prompt)
-        text = self.content.marked(completion) if messages is None else self._split_answer(messages, completion)[1]
-        return self.content.unmarked(text)
 
     def read_ahead(self, records: Sequence[Record]) -> None:
         """Tokenizes all at once what these records will ask for; whom the template refuses, `encode` refuses."""

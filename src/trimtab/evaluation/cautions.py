@@ -93,20 +93,23 @@ def _parting_warnings(results: Results) -> list[str]:
 
 
 def _marker_warnings(results: Results) -> list[str]:
-    audit, warnings = results.audit, list[str]()
-    if audit is None:
-        return []
-    for marker in (m for m in audit.markers if m.significant):
-        for name, rate in audit.amplification.get(marker.text, {}).items():
-            if name not in results.methods or rate is None:
-                continue
-            if rate >= AMPLIFIED_SHARE and rate > AMPLIFIED_BY * marker.chosen_share:
-                warnings.append(
-                    f'{label(name)} amplifies a marker of the data: "{marker.text}" is in {percent(rate)} '
-                    f"of its outputs, {percent(marker.chosen_share)} of the chosen and "
-                    f"{percent(marker.rejected_share)} of the rejected texts."
-                )
-    return warnings
+    """One line for all markers and methods: the same marker is the same news whoever repeats it."""
+    audit = results.audit
+    repeated = [
+        f'"{marker.text}" ({percent(marker.chosen_share)} of the chosen, {percent(marker.rejected_share)} of the '
+        f"rejected texts) is in {', '.join(f'{percent(rate)} of {label(name)}' for name, rate in rates.items())}"
+        for marker in (audit.markers if audit is not None else [])
+        if marker.significant and (rates := _amplifying(results, marker.text, marker.chosen_share))
+    ]
+    return [f"Markers of the data that models repeat oftener: {'; '.join(repeated)}."] if repeated else []
+
+
+def _amplifying(results: Results, marker: str, chosen_share: float) -> dict[str, float]:
+    """The methods that say a marker much oftener than the chosen texts do, with the share of their outputs."""
+    rates = results.audit.amplification.get(marker, {}) if results.audit is not None else {}
+    least = max(AMPLIFIED_SHARE, AMPLIFIED_BY * chosen_share)
+    known = {name: rates.get(name) for name in ordered_methods(results.methods)}
+    return {name: rate for name, rate in known.items() if rate is not None and rate >= least}
 
 
 def _curve_warnings(results: Results) -> list[str]:

@@ -60,7 +60,15 @@ def _bytes(chat: ChatFormat, group: CompletionGroup, record: Record) -> int:
     """UTF-8 bytes of what a group's one completion says: of its text, or of what truncation left of it."""
     if any(group.truncated):
         return _bytes_of_tokens(chat, group.completions[0])
-    return len(chat.answer_text(record.prompt, record.completions[0]).encode("utf-8", "surrogatepass"))
+    return len(_text(chat, record).encode("utf-8", "surrogatepass"))
+
+
+def _text(chat: ChatFormat, record: Record) -> str:
+    """What the template shows of a record's first completion behind the prompt: what its tokens spell."""
+    prompt, completion = chat.plain_without_template(record.prompt), chat.target_text(record.completions[0])
+    messages = chat.messages(prompt)
+    marked = chat.content.marked(completion) if messages is None else chat.split_answer(messages, completion)[1]
+    return chat.content.unmarked(marked)
 
 
 def _bytes_of_tokens(chat: ChatFormat, tokens: Sequence[int]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from trimtab.audit.findings import Findings, SplitFindings
 from trimtab.audit.markers import Marker
 from trimtab.audit.oddities import Occurrences
+from trimtab.audit.power import power_in_words
 from trimtab.audit.preferences import AuditReport, margin
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.files import write_text
@@ -103,9 +104,11 @@ def _markers(name: str, split: SplitFindings) -> list[Table]:
     audit, labels = split.audit, split.labels
     tables = []
     if audit.pairs:
-        note = f"Of {_pairs_looked_at(audit)}; all word sequences and lines were looked at: p allows for that."
+        looked = "all lines and word sequences were looked at"
+        note = f"Of {_pairs_looked_at(audit)}; {looked}: p allows for that, and for lengths."
         ups, downs = audit.markers, audit.markers_of_rejected
-        tables.append(_marker_table(f"{name}: chosen against rejected", "chosen|rejected", ups, downs, note))
+        power = power_in_words(audit.pairs_examined, audit.forms_tested)
+        tables.append(_marker_table(f"{name}: chosen against rejected", "chosen|rejected", ups, downs, note, power))
     if labels:
         note = f"{labels.matched:,} desirable completions beside as many undesirable ones, at random."
         ups, downs = labels.markers, labels.markers_of_undesirable
@@ -125,7 +128,7 @@ def _pairs_looked_at(audit: AuditReport) -> str:
     return said
 
 
-def _marker_table(title: str, sides: str, ups: Sequence[Marker], downs: Sequence[Marker], note: str) -> Table:
+def _marker_table(title: str, sides: str, ups: Sequence[Marker], downs: Sequence[Marker], *notes: str) -> Table:
     """Significant ones; where there are none, a row that says so."""
     telling = sorted((m for m in [*ups, *downs] if m.significant), key=lambda m: m.p_adjusted)[:SHOWN]
     rows = [
@@ -138,7 +141,7 @@ def _marker_table(title: str, sides: str, ups: Sequence[Marker], downs: Sequence
         for m in telling
     ]
     rows = rows or [["none that is significant", "", "", ""]]
-    return _table("markers", f"Markers, {title}", f"|{sides}|p, adjusted", rows, note)
+    return _table("markers", f"Markers, {title}", f"|{sides}|p, adjusted", rows, *notes)
 
 
 def _characters(findings: Findings) -> Table:

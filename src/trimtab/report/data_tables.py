@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trimtab.audit.power import power_in_words
 from trimtab.catalogue import label
 from trimtab.evaluation.results import Results
 from trimtab.formats import NONE, number, p_value
@@ -26,8 +27,9 @@ def markers_table(results: Results, top: int = 10) -> Table:
         record |= {"rejected": m.rejected_share, "p_value": m.p_value, "p_adjusted": m.p_adjusted}
         records.append(record | {f"outputs_{k}": rates.get(k) for k in names})
     header = ["Marker", "Kind", "Chosen, %", "Rejected, %", *(f"{label(k)}, %" for k in names), "p, adjusted"]
-    note = "* significant at 5 % after correction for every form looked at. # stands for a number."
-    return Table("markers", "Markers in the preference data and in outputs", header, rows, records, [note])
+    notes = ["* significant at 5 % after correction for every form looked at, lengths allowed for. # is a number."]
+    notes += [power_in_words(audit.pairs_examined, audit.forms_tested)] if audit and audit.pairs_examined else []
+    return Table("markers", "Markers in the preference data and in outputs", header, rows, records, notes)
 
 
 def settings_table(results: Results) -> Table:
