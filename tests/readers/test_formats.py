@@ -332,6 +332,15 @@ def test_a_studys_folder(tmp_path: Path) -> None:
         read(f"{tmp_path}:sft")
 
 
+def test_one_training_seed_is_said(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "run/seed-3/evaluation/dpo", [1])
+    with collected() as told:
+        assert [(m.name, m.seed) for m in read(tmp_path / "run")] == [("dpo", None)]
+    assert told.lines == [
+        "run: one training seed: the intervals hold for other prompts, not for another training run"
+    ]
+
+
 def test_an_evaluation_is_called_as_its_folder(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "mine/evaluation/model", [1])
     assert [m.name for m in read(tmp_path / "mine")] == ["mine"]

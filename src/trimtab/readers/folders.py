@@ -9,6 +9,7 @@ from pathlib import Path
 from trimtab.catalogue import ordered_methods
 from trimtab.evaluation.outputs import Generation, Score, read_generations, read_scores
 from trimtab.json_types import JsonObject
+from trimtab.notices import warn
 from trimtab.readers.columns import Reading
 from trimtab.readers.rows import MethodRows, Row, Side
 
@@ -41,6 +42,11 @@ def read(path: Path, asked: Reading) -> list[MethodRows]:
     places = list(_places(path))
     opponent = next((_sides(place) for _, place in places if place.name == OPPONENT and place != path), None)
     seeds = {seed for seed, _ in places if seed is not None}
+    if len(seeds) == 1:
+        warn(
+            f"{path.name}: one training seed: the intervals hold for other prompts, not for another training run",
+            about=f"seeds of {path}",
+        )
     methods = []
     for seed, place in places:
         is_opponent = place.name == OPPONENT and place != path
