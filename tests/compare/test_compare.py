@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import subprocess
@@ -203,8 +204,15 @@ def test_the_published_win_rates(shared_data: Path) -> None:
 
 
 def test_the_published_win_rates_of_alpaca_eval(shared_data: Path) -> None:
-    file = shared_data / "data/length_control/annotations.csv.gz"
-    assert 100 * (rate(compare(f"{file}:phi-2"), "phi-2") or 0) == pytest.approx(2.350209543026152, abs=1e-12)
+    folder = shared_data / "data/length_control"
+    published = {row["model"]: row for row in csv.DictReader((folder / "published.csv").open())}
+    with gzip.open(folder / "annotations.csv.gz", "rt") as file:
+        models = sorted({row["model"] for row in csv.DictReader(file)})
+    assert len(models) == 8
+    for model in models:
+        alone = compare(f"{folder / 'annotations.csv.gz'}:{model}", n_resamples=10)
+        given = float(published[model]["win_rate"])
+        assert 100 * (rate(alone, model) or 0) == pytest.approx(given, abs=1e-9), model
 
 
 def test_best_of_16_concludes_nothing(shared_data: Path, tmp_path: Path) -> None:
