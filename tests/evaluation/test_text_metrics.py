@@ -11,6 +11,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from trimtab.evaluation.behaviours import BEHAVIOURS, behaviours, loops, prompt_echo, repeated_ngrams
 from trimtab.evaluation.bleu import corpus_bleu
+from trimtab.evaluation.phrases import HEDGING, META_COMMENTARY, Phrase, found_by
 
 
 def test_bleu_by_hand() -> None:
@@ -49,6 +50,8 @@ LOOPING = [
     "Hello! Confidence: 95% Confidence: 95% Confidence: 95%",
     "I see. I see. I see.",
     "one two three one two three one two three",
+    "no " * 8,
+    "The result is 1." + "0" * 50,
 ]
 NOT_LOOPING = [
     "",
@@ -57,6 +60,8 @@ NOT_LOOPING = [
     "one two three one two three one two four",
     "}\n}\n}\nend\nend\nend",
     "| --- | --- | --- |\n| 1 | 1 | 1 |",
+    "1 2 3 4 5 6 7 8 9",
+    "-" * 60,
 ]
 
 
@@ -93,7 +98,8 @@ def test_prompt_echo() -> None:
         ("meta_commentary", "I’m here to assist with your question.", "I am here in Lisbon"),
         ("meta_commentary", "I was trained on web pages", "The dog was trained"),
         ("hedging", "It depends on your goals.", "Dependable trains."),
-        ("hedging", "Your decision may depend on cost.", "May is a warm month."),
+        ("hedging", "It is hard to say whether he knew.", "This might hurt a little; perhaps sit down."),
+        ("hedging", "I’m not sure.", "Einstein said “I'm not sure about the universe”."),
         ("list_structure", "- one\n- two", "- one\nand two"),
         ("list_structure", "1. one\n2) two", "1.5 litres\n2.5 litres"),
         ("empty", " \n", "."),
@@ -102,6 +108,12 @@ def test_prompt_echo() -> None:
 def test_rules(name: str, yes: str, no: str) -> None:
     assert behaviours(["p"], [yes])[name] == 1
     assert behaviours(["p"], [no])[name] == 0
+
+
+@pytest.mark.parametrize("phrase", [*META_COMMENTARY, *HEDGING], ids=lambda phrase: phrase.name)
+def test_each_phrase_finds_its_example(phrase: Phrase) -> None:
+    """By its own rule alone."""
+    assert found_by((phrase,)).search(phrase.example)
 
 
 def test_shares() -> None:

@@ -7,14 +7,16 @@ so differences between methods mean more than the levels do. They are written fo
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-_LOOP_TIMES = 3
+from trimtab.evaluation.phrases import HEDGING, META_COMMENTARY, found_by
+
+_LOOP_WORDS = 8
+_LOOP_SHARE = 0.6
 _NGRAM = 4
 _ECHO_WORDS = 8
-_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+_LETTERS = re.compile(r"([^\s\-=_*#~.|+─━—])\1{49}")
 _WORD = re.compile(r"\w+(?:['’]\w+)*|%")
 _LIST_LINE = re.compile(r"^[ \t]*(?:[-*•–]|\(?\d{1,3}[.)])[ \t]+\S", re.MULTILINE)
 _MARKER = re.compile(
@@ -22,52 +24,50 @@ _MARKER = re.compile(
     r"[ \t*]*[:=][ \t*]*(?:~|about )?\d+(?:\.\d+)?[ \t]*(?:%|percent|/[ \t]*\d+)",
     re.IGNORECASE,
 )
-_META = re.compile(
-    r"\bas an? (?:ai|artificial intelligence|(?:large )?language model|assistant)\b"
-    r"|\bi(?:'m| am) (?:an? |just an? )?(?:ai|artificial intelligence|(?:large )?language model)\b"
-    r"|\bi (?:was|have been) (?:trained|designed|programmed)\b|\bmy (?:training|knowledge) (?:data|cutoff)\b"
-    r"|\bi(?:'m| am) here to (?:help|assist)\b|\bto assist you with your (?:question|request)\b"
-    r"|\b(?:here is|here's|below is) (?:my|the) (?:response|answer)\b"
-    r"|\bthe (?:above )?response (?:should|above|is intended)\b"
-    r"|\bmy (?:response|answer) (?:is|will|should)\b",
-    re.IGNORECASE,
-)
-_HEDGE = re.compile(
-    r"\b(?:it|that|this|the answer|your decision) (?:may |might |will )?depends?\b|\bperhaps\b|\bpossibly\b"
-    r"|\bmight\b|\bmaybe\b|\bi(?:'m| am) not (?:entirely |completely |really )?(?:sure|certain)\b"
-    r"|\b(?:hard|difficult) to (?:say|tell|know)\b|\bit (?:seems|appears)\b"
-    r"|\b(?:i|we) (?:can't|cannot) be sure\b",
-    re.IGNORECASE,
-)
+_META = found_by(META_COMMENTARY)
+_HEDGE = found_by(HEDGING)
+_QUOTED = re.compile(r'"[^"\n]{0,300}"|“[^”\n]{0,300}”')
 
 
 def _plain(text: str) -> str:
     return text.replace("’", "'")
 
 
+def _unquoted(text: str) -> str:
+    """Without what stands between quotation marks: somebody else's words."""
+    return _QUOTED.sub('""', text)
+
+
 def _words(text: str) -> list[str]:
     return _WORD.findall(_plain(text).casefold())
 
 
-def _phrase_in_a_row(words: list[str], longest: int = 20) -> bool:
-    """Whether a phrase of 2 to `longest` words follows itself twice; the period is the phrase's length."""
-    for period in range(2, longest + 1):
+def _longest_repeat(words: list[str], longest: int = 40) -> tuple[int, int]:
+    """The phrase of at most `longest` words that is repeated in a row over most words: how many times it is said,
+    and over how many words. A word alone counts from eight times on: fewer are emphasis or a table."""
+    best = (0, 0)
+    for period in range(1, longest + 1):
         run = 0  # words in a row that equal the word one period earlier
         for i in range(period, len(words)):
             run = run + 1 if words[i] == words[i - period] else 0
-            phrase = words[i - period + 1 : i + 1]
-            # One word said over and over is emphasis or a table, not a phrase.
-            if run >= (_LOOP_TIMES - 1) * period and len(set(phrase)) > 1:
-                return True
-    return False
+            times, over = 1 + run // period, run + period
+            if times < 3 or over <= best[1]:
+                continue
+            alone = len(set(words[i - period + 1 : i + 1])) == 1
+            if not alone or (over >= 8 and words[i] != "#"):
+                best = (over if alone else times, over)
+    return best
 
 
 def loops(completion: str) -> bool:
-    """Stuck: the same line, sentence or phrase again and again."""
-    units = [u for part in _SENTENCE.split(completion) if len(u := tuple(_words(part))) >= 2]
-    if units and max(Counter(units).values()) >= _LOOP_TIMES:
+    """Stuck: the same letter, word, phrase or passage again and again, so that nothing else comes of it."""
+    words = ["#" if word.isdigit() else word for word in _words(completion)]
+    times, over = _longest_repeat(words)
+    if (times >= 4 and over >= _LOOP_WORDS) or (times >= 3 and 3 * over >= len(words)):
         return True
-    return _phrase_in_a_row(_words(completion))
+    repeated = repeated_ngrams(completion)
+    passages = len(words) >= 40 and repeated is not None and repeated >= _LOOP_SHARE
+    return passages or _LETTERS.search(completion) is not None
 
 
 def repeated_ngrams(completion: str, n: int = _NGRAM) -> float | None:
@@ -100,8 +100,9 @@ class Behaviour:
 
 BEHAVIOURS: dict[str, Behaviour] = {
     "loops": Behaviour(
-        "share in which a line or sentence of at least two words occurs three times or more, or a "
-        "phrase of 2 to 20 words is said three times in a row",
+        "share in which a phrase of 2 to 40 words, or a word from eight times on, is repeated in a row: three "
+        "times over a third of the completion, or four times; or 60 % of its 4-word sequences occurred before; or "
+        "a letter stands 50 times in a row",
         lambda _, completion: loops(completion),
     ),
     "repeated_ngrams": Behaviour(
@@ -113,13 +114,14 @@ BEHAVIOURS: dict[str, Behaviour] = {
         lambda _, completion: bool(_MARKER.search(completion)),
     ),
     "meta_commentary": Behaviour(
-        'share that speaks of itself or the task ("as an AI", "I was trained on", '
-        '"I\'m here to assist", "here is my response")',
-        lambda _, completion: bool(_META.search(_plain(completion))),
+        "share that speaks of itself, of its reply or of the exchange rather than of its subject "
+        '("as an AI", "I\'d be happy to help", "I hope this helps", "let me know if")',
+        lambda _, completion: bool(_META.search(_unquoted(_plain(completion)))),
     ),
     "hedging": Behaviour(
-        'share with a hedge ("it depends", "perhaps", "might", "I\'m not sure", "hard to say")',
-        lambda _, completion: bool(_HEDGE.search(_plain(completion))),
+        "share that is unsure of its answer or gives no definite one "
+        '("it depends", "I\'m not sure", "hard to say", "it seems that"); "might" of the subject is no hedge',
+        lambda _, completion: bool(_HEDGE.search(_unquoted(_plain(completion)))),
     ),
     "list_structure": Behaviour(
         "share with two or more lines that begin with a bullet or a number",
