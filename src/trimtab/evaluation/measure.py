@@ -34,7 +34,7 @@ from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward
 from trimtab.rewards.remote import RemoteReward
 
-VERSION = 3
+VERSION = 4
 
 
 def measure(task: EvaluationTask) -> MethodOutputs:
