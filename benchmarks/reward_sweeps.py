@@ -19,7 +19,8 @@ from typing import Any
 from sandbox_sweeps import LAST, SFT_RATE, Sweep, cost, table
 
 from trimtab.data.splits import split_records
-from trimtab.evaluation.statistics import paired_difference, wilson_interval
+from trimtab.evaluation.sign_flips import paired_difference
+from trimtab.evaluation.statistics import wilson_interval
 from trimtab.models.settings import LoraSettings
 from trimtab.plan.memory import count_parameters
 from trimtab.rewards.classifier import ClassifierReward

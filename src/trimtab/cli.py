@@ -251,16 +251,20 @@ def plan(
     measure: Annotated[bool, typer.Option(help="Time a few steps of each stage on this machine.")] = True,
     limit: Limit = None,
     settings: Set = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds, for the smallest gain that they show.")] = 1,
+    pilot: Annotated[Path | None, typer.Option(help="A study's folder: how much its differences vary.")] = None,
 ) -> None:
-    """Memory, time, reward calls and disk of a study, before they are spent."""
+    """Memory, time, calls and disk of a study, and the smallest gain that it will show, before they are spent."""
     from trimtab.study.asked import loading_libraries, recipe_asked
+    from trimtab.study.read_results import read_results
 
     loaded = recipe_asked(recipe, limit, settings or ())
+    earlier = read_results(pilot) if pilot is not None else None
     with loading_libraries():
         from trimtab.plan.estimate import make_plan
         from trimtab.plan.tables import plan_tables
 
-    estimated = make_plan(loaded, measure)
+    estimated = make_plan(loaded, measure, seeds, earlier)
     for table in plan_tables(estimated):
         print_table(table, table.caption)
     for line in estimated.notes:

@@ -24,21 +24,22 @@ def said_of(sentences: list[str], who: str) -> str:
 
 
 def test_few_prompts_are_suggestive_against_the_opponent_too() -> None:
-    """Nine of ten: exactly 2 · (1 + 10) / 1024 = 0.021 by sign flips. One claim: it stands. Three methods make
-    three pairs and three claims, and times three it does not."""
+    """Nine of ten: 2 · (1 + 10 / 2) / 1024 = 0.0117 by sign flips, mid-p. One claim: it stands. Four methods make
+    six pairs and six claims, and times six it does not."""
     alone = study([make("sft", wins(9))], make("tiny", HALF))
     rate = alone.methods["sft"].win_counts
     assert rate is not None
-    assert rate.p_value == pytest.approx(0.0215, abs=0.004)
+    assert rate.p_value == pytest.approx(12 / 1024)
     assert rate.p_holm == rate.p_value
     assert said_of(alone.verdict, "SFT").startswith("SFT beats tiny: win rate 90.0 %")
 
-    three = study([make("base", HALF), make("sft", wins(9)), make("dpo", wins(4))], make("tiny", HALF))
-    rate = three.methods["sft"].estimates["win_rate"]
+    others = [make("dpo", wins(4)), make("grpo", wins(5))]
+    four = study([make("base", HALF), make("sft", wins(9)), *others], make("tiny", HALF))
+    rate = four.methods["sft"].estimates["win_rate"]
     assert rate.ci95 is not None
     assert rate.ci95[0] > 0.5
-    assert said_of(three.verdict, "SFT").startswith("SFT against tiny: suggestive only, win rate 90.0 % (")
-    assert "after Holm's correction, as between methods" in said_of(three.verdict, "SFT")
+    assert said_of(four.verdict, "SFT").startswith("SFT against tiny: suggestive only, win rate 90.0 % (")
+    assert "after Holm's correction, as between methods" in said_of(four.verdict, "SFT")
 
 
 @pytest.mark.parametrize("count", range(11))

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimtab.evaluation.sign_flips import paired_difference, sign_flip_p_value
 from trimtab.evaluation.statistics import (
     bootstrap_interval,
+    clusters_of,
     holm,
-    paired_difference,
-    sign_flip_p_value,
+    mean_interval,
+    variance_of_mean,
     wilson_interval,
 )
 
@@ -29,19 +31,6 @@ def test_shares_at_the_edge() -> None:
     assert wilson_interval(10, 10).high == 1.0
 
 
-def test_sign_flips_by_hand() -> None:
-    """Five differences of +1: 2 of the 32 sign patterns are as extreme, so p → 1/16; never 0."""
-    assert sign_flip_p_value([1.0] * 5, n_resamples=20_000) == pytest.approx(1 / 16, abs=0.006)
-    assert sign_flip_p_value([1.0] * 200, n_resamples=99) == 1 / 100
-    assert sign_flip_p_value([0.0] * 9) == 1.0
-
-
-def test_sign_flips_keep_ties_that_rounding_would_break() -> None:
-    """-0.3 + 0.1 + 0.1 + 0.2 = 0.1, and every sign pattern sums to at least 0.1 in size: p = 1. In floating
-    point a quarter of the patterns fall a rounding error short."""
-    assert sign_flip_p_value([-0.3, 0.1, 0.1, 0.2]) == 1.0
-
-
 def test_paired_difference_turns_round() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.3, 1, 80), rng.normal(0, 1, 80)
@@ -51,21 +40,52 @@ def test_paired_difference_turns_round() -> None:
     assert ab.p_value == ba.p_value
 
 
-def test_paired_is_sharper_than_the_parts() -> None:
-    """Difficulty shared by both methods cancels: b = a - 0.1 exactly has an interval of no width."""
-    a = np.random.default_rng(1).normal(size=50)
-    d = paired_difference(a, a - 0.1)
-    assert d.interval.pair() == pytest.approx((0.1, 0.1))
+def test_equal_differences_are_not_certain() -> None:
+    """b = a over 50 prompts, both from 0 to 1, where no difference is beyond ±1: the share of other differences
+    that 50 prompts hide with a chance of 2.5 % is 1 − 0.025^(1/50) = 1 − e^(−3.6889 / 50) = 0.07113. Without a
+    range nothing bounds them."""
+    a = np.linspace(0, 1, 50)
+    assert paired_difference(a, a).interval.pair() == pytest.approx((-0.07113, 0.07113), abs=1e-5)
+    assert mean_interval([2.0] * 50, reach=(1.0, np.inf)).pair() == pytest.approx((2 - 0.07113, 2.0), abs=1e-5)
+    assert mean_interval([2.0] * 50).pair() == (2.0, 2.0)
+    assert mean_interval([2.0] * 50, clusters=np.repeat([0], 50), reach=(1.0, 3.0)).pair() == pytest.approx(
+        (2 - 0.975, 2 + 0.975)
+    ), "one cluster tells of one"
 
 
-@pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_coverage(method: str) -> None:
+def test_clusters_by_hand() -> None:
+    """Clusters (1, 3), (5): mean 3, sums of deviations −2 and 2, variance (4 + 4) / 9 · 2 = 16/9. Resampled
+    means are 2, 3 or 5; a bootstrap of rows would reach 1."""
+    clusters = clusters_of(["b", "b", "a"])
+    assert clusters.tolist() == [0, 0, 1]
+    assert variance_of_mean(np.array([1.0, 3, 5]), clusters) == pytest.approx(16 / 9)
+    assert variance_of_mean(np.array([1.0, 3, 5])) == pytest.approx(4 / 3), "s² / n = 4 / 3"
+    assert bootstrap_interval([1.0, 3, 5], clusters=clusters, n_resamples=200).pair() == (2, 5)
+
+
+def test_rows_of_one_prompt_are_one_unit() -> None:
+    """40 prompts of 4 rows that share half of their variance: an interval over rows holds the mean 0 far too
+    seldom."""
+    rng = np.random.default_rng(5)
+    clusters = np.repeat(np.arange(40), 4)
+    held, naive = 0, 0
+    for seed in range(300):
+        x = rng.normal(size=40)[clusters] + rng.normal(size=160)
+        interval = bootstrap_interval(x, clusters=clusters, seed=seed, n_resamples=400)
+        held += interval.low <= 0 <= interval.high
+        interval = bootstrap_interval(x, seed=seed, n_resamples=400)
+        naive += interval.low <= 0 <= interval.high
+    assert 0.92 <= held / 300 <= 0.98
+    assert naive / 300 < 0.85
+
+
+def test_coverage() -> None:
     """A 95 % interval holds the true mean in about 95 % of 300 samples (binomial sd 1.3 %)."""
     rng = np.random.default_rng(7)
     held = 0
     for seed in range(300):
         x = rng.exponential(size=60)
-        interval = bootstrap_interval(x, method=method, seed=seed, n_resamples=600)  # type: ignore[arg-type]
+        interval = bootstrap_interval(x, seed=seed, n_resamples=600)
         held += interval.low <= 1.0 <= interval.high
     assert 0.89 <= held / 300 <= 0.98
 

@@ -134,13 +134,15 @@ def test_correctness_needs_every_score_to_have_one(odd: object) -> None:
 
 
 def test_verdict_says_what_the_length_penalty_cost() -> None:
-    """10 tokens and 5 less over a chosen length of 2; correctness 1 and ½."""
+    """10 tokens and 5 less over a chosen length of 2; correctness 1 and ½. Nothing varies: of other prompts up to
+    1 − 0.025^¼ = 60.2 % may differ, by −1 to 1 in correctness: −½ − 0.602 · ½ to −½ + 0.602 · 1½. Lengths have no
+    bounds."""
     sft = make("sft", [1.0] * 4, tokens=12, correctness=[1.0] * 4)
     penalised = make("sft_length", [1.0] * 4, tokens=7, correctness=[0.5] * 4)
     r = study([sft, penalised], None, chosen_lengths=[2] * 4, n_resamples=50)
     assert r.verdict[-1] == (
         "SFT + length penalty against SFT: mean excess over the chosen length fell by 5.0 tokens [−5.0, −5.0]; "
-        "correctness changed by −50.0 points [−50.0, −50.0]."
+        "correctness changed by −50.0 points [−80.1, +40.4]."
     )
 
 
@@ -227,7 +229,10 @@ def test_verdict_suspects_length() -> None:
     base = stored(win_rate=won(0.4, 0.33, 0.47))
     lc = {"value": 0.52, "ci95": (0.44, 0.6)}
     dpo = stored(win_rate=won(0.6, 0.53, 0.67), length_controlled_win_rate=lc)
-    assert "its lead may be length" in verdict(two(base, dpo, 0.2, (0.1, 0.3), 0.001))[-1]
+    assert (
+        "instead of 60.0 %: that its lead would hold is not shown"
+        in verdict(two(base, dpo, 0.2, (0.1, 0.3), 0.001))[-1]
+    )
     dpo.estimates["length_controlled_win_rate"].n = 49  # of so few the ridge alone moves the rate
     assert "length" not in "".join(verdict(two(base, dpo, 0.2, (0.1, 0.3), 0.001)))
 

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from trimtab.evaluation.bleu import Bleu, corpus_bleu
-from trimtab.evaluation.length_control import LengthControlled, length_controlled_win_rate
+from trimtab.evaluation.length_control import Difficulty, LengthControlled, length_controlled_win_rate
 from trimtab.evaluation.outputs import MethodOutputs
-from trimtab.evaluation.statistics import N_RESAMPLES, Floats
+from trimtab.evaluation.statistics import N_RESAMPLES, Clusters, Floats, clusters_of
 from trimtab.evaluation.win_rate import Scores, outcomes
 from trimtab.instructions.checks import Instruction, Verdict, verdicts
 
@@ -37,7 +37,9 @@ class Answers:
     """One method's outputs of one training seed. Every list follows the same order of prompts.
 
     references, chosen_lengths: texts of the chosen completions and their tokens; empty where there are none.
-    asked: the instructions of each prompt that a program checks; empty where no prompt has any.
+    asked: the instructions of each prompt that a program checks; empty where no prompt has any. clusters: of each
+    row, the name of the cluster that it is of; empty: rows of the same prompt are one. difficulty: of each
+    prompt, for the win rate at equal length.
     """
 
     outputs: MethodOutputs
@@ -46,6 +48,16 @@ class Answers:
     chosen_lengths: Sequence[int] = ()
     options: Options = DEFAULTS
     asked: Sequence[Sequence[Instruction]] = ()
+    clusters: Sequence[str] = ()
+    difficulty: Floats | None = None
+    difficulty_from: Difficulty = "none"
+
+    @cached_property
+    def cluster_numbers(self) -> Clusters:
+        """Of each row, the number of its cluster. Rows whose prompt is not known are each their own."""
+        if self.clusters:
+            return clusters_of(self.clusters)
+        return clusters_of([f"p{g.prompt}" if g.prompt else f"i{g.id}" for g in self.outputs.generations])
 
     @cached_property
     def verdicts(self) -> list[list[Verdict]] | None:
@@ -99,7 +111,14 @@ class Answers:
         lengths, opponent_lengths = self.characters, Answers(self.opponent).characters
         if lengths is None or opponent_lengths is None:
             return None
-        return length_controlled_win_rate(self.outcomes, lengths, opponent_lengths, seed=self.options.seed)
+        return length_controlled_win_rate(
+            self.outcomes,
+            lengths,
+            opponent_lengths,
+            difficulty=self.difficulty,
+            clusters=self.cluster_numbers,
+            seed=self.options.seed,
+        )
 
     @cached_property
     def bleu(self) -> Bleu | None:

@@ -12,7 +12,8 @@ from trimtab.evaluation.metrics import Metric, paired_metrics
 from trimtab.evaluation.missing import missing_of
 from trimtab.evaluation.pooling import pool
 from trimtab.evaluation.results import Comparison
-from trimtab.evaluation.statistics import Floats, holm, sign_flip_p_value
+from trimtab.evaluation.sign_flips import sign_flip_p_value
+from trimtab.evaluation.statistics import Clusters, Floats, holm
 
 
 def matrix(metric: Metric, runs: Sequence[Answers]) -> Floats | None:
@@ -34,6 +35,7 @@ def compare(
     pairs that are compared on the same metric. opponent: stands before the methods in metrics that say so.
     """
     comparisons: list[Comparison] = []
+    clusters = next(iter(answers.values()))[0].cluster_numbers if answers else None
     for metric in paired_metrics():
         compared = dict(answers)
         among = options.with_opponent and metric.name != "win_rate"  # of itself that is a half
@@ -41,7 +43,7 @@ def compare(
             compared = {opponent.outputs.name: [opponent], **compared}
         values = {name: matrix(metric, runs) for name, runs in compared.items()}
         pairs = (
-            _difference(metric, later, earlier, values, seeds, options)
+            _difference(metric, later, earlier, values, seeds, options, clusters)
             for earlier, later in combinations(compared, 2)
         )
         rows = [row for row in pairs if row is not None]
@@ -58,6 +60,7 @@ def _difference(
     values: Mapping[str, Floats | None],
     seeds: Sequence[int],
     options: Options,
+    clusters: Clusters | None,
 ) -> Comparison | None:
     a_PS, b_PS = values[later], values[earlier]
     if a_PS is None or b_PS is None:
@@ -67,7 +70,10 @@ def _difference(
     pooled = pool(
         difference_PS,
         seeds[: difference_PS.shape[1]] or [0],
+        rate=metric.range is not None and metric.range.rate,
         bounds=metric.bounds(a_PS, b_PS, difference=True),
+        reach=_reach(a_PS, b_PS),
+        clusters=clusters,
         seed=options.seed,
         n_resamples=options.n_resamples,
     )
@@ -80,9 +86,19 @@ def _difference(
         metric=metric.name,
         difference=pooled.mean,
         ci95=pooled.ci95,
-        p_value=sign_flip_p_value(pooled.parts_P, seed=options.seed, n_resamples=options.n_resamples),
+        p_value=sign_flip_p_value(
+            pooled.parts_P, clusters=pooled.clusters_P, seed=options.seed, n_resamples=options.n_resamples
+        ),
         n=pooled.n,
         seeds=pooled.spread,
         missing=missing,
         missing_bounds=bounds,
+        basis=pooled.basis,
     )
+
+
+def _reach(a_PS: Floats, b_PS: Floats) -> tuple[float, float] | None:
+    """The largest differences that values as they were seen could have."""
+    if np.isnan(a_PS).all() or np.isnan(b_PS).all():
+        return None
+    return float(np.nanmin(a_PS) - np.nanmax(b_PS)), float(np.nanmax(a_PS) - np.nanmin(b_PS))

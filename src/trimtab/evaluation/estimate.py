@@ -11,6 +11,30 @@ STORED = ConfigDict(extra="forbid", allow_inf_nan=False)
 """Of every part of results.json: unknown keys are refused, and so are NaN and infinity."""
 
 
+class Basis(BaseModel):
+    """How an interval was made. method: by its name in INTERVALS, which says what it is. unit: what is
+    independent of each other: prompts, or clusters of rows. units: how many there are. assumptions: what must
+    hold for the interval to cover as it says, in sentences."""
+
+    model_config = STORED
+    method: str
+    unit: str
+    units: int
+    assumptions: list[str] = []
+
+
+INDEPENDENT = "{} are drawn independently of each other from those that the number is meant for."
+OTHER_SEEDS = "Training seeds are exchangeable, and their numbers about normal."
+THESE_SEEDS = "It holds for this training run: another seed may move the number by more."
+INTERVALS = {
+    "wilson_effective_n": "Wilson's score interval at the effective number of prompts (rates.py)",
+    "bootstrap": "expanded percentile bootstrap (statistics.py)",
+    "unseen": "nothing varied: what could be among the prompts that were not seen (statistics.py)",
+    "seeds": "over prompts and over training seeds together (pooling.py)",
+    "refitted_bootstrap": "percentile bootstrap, the model fitted anew in every resample (length_control.py)",
+}
+
+
 class SeedSpread(BaseModel):
     """One number over training seeds; pooling.py says what the intervals are good for.
 
@@ -34,13 +58,15 @@ class SeedSpread(BaseModel):
 
 class Estimate(BaseModel):
     """value: in the metric's own unit; over several seeds it is their mean. ci95: its 95 % interval, where it has
-    one. n: how many prompts (of a win rate: judgements) it rests on. seeds: what each training seed gave."""
+    one. n: how many prompts (of a win rate: judgements) it rests on. seeds: what each training seed gave. basis:
+    how ci95 was made; None in results of an earlier version."""
 
     model_config = STORED
     value: float
     ci95: Interval95 | None = None
     n: int | None = None
     seeds: SeedSpread | None = None
+    basis: Basis | None = None
 
 
 def negated(ci: Interval95) -> Interval95:

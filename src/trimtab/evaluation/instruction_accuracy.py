@@ -104,10 +104,11 @@ def _kind(runs: Sequence[Answers], seeds: Sequence[int], mode: Mode, kind: str) 
     options = runs[0].options
     pooled = pool(
         np.stack(columns, axis=1), seeds[: len(runs)] or [0],
-        rate=True, seed=options.seed, n_resamples=options.n_resamples,
+        rate=True, clusters=runs[0].cluster_numbers, seed=options.seed, n_resamples=options.n_resamples,
     )  # fmt: skip
     assert pooled is not None
     # One prompt tells nothing of others, unless all or none of its instructions hold: Wilson's is of that.
     known = pooled.n > 1 or pooled.mean in (0, 1)
     value = min(1.0, max(0.0, pooled.mean))  # rounding may carry it beyond
-    return Estimate(value=value, ci95=pooled.ci95 if known else None, n=pooled.n, seeds=pooled.spread)
+    basis = pooled.basis if known else None
+    return Estimate(value=value, ci95=pooled.ci95 if known else None, n=pooled.n, seeds=pooled.spread, basis=basis)

@@ -5,8 +5,16 @@ comparisons, with y in [0, 1] (a tie is ½) and Δ = characters of the method - 
 
     P(win) = σ(θ + φ · tanh(Δ / std Δ) + ψ · γ_x)          LC = mean_x σ(θ + ψ · γ_x)
 
-γ_x, the difficulty of a prompt, is optional: there is none for a new data set, and indexing a published
-one by row would be silently wrong. Departures: a weak ridge ½ · 0.1 · |β|² instead of the published L1 and
+γ_x, the difficulty of a prompt, is the outcomes of the *other* methods of the comparison on it, averaged and
+standardised (`difficulty_of`), where there are three of them at least; or a column of the rows. The published one
+is of 805 prompts and no others. Without any, the rate is that of a model with two terms, and says so.
+
+What is won at equal length can be told only where lengths are about equal. The overlap is the smaller of two
+shares: prompts on which the method's completion is at least as long as the opponent's, and on which it is at most
+as long. Below 10 % the rate is withheld, below 20 % it is called extrapolated. It says what goes together with
+length, not what length causes.
+
+Departures from the paper: a weak ridge ½ · 0.1 · |β|² instead of the published L1 and
 gamed baselines, so that an all-won or all-lost set stays finite (at 50/50 and n = 200 it moves θ by less
 than 0.2 %); the interval refits the GLM in every resample, where the published standard error ignores
 estimation. statsmodels' GLM gives the same θ at ridge 0 (a test compares them); own Newton steps, because
@@ -16,14 +24,16 @@ a thousand refits of it take minutes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from trimtab.evaluation.estimate import Interval95
-from trimtab.evaluation.statistics import Floats
+from trimtab.evaluation.estimate import INDEPENDENT, THESE_SEEDS, Basis, Estimate, Interval95
+from trimtab.evaluation.statistics import Clusters, Floats, renumbered
+from trimtab.formats import percent
 
 RIDGE = 0.1
 FEW_PROMPTS = 50
@@ -31,16 +41,66 @@ _MAX_STEP = 2.0  # a full Newton step from 0 may overshoot when the classes sepa
 _CHUNK = 500_000
 
 
-class LengthControlled(NamedTuple):
-    """value: the win rate at equal length. ci95: over prompts. n: prompts that were judged. length_effect: φ of the
-    GLM, positive when the judge's preference rises with length; None where length cannot be told from the method.
-    """
+LOGISTIC = "The outcome's logit is linear in tanh(Δlength / sd) and in the prompt's difficulty."
+OTHERS = 3
+"""Methods beside the one that is rated, from which on their outcomes tell how hard a prompt is."""
+WITHHELD, EXTRAPOLATED = 0.10, 0.20
+"""Overlaps of lengths below which the rate is not shown, or not without a word."""
+Difficulty = Literal["none", "others", "column"]
+
+
+@dataclass(frozen=True)
+class LengthControlled:
+    """value: the win rate at equal length. ci95: over prompts. n: prompts that were judged. units: clusters
+    of them. overlap: 0 to 1.
+    length_effect: φ of the GLM, positive when the judge's preference rises with length; None where length cannot be
+    told from the method. warnings: why it may mean little, or is withheld."""
 
     value: float
     ci95: Interval95
     n: int
+    units: int
+    overlap: float
     length_effect: float | None
     warnings: list[str]
+
+    @property
+    def withheld(self) -> bool:
+        """Whether lengths overlap too little for any number."""
+        return self.overlap < WITHHELD
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether lengths overlap so little that the number leans on the model's shape."""
+        return self.overlap < EXTRAPOLATED
+
+    @property
+    def estimate(self) -> Estimate:
+        """As any other number."""
+        unit = "prompts" if self.units == self.n else "clusters of rows"
+        assumptions = [INDEPENDENT.format(unit.capitalize()), THESE_SEEDS, LOGISTIC]
+        basis = Basis(method="refitted_bootstrap", unit=unit, units=self.units, assumptions=assumptions)
+        return Estimate(value=self.value, ci95=self.ci95, n=self.n, basis=basis)
+
+
+def difficulty_of(others: Sequence[Floats]) -> Floats | None:
+    """How hard each prompt is by the outcomes of other methods on it, [prompts] of each, NaN where one is
+    missing: their mean, standardised; 0 where all are missing. High is easy: γ's sign is fitted. None for fewer
+    than OTHERS methods, or where all prompts are alike."""
+    if len(others) < OTHERS:
+        return None
+    outcomes = np.stack(others)
+    known = ~np.isnan(outcomes)
+    counts = known.sum(axis=0)
+    means = np.where(known, outcomes, 0.0).sum(axis=0) / np.maximum(counts, 1)
+    seen = counts > 0
+    spread = float(means[seen].std()) if seen.any() else 0.0
+    return np.where(seen, (means - means[seen].mean()) / spread, 0.0) if spread > 1e-9 else None
+
+
+def overlap_of(delta: Floats) -> float:
+    """The smaller of two shares: of differences that are at least 0, and at most 0."""
+    return float(min((delta >= 0).mean(), (delta <= 0).mean()))
 
 
 def _design(delta_N: Floats, difficulty_N: Floats | None, weights_BN: Floats) -> Floats:
@@ -84,33 +144,45 @@ def _predict(beta_BF: Floats, difficulty_N: Floats | None, weights_BN: Floats) -
 
 
 def _bootstrap(
-    y_N: Floats, delta_N: Floats, difficulty_N: Floats | None, ridge: float, seed: int, n_resamples: int
+    y_N: Floats,
+    delta_N: Floats,
+    difficulty_N: Floats | None,
+    clusters_N: Clusters,
+    ridge: float,
+    seed: int,
+    n_resamples: int,
 ) -> Floats:
     rng = np.random.default_rng(seed)
-    n = y_N.size
+    n, units = y_N.size, int(clusters_N.max()) + 1
     chunk = max(1, _CHUNK // n)
     values = []
     for start in range(0, n_resamples, chunk):
         size = min(chunk, n_resamples - start)
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+        drawn = rng.multinomial(units, np.full(units, 1 / units), size=size).astype(np.float64)
+        weights = drawn[:, clusters_N]
         beta = fit(_design(delta_N, difficulty_N, weights), y_N, weights, ridge=ridge)
         values.append(_predict(beta, difficulty_N, weights))
     return np.concatenate(values)
 
 
 def _columns(
-    outcomes: ArrayLike, lengths: ArrayLike, opponent_lengths: ArrayLike, difficulty: ArrayLike | None
-) -> tuple[Floats, Floats, Floats | None]:
+    outcomes: ArrayLike,
+    lengths: ArrayLike,
+    opponent_lengths: ArrayLike,
+    difficulty: ArrayLike | None,
+    clusters: Clusters | None,
+) -> tuple[Floats, Floats, Floats | None, Clusters]:
     y = np.asarray(outcomes, dtype=np.float64)
     delta = np.asarray(lengths, dtype=np.float64) - np.asarray(opponent_lengths, dtype=np.float64)
     gamma = None if difficulty is None else np.asarray(difficulty, dtype=np.float64)
-    for name, column in (("lengths", delta), ("difficulty", gamma)):
+    units = np.arange(y.size) if clusters is None else clusters
+    for name, column in (("lengths", delta), ("difficulty", gamma), ("clusters", units)):
         if column is not None and column.shape != y.shape:
             raise ValueError(f"{name}: {column.size} values for {y.size} outcomes")
     seen: NDArray[np.bool_] = ~np.isnan(y)
     if ((y[seen] < 0) | (y[seen] > 1)).any():
         raise ValueError("an outcome is outside 0 to 1")
-    return y[seen], delta[seen], None if gamma is None else gamma[seen]
+    return y[seen], delta[seen], None if gamma is None else gamma[seen], renumbered(units[seen])
 
 
 def length_controlled_win_rate(
@@ -119,6 +191,7 @@ def length_controlled_win_rate(
     opponent_lengths: ArrayLike | Sequence[int],
     *,
     difficulty: ArrayLike | None = None,
+    clusters: Clusters | None = None,
     ridge: float = RIDGE,
     level: float = 0.95,
     seed: int = 0,
@@ -126,26 +199,45 @@ def length_controlled_win_rate(
 ) -> LengthControlled | None:
     """LC win rate with a bootstrap interval over prompts; NaN outcomes are missing; None if all are.
 
-    outcomes: 1, ½, 0 or a soft preference, per prompt (`win_rate.outcomes`); lengths in characters.
+    outcomes: 1, ½, 0 or a soft preference, per prompt (`win_rate.outcomes`); lengths in characters. difficulty: a
+    number a prompt, of any scale. clusters: rows that are resampled together.
     """
-    y, delta, gamma = _columns(outcomes, lengths, opponent_lengths, difficulty)
+    y, delta, gamma, units = _columns(outcomes, lengths, opponent_lengths, difficulty, clusters)
     if y.size == 0:
         return None
     ones = np.ones((1, y.size))
     x = _design(delta, gamma, ones)
     beta = fit(x, y, ones, ridge=ridge)
-    resampled = _bootstrap(y, delta, gamma, ridge, seed, n_resamples)
+    resampled = _bootstrap(y, delta, gamma, units, ridge, seed, n_resamples)
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    warnings = []
-    if y.size < FEW_PROMPTS:
-        warnings.append(f"length-controlled win rate from {y.size} prompts: fewer than {FEW_PROMPTS}")
     constant = not x[..., 1].any()
-    if constant and delta.any():
-        warnings.append("every length difference is the same: length cannot be separated from the method")
     return LengthControlled(
         value=float(_predict(beta, gamma, ones)[0]),
         ci95=(float(low), float(high)),
         n=int(y.size),
+        units=int(units.max()) + 1,
+        overlap=overlap_of(delta),
         length_effect=None if constant else float(beta[0, 1]),
-        warnings=warnings,
+        warnings=_warnings(delta, constant),
     )
+
+
+def _warnings(delta: Floats, constant: bool) -> list[str]:
+    warnings = []
+    if delta.size < FEW_PROMPTS:
+        warnings.append(f"length-controlled win rate from {delta.size} prompts: fewer than {FEW_PROMPTS}")
+    if constant and delta.any():
+        warnings.append("every length difference is the same: length cannot be separated from the method")
+    overlap = overlap_of(delta)
+    shares = (
+        f"its answers are longer than the opponent's on {percent(float((delta > 0).mean()))} of prompts and "
+        f"shorter on {percent(float((delta < 0).mean()))}"
+    )
+    if overlap < WITHHELD:
+        warnings.append(
+            f"no win rate at equal length: {shares}, and below {WITHHELD:.0%} on one side nothing shows what it "
+            "would win there"
+        )
+    elif overlap < EXTRAPOLATED:
+        warnings.append(f"its win rate at equal length is extrapolated: {shares}")
+    return warnings

@@ -15,7 +15,7 @@ from trimtab.evaluation.method_result import BleuSignature, LengthEffect, Method
 from trimtab.evaluation.metrics import METRICS, Measure, Metric
 from trimtab.evaluation.missing import missing_by_length
 from trimtab.evaluation.pooling import Pooled, pool, pool_overall
-from trimtab.evaluation.statistics import sign_flip_p_value
+from trimtab.evaluation.sign_flips import sign_flip_p_value
 from trimtab.evaluation.win_rate import WinCounts, count_outcomes
 
 
@@ -49,7 +49,7 @@ def estimate_of(
     if metric.range is not None and metric.range.certain:
         value = min(metric.range.high, max(metric.range.low, value))  # rounding may carry a mean beyond it
     if metric.doubt == "interval":
-        return Estimate(value=value, ci95=pooled.ci95, n=pooled.n, seeds=pooled.spread)
+        return Estimate(value=value, ci95=pooled.ci95, n=pooled.n, seeds=pooled.spread, basis=pooled.basis)
     return Estimate(value=value, seeds=pooled.spread)
 
 
@@ -62,6 +62,7 @@ def _pooled(metric: Metric, runs: Sequence[Answers], seeds: Sequence[int], optio
         seeds[: len(runs)] or [0],
         rate=metric.range is not None and metric.range.rate,
         bounds=metric.bounds(values_PS),
+        clusters=runs[0].cluster_numbers,
         seed=options.seed,
         n_resamples=options.n_resamples,
     )
@@ -83,7 +84,12 @@ def win_counts(runs: Sequence[Answers], seeds: Sequence[int], options: Options =
         return None
     pooled, p_value = _pooled(METRICS["win_rate"], runs, seeds, options), None
     if pooled is not None:
-        p_value = sign_flip_p_value(pooled.parts_P - 0.5, seed=options.seed, n_resamples=options.n_resamples)
+        p_value = sign_flip_p_value(
+            pooled.parts_P - 0.5,
+            clusters=pooled.clusters_P,
+            seed=options.seed,
+            n_resamples=options.n_resamples,
+        )
     return count_outcomes(outcomes, p_value)
 
 
@@ -94,7 +100,11 @@ def _length_effect(runs: Sequence[Answers]) -> LengthEffect | None:
         return None
     effects = [fit.length_effect for fit in fits if fit.length_effect is not None]
     return LengthEffect(
-        length_effect=float(np.mean(effects)) if effects else None, warnings=list(dict.fromkeys(told))
+        length_effect=float(np.mean(effects)) if effects else None,
+        difficulty=runs[0].difficulty_from,
+        overlap=min(fit.overlap for fit in fits),
+        extrapolated=any(fit.extrapolated for fit in fits),
+        warnings=list(dict.fromkeys(told)),
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, model_serializer, model_validator
 
 from trimtab.evaluation.estimate import STORED, Estimate
 from trimtab.evaluation.instruction_accuracy import KindAccuracy
+from trimtab.evaluation.length_control import Difficulty
 from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.win_rate import WinCounts
 from trimtab.json_types import JsonObject, JsonValue
@@ -23,9 +24,14 @@ class _Model(BaseModel):
 
 class LengthEffect(_Model):
     """Of the win rate at equal length. length_effect: φ of its model, positive when the judge's preference rises
-    with length. warnings: why the rate may mean little."""
+    with length. difficulty: of prompts, from where; "none" in results of an earlier version. overlap: the smaller
+    share of prompts with an answer at least as long, or at most as long, as the opponent's. extrapolated: whether
+    that is below 20 %. warnings: why the rate may mean little, or is withheld."""
 
     length_effect: float | None = None
+    difficulty: Difficulty = "none"
+    overlap: float | None = None
+    extrapolated: bool = False
     warnings: list[str] = []
 
 
@@ -93,7 +99,9 @@ def _write_groups(result: MethodResult) -> JsonObject:
     for metric in METRICS.values():
         if metric.doubt == "interval":
             estimate = result.estimates.get(metric.name)
+            basis = estimate and estimate.basis and estimate.basis.model_dump()
             groups[metric.path[0]] |= {"ci95": estimate and estimate.ci95, "n": estimate and estimate.n}
+            groups[metric.path[0]] |= {"basis": basis}
     for group, (field, _) in DETAILS.items():
         details: BaseModel | None = getattr(result, field)
         groups[group] |= details.model_dump() if details else {}
@@ -120,7 +128,7 @@ def _read_groups(stored: Mapping[str, JsonValue]) -> JsonObject:
     for metric in METRICS.values():
         place = groups.get(metric.path[0])
         if metric.doubt == "interval" and isinstance(place, dict):
-            interval = {"ci95": place.pop("ci95", None), "n": place.get("n")}
+            interval = {key: place.pop(key, None) for key in ("ci95", "basis")} | {"n": place.get("n")}
             if "n" not in DETAILS.get(metric.path[0], ("", BaseModel))[1].model_fields:
                 place.pop("n", None)
             if metric.name in estimates:

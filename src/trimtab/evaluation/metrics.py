@@ -163,9 +163,9 @@ def _share_of_judged(answers: Answers, counts: Callable[[Floats], NDArray[np.boo
 
 
 def length_controlled(answers: Answers) -> Estimate | None:
-    """The win rate at equal length, with its interval over prompts."""
+    """The win rate at equal length, with its interval over prompts; None where lengths hardly overlap."""
     fitted = answers.length_controlled
-    return None if fitted is None else Estimate(value=fitted.value, ci95=fitted.ci95, n=fitted.n)
+    return None if fitted is None or fitted.withheld else fitted.estimate
 
 
 def chosen_length(answers: Answers) -> float | None:
@@ -188,7 +188,8 @@ _ROWS = (
     Metric(
         "win_rate", "Win rate, %",
         "the headline: (wins + ties / 2) ÷ n against the opponent, same prompts, same decoding; a tie is an equal "
-        "score. Its interval is the 95 % percentile bootstrap over prompts; Wilson's when all are won or all lost",
+        "score. Its interval is Wilson's at the effective number of prompts: it knows of "
+        "ties, and of rows of one prompt",
         scale=100, digits=1, per_prompt=lambda answers: answers.outcomes, range=RATE, judged=True,
         stored="win_rate.ties_half",
         paired=Paired(
@@ -208,8 +209,10 @@ _ROWS = (
     ),
     Metric(
         "length_controlled_win_rate", "At equal length, %",
-        "logistic regression of the outcome on a constant and tanh(Δlength / sd); lengths in characters; the "
-        "prediction at Δlength = 0 (Dubois et al. 2025, without the difficulty term)",
+        "logistic regression of the outcome on a constant, tanh(Δlength / sd) and the prompt's difficulty; lengths "
+        "in characters; the prediction at Δlength = 0 (Dubois et al. 2024). Difficulty: how three or more other "
+        "methods did on the prompt, or a column (`evaluation.difficulty`); else without. Withheld where under 10 % of the "
+        "answers are as long as the opponent's or longer, or as short or shorter; extrapolated under 20 %",
         scale=100, digits=1, overall=length_controlled, range=SHARE, judged=True,
         stored="length_controlled_win_rate.value",
     ),

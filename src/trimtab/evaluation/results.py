@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
 from trimtab.audit.preferences import AuditReport
 from trimtab.evaluation import frames
-from trimtab.evaluation.estimate import STORED, Estimate, Interval95, SeedSpread, negated
+from trimtab.evaluation.estimate import STORED, Basis, Estimate, Interval95, SeedSpread, negated
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS
 from trimtab.files import write_text
@@ -53,6 +53,7 @@ class Comparison(_Model):
     seeds: SeedSpread | None = None
     missing: int | None = None
     missing_bounds: Interval95 | None = None
+    basis: Basis | None = None
 
     @field_validator("metric")
     @classmethod
@@ -64,7 +65,7 @@ class Comparison(_Model):
     @property
     def estimate(self) -> Estimate:
         """The difference as any other number."""
-        return Estimate(value=self.difference, ci95=self.ci95, n=self.n, seeds=self.seeds)
+        return Estimate(value=self.difference, ci95=self.ci95, n=self.n, seeds=self.seeds, basis=self.basis)
 
     def turned_round(self) -> Comparison:
         """The same of b − a."""
@@ -73,6 +74,14 @@ class Comparison(_Model):
         return self.model_copy(
             update=turned | {"missing_bounds": self.missing_bounds and negated(self.missing_bounds)}
         )
+
+
+class Rating(_Model):
+    """A method's place among all: bradley_terry.py. strength: log-odds against an average one of them."""
+
+    name: str
+    strength: Estimate
+    elo: float
 
 
 class StageCurves(_Model):
@@ -149,6 +158,7 @@ class Results(_Model):
     methods: dict[str, MethodResult] = {}
     opponent_result: MethodResult | None = None
     comparisons: list[Comparison] = []
+    ranking: list[Rating] = []
     lengths: dict[str, list[int]] = {}
     curves: dict[str, StageCurves] = {}
     other_curves: dict[int, dict[str, StageCurves]] = {}

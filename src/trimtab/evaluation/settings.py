@@ -133,6 +133,12 @@ class EvaluationSettings(TrustSettings):
     """What products are computed in: bf16 by autocast, or float32. auto: as in training."""
     token_budget: int = Field(4096, gt=0, le=BUDGET)
     """Packed tokens of a pass for perplexity: memory and speed."""
+    clusters: str | None = None
+    """A column of the test rows: rows with the same value, such as questions about one document, are not
+    independent, and intervals take them as one. null: rows of the same prompt are one."""
+    difficulty: str | None = None
+    """A column of the test rows: a number for how hard a prompt is, of any scale, for the win rate at equal
+    length. null: the outcomes of the other methods, where there are three."""
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,27 @@
-"""Intervals and p-values for the comparison of methods.
+"""Intervals and p-values of means, for the comparison of methods.
 
-The unit of resampling is always the prompt. Everything is seeded and vectorised; memory is bounded by
-working in chunks. With one row a prompt, intervals say what other prompts would have given; what another
-training seed would have given is pooling.py's.
+The unit of resampling is the prompt, or a cluster of rows that are not independent of each other: several samples
+of one prompt, or rows that share the value of a column. Everything is seeded and vectorised; memory is bounded by
+working in chunks. Intervals say what other prompts would have given; what another training seed would have given is
+pooling.py's. Rates have intervals of their own, in rates.py; p-values are in sign_flips.py.
+
+Coverage is shown by tests/evaluation/test_statistics.py (test_coverage, test_rows_of_one_prompt_are_one_unit) and
+printed by benchmarks/coverage.py.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import scipy  # loads scipy.stats, half a second, where it is first named
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Clusters = NDArray[np.intp]
+"""Of each row, the number of its cluster, from 0 without gaps."""
 N_RESAMPLES = 10_000
 _CHUNK = 2_000_000  # numbers held at once while resampling
 
@@ -32,17 +38,8 @@ class Interval:
         return (self.low, self.high)
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """Mean of a - b over the same prompts, its interval, and a two-sided p-value for "no difference"."""
-
-    difference: float
-    interval: Interval
-    p_value: float
-    n: int
-
-
-def _clean(values: ArrayLike) -> Floats:
+def clean(values: ArrayLike) -> Floats:
+    """As numbers. ValueError where there are none, or where one is missing."""
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or x.size == 0:
         raise ValueError("expected a non-empty list of numbers")
@@ -51,78 +48,116 @@ def _clean(values: ArrayLike) -> Floats:
     return x
 
 
-def _chunks(n_resamples: int, n: int) -> Iterator[int]:
+def chunks(n_resamples: int, n: int) -> Iterator[int]:
+    """How many resamples of n numbers are worked on at once."""
     step = max(1, _CHUNK // n)
     for start in range(0, n_resamples, step):
         yield min(step, n_resamples - start)
 
 
-def bootstrap_means(values: ArrayLike, *, seed: int = 0, n_resamples: int = N_RESAMPLES) -> Floats:
-    """Means of `n_resamples` samples with replacement."""
-    x = _clean(values)
+def clusters_of(names: Sequence[str]) -> Clusters:
+    """Numbers of clusters by the names of their rows, in the order in which they first come."""
+    return renumbered(np.unique(np.asarray(names, dtype=object).astype(str), return_inverse=True)[1])
+
+
+def renumbered(clusters: NDArray[np.intp]) -> Clusters:
+    """The same clusters, numbered from 0 in the order in which they first come: so that those of one row each are
+    the rows in their order."""
+    _, first, inverse = np.unique(clusters, return_index=True, return_inverse=True)
+    rank = np.empty(first.size, dtype=np.intp)
+    rank[np.argsort(first)] = np.arange(first.size)
+    return rank[inverse]
+
+
+def totals(values: Floats, clusters: Clusters | None) -> tuple[Floats, Floats]:
+    """Sums of the clusters, and how many rows each has; without clusters the rows themselves."""
+    if clusters is None:
+        return values, np.ones(values.size)
+    if clusters.size != values.size:
+        raise ValueError(f"clusters of {clusters.size} rows for {values.size} values")
+    sums_C: Floats = np.bincount(clusters, weights=values).astype(np.float64)
+    return sums_C, np.bincount(clusters).astype(np.float64)
+
+
+def variance_of_mean(values: Floats, clusters: Clusters | None = None) -> float:
+    """Σ_c (Σ_{i in c} (x_i − x̄))² / n² · C / (C − 1): s² / n where each row is its own cluster; NaN for one."""
+    sums_C, _ = totals(values - values.mean(), clusters)
+    count = sums_C.size
+    return float((sums_C**2).sum() / values.size**2 * count / (count - 1)) if count > 1 else math.nan
+
+
+def bootstrap_means(
+    values: ArrayLike, *, clusters: Clusters | None = None, seed: int = 0, n_resamples: int = N_RESAMPLES
+) -> Floats:
+    """Means of `n_resamples` samples with replacement, of rows or of whole clusters."""
+    sums_C, sizes_C = totals(clean(values), clusters)
     rng = np.random.default_rng(seed)
-    draws = (rng.integers(0, x.size, (m, x.size), dtype=np.int32) for m in _chunks(n_resamples, x.size))
-    return np.concatenate([x[index].mean(axis=1) for index in draws])
+    draws = (
+        rng.integers(0, sums_C.size, (m, sums_C.size), dtype=np.int32) for m in chunks(n_resamples, sums_C.size)
+    )
+    if np.ptp(sizes_C) == 0:
+        return np.asarray(np.concatenate([sums_C[index].mean(axis=1) for index in draws]) / sizes_C[0])
+    return np.concatenate([sums_C[index].sum(axis=1) / sizes_C[index].sum(axis=1) for index in draws])
 
 
 def bootstrap_interval(
     values: ArrayLike,
     *,
+    clusters: Clusters | None = None,
     level: float = 0.95,
-    method: Literal["percentile", "bca"] = "percentile",
     seed: int = 0,
     n_resamples: int = N_RESAMPLES,
 ) -> Interval:
-    """Interval of the mean by the bootstrap: percentile, or BCa (Efron 1987) for skewed values."""
-    x = _clean(values)
-    means = bootstrap_means(x, seed=seed, n_resamples=n_resamples)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    if method == "bca" and np.ptp(x) > 0:
-        below = (means < x.mean()).mean() + 0.5 * (means == x.mean()).mean()
-        z0 = scipy.special.ndtri(np.clip(below, 1 / n_resamples, 1 - 1 / n_resamples))
-        centred = x - x.mean()  # the jackknife of a mean: influence values are the centred values
-        acceleration = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
-        z = z0 + scipy.special.ndtri(tails)
-        tails = scipy.special.ndtr(z0 + z / (1 - acceleration * z))
-    low, high = np.quantile(means, tails)
+    """Interval of the mean by the expanded percentile bootstrap (Hesterberg 2015, "What Teachers Should Know About
+    the Bootstrap", 4.2): tails of Φ(−t √(C / (C − 1))) instead of 2.5 %, t Student's of C − 1 degrees of freedom,
+    C rows or clusters, without which few of them give intervals that are too narrow."""
+    x = clean(values)
+    means = bootstrap_means(x, clusters=clusters, seed=seed, n_resamples=n_resamples)
+    count = x.size if clusters is None else int(clusters.max()) + 1
+    tail = 0.0
+    if count > 1:
+        t = scipy.stats.t.ppf((1 + level) / 2, count - 1)
+        tail = float(scipy.special.ndtr(-t * math.sqrt(count / (count - 1))))
+    low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(float(low), float(high))
+
+
+def mean_interval(
+    values: ArrayLike,
+    *,
+    clusters: Clusters | None = None,
+    reach: tuple[float, float] | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
+) -> Interval:
+    """By bootstrap; where all values are equal, by what could be among those that were not seen.
+
+    reach: what no value is beyond, infinite where that is not known. Of C rows or clusters that all gave v, the
+    share of others is at most q = 1 − ((1 − level) / 2)^(1 / C) at this level (3.7 / C for 95 %), so that the
+    mean is within v + q (reach − v) on either side. Without a reach nothing is known of others: the interval is
+    [v, v].
+    """
+    x = clean(values)
+    if np.ptp(x) > 1e-12 * max(1.0, float(np.abs(x).max())):
+        return bootstrap_interval(x, clusters=clusters, level=level, seed=seed, n_resamples=n_resamples)
+    value = float(x.mean())
+    count = x.size if clusters is None else int(clusters.max()) + 1
+    unseen = 1 - ((1 - level) / 2) ** (1 / count)
+    low, high = reach or (math.nan, math.nan)
+    return Interval(
+        value - unseen * (value - low) if math.isfinite(low) else value,
+        value + unseen * (high - value) if math.isfinite(high) else value,
+    )
 
 
 def t_interval(values: ArrayLike, *, level: float = 0.95) -> Interval | None:
     """Student's interval of the mean, x̄ ± t · s / √n with n − 1 degrees of freedom; None for one value."""
-    x = _clean(values)
+    x = clean(values)
     if x.size < 2:
         return None
     half = float(scipy.stats.t.ppf((1 + level) / 2, x.size - 1) * x.std(ddof=1) / np.sqrt(x.size))
     return Interval(float(x.mean()) - half, float(x.mean()) + half)
-
-
-def sign_flip_p_value(differences: ArrayLike, *, seed: int = 0, n_resamples: int = N_RESAMPLES) -> float:
-    """Two-sided sign-flip permutation test of "a and b are exchangeable": (b + 1) / (n + 1), never 0.
-
-    b counts the random sign patterns whose |mean| is at least the observed |mean|.
-    """
-    d = _clean(differences)
-    rng = np.random.default_rng(seed)
-    observed = abs(d.sum()) - 1e-9 * max(1.0, float(np.abs(d).sum()))  # rounding must not break a tie
-    at_least = 0
-    for m in _chunks(n_resamples, d.size):
-        signs = rng.integers(0, 2, (m, d.size), dtype=np.int8)
-        at_least += int((np.abs(2 * (signs @ d) - d.sum()) >= observed).sum())
-    return (at_least + 1) / (n_resamples + 1)
-
-
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, *, level: float = 0.95, seed: int = 0, n_resamples: int = N_RESAMPLES
-) -> PairedDifference:
-    """Mean of a - b over the same prompts: percentile interval, sign-flip p-value."""
-    x, y = _clean(a), _clean(b)
-    if x.size != y.size:
-        raise ValueError(f"paired lists differ in length: {x.size} and {y.size}")
-    d = x - y
-    interval = bootstrap_interval(d, level=level, seed=seed, n_resamples=n_resamples)
-    p_value = sign_flip_p_value(d, seed=seed, n_resamples=n_resamples)
-    return PairedDifference(float(d.mean()), interval, p_value, d.size)
 
 
 def _counts(successes: int, n: int) -> None:

@@ -10,12 +10,15 @@ import numpy as np
 from trimtab.audit.preferences import AuditReport, amplification
 from trimtab.catalogue import ordered_methods
 from trimtab.evaluation.answers import DEFAULTS, Answers, Options, scores_of
+from trimtab.evaluation.bradley_terry import FEWEST, bradley_terry, outcomes_of_pairs
 from trimtab.evaluation.cautions import warnings_of
-from trimtab.evaluation.compare import compare
+from trimtab.evaluation.compare import compare, matrix
+from trimtab.evaluation.length_control import difficulty_of
 from trimtab.evaluation.method_numbers import method_result
+from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.outputs import MethodOutputs, align, check_unique
-from trimtab.evaluation.results import Provenance, Results, Sample, SplitCounts, StageCurves
-from trimtab.evaluation.statistics import holm
+from trimtab.evaluation.results import Provenance, Rating, Results, Sample, SplitCounts, StageCurves
+from trimtab.evaluation.statistics import Floats, holm
 from trimtab.evaluation.verdict import mostly_missing, verdict
 from trimtab.instructions.checks import Instruction
 from trimtab.progress import Progress
@@ -29,6 +32,8 @@ class StudyOutputs:
     fixed: methods that no training seed touches, such as base, measured once.
     references, chosen_lengths (tokens): of the chosen completions, in the order of the opponent's generations, or
     of the first method's where there is no opponent; both may be empty. asked: the prompts' instructions, likewise.
+    clusters: of each prompt, the name of the cluster of rows that it is of; empty: rows of the same prompt are one.
+    difficulty: of each prompt, a number; empty: the other methods' outcomes tell it.
     """
 
     per_seed: Mapping[int, Sequence[MethodOutputs]]
@@ -37,6 +42,8 @@ class StudyOutputs:
     references: Sequence[str] = ()
     chosen_lengths: Sequence[int] = ()
     asked: Sequence[Sequence[Instruction]] = ()
+    clusters: Sequence[str] = ()
+    difficulty: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -89,9 +96,12 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
 
     def answers(run: MethodOutputs) -> Answers:
         against = run.opponent or aligned.opponent
-        return Answers(run, against, outputs.references, outputs.chosen_lengths, options, outputs.asked)
+        given = (outputs.references, outputs.chosen_lengths, options, outputs.asked, outputs.clusters)
+        return Answers(run, against, *given)
 
-    runs = {name: [answers(run) for run in by_seed] for name, by_seed in aligned.methods.items()}
+    runs = with_difficulty(
+        {name: [answers(run) for run in by_seed] for name, by_seed in aligned.methods.items()}, outputs.difficulty
+    )
     opponent = aligned.opponent
     against = None if opponent is None else answers(opponent)
     results = Results(
@@ -102,6 +112,7 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         methods={name: method_result(of_method, seeds, options) for name, of_method in runs.items()},
         opponent_result=None if against is None else method_result([against], [], options),
         comparisons=compare(runs, seeds, options, against),
+        ranking=_ranking(runs, against, options),
         lengths=_lengths(aligned.everyone(), outputs.chosen_lengths),
         curves=dict(about.curves.get(seeds[0], {})) if seeds else {},
         other_curves={seed: dict(about.curves[seed]) for seed in seeds[1:] if seed in about.curves},
@@ -121,6 +132,53 @@ def _opponent_name(aligned: _Aligned) -> str | None:
     return " and ".join(dict.fromkeys(own)) or None
 
 
+def _ranking(runs: Mapping[str, Sequence[Answers]], opponent: Answers | None, options: Options) -> list[Rating]:
+    """By the judge's scores; none for few methods, or where one was not scored."""
+    everyone = dict(runs) | ({opponent.outputs.name: [opponent]} if opponent is not None else {})
+    scores = {name: matrix(METRICS["judge_score"], of_method) for name, of_method in everyone.items()}
+    known = {name: values for name, values in scores.items() if values is not None and not np.isnan(values).all()}
+    if len(known) < FEWEST or len(known) < len(everyone):
+        return []
+    found = bradley_terry(
+        list(known),
+        outcomes_of_pairs(known, options.tolerance),
+        clusters=next(iter(runs.values()))[0].cluster_numbers,
+        seed=options.seed,
+    )
+    return [Rating(name=one.name, strength=one.strength, elo=one.elo) for one in found]
+
+
+def with_difficulty(
+    runs: Mapping[str, Sequence[Answers]], difficulty: Sequence[float] = ()
+) -> dict[str, list[Answers]]:
+    """The answers, which know how hard prompts are: by these numbers, or by how the other methods did on each."""
+    if difficulty:
+        column = np.asarray(difficulty, dtype=np.float64)
+        return {
+            name: [replace(run, difficulty=column, difficulty_from="column") for run in of_method]
+            for name, of_method in runs.items()
+        }
+    means = {name: mean for name, of in runs.items() if (mean := _mean_outcomes(of)) is not None}
+    told = {name: difficulty_of([mean for other, mean in means.items() if other != name]) for name in runs}
+    return {
+        name: [
+            run if (known := told[name]) is None else replace(run, difficulty=known, difficulty_from="others")
+            for run in of_method
+        ]
+        for name, of_method in runs.items()
+    }
+
+
+def _mean_outcomes(runs: Sequence[Answers]) -> Floats | None:
+    """Of each prompt, over seeds; NaN where none is known."""
+    outcomes = [run.outcomes for run in runs if run.is_judged and run.outcomes is not None]
+    if not outcomes:
+        return None
+    known = np.stack(outcomes)
+    counts = (~np.isnan(known)).sum(axis=0)
+    return np.where(counts > 0, np.nansum(known, axis=0) / np.maximum(counts, 1), np.nan)
+
+
 def _align_all(outputs: StudyOutputs) -> _Aligned:
     """Methods in their order, every row of them and of the opponent in the same order of prompts."""
     per_seed, opponent = outputs.per_seed, outputs.opponent
@@ -136,7 +194,8 @@ def _align_all(outputs: StudyOutputs) -> _Aligned:
     template = first.generations
     if not template:
         raise ValueError(f"generations of {first.name}: none")
-    listed = {"references": outputs.references, "chosen_lengths": outputs.chosen_lengths, "asked": outputs.asked}
+    names = ("references", "chosen_lengths", "asked", "clusters", "difficulty")
+    listed = {name: getattr(outputs, name) for name in names}
     for name, rows in listed.items():
         if rows and len(rows) != len(template):
             raise ValueError(f"{name}: {len(rows)} for {len(template)} prompts of {first.name}")

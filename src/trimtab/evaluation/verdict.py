@@ -15,9 +15,10 @@ from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import paired_metrics
 from trimtab.evaluation.missing import withheld
 from trimtab.evaluation.overoptimisation import evaluations, reward_against_judge, sentence
+from trimtab.evaluation.power import prompts_for, smallest_gain, spread_of_difference
 from trimtab.evaluation.results import Comparison, Results
 from trimtab.evaluation.win_rate import WinCounts
-from trimtab.formats import interval_text, listed, p_text, percent, points
+from trimtab.formats import interval_text, listed, number, p_text, percent, points
 
 ALPHA = 0.05
 LENGTH_DROP = 0.05  # raw minus length-controlled win rate that is worth a sentence
@@ -112,7 +113,29 @@ def _against_start(results: Results, method: str, start: str) -> str | None:
     within = c.seeds.within_ci95 if c.seeds else None
     if within is not None and (within[0] > 0 or within[1] < 0):
         return f"{who}: clear in these training runs, but the seeds differ too much to expect it again, {numbers}."
-    return f"{who}: no measurable difference in {name}, {numbers}."
+    return f"{who}: no measurable difference in {name}, {numbers}{_unseen(results, c, scale, digits)}."
+
+
+def _unseen(results: Results, c: Comparison, scale: float, digits: int) -> str:
+    """What this comparison would have missed, and what would show half of that."""
+    spread = spread_of_difference(c.estimate)
+    if spread is None or c.n is None or spread.prompt == 0:
+        return ""
+    seeds = len(c.seeds.values) if c.seeds else 1
+    pairs = sum(other.metric == c.metric for other in results.comparisons)
+    gain = smallest_gain(spread, c.n, seeds, pairs)
+    enough = prompts_for(spread, gain / 2, seeds, pairs)
+    text = f"; differences below {number(gain, digits, scale)} would have gone unseen"
+    if enough is None:
+        return f"{text}, and it takes more seeds, not prompts alone, to see half of that"
+    more = f"{_round_up(enough - c.n):,} prompts more would show a gain of {number(gain / 2, digits, scale)}"
+    return f"{text}, and {more}"
+
+
+def _round_up(count: int) -> int:
+    """To two digits: the count rests on estimates."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // step) * step
 
 
 def _penalty_sentence(results: Results) -> str | None:
@@ -163,15 +186,16 @@ def _length_sentence(method: str, m: MethodResult) -> str | None:
         return None
     drop = rate.value - controlled.value
     ci = f" (95 % interval {interval_text(controlled.ci95)} %)" if controlled.ci95 else ""
-    numbers = f"from {percent(rate.value)} to {percent(controlled.value)}{ci}"
+    how = ", extrapolated" if m.length_effect and m.length_effect.extrapolated else ""
+    numbers = f"{percent(controlled.value)}{ci} instead of {percent(rate.value)}{how}"
     p_holm = m.win_counts.p_holm if m.win_counts else None
     lost_lead = lead(rate) > 0 and survives(p_holm) and controlled.ci95 is not None and controlled.ci95[0] <= 0.5
     if drop > 0 and lost_lead:
-        return f"{label(method)}: at equal length its win rate goes {numbers}: its lead may be length."
-    if drop >= LENGTH_DROP:
-        return f"{label(method)}: at equal length its win rate falls {numbers}: part of it may be length."
-    if drop <= -LENGTH_DROP:
-        return f"{label(method)}: at equal length its win rate rises {numbers}: its lengths cost it wins."
+        return (
+            f"{label(method)}: at equal length a model predicts {numbers}: that its lead would hold is not shown."
+        )
+    if abs(drop) >= LENGTH_DROP:
+        return f"{label(method)}: at equal length a model predicts {numbers}."
     return None
 
 

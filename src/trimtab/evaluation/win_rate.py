@@ -15,13 +15,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from trimtab.evaluation.estimate import STORED, Interval95
-from trimtab.evaluation.statistics import (
-    N_RESAMPLES,
-    Floats,
-    Interval,
-    bootstrap_interval,
-    wilson_interval,
-)
+from trimtab.evaluation.statistics import Floats
 
 Scores = Sequence[float | None]
 
@@ -56,16 +50,6 @@ def outcomes(scores: Scores, opponent: Scores, *, tolerance: float = 0.0) -> Flo
             raise ValueError(f"prompt {i}: a score is NaN or infinite; a failed score is None")
         result[i] = 0.5 if s == o or abs(s - o) <= tolerance else float(s > o)
     return result
-
-
-def rate_interval(
-    scored: Floats, *, level: float = 0.95, seed: int = 0, n_resamples: int = N_RESAMPLES
-) -> Interval:
-    """Of the mean of outcomes: by bootstrap, or Wilson's when all are won or all lost."""
-    # All won or all lost: every resample is the same and the bootstrap would claim certainty.
-    if scored.max() == 0 or scored.min() == 1:
-        return wilson_interval(int(scored.sum()), scored.size, level=level)
-    return bootstrap_interval(scored, level=level, seed=seed, n_resamples=n_resamples)
 
 
 def count_outcomes(runs: Sequence[Floats], p_value: float | None) -> WinCounts:

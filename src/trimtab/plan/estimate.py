@@ -15,9 +15,11 @@ import torch
 from trimtab.data.chat import ChatFormat, load_tokenizer
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.devices import best_device, name_of, on_cpu
+from trimtab.evaluation.results import Results
 from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.models.settings import resolve_precision
 from trimtab.plan.memory import FLOAT, Memory, Parameters, count_parameters, load_config, module_bytes, stage_memory
+from trimtab.plan.power import power_lines
 from trimtab.plan.speed import Speed, Stopwatch
 from trimtab.plan.work import Sampled, StageWork, encoded, stage_work
 from trimtab.progress import Progress
@@ -74,8 +76,9 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
-    """Counts, traces and, where `measured`, times the stages of a recipe."""
+def make_plan(recipe: Recipe, measured: bool = True, seeds: int = 1, pilot: Results | None = None) -> Plan:
+    """Counts, traces and, where `measured`, times the stages of a recipe. seeds, pilot: for what its test
+    prompts can show (power.py)."""
     model = resolve_model(recipe.model)
     config = load_config(model)
     data, splits = _rows(recipe)
@@ -101,7 +104,8 @@ def make_plan(recipe: Recipe, measured: bool = True) -> Plan:
     if measured:
         with Progress("plan: time", len(stages), "stages") as progress:
             _measure(plan, recipe, config, splits, chat, progress)
-    plan.notes = _notes(recipe, measured)
+    shown = power_lines(len(splits.test), len(set(recipe.methods)), seeds, pilot) if recipe.judge else []
+    plan.notes = [*shown, *_notes(recipe, measured)]
     return plan
 
 

@@ -28,6 +28,26 @@ def comparison_row(c: Comparison) -> list[str]:
     ]
 
 
+def ranking_table(results: Results) -> Table:
+    """All methods on one scale, where there are more than three."""
+    ends = [one.strength.ci95 for one in results.ranking]
+    rows = [
+        [label(one.name), with_interval(one.strength.value, one.strength.ci95, 2, sign=True), number(one.elo, 0)]
+        for one in results.ranking
+    ]
+    records: list[dict[str, Value]] = [
+        {"method": one.name, **with_ends("strength", one.strength.value, ci), "elo": one.elo}
+        for one, ci in zip(results.ranking, ends, strict=True)
+    ]
+    note = (
+        "Bradley-Terry over all pairs and prompts, by the judge's scores; a tie is half a win each way, and half a "
+        "win each way is added to every pair. Strength: log-odds against an average one of these; brackets: 95 % "
+        "interval over prompts, of one method, not of a difference: read those from the pairs."
+    )
+    header = ["Method", "Strength [95 %]", "Elo"]
+    return Table("ranking", "All methods on one scale", header, rows, records, [note])
+
+
 def comparisons_table(results: Results) -> Table:
     """Paired differences between methods."""
     records: list[dict[str, Value]] = []
@@ -139,9 +159,9 @@ def _seeds_table(results: Results, name: str, what: str, rows: list[_BySeed], wi
     header = ["Method or pair", "Metric", "Mean", "By seed", "Over seeds, 95 %", "Over prompts, 95 %"]
     note = (
         f"Seeds {seeds}, in this order. Over seeds: Student's t of the seeds' numbers, for other training runs "
-        "on these prompts. Over prompts: bootstrap with these seeds. Elsewhere on this page an interval is the "
-        "smallest that holds both, so a gain counts only where both exclude 0. The one over seeds is of a single "
-        "number, not corrected for how many there are."
+        "on these prompts. Over prompts: with these seeds. Elsewhere on this page an interval joins both, and "
+        "holds both, so a gain counts only where both exclude 0. The one over seeds is of a single number, not corrected "
+        "for how many there are."
     )
     notes = [note] if with_note else []
     caption = f"{what} training seed"

@@ -35,7 +35,7 @@ OVER_OPTIMISATION = (
     "prompts, without intervals."
 )
 CAPTIONS = {
-    "win_rates": "Win rate against the opponent, with 95 % intervals by bootstrap over prompts. The dashed line "
+    "win_rates": "Win rate against the opponent, with 95 % intervals over prompts. The dashed line "
     "is an even match. Diamonds: the win rate that a generalised linear model predicts at equal length.",
     "judge_scores": "Mean score by the judge.",
     "length_penalty": "The length penalty of SFT, each time it was taken: its value on sampled completions "
@@ -77,7 +77,11 @@ def _differences(shown: Mapping[str, Figure]) -> tuple[list[Figure], list[Figure
 
 def _caption(name: str, text: str, several_seeds: bool) -> str:
     ticks = " Small ticks: each training seed." if several_seeds and name.startswith(TICKED) else ""
-    return text.replace("by bootstrap over prompts", "over prompts and seeds") + ticks if several_seeds else text
+    return (
+        text.replace("intervals over prompts", "intervals over prompts and seeds") + ticks
+        if several_seeds
+        else text
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from trimtab.evaluation.results import Results
 from trimtab.formats import NONE, interval_text, number, with_interval
 from trimtab.report.data_tables import defaults_table, markers_table, settings_table, sources_table
 from trimtab.report.layout import INSTRUCTIONS, LENGTHS, OTHER_BLEU, WIN_RATES, Column, entries, method_columns
-from trimtab.report.pair_tables import all_seeds_table, comparisons_table, pairs_table, seeds_table
+from trimtab.report.pair_tables import all_seeds_table, comparisons_table, pairs_table, ranking_table, seeds_table
 from trimtab.report.table import Table, Value, with_ends
 
 WHERE_KNOWN = {"bleu_4", "perplexity", "bits_per_byte", "length", "terminated", "characters"}
@@ -44,11 +44,10 @@ def methods_table(results: Results) -> Table:
     columns = [column for column in method_columns() if column.metric in known or column.metric not in WHERE_KNOWN]
     rows = [[shown, *(column.cell(m) for column in columns)] for _, shown, m in entries(results)]
     several_seeds = len(set(results.provenance.seeds)) > 1
-    brackets = "Means over training seeds. Brackets: 95 % interval over prompts and over seeds, whichever reaches "
     brackets = (
-        f"{brackets}further on each side."
+        "Means over training seeds. Brackets: 95 % interval over prompts and seeds together."
         if several_seeds
-        else "Brackets: 95 % interval by bootstrap over prompts."
+        else "Brackets: 95 % interval over prompts."
     )
     notes = [
         f"{brackets} Win rate: ties count as half. At equal length: "
@@ -59,6 +58,9 @@ def methods_table(results: Results) -> Table:
     chosen = next((m.value("chosen_length") for m in measured if m.value("length") is not None), None)
     if chosen is not None:
         notes.append(f"The chosen texts have {chosen:.0f} tokens on average.")
+    extrapolated = [shown for _, shown, m in entries(results) if m.length_effect and m.length_effect.extrapolated]
+    if extrapolated:
+        notes.append(f"At equal length extrapolated, or withheld: {', '.join(extrapolated)} (see the warnings).")
     signature = next((m.bleu_signature.signature for m in measured if m.bleu_signature), None)
     if signature:
         notes.append(f"BLEU: {signature}")
@@ -162,8 +164,8 @@ def behaviours_table(results: Results) -> Table:
 def all_tables(results: Results) -> dict[str, Table]:
     """Tables that have rows, by name."""
     makers = (
-        methods_table, win_rates_table, pairs_table, comparisons_table, seeds_table, all_seeds_table, lengths_table,
-        instructions_table, instruction_kinds_table, behaviours_table, markers_table, sources_table,
+        methods_table, win_rates_table, pairs_table, comparisons_table, ranking_table, seeds_table, all_seeds_table,
+        lengths_table, instructions_table, instruction_kinds_table, behaviours_table, markers_table, sources_table,
         settings_table, defaults_table,
     )  # fmt: skip
     tables = [make(results) for make in makers]

@@ -20,6 +20,7 @@ from trimtab.devices import best_device, name_of
 from trimtab.evaluation.instruction_accuracy import asked_of
 from trimtab.evaluation.outputs import MethodOutputs, read_measured
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
+from trimtab.evaluation.row_columns import cluster_names, difficulties
 from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.files import read_json
 from trimtab.json_types import JsonObject
@@ -121,6 +122,8 @@ def collect_results(
         chosen_texts(splits.test),
         chosen_lengths(chat, splits.test),
         asked,
+        cluster_names(splits.test, recipe.evaluation.clusters),
+        difficulties(splits.test, recipe.evaluation.difficulty),
     )
     about = About(
         name=recipe.name,

@@ -17,6 +17,7 @@ from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.own_decoding import decoding_asked, own_decoding
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
+from trimtab.evaluation.row_columns import cluster_names, difficulties
 from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.folder_lock import holding
@@ -224,6 +225,8 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
     check_pair(request.opponent, request.judge)
     judge = make_judge(request.judge, out)
     inputs = evaluation_inputs("evaluate", request.models, request.data, request.value, request.part)
+    clusters = cluster_names(inputs.records, inputs.settings.clusters)
+    difficulty = difficulties(inputs.records, inputs.settings.difficulty)
     if request.judge is not None:
         check_scorers([request.judge], inputs.records, "--judge")
         check_scored_rows([request.judge], inputs.records)
@@ -248,7 +251,9 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
         opponent.name = opponent_name(request.opponent)
     lengths = chosen_lengths(chats[0], inputs.records)
     asked, unchecked = asked_of(inputs.records)
-    outputs = StudyOutputs({}, answers, opponent, chosen_texts(inputs.records), lengths, asked)
+    outputs = StudyOutputs(
+        {}, answers, opponent, chosen_texts(inputs.records), lengths, asked, clusters, difficulty
+    )
     warnings = [
         *run_warnings.lines,
         *evaluation_warnings([*answers, *([opponent] if opponent else [])], run_warnings.lines),

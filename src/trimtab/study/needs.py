@@ -10,6 +10,7 @@ from trimtab.data.records import Record
 from trimtab.data.split_groups import check_completions
 from trimtab.data.splits import DataSettings, Splits
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.row_columns import cluster_names, difficulties
 from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.methods.table import METHODS
 from trimtab.models.kinds import check_model_source, positions_of
@@ -46,6 +47,8 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits, sampled: Spl
             for records in (splits.train, splits.validation):
                 check_completions(records, completions)
     check_scored_rows([recipe.judge] if recipe.judge else [], splits.test)
+    cluster_names(splits.test, recipe.evaluation.clusters)
+    difficulties(splits.test, recipe.evaluation.difficulty)
     engines = {recipe.evaluation.decoding.engine}
     for stage in stages_of(recipe):
         check_rewards(stage.rewards)

@@ -10,11 +10,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from trimtab.data.chat import ChatFormat
 from trimtab.data.splits import DataSettings, Splits, count_shared, split_records
-from trimtab.errors import TrimtabError, first_line
+from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.files import make_folder, write_file
 from trimtab.folder_lock import holding
@@ -33,6 +31,7 @@ from trimtab.study.collect import collect_results, opponent_name
 from trimtab.study.export import write_cards
 from trimtab.study.folder import open_study_folder
 from trimtab.study.needs import check_needs, check_scored_rows, check_scorers
+from trimtab.study.read_results import read_results
 from trimtab.study.seeds import recipe_of_seed, seeds_of
 from trimtab.study.sources import (
     SCORES,
@@ -199,16 +198,7 @@ def _write_report(results: Results, folder: Path) -> None:
 
 def report_only(folder: Path) -> Path:
     """`trimtab report`: writes everything that is shown anew from results.json, and returns the page."""
-    file = folder / "results.json"
-    if not file.is_file():
-        raise TrimtabError(f"{folder}: no results.json in it. Run the study first, or name a study's folder.")
-    try:
-        results = Results.read(file)
-    except ValueError as error:
-        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else first_line(error)
-        raise TrimtabError(
-            f"{file}: not results that this version can read: {said}. The study's own command writes them anew."
-        ) from None
+    results = read_results(folder)
     with holding(folder):
         _write_report(results, folder)
     return folder / "report.html"
