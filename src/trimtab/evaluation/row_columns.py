@@ -28,8 +28,8 @@ def difficulties(records: Sequence[Record], column: str | None) -> list[float]:
     for i, value in enumerate(_column(records, "difficulty", column)):
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
             raise TrimtabError(
-                f"evaluation.difficulty: column {column!r} of test row {i + 1} holds {value!r}. Give every test row a "
-                "number, or leave it out."
+                f"evaluation.difficulty: column {column!r} of test row {i + 1} holds {value!r}. Give every test "
+                "row a number, or leave it out."
             )
         numbers.append(float(value))
     return numbers

@@ -134,7 +134,7 @@ def _unseen(results: Results, c: Comparison, scale: float, digits: int) -> str:
 
 def _round_up(count: int) -> int:
     """To two digits: the count rests on estimates."""
-    step = 10 ** max(0, len(str(count)) - 2)
+    step = int(10 ** max(0, len(str(count)) - 2))
     return -(-count // step) * step
 
 

@@ -160,8 +160,8 @@ def _seeds_table(results: Results, name: str, what: str, rows: list[_BySeed], wi
     note = (
         f"Seeds {seeds}, in this order. Over seeds: Student's t of the seeds' numbers, for other training runs "
         "on these prompts. Over prompts: with these seeds. Elsewhere on this page an interval joins both, and "
-        "holds both, so a gain counts only where both exclude 0. The one over seeds is of a single number, not corrected "
-        "for how many there are."
+        "holds both, so a gain counts only where both exclude 0. The one over seeds is of a single number, "
+        "not corrected for how many there are."
     )
     notes = [note] if with_note else []
     caption = f"{what} training seed"

@@ -1,0 +1,81 @@
+"""What a comparison can show: by hand, and by simulating comparisons with the gain that is promised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trimtab.evaluation.estimate import Estimate, SeedSpread
+from trimtab.evaluation.method_result import MethodResult
+from trimtab.evaluation.power import Spread, prompts_for, smallest_gain, spread_of_difference
+from trimtab.evaluation.results import Comparison, Results
+from trimtab.evaluation.sign_flips import paired_difference
+from trimtab.evaluation.verdict import verdict
+from trimtab.plan.power import power_lines
+
+Z = 1.959964 + 0.841621
+
+
+def test_by_hand() -> None:
+    """sd 0.6, 400 prompts: (1.960 + 0.842) · 0.6 / 20 = 0.0840. Three pairs: z of 1 − 0.05 / 6 is 2.394. Two
+    seeds of sd 0.05: (12.706 + 1.376)² · 0.05² / 2 more in the square."""
+    assert smallest_gain(Spread(0.6), 400) == pytest.approx(Z * 0.03, abs=1e-6)
+    assert smallest_gain(Spread(0.6), 400, pairs=3) == pytest.approx((2.39398 + 0.841621) * 0.03, abs=1e-5)
+    both = ((Z * 0.03) ** 2 + (12.7062 + 1.37638) ** 2 * 0.05**2 / 2) ** 0.5
+    assert smallest_gain(Spread(0.6, 0.05), 400, seeds=2) == pytest.approx(both, abs=1e-4)
+    assert smallest_gain(Spread(0.6, 0.05), 400) == pytest.approx(Z * 0.03, abs=1e-6), "one seed: of that run"
+    assert prompts_for(Spread(0.6), Z * 0.015) == 1600
+    assert prompts_for(Spread(0.6, 0.05), 0.1, seeds=2) is None, "two seeds hide it, however many prompts there are"
+    with pytest.raises(ValueError, match="one prompt"):
+        smallest_gain(Spread(0.6), 0)
+
+
+def test_the_smallest_gain_is_found_four_times_in_five() -> None:
+    """300 comparisons of 100 prompts: binomial standard error 2.3 points."""
+    rng = np.random.default_rng(4)
+    gain = smallest_gain(Spread(0.7), 100)
+    found = 0
+    for seed in range(300):
+        d = rng.normal(gain, 0.7, 100)
+        one = paired_difference(d, np.zeros(100), seed=seed, n_resamples=400)
+        found += one.interval.low > 0 and one.p_value < 0.05
+    assert 0.73 <= found / 300 <= 0.87
+
+
+def test_the_spread_of_what_was_compared() -> None:
+    """± 0.0588 over 400 prompts: 0.03 · 20 = 0.6 a prompt. Seeds 0, 0.1: sd 0.0707."""
+    plain = Estimate(value=0.01, ci95=(0.01 - 0.0588, 0.01 + 0.0588), n=400)
+    assert spread_of_difference(plain) == Spread(pytest.approx(0.6, abs=1e-4))
+    seeds = SeedSpread(values={0: 0.0, 1: 0.1}, within_ci95=(-0.0588, 0.0588))
+    found = spread_of_difference(Estimate(value=0.05, ci95=(-0.5, 0.6), n=400, seeds=seeds))
+    assert found == Spread(pytest.approx(0.6, abs=1e-4), pytest.approx(0.0707, abs=1e-4))
+    assert spread_of_difference(Estimate(value=0.05)) is None
+
+
+def test_the_verdict_says_what_it_would_have_missed() -> None:
+    """sd 0.6 over 400 prompts: 8.4 points, and 1,200 prompts more for half of that."""
+    methods = {"base": MethodResult(), "dpo": MethodResult()}
+    numbers = {"difference": 0.01, "ci95": (0.01 - 0.0588, 0.01 + 0.0588), "p_value": 0.7, "p_holm": 0.7, "n": 400}
+    c = Comparison(a="dpo", b="base", metric="win_rate", **numbers)
+    [line] = verdict(Results(name="t", methods=methods, comparisons=[c]))
+    assert line.endswith(
+        "; differences below 8.4 would have gone unseen, and 1,200 prompts more would show a gain of 4.2."
+    )
+    c.seeds = SeedSpread(values={0: -0.1, 1: 0.12}, between_ci95=(-1, 1), within_ci95=(-0.05, 0.07))
+    [line] = verdict(Results(name="t", methods=methods, comparisons=[c]))
+    assert "it takes more seeds, not prompts alone" in line
+
+
+def test_a_plan_says_it_before() -> None:
+    """√½ a prompt: 2.802 · 0.7071 / 20 = 9.9 points for one pair of 400 prompts."""
+    first, second = power_lines(400, 2)
+    assert first.startswith("400 test prompts show a gain of 9.9 points of win rate, or more, four times in five")
+    assert "training seeds move" in second
+    assert power_lines(400, 1) == []
+    seeds = SeedSpread(values={0: 0.0, 1: 0.1}, within_ci95=(-0.0588, 0.0588))
+    c = Comparison(
+        a="dpo", b="base", metric="win_rate", difference=0.05, ci95=(-0.5, 0.6), p_value=0.5, n=400, seeds=seeds
+    )
+    first, second = power_lines(400, 2, pilot=Results(name="pilot", comparisons=[c]))
+    assert "a gain of 8.4 points" in first
+    assert "moved a difference by 7.1 points" in second
