@@ -1,4 +1,4 @@
-"""How often intervals hold the truth, and how often tests reject a true null: docs/statistics.md.
+"""How often intervals hold the truth, and how often tests reject a true null: the rows of benchmarks/README.md.
 
     python benchmarks/coverage.py [--rows rates,clusters,…] [--repetitions 1000]
 

@@ -24,7 +24,7 @@ def test_by_hand() -> None:
     both = ((Z * 0.03) ** 2 + (12.7062 + 1.37638) ** 2 * 0.05**2 / 2) ** 0.5
     assert smallest_gain(Spread(0.6, 0.05), 400, seeds=2) == pytest.approx(both, abs=1e-4)
     assert smallest_gain(Spread(0.6, 0.05), 400) == pytest.approx(Z * 0.03, abs=1e-6), "one seed: of that run"
-    assert prompts_for(Spread(0.6), Z * 0.015) == 1600
+    assert prompts_for(Spread(0.6), smallest_gain(Spread(0.6), 400) / 2) == 1600
     assert prompts_for(Spread(0.6, 0.05), 0.1, seeds=2) is None, "two seeds hide it, however many prompts there are"
     with pytest.raises(ValueError, match="one prompt"):
         smallest_gain(Spread(0.6), 0)

@@ -102,7 +102,7 @@ def _length_effect(runs: Sequence[Answers]) -> LengthEffect | None:
     return LengthEffect(
         length_effect=float(np.mean(effects)) if effects else None,
         difficulty=runs[0].difficulty_from,
-        overlap=min(fit.overlap for fit in fits),
+        overlap=min((fit.overlap for fit in fits), default=None),
         extrapolated=any(fit.extrapolated for fit in fits),
         warnings=list(dict.fromkeys(told)),
     )

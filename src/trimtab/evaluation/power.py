@@ -55,7 +55,8 @@ def prompts_for(spread: Spread, gain: float, seeds: int = 1, pairs: int = 1, pow
     left = gain**2 - by_seeds**2
     if left <= 0:
         return None
-    return max(1, math.ceil(smallest_gain(Spread(spread.prompt), 1, 1, pairs, power) ** 2 / left))
+    count = smallest_gain(Spread(spread.prompt), 1, 1, pairs, power) ** 2 / left
+    return max(1, math.ceil(count * (1 - 1e-9)))  # rounding must not add a prompt
 
 
 def spread_of_difference(difference: Estimate) -> Spread | None:
