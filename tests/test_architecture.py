@@ -41,7 +41,7 @@ FLOW = (
     "recipe_schema",
     "chat",
     "study",
-    "compare",
+    "comparing",
     "api",
     "init",
     "plan",

@@ -256,14 +256,14 @@ def plan(
 ) -> None:
     """Memory, time, calls and disk of a study, and the smallest gain that it will show, before they are spent."""
     from trimtab.study.asked import loading_libraries, recipe_asked
-    from trimtab.study.read_results import read_results
 
     loaded = recipe_asked(recipe, limit, settings or ())
-    earlier = read_results(pilot) if pilot is not None else None
     with loading_libraries():
         from trimtab.plan.estimate import make_plan
         from trimtab.plan.tables import plan_tables
+        from trimtab.study.read_results import read_results
 
+    earlier = read_results(pilot) if pilot is not None else None
     estimated = make_plan(loaded, measure, seeds, earlier)
     for table in plan_tables(estimated):
         print_table(table, table.caption)

@@ -12,7 +12,7 @@ import typer
 from trimtab.rewards.kinds import NAMES
 
 if TYPE_CHECKING:
-    from trimtab.compare.run import Compared
+    from trimtab.comparing.run import Compared
 
 EXIT_CODES = {"hurt": 3, "undecided": 4, "helped": 5}
 """Of an outcome that --fail-if names. 1 is an error, 2 a wrong option."""
@@ -49,7 +49,7 @@ def compare_command(
 ) -> None:
     """Completions, scores or preferences of any origin: did it help? Needs no model."""
     failing = _check(sources, mapping or (), judge, fail_if or ())
-    from trimtab.compare.run import Asked, compare_sources
+    from trimtab.comparing.run import Asked, compare_sources
 
     compared = compare_sources(Asked(sources, mapping or (), opponent, judge, out))
     if as_json:

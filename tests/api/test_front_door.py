@@ -73,6 +73,13 @@ def test_every_name_is_there_for_programs_and_for_editors() -> None:
 # ---- settings
 
 
+def test_no_room_has_the_name_of_a_function() -> None:
+    """Whoever imported the room would find it in the function's place."""
+    here = Path(trimtab.__file__).parent
+    rooms = {name for name in trimtab.__all__ if (here / name).is_dir() or (here / f"{name}.py").exists()}
+    assert rooms == {"losses"}  # which is one
+
+
 def test_settings_by_keyword_and_dotted_are_one() -> None:
     value = nested({"lora.rank": 8, "data.train": Path("a.jsonl")}, {"lora": {"dropout": 0.1}, "betas": (0, 1)})
     assert value == {"lora": {"rank": 8, "dropout": 0.1}, "data": {"train": "a.jsonl"}, "betas": [0, 1]}

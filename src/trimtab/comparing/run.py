@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab import __version__
-from trimtab.compare.join import Joined
-from trimtab.compare.judged import with_scores
-from trimtab.compare.sides import Sides, sides_of
+from trimtab.comparing.join import Joined
+from trimtab.comparing.judged import with_scores
+from trimtab.comparing.sides import Sides, sides_of
 from trimtab.data.hashing import hash_source
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.answers import Options

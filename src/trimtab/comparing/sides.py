@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from trimtab.compare.join import Joined, join
+from trimtab.comparing.join import Joined, join
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.outputs import GivenAnswer, MethodOutputs, Score
 from trimtab.evaluation.summary import StudyOutputs

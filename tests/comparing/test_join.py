@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab.compare.join import join
+from trimtab.comparing.join import join
 from trimtab.errors import TrimtabError
 from trimtab.readers.rows import MethodRows, Row, Side
 

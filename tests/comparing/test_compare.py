@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from readers.tool_files import annotation, write_lines, write_list
 from trimtab.cli import app
-from trimtab.compare.run import Asked, Compared, compare_sources
+from trimtab.comparing.run import Asked, Compared, compare_sources
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.evaluation.verdict import find
@@ -270,7 +270,7 @@ def test_another_ones_folder_is_refused(tmp_path: Path) -> None:
 def test_a_comparison_loads_neither_torch_nor_transformers(tmp_path: Path) -> None:
     a, b = scored(tmp_path / "a.jsonl", [0.0] * 5), scored(tmp_path / "b.jsonl", [1.0] * 5)
     program = (
-        "import sys; from pathlib import Path; from trimtab.compare.run import Asked, compare_sources; "
+        "import sys; from pathlib import Path; from trimtab.comparing.run import Asked, compare_sources; "
         f"compare_sources(Asked([{str(a)!r}, {str(b)!r}], out=Path({str(tmp_path / 'out')!r}), n_resamples=99)); "
         "print(*(m for m in ('torch', 'transformers', 'datasets', 'pandas') if m in sys.modules))"
     )
