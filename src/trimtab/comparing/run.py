@@ -28,17 +28,10 @@ from trimtab.readers.formats import parts_of, read_source
 from trimtab.readers.rows import MethodRows
 from trimtab.rewards.settings import reward_named
 from trimtab.study.command_line import command_line, today, without_secrets
+from trimtab.study.foreign import EVALUATED, GENERATED, TRAINED, refuse_others
 
 if TYPE_CHECKING:
     from trimtab.rewards.settings_base import RewardSettings
-
-OTHERS = {
-    "recipe.yaml": "a study",
-    "stage.json": "a trained model",
-    "generations.jsonl": "trimtab generate",
-    "evaluation": "trimtab evaluate",
-}
-"""By what lies in a folder, whose it is."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +82,7 @@ def compare_sources(asked: Asked) -> Compared:
     """
     settings = reward_named(asked.judge) if asked.judge is not None else None
     if asked.out is not None:
-        for name, what in OTHERS.items():
-            if (asked.out / name).exists():
-                raise TrimtabError(f"{asked.out}: is the folder of {what}. Choose another --out.")
+        refuse_others(asked.out, TRAINED | GENERATED | EVALUATED)
     with collected() as told:
         methods = _read(asked)
         if settings is not None:

@@ -42,7 +42,12 @@ def outcome_of(results: Results, method: str, start: str) -> Outcome:
     if c is None:
         lacking = "no number that tells which is better is known of both"
         return Outcome(method=method, against=start, outcome="undecided", why=lacking)
-    told = {"metric": c.metric, "value": c.difference, "ci95": c.ci95, "p_value": c.p_holm or c.p_value}
+    told = {
+        "metric": c.metric,
+        "value": c.difference,
+        "ci95": c.ci95,
+        "p_value": c.p_value if c.p_holm is None else c.p_holm,
+    }
     word: Word = "undecided"
     why: str | None = None
     paired = METRICS[c.metric].paired

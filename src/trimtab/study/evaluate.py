@@ -37,6 +37,7 @@ from trimtab.study.collect import (
     judge_warnings,
     opponent_name,
 )
+from trimtab.study.foreign import EVALUATED, GENERATED, TRAINED, refuse_others
 from trimtab.study.needs import check_opponent, check_scored_rows, check_scorers
 from trimtab.study.provenance import command_line, data_sources, model_sources, set_and_default, today
 from trimtab.study.sources import make_judge, resolve_model
@@ -114,21 +115,6 @@ def _answerable(inputs: Inputs, readers: Sequence[str], reads_answers: bool) -> 
     return replace(inputs, records=usable.records, counts=counts), chats
 
 
-def _refuse_others(out: Path, foreign: Mapping[str, str]) -> None:
-    """Raises TrimtabError where `out` is the folder of something else, whose results this would replace.
-
-    foreign: by a file or folder in it, what it is the folder of.
-    """
-    for name, what in foreign.items():
-        if (out / name).exists():
-            raise TrimtabError(f"{out}: is the folder of {what}. Choose another --out.")
-
-
-TRAINED = {"recipe.yaml": "a study", "stage.json": "a trained model"}
-GENERATED = {"generations.jsonl": "trimtab generate"}
-EVALUATED = {"evaluation": "trimtab evaluate"}
-
-
 def generate_only(
     model: str,
     data: str,
@@ -143,7 +129,7 @@ def generate_only(
     They are decoded as the model is meant to be (see own_decoding.py), but for what is set. replaces: what `out`
     has of other settings is made anew.
     """
-    _refuse_others(out, TRAINED | EVALUATED)
+    refuse_others(out, TRAINED | EVALUATED)
     value, whose = apply_overrides({}, overrides), ""
     named = value.get("decoding", {})
     if isinstance(named, dict):
@@ -205,7 +191,7 @@ def evaluate_only(
 def evaluate_to_folder(request: EvaluationRequest, out: Path) -> Results:
     """Evaluates, and writes results and report beside the answers. What `out` has of the same inputs is kept.
     TrimtabError where it is the folder of something else."""
-    _refuse_others(out, TRAINED | GENERATED)
+    refuse_others(out, TRAINED | GENERATED)
     with holding(out):
         results = evaluate_models(request, out)
         from trimtab.report.render import write_report  # loads matplotlib: after what is wrong with the settings
