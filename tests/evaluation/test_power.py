@@ -7,10 +7,18 @@ import pytest
 
 from trimtab.evaluation.estimate import Estimate, SeedSpread
 from trimtab.evaluation.method_result import MethodResult
-from trimtab.evaluation.power import Spread, prompts_for, smallest_gain, spread_of_difference
+from trimtab.evaluation.power import (
+    Spread,
+    of_prompts,
+    prompts_for,
+    shortfall,
+    smallest_gain,
+    spread_of_difference,
+)
 from trimtab.evaluation.results import Comparison, Results
 from trimtab.evaluation.sign_flips import paired_difference
 from trimtab.evaluation.verdict import verdict
+from trimtab.evaluation.win_rate import WinCounts
 from trimtab.plan.power import power_lines
 
 Z = 1.959964 + 0.841621
@@ -59,23 +67,57 @@ def test_the_verdict_says_what_it_would_have_missed() -> None:
     c = Comparison(a="dpo", b="base", metric="win_rate", **numbers)
     [line] = verdict(Results(name="t", methods=methods, comparisons=[c]))
     assert line.endswith(
-        "; differences below 8.4 would have gone unseen, and 1,200 prompts more would show a gain of 4.2."
+        "; differences below 8.4 would have gone unseen, and to see one of 4.2 takes about 1,200 more prompts."
     )
     c.seeds = SeedSpread(values={0: -0.1, 1: 0.12}, between_ci95=(-1, 1), within_ci95=(-0.05, 0.07))
     [line] = verdict(Results(name="t", methods=methods, comparisons=[c]))
-    assert "it takes more seeds, not prompts alone" in line
+    assert "to see half of that takes more seeds, not prompts alone" in line
+
+
+def test_a_win_rate_near_a_half_says_what_it_would_have_missed() -> None:
+    """± 0.049 of 400: sd 0.5, so 7.0 points; 3.5 take 1,600 prompts. Two seeds judge 400 prompts 800 times."""
+    rate = Estimate(value=0.52, ci95=(0.52 - 0.049, 0.52 + 0.049), n=400)
+    counts = WinCounts(n=400, ties=0, missing=0, p_value=0.4)
+    dpo = MethodResult(estimates={"win_rate": rate}, win_counts=counts)
+    [line] = verdict(Results(name="t", opponent="base", methods={"dpo": dpo}))
+    assert line.endswith(
+        "; a true rate within 7.0 points of 50 % would have gone unseen, and to see one 3.5 points off takes about "
+        "1,200 more prompts."
+    )
+    seeds = SeedSpread(values={0: 0.5, 1: 0.54}, between_ci95=(0.3, 0.7), within_ci95=rate.ci95)
+    two = rate.model_copy(update={"seeds": seeds, "n": 800})
+    found = shortfall(of_prompts(two, WinCounts(n=800, ties=0, missing=0)))
+    assert found is not None
+    assert found.gain == pytest.approx(smallest_gain(Spread(0.5, 0.0283), 400, seeds=2), rel=1e-3)
 
 
 def test_a_plan_says_it_before() -> None:
     """√½ a prompt: 2.802 · 0.7071 / 20 = 9.9 points for one pair of 400 prompts."""
-    first, second = power_lines(400, 2)
+    first, needed, last = power_lines(400, 2)
     assert first.startswith("400 test prompts show a gain of 9.9 points of win rate, or more, four times in five")
-    assert "training seeds move" in second
+    assert (
+        needed == "To see a gain of so many points takes so many prompts: 393 for 10, 1,570 for 5 and 9,812 for 2."
+    )
+    assert "training seeds move" in last
+    assert "show a gain of 7.0 points" in power_lines(400, 2, against_opponent=True)[0]
     assert power_lines(400, 1) == []
     seeds = SeedSpread(values={0: 0.0, 1: 0.1}, within_ci95=(-0.0588, 0.0588))
     c = Comparison(
         a="dpo", b="base", metric="win_rate", difference=0.05, ci95=(-0.5, 0.6), p_value=0.5, n=400, seeds=seeds
     )
-    first, second = power_lines(400, 2, pilot=Results(name="pilot", comparisons=[c]))
+    pilot = Results(name="pilot", comparisons=[c])
+    first, _, last = power_lines(400, 2, pilot=pilot)
     assert "a gain of 8.4 points" in first
-    assert "moved a difference by 7.1 points" in second
+    assert "moved a difference by 7.1 points" in last
+    assert "With 2 seeds no number of prompts shows 10, 5 and 2 points" in power_lines(400, 2, 2, pilot)[1]
+
+
+def test_a_pilot_of_one_method_says_it_by_its_win_rate() -> None:
+    """± 0.0294 of 400 prompts: sd 0.3, so 4.2 points from a half; 800 judgements by two seeds are 400 prompts."""
+    rate = Estimate(value=0.9, ci95=(0.9 - 0.0294, 0.9 + 0.0294), n=800, seeds=None)
+    seeds = SeedSpread(values={0: 0.9, 1: 0.9}, within_ci95=rate.ci95)
+    for n, spread in ((400, None), (800, seeds)):
+        counts = WinCounts(n=n, ties=0, missing=0)
+        judged = MethodResult(estimates={"win_rate": rate.model_copy(update={"seeds": spread})}, win_counts=counts)
+        pilot = Results(name="pilot", opponent="a", methods={"b": judged})
+        assert "show a gain of 4.2 points" in power_lines(400, 2, pilot=pilot)[0]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import scipy  # loads scipy.stats, half a second, where it is first named
 
 from trimtab.evaluation.estimate import Estimate
+from trimtab.evaluation.win_rate import WinCounts
 
 POWER, LEVEL = 0.8, 0.95
 UNLIKE_PROMPTS = 0.5**0.5
@@ -70,6 +71,39 @@ def spread_of_difference(difference: Estimate) -> Spread | None:
         return Spread(prompt)
     values = list(difference.seeds.values.values())
     return Spread(prompt, statistics.stdev(values))
+
+
+def of_prompts(rate: Estimate, counts: WinCounts) -> Estimate:
+    """A win rate whose n is prompts, whatever the number of seeds that answered them: results.json counts all
+    judgements."""
+    seeds = len(rate.seeds.values) if rate.seeds else 1
+    return rate.model_copy(update={"n": counts.n // seeds})
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """What a comparison would have missed. gain: the smallest difference that it finds four times in five. prompts:
+    how many more show one of half that, to two digits; None where more prompts alone never do."""
+
+    gain: float
+    prompts: int | None
+
+
+def shortfall(difference: Estimate, pairs: int = 1) -> Shortfall | None:
+    """Of a comparison that was made. pairs: as in `smallest_gain`. None where it has no interval, or no width."""
+    spread = spread_of_difference(difference)
+    if spread is None or not difference.n or spread.prompt == 0:
+        return None
+    seeds = len(difference.seeds.values) if difference.seeds else 1
+    gain = smallest_gain(spread, difference.n, seeds, pairs)
+    enough = prompts_for(spread, gain / 2, seeds, pairs)
+    return Shortfall(gain, None if enough is None else rounded_up(enough - difference.n))
+
+
+def rounded_up(count: int) -> int:
+    """To two digits: a count that rests on estimates."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // step) * step
 
 
 def _z(share: float) -> float:

@@ -15,7 +15,7 @@ from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import paired_metrics
 from trimtab.evaluation.missing import withheld
 from trimtab.evaluation.overoptimisation import evaluations, reward_against_judge, sentence
-from trimtab.evaluation.power import prompts_for, smallest_gain, spread_of_difference
+from trimtab.evaluation.power import of_prompts, shortfall
 from trimtab.evaluation.results import Comparison, Results
 from trimtab.evaluation.win_rate import WinCounts
 from trimtab.formats import interval_text, listed, number, p_text, percent, points
@@ -72,7 +72,19 @@ def _against_opponent(results: Results, method: str, counts: WinCounts) -> str:
         who = f"{label(method)} against {against}"
         return f"{who}: suggestive only, {what}; {p_text(p)} after Holm's correction, as between methods."
     verb = {1: "beats", -1: "loses to", 0: "cannot be told apart from"}[ahead]
-    return f"{label(method)} {verb} {against}: {what}."
+    return f"{label(method)} {verb} {against}: {what}{'' if ahead else _lead_unseen(rate, counts)}."
+
+
+def _lead_unseen(rate: Estimate, counts: WinCounts) -> str:
+    """What this win rate, not clearly off a half, would have missed."""
+    found = shortfall(of_prompts(rate, counts))
+    if found is None:
+        return ""
+    text = f"; a true rate within {number(found.gain, 1, 100)} points of 50 % would have gone unseen"
+    if found.prompts is None:
+        return text
+    half = number(found.gain / 2, 1, 100)
+    return f"{text}, and to see one {half} points off takes about {found.prompts:,} more prompts"
 
 
 def lead(rate: Estimate | None) -> int:
@@ -118,24 +130,15 @@ def _against_start(results: Results, method: str, start: str) -> str | None:
 
 def _unseen(results: Results, c: Comparison, scale: float, digits: int) -> str:
     """What this comparison would have missed, and what would show half of that."""
-    spread = spread_of_difference(c.estimate)
-    if spread is None or c.n is None or spread.prompt == 0:
-        return ""
-    seeds = len(c.seeds.values) if c.seeds else 1
     pairs = sum(other.metric == c.metric for other in results.comparisons)
-    gain = smallest_gain(spread, c.n, seeds, pairs)
-    enough = prompts_for(spread, gain / 2, seeds, pairs)
-    text = f"; differences below {number(gain, digits, scale)} would have gone unseen"
-    if enough is None:
-        return f"{text}, and it takes more seeds, not prompts alone, to see half of that"
-    more = f"{_round_up(enough - c.n):,} prompts more would show a gain of {number(gain / 2, digits, scale)}"
-    return f"{text}, and {more}"
-
-
-def _round_up(count: int) -> int:
-    """To two digits: the count rests on estimates."""
-    step = int(10 ** max(0, len(str(count)) - 2))
-    return -(-count // step) * step
+    found = shortfall(c.estimate, pairs)
+    if found is None:
+        return ""
+    text = f"; differences below {number(found.gain, digits, scale)} would have gone unseen"
+    if found.prompts is None:
+        return f"{text}, and to see half of that takes more seeds, not prompts alone"
+    half = number(found.gain / 2, digits, scale)
+    return f"{text}, and to see one of {half} takes about {found.prompts:,} more prompts"
 
 
 def _penalty_sentence(results: Results) -> str | None:
