@@ -24,8 +24,9 @@ def path(*values: tuple[float | None, float | None, float | None]) -> StageCurve
 
 def shown(r: Results) -> set[str]:
     found = all_figures(r)
-    for svg in found.values():
-        ElementTree.fromstring(svg)
+    for drawing in found.values():
+        ElementTree.fromstring(drawing.svg)
+        assert drawing.records
     return set(found)
 
 

@@ -29,10 +29,11 @@ from trimtab.formats import NONE, byte_size, duration, number
 from trimtab.report.drawing import inline
 from trimtab.report.dynamics import curves
 from trimtab.report.figures import all_figures, behaviours
-from trimtab.report.render import keep_together, render_html, write_report
+from trimtab.report.render import render_html, write_report
 from trimtab.report.table import filled
 from trimtab.report.table_files import escape_csv, escape_tex, to_csv, to_markdown, to_tex
 from trimtab.report.tables import all_tables, methods_table
+from trimtab.report.templates import keep_together
 
 
 class Page(HTMLParser):
@@ -82,7 +83,7 @@ def test_order_of_the_page(html: str) -> None:
         "curves",
         "lengths",
         "behaviours",
-        "samples",
+        "completions",
         "data",
         "provenance",
     ]
@@ -116,8 +117,8 @@ def test_hostile_names_everywhere(hostile: str) -> None:
     assert page.text.count(hostile.split("\n")[0]) > 8
     assert not [t for t, _ in page.tags if t in ("script", "img")]
     assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
-    for svg in all_figures(r).values():
-        ElementTree.fromstring(svg)
+    for drawing in all_figures(r).values():
+        ElementTree.fromstring(drawing.svg)
 
 
 def test_a_name_is_not_mathematics() -> None:
@@ -135,7 +136,8 @@ def test_nothing_is_loaded(html: str) -> None:
     for tag, attributes in Page(html).tags:
         for name in ("src", "href", "xlink:href", "action", "data", "srcset", "poster"):
             value = attributes.get(name)
-            assert value is None or value.startswith("#"), (tag, name, value)
+            held = value is not None and re.match("data:text/(csv|plain);", value)
+            assert value is None or value.startswith("#") or held, (tag, name, value)
     assert "@import" not in html
     assert not re.search(r"url\((?!#)", html)
     outside = set(re.findall(r"https?://[^\s\"'<]+", html))
@@ -161,14 +163,14 @@ def test_same_results_same_bytes(results: Results) -> None:
     first, again = all_figures(results), all_figures(results)
     assert first == again
     assert render_html(results, first) == render_html(Results.model_validate_json(results.to_json()), again)
-    assert not any("<dc:date>" in svg for svg in first.values())
+    assert not any("<dc:date>" in drawing.svg for drawing in first.values())
 
 
 def test_missing_is_a_dash() -> None:
     table = methods_table(Results(name="t", methods={"dpo": MethodResult()}))
     assert table.rows == [["DPO", *[NONE] * (len(table.header) - 1)]]
     assert filled(table).rows == [["DPO"]]
-    assert to_csv(table).splitlines()[1] == "dpo" + "," * (len(table.records[0]) - 1)
+    assert to_csv(table.records).splitlines()[1] == "dpo" + "," * (len(table.records[0]) - 1)
     assert number(None) == NONE
     assert number(float("nan")) == NONE
     assert number(0.0) == "0.00"
@@ -214,7 +216,9 @@ def test_csv_reads_back_and_runs_nothing() -> None:
     assert escape_csv(None) == ""
     assert escape_csv("plain") == "plain"
     name = '=cmd|"x",\n,'
-    rows = list(csv.reader(io.StringIO(to_csv(methods_table(Results(name="t", methods={name: MethodResult()}))))))
+    rows = list(
+        csv.reader(io.StringIO(to_csv(methods_table(Results(name="t", methods={name: MethodResult()})).records)))
+    )
     assert rows[1][0] == "'" + name
     assert len({len(row) for row in rows}) == 1
 
@@ -269,7 +273,7 @@ def test_lengths_table() -> None:
     r = Results(name="t", methods={"sft": m, "dpo": stored(length=length)})
     table = all_tables(r)["lengths"]
     assert table.rows == [["SFT", "30.2", "28.0", "12.5 [10.0, 15.0]", "98.0", "−0.250 [−0.500, 0.000]"]]
-    assert "excess_tokens,excess_tokens_ci95_low" in to_csv(table)
+    assert "excess_tokens,excess_tokens_ci95_low" in to_csv(table.records)
 
 
 def test_seeds_are_shown(seeds_results: Results) -> None:
@@ -284,14 +288,14 @@ def test_seeds_are_shown(seeds_results: Results) -> None:
     assert {row[1] for row in table.rows} == {"Win rate, %", "Win rate, points"}
     everything = all_tables(seeds_results)["seeds_all"]
     assert len(everything.rows) > len(table.rows)
-    assert "seed_0" in to_csv(everything).splitlines()[0]
+    assert "seed_0" in to_csv(everything.records).splitlines()[0]
     page = Page(render_html(seeds_results))
     assert "seeds" in [a["id"] for tag, a in page.tags if tag == "section"]
     assert "Small ticks: each training seed" in page.text
     assert "Means over training seeds" in page.text
     assert "One training seed" not in page.text
-    for svg in all_figures(seeds_results).values():
-        ElementTree.fromstring(svg)
+    for drawing in all_figures(seeds_results).values():
+        ElementTree.fromstring(drawing.svg)
 
 
 def test_without_win_rates_the_seeds_table_has_judge_scores() -> None:
@@ -319,8 +323,9 @@ def test_figures_text_is_text_and_no_markup() -> None:
     """Selectable, in fonts that are everywhere, and a hostile name is no element of the page."""
     name = "</text><script>x</script>"
     made = MethodResult(behaviours={"hedging": 0.2, "loops": 0.0})
-    svg = behaviours(Results(name="n", methods={name: made}))
-    assert svg is not None
+    drawing = behaviours(Results(name="n", methods={name: made}))
+    assert drawing is not None
+    svg = drawing.svg
     assert "<script" not in svg
     assert "</text><script>x</script>" in texts(svg)
     assert "hedging" in texts(svg)
@@ -330,9 +335,11 @@ def test_figures_text_is_text_and_no_markup() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.003, 0.4, 1.0])
 def test_shares_start_at_nothing_and_are_never_below(share: float) -> None:
-    svg = behaviours(Results(name="n", methods={"sft": MethodResult(behaviours={"hedging": share, "loops": 0.0})}))
+    made = MethodResult(behaviours={"hedging": share, "loops": 0.0})
+    drawing = behaviours(Results(name="n", methods={"sft": made}))
+    assert drawing is not None
     ticks = [
-        float(one.replace("\u2212", "-")) for one in texts(svg or "") if re.fullmatch(r"[\u2212-]?[\d.]+", one)
+        float(one.replace("\u2212", "-")) for one in texts(drawing.svg) if re.fullmatch(r"[\u2212-]?[\d.]+", one)
     ]
     assert min(ticks) == 0
     assert 100 * share <= 1.05 * max([*ticks, 1.0]) + 20
@@ -343,12 +350,13 @@ def test_numbers_on_axes_stand_for_themselves() -> None:
     rows: list[Any] = [
         {"step": i, "loss": 10.296 + 1e-6 * i, "grad_norm": 3e6 + i, "entropy": 2e-5 * i} for i in range(1, 9)
     ]
-    svg = curves("sft", {0: StageCurves(train=rows)})
-    assert svg is not None
+    drawing = curves("sft", {0: StageCurves(train=rows)})
+    assert drawing is not None
+    svg = drawing.svg
     assert not [one for one in texts(svg) if re.search(r"e[+\u2212-]?\d|×", one)]
     assert any(one.startswith("10.29") for one in texts(svg))
     single = curves("sft", {0: StageCurves(train=rows[:1])})
-    assert not [one for one in texts(single or "") if re.fullmatch(r"0\.[89]\d*|1\.[012]\d*", one)]
+    assert not [one for one in texts(single.svg if single else "") if re.fullmatch(r"0\.[89]\d*|1\.[012]\d*", one)]
 
 
 def test_figures_shrink_with_the_page() -> None:

@@ -5,10 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trimtab.audit.power import power_in_words
-from trimtab.catalogue import label
+from trimtab.catalogue import label, ordered_methods
 from trimtab.evaluation.results import Results
-from trimtab.formats import NONE, number, p_value
+from trimtab.formats import NONE, byte_size, duration, number, p_value
 from trimtab.report.table import Table, Value
+
+
+def in_words(counts: Mapping[str, object]) -> str:
+    """ "identical: 4, empty: 2"; "–" without any."""
+    return ", ".join(f"{name}: {count}" for name, count in counts.items()) or NONE
+
+
+def splits_table(results: Results) -> Table:
+    """What was read of each split, and what became of it."""
+    splits = results.data.items()
+    rows = [[name, str(c.read), str(c.kept), in_words(c.dropped), in_words(c.truncated)] for name, c in splits]
+    records: list[dict[str, Value]] = [
+        {
+            **{"split": name, "read": c.read, "kept": c.kept},
+            **{f"dropped_{why}": n for why, n in c.dropped.items()},
+            **{f"shortened_{what}": n for what, n in c.truncated.items()},
+        }
+        for name, c in splits
+    ]
+    header = ["Split", "Read", "Kept", "Dropped", "Shortened"]
+    return Table("splits", "Rows that were read", header, rows, records)
+
+
+def words_table(results: Results) -> Table:
+    """How long the texts of the preferences are."""
+    sides = results.audit.lengths_words.items() if results.audit else ()
+    rows = [[side, *(number(v, 0) for v in (q.p10, q.median, q.p90, q.mean, q.maximum))] for side, q in sides]
+    records: list[dict[str, Value]] = [{"side": side, **q.model_dump()} for side, q in sides]
+    header = ["Words", "10 %", "Median", "90 %", "Mean", "Longest"]
+    return Table("words", "Words of the data's texts", header, rows, records)
+
+
+def costs_table(results: Results) -> Table:
+    """Wall clock and peak memory of each stage."""
+    p = results.provenance
+    stages = ordered_methods(list(dict.fromkeys([*p.wall_seconds, *p.peak_memory_bytes])))
+    spent = [(stage, p.wall_seconds.get(stage), p.peak_memory_bytes.get(stage)) for stage in stages]
+    return Table(
+        "costs",
+        "Time and memory",
+        ["Stage", "Wall clock", "Peak memory"],
+        [[label(stage), duration(seconds), byte_size(memory)] for stage, seconds, memory in spent],
+        [{"stage": s, "wall_seconds": seconds, "peak_memory_bytes": memory} for s, seconds, memory in spent],
+    )
 
 
 def markers_table(results: Results, top: int = 10) -> Table:
@@ -29,6 +73,7 @@ def markers_table(results: Results, top: int = 10) -> Table:
     header = ["Marker", "Kind", "Chosen, %", "Rejected, %", *(f"{label(k)}, %" for k in names), "p, adjusted"]
     notes = ["* significant at 5 % after correction for every form looked at, lengths allowed for. # is a number."]
     notes += [power_in_words(audit.pairs_examined, audit.forms_tested)] if audit and audit.pairs_examined else []
+    notes += [f"Looked at: {in_words(audit.forms_tested)} forms in {audit.pairs_examined} pairs."] if audit else []
     return Table("markers", "Markers in the preference data and in outputs", header, rows, records, notes)
 
 

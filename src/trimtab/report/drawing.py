@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -18,6 +19,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from trimtab.catalogue import CATALOGUE, family
+from trimtab.report.table import Value
 
 # Three colours that the page recolours for dark mode; no series uses them.
 INK, RULE, PAPER = "#1f2328", "#d7dbe0", "#fefefe"
@@ -56,6 +58,14 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, and the numbers that it draws: a record a point, bar or row."""
+
+    svg: str
+    records: Sequence[Mapping[str, Value]]
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from trimtab.catalogue import CATALOGUE, family, label, optimising_methods, orde
 from trimtab.evaluation.overoptimisation import Evaluation, evaluations
 from trimtab.evaluation.results import Results, StageCurves
 from trimtab.json_types import JsonValue
-from trimtab.report.drawing import INK, PAPER, canvas, colour, to_svg
+from trimtab.report.drawing import INK, PAPER, Drawing, canvas, colour, to_svg
+from trimtab.report.table import Value
 
 DASHES = ("solid", (0, (4, 2)))
 MANY_POINTS = 40  # beyond it a line has no markers
@@ -81,7 +82,7 @@ def has_data(panel: Panel, curves: StageCurves) -> bool:
     return any(_points(curves.train, key)[0] or _points(curves.validation, f"eval_{key}")[0] for key in panel.keys)
 
 
-def curves(stage: str, by_seed: Mapping[int, StageCurves]) -> str | None:
+def curves(stage: str, by_seed: Mapping[int, StageCurves]) -> Drawing | None:
     """Training and validation curves of one stage, a panel for each quantity that was logged.
 
     The first seed's are drawn in full, the others' faintly behind.
@@ -111,7 +112,21 @@ def curves(stage: str, by_seed: Mapping[int, StageCurves]) -> str | None:
         first_of = {text: h for h, text in reversed(drawn)}
         names = [n for n in ("training", "validation", "other seeds") if n in first_of]
         figure.legend([first_of[n] for n in names], names, loc="outside upper right", ncols=3)
-        return to_svg(figure)
+        return Drawing(to_svg(figure), _curve_records(panels, by_seed))
+
+
+def _curve_records(panels: Sequence[Panel], by_seed: Mapping[int, StageCurves]) -> list[dict[str, Value]]:
+    """A record a logged step, with what the panels draw of it."""
+    keys = [key for panel in panels for key in panel.keys]
+    keys += [f"{key}/{side}" for panel in panels if panel.band for key in panel.keys for side in ("low", "high")]
+    drawn = ["step", *keys, *(f"eval_{key}" for key in keys)]
+    return [
+        {"seed": seed, "rows": rows_of, **{key: row[key] for key in drawn if key in row}}
+        for seed, curves in by_seed.items()
+        for rows_of, rows in (("training", curves.train), ("validation", curves.validation))
+        for row in rows
+        if any(key in row for key in drawn[1:])
+    ]
 
 
 def _draw(axes: Axes, panel: Panel, curves: StageCurves, shade: str, faint: bool = False) -> None:
@@ -151,7 +166,7 @@ def _trim(axes: Axes, title: str, below: str = "optimizer step") -> None:
     axes.grid(axis="y")
 
 
-def length_penalty(results: Results) -> str | None:
+def length_penalty(results: Results) -> Drawing | None:
     """The penalty's value, and its gradient's norm beside those of SFT with and without it."""
     penalised, plain = results.curves.get("sft_length"), results.curves.get("sft")
     if penalised is None:
@@ -184,10 +199,20 @@ def length_penalty(results: Results) -> str | None:
             right.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
             right.yaxis.set_minor_formatter(NullFormatter())
         figure.legend(loc="outside upper right", ncols=3)
-        return to_svg(figure)
+        return Drawing(to_svg(figure), _penalty_records(penalised, plain))
 
 
-def over_optimisation(results: Results, stage: str) -> str | None:
+def _penalty_records(penalised: StageCurves, plain: StageCurves | None) -> list[dict[str, Value]]:
+    keys = ("step", "length_penalty/value", "length_penalty/grad_norm", "grad_norm")
+    stages = {"sft_length": penalised.train, "sft": plain.train if plain else []}
+    return [
+        {"stage": stage, **{key: row[key] for key in keys if key in row}}
+        for stage, rows in stages.items()
+        for row in rows
+    ]
+
+
+def over_optimisation(results: Results, stage: str) -> Drawing | None:
     """Training reward and judge against KL, side by side: the same completions, a path for each seed."""
     every = {seed: evaluations(curves) for seed, curves in results.curves_of(stage).items()}
     paths = {seed: [e for e in path if e.kl is not None] for seed, path in every.items()}
@@ -205,7 +230,12 @@ def over_optimisation(results: Results, stage: str) -> str | None:
         if len(paths) > 1:
             handles, names = left.get_legend_handles_labels()
             figure.legend(handles, names, loc="outside upper right", ncols=len(paths))
-        return to_svg(figure)
+        records = [
+            {"seed": seed, "step": e.step, "kl": e.kl, "reward": e.reward, "judge": e.judge}
+            for seed, path in paths.items()
+            for e in path
+        ]
+        return Drawing(to_svg(figure), records)
 
 
 def _path(

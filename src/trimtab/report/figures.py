@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,8 +14,10 @@ from trimtab.evaluation.estimate import Estimate, SeedSpread
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS, Metric, paired_metrics
 from trimtab.evaluation.results import Comparison, Results
+from trimtab.evaluation.statistics import Floats
 from trimtab.report import dynamics
-from trimtab.report.drawing import INK, PAPER, RULE, canvas, colour, shorten, to_svg
+from trimtab.report.drawing import INK, PAPER, RULE, Drawing, canvas, colour, shorten, to_svg
+from trimtab.report.table import Value, with_ends
 
 Row = tuple[str, float, tuple[float, float] | None, str]  # label, value, interval, colour
 
@@ -54,19 +57,31 @@ def _row(shown: str, estimate: Estimate, scale: float, shade: str) -> Row:
     return (shown, scale * estimate.value, scaled, shade)
 
 
-def win_rates(results: Results) -> str | None:
+def _record(name: str, estimate: Estimate) -> dict[str, Value]:
+    """A number, its interval and each training seed's."""
+    by_seed = estimate.seeds.values if estimate.seeds else {}
+    return {
+        **with_ends(name, estimate.value, estimate.ci95),
+        **{f"{name}_seed_{seed}": value for seed, value in by_seed.items()},
+    }
+
+
+def win_rates(results: Results) -> Drawing | None:
     """Forest plot: win rate and, below it, the win rate at equal length."""
     scale = METRICS["win_rate"].scale
     rates: list[tuple[str, Estimate]] = []
     controlled: list[tuple[int, Row]] = []
+    records: list[dict[str, Value]] = []
     for name in ordered_methods(results.methods):
         estimates = results.methods[name].estimates
         if "win_rate" in estimates:
             i = len(rates)
             rates.append((name, estimates["win_rate"]))
+            records.append({"method": name, **_record("win_rate", estimates["win_rate"])})
             if "length_controlled_win_rate" in estimates:
                 at_equal_length = estimates["length_controlled_win_rate"]
                 controlled.append((i, _row(label(name), at_equal_length, scale, colour(name, i))))
+                records[-1] |= _record("at_equal_length", at_equal_length)
     if not rates:
         return None
     raw = [_row(label(name), rate, scale, colour(name, i)) for i, (name, rate) in enumerate(rates)]
@@ -84,10 +99,10 @@ def win_rates(results: Results) -> str | None:
         _label_rows(axes, [row[0] for row in raw])
         against = shorten(results.opponent or "the opponent")
         axes.set_xlabel(f"win rate against {against}, % (95 % interval)")
-        return to_svg(figure)
+        return Drawing(to_svg(figure), records)
 
 
-def differences(comparisons: Sequence[Comparison], metric: Metric) -> str | None:
+def differences(comparisons: Sequence[Comparison], metric: Metric) -> Drawing | None:
     """Forest plot of paired differences; filled where the interval excludes 0."""
     chosen = [c for c in comparisons if c.metric == metric.name]
     if not chosen or metric.paired is None:
@@ -104,7 +119,8 @@ def differences(comparisons: Sequence[Comparison], metric: Metric) -> str | None
             axes.plot([difference], [i], "o", color=shade, markerfacecolor=face, markersize=6.5)
         _label_rows(axes, [f"{label(c.a)} − {label(c.b)}" for c in chosen])
         axes.set_xlabel(f"difference in {metric.paired.axis or metric.paired.name} (95 % interval)")
-        return to_svg(figure)
+        records = [{"a": c.a, "b": c.b, **_record("difference", c.estimate)} for c in chosen]
+        return Drawing(to_svg(figure), records)
 
 
 def _with_opponent(results: Results) -> list[tuple[str, str, MethodResult]]:
@@ -115,7 +131,7 @@ def _with_opponent(results: Results) -> list[tuple[str, str, MethodResult]]:
     return rows
 
 
-def judge_scores(results: Results) -> str | None:
+def judge_scores(results: Results) -> Drawing | None:
     """Mean judge score of every method and of the opponent."""
     entries = [
         (i, name, shown, m.estimates["judge_score"])
@@ -135,10 +151,11 @@ def judge_scores(results: Results) -> str | None:
         _forest(axes, rows)
         _label_rows(axes, [row[0] for row in rows])
         axes.set_xlabel("mean judge score, the judge's own units (95 % interval)")
-        return to_svg(figure)
+        records = [{"method": shown, **_record("judge_score", score)} for _, _, shown, score in entries]
+        return Drawing(to_svg(figure), records)
 
 
-def lengths(results: Results) -> str | None:
+def lengths(results: Results) -> Drawing | None:
     """Histogram of completion lengths for each method over the chosen texts' outline."""
     names = [n for n in ordered_methods(results.lengths) if n != "chosen" and results.lengths[n]]
     if not names:
@@ -164,13 +181,23 @@ def lengths(results: Results) -> str | None:
             axes.spines["left"].set_visible(False)
             axes.set_ylabel(shorten(label(name), 22), rotation=0, ha="right", va="center")
         grid.flat[-1].set_xlabel("completion length, tokens (bar: median; outline: chosen texts)")
-        return to_svg(figure)
+        drawn = {name: results.lengths[name] for name in names} | ({"chosen": chosen} if chosen else {})
+        return Drawing(to_svg(figure), _bins(drawn, bins))
+
+
+def _bins(lengths: Mapping[str, Sequence[int]], bins: Floats) -> list[dict[str, Value]]:
+    """Shares in each bin; what is beyond the last one is in it."""
+    counted = {name: np.histogram(np.minimum(of, bins[-1]), bins)[0] / len(of) for name, of in lengths.items()}
+    return [
+        {"from_tokens": float(low), "to_tokens": float(high), **{name: float(c[i]) for name, c in counted.items()}}
+        for i, (low, high) in enumerate(pairwise(bins))
+    ]
 
 
 OTHER_MARKERS = ("P", "X", "p")
 
 
-def behaviours(results: Results) -> str | None:
+def behaviours(results: Results) -> Drawing | None:
     """Dot plot: a row a behaviour, a dot a method."""
     entries = _with_opponent(results)
     names = list(dict.fromkeys(k for _, _, m in entries for k, v in m.behaviours.items() if v is not None))
@@ -196,17 +223,18 @@ def behaviours(results: Results) -> str | None:
         axes.set_xlim(-0.015 * top, 1.04 * top)
         axes.set_xlabel("share of completions, %")
         figure.legend(loc="outside upper left", ncols=3, handletextpad=0.2)
-        return to_svg(figure)
+        records = [{"behaviour": k, **{shown: m.behaviours.get(k) for _, shown, m in entries}} for k in names]
+        return Drawing(to_svg(figure), records)
 
 
 def _plain(name: str) -> str:
     return name.replace("_", " ").replace("ngram", "n-gram")
 
 
-def all_figures(results: Results) -> dict[str, str]:
-    """Name → SVG, of those that the results can fill."""
+def all_figures(results: Results) -> dict[str, Drawing]:
+    """By name, those that the results can fill."""
     optimised = dynamics.over_optimisation_names(results)
-    makers: dict[str, Callable[[], str | None]] = {
+    makers: dict[str, Callable[[], Drawing | None]] = {
         "win_rates": lambda: win_rates(results),
         "judge_scores": lambda: judge_scores(results),
         **{f"differences_{m.name}": partial(differences, results.comparisons, m) for m in paired_metrics()},
@@ -217,4 +245,4 @@ def all_figures(results: Results) -> dict[str, str]:
     }
     for stage, name in dynamics.curve_names(results).items():
         makers[name] = partial(dynamics.curves, stage, results.curves_of(stage))
-    return {name: svg for name, make in makers.items() if (svg := make()) is not None}
+    return {name: drawing for name, make in makers.items() if (drawing := make()) is not None}

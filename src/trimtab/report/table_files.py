@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.report.table import Table, Value
@@ -54,13 +55,13 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines + [f"\n{escape_markdown(note)}" for note in table.notes]) + "\n"
 
 
-def to_csv(table: Table) -> str:
-    """The table's raw values, a row a record; a column that a record lacks is empty."""
-    columns = list(dict.fromkeys(key for record in table.records for key in record))
+def to_csv(records: Sequence[Mapping[str, Value]]) -> str:
+    """Raw values, of a table or a figure: a row a record; a column that a record lacks is empty."""
+    columns = list(dict.fromkeys(key for record in records for key in record))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([escape_csv(c) for c in columns])
-    writer.writerows([[escape_csv(record.get(c)) for c in columns] for record in table.records])
+    writer.writerows([[escape_csv(record.get(c)) for c in columns] for record in records])
     return out.getvalue()
 
 

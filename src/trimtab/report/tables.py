@@ -8,7 +8,15 @@ from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS, Metric
 from trimtab.evaluation.results import Results
 from trimtab.formats import NONE, interval_text, number, with_interval
-from trimtab.report.data_tables import defaults_table, markers_table, settings_table, sources_table
+from trimtab.report.data_tables import (
+    costs_table,
+    defaults_table,
+    markers_table,
+    settings_table,
+    sources_table,
+    splits_table,
+    words_table,
+)
 from trimtab.report.layout import INSTRUCTIONS, LENGTHS, OTHER_BLEU, WIN_RATES, Column, entries, method_columns
 from trimtab.report.pair_tables import all_seeds_table, comparisons_table, pairs_table, ranking_table, seeds_table
 from trimtab.report.table import Table, Value, with_ends
@@ -165,8 +173,8 @@ def all_tables(results: Results) -> dict[str, Table]:
     """Tables that have rows, by name."""
     makers = (
         methods_table, win_rates_table, pairs_table, comparisons_table, ranking_table, seeds_table, all_seeds_table,
-        lengths_table, instructions_table, instruction_kinds_table, behaviours_table, markers_table, sources_table,
-        settings_table, defaults_table,
+        lengths_table, instructions_table, instruction_kinds_table, behaviours_table, splits_table, words_table,
+        markers_table, sources_table, settings_table, defaults_table, costs_table,
     )  # fmt: skip
     tables = [make(results) for make in makers]
     return {t.name: t for t in tables if t.rows}
