@@ -24,7 +24,8 @@ from trimtab.rewards.weighted import WeightedReward
     [
         (
             {"kind": "nemotrn"},
-            "'nemotron_local', 'vllm', 'yes_no', 'instructions', 'ensemble', 'exact_answer', 'gold', 'trained'",
+            "'nemotron_local', 'vllm', 'pairwise', 'jury', 'yes_no', 'instructions', 'ensemble', 'exact_answer', "
+            "'gold', 'trained'",
         ),
         ({"kind": "vllm", "model": "m"}, "kind vllm needs base_url"),
         ({"kind": "vllm"}, "kind vllm needs base_url and model"),

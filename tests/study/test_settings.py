@@ -199,7 +199,8 @@ def test_a_seed_is_read_to_the_last_digit(seed: int) -> None:
         (
             "grpo.rewards=[{kind: nemotrn}]",
             "grpo.rewards.0.kind: Input should be 'function', 'classifier', 'nemotron', 'nemotron_local', 'vllm', "
-            "'yes_no', 'instructions', 'ensemble', 'exact_answer', 'gold' or 'trained' (given: 'nemotrn')",
+            "'pairwise', 'jury', 'yes_no', 'instructions', 'ensemble', 'exact_answer', 'gold' or 'trained' "
+            "(given: 'nemotrn')",
         ),
         ("grpo.rewards=[{kind: [gold]}]", "grpo.rewards.0.kind: Input should be 'function', "),
         ("grpo.rewards=[{weight: 1}]", "grpo.rewards.0.kind: Field required"),

@@ -1,4 +1,4 @@
-"""Scores by a judge for what has none: `trimtab compare --judge`."""
+"""Scores, or preferences, by a judge for what has none: `trimtab compare --judge`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,63 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.outputs import MethodOutputs, Score
+from trimtab.evaluation.scoring import score_of
+from trimtab.evaluation.summary import StudyOutputs
 from trimtab.progress import Progress
 from trimtab.readers.rows import MethodRows, Row, Side
-from trimtab.rewards.base import Reward
+from trimtab.rewards.base import OPPONENT_COLUMN, Reward, Scored
+
+
+def with_sides(methods: Sequence[MethodRows]) -> list[MethodRows]:
+    """The sources, for a judge that compares: a row that holds an opponent's answer is against that one, whether it
+    has scores or not."""
+    return [
+        replace(m, rows=[replace(row, judged=row.judged or _has_both(row)) for row in m.rows]) if _bare(m) else m
+        for m in methods
+    ]
+
+
+def _has_both(row: Row) -> bool:
+    return row.side.completion is not None and row.opponent is not None and row.opponent.completion is not None
+
+
+def _bare(method: MethodRows) -> bool:
+    return not method.has_scores and not method.has_opponent
+
+
+def prefer(outputs: StudyOutputs, judge: Reward) -> None:
+    """Preferences of every method that has none yet, nor scores, by a judge that compares it with its opponent.
+    TrimtabError where there is no such method."""
+    methods = [*outputs.fixed, *(made for of_seed in outputs.per_seed.values() for made in of_seed)]
+    pairs = [(made, against) for made in methods if (against := made.opponent or outputs.opponent) is not None]
+    chosen = [(made, against) for made, against in pairs if _unjudged(made, against)]
+    if not chosen:
+        raise TrimtabError("--judge: every source has scores or preferences of its own. Leave it out.")
+    for made, against in chosen:
+        with Progress(f"preferences of {made.name}", None):
+            made.judge_by(compared(judge, made, against))
+
+
+def _unjudged(made: MethodOutputs, against: MethodOutputs) -> bool:
+    known = any(preference is not None for preference in made.preferences)
+    return not known and not (made.scores and against.scores)
+
+
+def compared(judge: Reward, made: MethodOutputs, against: MethodOutputs) -> list[Score]:
+    """A judgement of each prompt, or why there is none."""
+    others = {answer.id: answer.completion for answer in against.generations}
+    asked = [
+        answer
+        for answer in made.generations
+        if answer.prompt and answer.completion is not None and others.get(answer.id) is not None
+    ]
+    columns = {OPPONENT_COLUMN: [others[answer.id] for answer in asked]}
+    prompts, texts = [answer.prompt for answer in asked], [str(answer.completion) for answer in asked]
+    results = judge.scored(prompts, texts, columns=columns) if asked else []
+    found = {answer.id: result for answer, result in zip(asked, results, strict=True)}
+    lacking = Scored(None, "no prompt, or no completion of one side")
+    return [score_of(answer.id, found.get(answer.id, lacking)) for answer in made.generations]
 
 
 def with_scores(methods: Sequence[MethodRows], judge: Reward, description: str) -> list[MethodRows]:

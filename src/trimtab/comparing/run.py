@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trimtab import __version__
 from trimtab.comparing.join import Joined
-from trimtab.comparing.judged import with_scores
+from trimtab.comparing.judged import prefer, with_scores, with_sides
 from trimtab.comparing.sides import Sides, sides_of
 from trimtab.data.hashing import hash_source
 from trimtab.errors import TrimtabError
@@ -84,16 +84,13 @@ def compare_sources(asked: Asked) -> Compared:
     if asked.out is not None:
         refuse_others(asked.out, TRAINED | GENERATED | EVALUATED)
     with collected() as told:
-        methods = _read(asked)
-        if settings is not None:
-            methods = _judged(methods, settings, asked.out)
-        sides = sides_of(methods, asked.opponent)
+        sides = _sides(asked, settings)
         warnings = list(dict.fromkeys([*told.lines, *sides.told]))
     compares_opponent = sides.outputs.opponent is not None and sides.start == sides.outputs.opponent.name
     seeds = list(sides.outputs.per_seed)
     about = About(
         name=asked.out.name if asked.out is not None else "comparison",
-        judge=sides.judge,
+        judge=settings.describe() if settings is not None and settings.compares else sides.judge,
         warnings=warnings,
         data={"joined": _counts(sides.joined)},
         provenance=_provenance(asked, seeds),
@@ -137,13 +134,21 @@ def _stem(path: Path) -> str:
     return path.resolve().name.partition(".")[0]
 
 
-def _judged(methods: Sequence[MethodRows], settings: RewardSettings, out: Path | None) -> list[MethodRows]:
+def _sides(asked: Asked, settings: RewardSettings | None) -> Sides:
+    """Who stands against whom, judged where a judge is asked for."""
+    methods = _read(asked)
+    if settings is None:
+        return sides_of(methods, asked.opponent)
     from trimtab.study.sources import make_judge  # with rewards, of which some load PyTorch
 
     with tempfile.TemporaryDirectory() as folder:
-        judge = make_judge(settings, out or Path(folder))
+        judge = make_judge(settings, asked.out or Path(folder))
         assert judge is not None
-        return with_scores(methods, judge, settings.describe())
+        if not judge.compares:
+            return sides_of(with_scores(methods, judge, settings.describe()), asked.opponent)
+        sides = sides_of(with_sides(methods), asked.opponent)
+        prefer(sides.outputs, judge)
+        return sides
 
 
 def _counts(joined: Joined) -> SplitCounts:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.outputs import read_generations, read_measured, read_scores
+from trimtab.evaluation.outputs import SCORES, read_generations, read_measured, read_scores
 from trimtab.files import damage, difference, read_json, sums_of, write_json
 from trimtab.json_types import JsonObject, JsonValue
 from trimtab.notices import collected, warn
@@ -58,8 +58,8 @@ def _unreadable(folder: Path) -> str | None:
     try:
         read_measured(folder)
         read_generations(folder / "generations.jsonl")
-        if (folder / "scores.jsonl").is_file():
-            read_scores(folder / "scores.jsonl")
+        if (folder / SCORES).is_file():
+            read_scores(folder / SCORES)
     except (TrimtabError, OSError) as error:
         return str(error).rstrip(" .")
     return None

@@ -22,7 +22,15 @@ from trimtab.evaluation.completeness import (
     others,
     warnings_of,
 )
-from trimtab.evaluation.outputs import MethodOutputs, read_generations, read_measured, read_scores
+from trimtab.evaluation.outputs import (
+    PREFERENCES,
+    SCORES,
+    Generation,
+    MethodOutputs,
+    read_generations,
+    read_measured,
+    read_scores,
+)
 from trimtab.evaluation.scoring import judge_completions
 from trimtab.evaluation.settings import EvaluationSettings as EvaluationSettings  # where scripts look for it
 from trimtab.evaluation.settings import EvaluationTask
@@ -32,7 +40,6 @@ from trimtab.json_types import JsonObject
 from trimtab.notices import collected, speaking_of
 from trimtab.rewards.base import Reward
 from trimtab.rewards.function import FunctionReward
-from trimtab.rewards.remote import RemoteReward
 
 VERSION = 4
 
@@ -53,8 +60,9 @@ def _measure_held(task: EvaluationTask) -> MethodOutputs:
         clear_leftovers(folder)
     _say_of_others(folder, inputs, task.replaces)
     finished = is_complete(folder / "inputs.json", inputs)
-    missing = sum(s.score is None for s in _read(task).scores) if finished else 0
-    if finished and not (missing and isinstance(task.judge, RemoteReward)):
+    asks_again = finished and task.scorer is not None and task.scorer.asks_server
+    missing = asks_again and any(s.score is None for s in read_scores(folder / _scores_file(task)))
+    if finished and not missing:
         task.report("already done")
         return _read(task)
     generated = {key: value for key, value in inputs.items() if key != "judge"}
@@ -68,10 +76,11 @@ def _measure_held(task: EvaluationTask) -> MethodOutputs:
             mark_complete(folder / "generated.json", generated, ["generations.jsonl"], told.by_subject)
         arrived(folder)
     files, warned = ["generations.jsonl", "measures.json"], warnings_of(folder / "generated.json")
-    if task.judge is not None:
+    if task.scorer is not None:
+        (folder / (SCORES if task.scorer.compares else PREFERENCES)).unlink(missing_ok=True)  # another judge's
         with collected() as told:
-            judge_completions(task.judge, task.test, folder)
-        files.append("scores.jsonl")
+            judge_completions(task.scorer, task.test, folder, task.opponent or ())
+        files.append(_scores_file(task))
         warned |= told.by_subject
     mark_complete(folder / "inputs.json", inputs, files, warned)
     return _read(task)
@@ -103,14 +112,22 @@ def _inputs(task: EvaluationTask) -> JsonObject:
         "device": evaluation_device().type,
         "tokenizer": hash_source(task.tokenizer_source),
         "truncation": [data.max_length, data.min_completion_length],
-        "judge": _judged_by(task.judge, task.test) if task.judge else None,
+        "judge": _judged_by(task.scorer, task.test, task.opponent or ()) if task.scorer else None,
         **({"control_tokens": data.control_tokens} if data.control_tokens != "text" else {}),
         **({"chat_template_kwargs": data.chat_template_kwargs} if data.chat_template_kwargs else {}),
     }
 
 
-def _judged_by(judge: Reward, test: Sequence[Record]) -> str:
-    """What scores depend on beside prompts and completions: the rows' other columns, where it reads them."""
+def _scores_file(task: EvaluationTask) -> str:
+    return PREFERENCES if task.scorer is not None and task.scorer.compares else SCORES
+
+
+def _judged_by(judge: Reward, test: Sequence[Record], opponent: Sequence[Generation]) -> str:
+    """What scores depend on beside prompts and completions: the rows' other columns, and the opponent's answers,
+    where it reads them."""
+    if judge.compares:
+        others = repr([(answer.id, answer.completion) for answer in opponent]).encode("utf-8", "surrogatepass")
+        return f"{judge.signature}|{hashlib.blake2b(others, digest_size=16).hexdigest()}"
     every = isinstance(judge, FunctionReward)
     read = [[item for item in sorted(r.columns.items()) if every or judge.reads(item[0])] for r in test]
     if not every and not any(read):
@@ -130,11 +147,15 @@ def _has_measures(folder: Path) -> bool:
 
 def _read(task: EvaluationTask) -> MethodOutputs:
     folder, measured = task.folder, read_measured(task.folder)
-    return MethodOutputs(
+    outputs = MethodOutputs(
         task.name,
         read_generations(folder / "generations.jsonl"),
-        read_scores(folder / "scores.jsonl") if task.judge else [],
-        measured.perplexity,
-        measured.bits_per_byte,
-        list(warnings_of(folder / "inputs.json").values()),
+        perplexity=measured.perplexity,
+        bits_per_byte=measured.bits_per_byte,
+        warnings=list(warnings_of(folder / "inputs.json").values()),
     )
+    if task.scorer is not None and task.scorer.compares:
+        outputs.judge_by(read_scores(folder / PREFERENCES))
+    elif task.scorer is not None:
+        outputs.scores = read_scores(folder / SCORES)
+    return outputs

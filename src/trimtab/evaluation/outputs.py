@@ -1,5 +1,5 @@
-"""What the evaluation of one method leaves on disk: generations.jsonl and scores.jsonl, joined by id, and
-measures.json."""
+"""What the evaluation of one method leaves on disk: generations.jsonl and scores.jsonl (of a judge that saw the
+opponent's answers, preferences.jsonl), joined by id, and measures.json."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from trimtab.errors import TrimtabError
 from trimtab.files import read_json, write_json, write_text
 from trimtab.json_types import JsonObject
 
+SCORES, PREFERENCES = "scores.jsonl", "preferences.jsonl"
 AGAIN = "Remove {}, and the same command makes it anew."
 
 
@@ -81,8 +82,8 @@ class MethodOutputs:
     """Everything measured of one method. `scores` may be empty (not judged); otherwise one a generation.
 
     preferences: where a judge saw both answers, the share of each prompt that the method won, 0 to 1; None where it
-    is missing. Empty: scores say who won. opponent: one of its own, where the opponent answered anew for each
-    method.
+    is missing. Empty: scores say who won. judgements: what is known of each preference, such as the shares in
+    both orders; empty where nothing is. opponent: one of its own, where the opponent answered anew for each method.
     """
 
     name: str
@@ -94,6 +95,16 @@ class MethodOutputs:
     """Of its making, whether now or when it was made."""
     preferences: list[float | None] = field(default_factory=list)
     opponent: MethodOutputs | None = None
+    judgements: list[Score] = field(default_factory=list)
+
+    def tie_with_itself(self) -> None:
+        """Takes a tie on every prompt, where it is what the others are compared with."""
+        self.judge_by([Score(id=answer.id, score=0.5, breakdown={"equal": True}) for answer in self.generations])
+
+    def judge_by(self, judgements: Sequence[Score]) -> None:
+        """Takes these as its preferences, in the order of its generations."""
+        self.judgements = list(judgements)
+        self.preferences = [judgement.score for judgement in judgements]
 
 
 class Measured(BaseModel):
@@ -197,11 +208,14 @@ def align(outputs: MethodOutputs, template: Sequence[Answer]) -> MethodOutputs:
         check_same([s.id for s in scores], order, f"scores of {outputs.name}")
         scored = {s.id: s for s in scores}
         scores = [scored[i] for i in order]
-    preferred = dict(zip([g.id for g in outputs.generations], outputs.preferences, strict=False))
+    ids = [g.id for g in outputs.generations]
+    preferred = dict(zip(ids, outputs.preferences, strict=False))
+    judged = dict(zip(ids, outputs.judgements, strict=False))
     return replace(
         outputs,
         generations=[by_id[i] for i in order],
         scores=scores,
         preferences=[preferred[i] for i in order] if outputs.preferences else [],
+        judgements=[judged[i] for i in order] if outputs.judgements else [],
         opponent=outputs.opponent and align(outputs.opponent, template),
     )

@@ -14,6 +14,7 @@ from trimtab.data.records import Record
 from trimtab.data.settings import BUDGET, IN_MEMORY, TOKENS, Seed, Settings
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
+from trimtab.evaluation.outputs import Generation
 from trimtab.json_types import JsonObject
 from trimtab.models.settings import Precision
 from trimtab.rewards.base import Reward
@@ -149,7 +150,8 @@ class EvaluationTask:
     answered. validation: rows whose chosen completions give the perplexity. judge: None where nothing is scored.
     tokenizer: None for the model's own. report: takes a line on how far it is. day: of chat templates that ask
     for today. replaces: what the folder holds of other inputs is made anew, which is said; without it TrimtabError.
-    in_order: whether rows are completed in their order, rather than with others of like length.
+    in_order: whether rows are completed in their order, rather than with others of like length. opponent: its
+    answers to the same rows, for a judge that compares two; without them that judge says nothing here.
     """
 
     name: str
@@ -166,6 +168,12 @@ class EvaluationTask:
     day: datetime.date | None = None
     replaces: bool = True
     in_order: bool = False
+    opponent: Sequence[Generation] | None = None
+
+    @property
+    def scorer(self) -> Reward | None:
+        """The judge, where it has what it needs."""
+        return None if self.judge is not None and self.judge.compares and self.opponent is None else self.judge
 
     @property
     def tokenizer_source(self) -> str:

@@ -90,7 +90,8 @@ def make_plan(recipe: Recipe, measured: bool = True, seeds: int = 1, pilot: Resu
     splits = replace(splits, test=splits.test or sampled.test or splits.validation)
     planned = stages_of(recipe)
     rows_of = {s.name: sampled if recipe.samples_prompts(s.method) else splits for s in planned}
-    works = [stage_work(stage, recipe.judge is not None, rows_of[stage.name], chat) for stage in planned]
+    judge_scores = recipe.judge is not None and not recipe.judge.compares
+    works = [stage_work(stage, judge_scores, rows_of[stage.name], chat) for stage in planned]
     stages = []
     with Progress("plan: memory", len(works), "stages") as progress:
         for work in works:
@@ -190,7 +191,8 @@ def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: Cha
         sampled = evaluation_samples(recipe, splits, chat)
         models = asked_models(recipe)
         who = f"evaluation: {models} models on {sampled.completions} prompts"
-        calls = models * sampled.completions
+        compared = models - 1 if recipe.judge.compares else models
+        calls = compared * recipe.judge.calls * sampled.completions
         expected_calls.append(Calls(who, "the judge", calls, round(calls * (sampled.prompt_tokens + sampled.cap))))
     return expected_calls
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trimtab.catalogue import ordered_methods
-from trimtab.evaluation.outputs import Generation, Score, read_generations, read_scores
+from trimtab.evaluation.outputs import PREFERENCES, SCORES, Generation, Score, read_generations, read_scores
 from trimtab.json_types import JsonObject
 from trimtab.notices import warn
 from trimtab.readers.columns import Reading
 from trimtab.readers.rows import MethodRows, Row, Side
 
-OPPONENT = "opponent"
-"""The folder of what the methods of an evaluation are compared with."""
+OPPONENT, BASE = "opponent", "base"
+"""The folders of what the methods of an evaluation are compared with."""
 
 
 def suits(path: Path) -> bool:
@@ -40,7 +40,8 @@ def read(path: Path, asked: Reading) -> list[MethodRows]:
     results = _results(path)
     judge, called = results.get("judge"), results.get("opponent")
     places = list(_places(path))
-    opponent = next((_sides(place) for _, place in places if place.name == OPPONENT and place != path), None)
+    against_name = _opponent(path, [place for _, place in places])
+    opponent = next((_sides(place) for _, place in places if place.name == against_name and place != path), None)
     seeds = {seed for seed, _ in places if seed is not None}
     if len(seeds) == 1:
         warn(
@@ -49,11 +50,18 @@ def read(path: Path, asked: Reading) -> list[MethodRows]:
         )
     methods = []
     for seed, place in places:
-        is_opponent = place.name == OPPONENT and place != path
+        is_opponent = place.name == against_name and place != path
         name = (str(called or OPPONENT) if is_opponent else place.name) if place != path else path.resolve().name
-        sides = _sides(place)
+        sides, preferred = _sides(place), _preferences(place)
         rows = [
-            Row(key, generation.prompt, side, _beside(opponent, key) if not is_opponent else None)
+            Row(
+                key,
+                generation.prompt,
+                side,
+                _beside(opponent, key) if not is_opponent else None,
+                preferred.get(key),
+                judged=bool(preferred),
+            )
             for key, (generation, side) in sides.items()
         ]
         against = str(called or OPPONENT) if opponent is not None and not is_opponent else None
@@ -69,8 +77,22 @@ def _comes_again(place: Path, places: list[tuple[int | None, Path]]) -> bool:
     return sum(other.name == place.name for _, other in places) > 1
 
 
+def _opponent(path: Path, places: list[Path]) -> str:
+    """Which folder is what the others are compared with: in a study whose opponent is its base, that one."""
+    names = {place.name for place in places if place != path}
+    compared = any((place / PREFERENCES).is_file() for place in places)
+    return BASE if compared and OPPONENT not in names else OPPONENT
+
+
 def _is_scored(rows: list[Row]) -> bool:
-    return any(row.side.score is not None for row in rows)
+    return any(row.side.score is not None or row.preference is not None for row in rows)
+
+
+def _preferences(place: Path) -> dict[str, float | None]:
+    """By id, of a judge that saw the opponent's answers too; none of any other."""
+    if not (place / PREFERENCES).is_file():
+        return {}
+    return {judged.id: judged.score for judged in read_scores(place / PREFERENCES)}
 
 
 def _beside(opponent: dict[str, tuple[Generation, Side]] | None, key: str) -> Side | None:
@@ -80,8 +102,8 @@ def _beside(opponent: dict[str, tuple[Generation, Side]] | None, key: str) -> Si
 def _sides(place: Path) -> dict[str, tuple[Generation, Side]]:
     """By id; scores of an evaluation that was stopped may be fewer than completions."""
     scores: dict[str, Score] = {}
-    if (place / "scores.jsonl").is_file():
-        scores = {score.id: score for score in read_scores(place / "scores.jsonl")}
+    if (place / SCORES).is_file():
+        scores = {score.id: score for score in read_scores(place / SCORES)}
     sides = {}
     for generation in read_generations(place / "generations.jsonl"):
         score = scores.get(generation.id)

@@ -16,6 +16,8 @@ from trimtab.json_types import JsonValue
 Prompt = str | tuple[Message, ...]
 Columns = Mapping[str, Sequence[object]]
 """The data's other columns by name: one value for each completion."""
+OPPONENT_COLUMN = "opponent_completion"
+"""The column that a judge of pairs reads: the other answer to each prompt."""
 LARGEST = 1e18
 """Of a score: its square still fits a float32, which training computes with, and so do sums of such."""
 
@@ -37,6 +39,11 @@ class Reward(ABC):
     heads: int = 1
     """How many scores it has for a completion: more than one for a reward model of several heads, whose breakdown
     has them as head_0, head_1, …; its score is their mean."""
+    compares: bool = False
+    """Whether it sees two answers: the completion, and the one in OPPONENT_COLUMN. Its score is the share that the
+    completion wins, 0 to 1."""
+    asks_server: bool = False
+    """Whether a score that is missing may be had when it is asked for later."""
 
     @abstractmethod
     def scored(
@@ -75,6 +82,10 @@ class Reward(ABC):
     ) -> None:
         """Takes its scale from these samples, where it wants one."""
         return
+
+    def again(self) -> Reward:
+        """The same reward, for which nothing that was scored before counts: what it says when asked once more."""
+        return self
 
     def take_metrics(self) -> dict[str, float]:
         """Numbers of the reward's own for the log, since the last call."""

@@ -9,6 +9,7 @@ spread.
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Sequence
 from itertools import combinations, groupby
@@ -51,6 +52,17 @@ class EnsembleReward(Reward):
         signatures = "|".join(member.signature for member in self.members)
         self.signature = f"ensemble|{k!r}|{combine}|{spread}|{standardise}|{signatures}"
         self._otherwise: dict[str, list[float]] = {}
+
+    @property
+    def asks_server(self) -> bool:  # type: ignore[override]
+        """Whether any member does."""
+        return any(member.asks_server for member in self.members)
+
+    def again(self) -> EnsembleReward:
+        """See Reward.again; its scale stays."""
+        other = copy.copy(self)
+        other.members = [member.again() for member in self.members]
+        return other
 
     @property
     def wants_scale(self) -> bool:

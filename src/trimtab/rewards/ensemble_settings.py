@@ -40,9 +40,11 @@ class EnsembleSettings(NamedRewardSettings):
             raise ValueError(f"{twice[0]!r} is there twice")
         for name in value:
             try:
-                _named(name)
+                member = _named(name)
             except TrimtabError as error:
                 raise ValueError(str(error)) from None
+            if member.compares:
+                raise ValueError(f"{name!r} compares two answers: several such judges are a jury")
         return value
 
     @property

@@ -24,6 +24,8 @@ KINDS = {
     "nemotron": Kind("nemotron.NemotronSettings", "nemotron"),
     "nemotron_local": Kind("local_settings.NemotronLocalSettings", "nemotron_local:FOLDER"),
     "vllm": Kind("vllm_pooling.VLLMPoolingSettings", "vllm:MODEL@URL"),
+    "pairwise": Kind("pairwise.PairwiseSettings", "pairwise:MODEL@URL"),
+    "jury": Kind("jury.JurySettings", None),
     "yes_no": Kind("local_settings.YesNoSettings", "yes_no:FOLDER"),
     "instructions": Kind("instructions.InstructionsSettings", "instructions"),
     "ensemble": Kind("ensemble_settings.EnsembleSettings", None),
@@ -33,5 +35,5 @@ KINDS = {
 }
 _OWN = sorted(row.name for kind, row in KINDS.items() if row.name and row.name.startswith(kind))
 _OTHER = [row.name for row in KINDS.values() if row.name and row.name not in _OWN]
-NAMES = ", ".join([*_OWN, *_OTHER[:-1], f"and {_OTHER[-1]}"])
+NAMES = ", ".join([*_OWN, *_OTHER, "and a .yaml file of settings"])
 """What the command line takes for a reward or judge, in words: kinds by their own names, then any other name."""

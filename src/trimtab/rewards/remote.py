@@ -7,6 +7,7 @@ going on without a reward: what was scored is in the cache, and the same command
 from __future__ import annotations
 
 import asyncio
+import copy
 import re
 from abc import abstractmethod
 from asyncio import TaskGroup
@@ -32,6 +33,8 @@ AWAY_AFTER = 16
 """Completions in a row, or twice the concurrency where that is more, that the server left unanswered after all
 tries: then it is away, and what comes next would fare no better."""
 
+AGAIN = "|again"
+"""Behind the signature of scores that were asked for a second time."""
 LOOKED_AGAIN = 0.1
 """Seconds between looks for the scores that other processes are asking for."""
 
@@ -121,6 +124,7 @@ class RemoteReward(Reward):
 
     path: str
     """Of the endpoint, behind its address."""
+    asks_server = True
 
     def __init__(self, endpoint: Endpoint, signature: str, cache: ScoreCache | None = None) -> None:
         self.name, self.signature = endpoint.name, signature
@@ -129,6 +133,12 @@ class RemoteReward(Reward):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.signature})"
+
+    def again(self) -> Self:
+        """Asks the server once more; these scores are kept apart, so that a run that goes on has them."""
+        other = copy.copy(self)
+        other.signature = f"{self.signature}{AGAIN}"
+        return other
 
     @abstractmethod
     def body(self, messages: list[dict[str, str]]) -> JsonObject:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Discriminator, Tag, ValidatorFunctionWrapHa
 
 from trimtab.data.parsing import parse
 from trimtab.data.settings import Settings
+from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
 from trimtab.rewards.base import Reward
@@ -45,6 +46,7 @@ WRITTEN_ONCE: JsonObject = {
 }
 """What folders of earlier versions hold of every reward, whatever its kind. It stays in the keys of folders, so
 that these are recognised, and is read as if it were not there."""
+SETTINGS_FILES = (".yaml", ".yml")
 ANY_KIND = set(WRITTEN_ONCE).union(*(kind.model_fields for kind in CLASSES.values()))
 
 
@@ -88,7 +90,14 @@ def check_no_reward_twice(rewards: tuple[RewardSettings, ...]) -> tuple[RewardSe
     return rewards
 
 
-Rewards = Annotated[tuple[AnyReward, ...], AfterValidator(check_no_reward_twice)]
+def check_no_judge(rewards: tuple[RewardSettings, ...]) -> tuple[RewardSettings, ...]:
+    """ValueError for what can't score one completion by itself."""
+    if judges := [reward for reward in rewards if reward.compares]:
+        raise ValueError(f"kind {judges[0].kind} compares two answers: it is a judge, and no reward to train on")
+    return rewards
+
+
+Rewards = Annotated[tuple[AnyReward, ...], AfterValidator(check_no_reward_twice), AfterValidator(check_no_judge)]
 
 
 def without_asking(value: JsonValue) -> JsonValue:
@@ -104,11 +113,13 @@ def without_asking(value: JsonValue) -> JsonValue:
 
 
 def reward_named(name: str) -> RewardSettings:
-    """A reward by its short name, as kinds.py lists them: a kind by itself or with a colon, else a function's
-    place, else a classifier's folder or hub name. TrimtabError where it is none of them."""
+    """A reward by its short name, as kinds.py lists them: a file of settings, a kind by itself or with a colon,
+    else a function's place, else a classifier's folder or hub name. TrimtabError where it is none of them."""
     name = name.strip()
     if not name:
         raise TrimtabError(f"a reward or judge without a name. Known: {NAMES}.")
+    if Path(name).suffix in SETTINGS_FILES:
+        return _in_file(Path(name).expanduser())
     kind = name.partition(":")[0]
     settings = CLASSES[kind].read_name(name.removeprefix(kind)) if kind in CLASSES else None
     if settings is not None:
@@ -126,6 +137,19 @@ RewardLike = str | os.PathLike[str] | Mapping[str, object] | RewardSettings | Fu
 
 class _OneReward(Settings):
     reward: AnyReward
+
+
+def _in_file(path: Path) -> RewardSettings:
+    """A reward whose settings are a file, as they would be in a recipe."""
+    try:
+        value = read_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TrimtabError(f"reward {path}: no such file of settings.") from None
+    except (OSError, ValueError) as error:
+        raise TrimtabError(f"reward {path}: {error}.") from None
+    if not isinstance(value, dict):
+        raise TrimtabError(f"reward {path}: expected settings with names, such as kind and model.")
+    return parse(_OneReward, {"reward": value}, f"reward {path}").reward
 
 
 def reward_given(value: RewardLike, option: str) -> RewardSettings:

@@ -50,6 +50,8 @@ class RewardSettings(Settings):
     """Whether the study trains it first."""
     reads_every_row: ClassVar[bool] = False
     """Whether all rows are looked at before anything is trained on them, also by a stage run by itself."""
+    compares: ClassVar[bool] = False
+    """Whether it sees two answers, and so is a judge only."""
     only_within_prompts: ClassVar[bool] = False
     """Whether scores of different prompts have no common scale, as Nemotron's cards say."""
     role: ClassVar[Role | None] = None
@@ -116,6 +118,11 @@ class RewardSettings(Settings):
     def asks_policy(self) -> bool:
         """Whether it is the policy itself that scores."""
         return False
+
+    @property
+    def calls(self) -> int:
+        """How often a model is asked for one completion's score."""
+        return 1
 
     @property
     def local_model(self) -> str | None:

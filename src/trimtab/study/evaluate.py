@@ -14,7 +14,7 @@ from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.instruction_accuracy import asked_of
 from trimtab.evaluation.measure import measure
-from trimtab.evaluation.outputs import MethodOutputs
+from trimtab.evaluation.outputs import Generation, MethodOutputs
 from trimtab.evaluation.own_decoding import decoding_asked, own_decoding
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
 from trimtab.evaluation.row_columns import cluster_names, difficulties
@@ -225,14 +225,18 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
     inputs, chats = _answerable(inputs, readers, reads_answers=True)
     _warn_of_tokenizers(list(inputs.models), chats)
 
-    def measured(name: str, model: str, tokenizer: str | None) -> MethodOutputs:
+    def measured(
+        name: str, model: str, tokenizer: str | None, against: MethodOutputs | None = None
+    ) -> MethodOutputs:
+        others = None if against is None else [g for g in against.generations if isinstance(g, Generation)]
         return measure(EvaluationTask(
             name, model, hash_model(model), inputs.records, inputs.records, inputs.settings, inputs.data, judge,
-            out / "evaluation" / name, tokenizer, say, replaces=request.replaces,
+            out / "evaluation" / name, tokenizer, say, replaces=request.replaces, opponent=others,
         ))  # fmt: skip
 
-    answers = [measured(name, place, tokenizer) for name, place in inputs.models.items()]
+    # First, since a judge of pairs reads its answers.
     opponent = measured("opponent", opponent_place, None) if opponent_place else None
+    answers = [measured(name, place, tokenizer, opponent) for name, place in inputs.models.items()]
     if opponent is not None and request.opponent:
         opponent.name = opponent_name(request.opponent)
     lengths = chosen_lengths(chats[0], inputs.records)

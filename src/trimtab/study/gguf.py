@@ -39,7 +39,7 @@ from trimtab.report.table import Table
 from trimtab.report.table_files import to_markdown
 from trimtab.study.seeds import recipe_of_seed
 from trimtab.study.sources import make_judge
-from trimtab.study.training_seed import BASE, OPPONENT, TrainingSeed, evaluate_shared, shared_models
+from trimtab.study.training_seed import OPPONENT, TrainingSeed, evaluate_shared, opponent_of
 
 if TYPE_CHECKING:
     from trimtab.models.policy import Policy
@@ -208,7 +208,7 @@ def _evaluated(seed: TrainingSeed, name: str, model: str, passing: Path) -> Meth
     """What a file's model answers to the study's test prompts, and its scores."""
     return measure(EvaluationTask(
         name, model, hash_model(model), seed.splits.test, [], seed.recipe.evaluation, seed.data, seed.judge,
-        passing / "evaluation" / name, None, say, day_of_runs(seed.out),
+        passing / "evaluation" / name, None, say, day_of_runs(seed.out), opponent=seed.opponent_answers(name),
     ))  # fmt: skip
 
 
@@ -218,8 +218,8 @@ def _win_rates(
     """Win rates against the study's opponent, and what a file loses, over the same prompts."""
     if seed.recipe.opponent is None:
         return
-    asked = OPPONENT if OPPONENT in shared_models(seed.recipe) else BASE
-    whole, opponent = seed.evaluate(method, full), replace(evaluate_shared([seed], asked), name=OPPONENT)
+    opponent = replace(evaluate_shared([seed], opponent_of(seed.recipe)), name=OPPONENT)
+    whole = seed.evaluate(method, full)
     results = summarise(StudyOutputs({}, [whole, *quantised], opponent), About(method))
     for kind, fact in facts.items():
         name = f"{method}-{kind}"

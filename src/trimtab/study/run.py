@@ -41,7 +41,7 @@ from trimtab.study.sources import (
     rewards_by_name,
     with_model_places,
 )
-from trimtab.study.training_seed import BASE, OPPONENT, TrainingSeed, evaluate_shared, shared_models
+from trimtab.study.training_seed import BASE, OPPONENT, TrainingSeed, asked_first, evaluate_shared, shared_models
 from trimtab.study.workers import work_ahead
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage, split_once
@@ -119,6 +119,8 @@ def _run_study(
         for seed in training_seeds
     ]
     with work_ahead(trained, workers):
+        if (first := asked_first(recipe)) is not None:
+            evaluate_shared(trained, first)
         runs = []
         for seed in trained:
             with speaking_of(f"seed {seed.recipe.seed}") if len(trained) > 1 else nullcontext():
@@ -126,6 +128,8 @@ def _run_study(
         fixed = {name: evaluate_shared(trained, name) for name in shared_models(recipe)}
     opponent = fixed.pop(OPPONENT, None)
     if recipe.opponent is not None:
+        if opponent is None and judge is not None and judge.compares:
+            fixed[BASE].tie_with_itself()
         opponent = replace(opponent or fixed[BASE], name=opponent_name(recipe.opponent))
     results = collect_results(
         recipe, chat, splits, runs, list(fixed.values()), opponent, data, named_models(recipe), run_warnings.lines

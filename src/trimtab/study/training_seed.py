@@ -10,8 +10,9 @@ from pathlib import Path
 from trimtab.catalogue import ordered_methods
 from trimtab.data.day import day_of_runs
 from trimtab.data.splits import DataSettings, Splits
+from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import measure
-from trimtab.evaluation.outputs import MethodOutputs
+from trimtab.evaluation.outputs import Generation, MethodOutputs, read_generations
 from trimtab.evaluation.settings import EvaluationTask
 from trimtab.methods.online_dpo_settings import OnlineDPOSettings
 from trimtab.methods.rounds import rewards_of_rounds, run_round
@@ -100,7 +101,7 @@ class TrainingSeed:
             own if model == self.base and not from_stage else None,
             cache, splits,
             reward=make_reward(stage.rewards, rewards, scores) if driven else None,
-            judge=self.judge if driven else None,
+            judge=self.judge if driven and self.judge is not None and not self.judge.compares else None,
             day=day_of_runs(self.out),
         )  # fmt: skip
 
@@ -130,7 +131,15 @@ class TrainingSeed:
         return measure(EvaluationTask(
             name, model, hash_model(model), self.splits.test, self.splits.validation, recipe.evaluation, self.data,
             self.judge, self.folder / "evaluation" / name, tokenizer, say, day_of_runs(self.out),
+            opponent=self.opponent_answers(name),
         ))  # fmt: skip
+
+    def opponent_answers(self, name: str) -> Sequence[Generation] | None:
+        """The opponent's, which is evaluated first, for a judge that compares; None where it needs none, or where
+        the opponent itself is evaluated."""
+        if self.judge is None or not self.judge.compares or name == opponent_of(self.recipe):
+            return None
+        return read_generations(keeper_of(self.out, opponent_of(self.recipe)) / "generations.jsonl")
 
 
 def shared_models(recipe: Recipe) -> dict[str, str]:
@@ -141,6 +150,24 @@ def shared_models(recipe: Recipe) -> dict[str, str]:
     if opponent is not None and (models.get(BASE) != opponent or recipe.tokenizer is not None):
         models[OPPONENT] = opponent
     return models
+
+
+def opponent_of(recipe: Recipe) -> str:
+    """Under which of `shared_models` the opponent is measured."""
+    return OPPONENT if OPPONENT in shared_models(recipe) else BASE
+
+
+def asked_first(recipe: Recipe) -> str | None:
+    """The shared model that is evaluated before all others: the opponent, where the judge compares with it."""
+    return opponent_of(recipe) if recipe.judge is not None and recipe.judge.compares else None
+
+
+def keeper_of(out: Path, name: str) -> Path:
+    """The folder of what one of `shared_models` answered. TrimtabError where it was not asked yet."""
+    for folder in sorted(out.glob(f"seed-*/evaluation/{name}")):
+        if (folder / "inputs.json").is_file():
+            return folder
+    raise TrimtabError(f"{out}: {name} was not evaluated yet, and the judge compares with its answers.")
 
 
 def evaluate_shared(seeds: Sequence[TrainingSeed], name: str) -> MethodOutputs:

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
@@ -31,7 +31,7 @@ from trimtab.recipe import Recipe
 from trimtab.stopping import Stopped, is_first_process, listening
 from trimtab.study.sources import make_judge
 from trimtab.study.stages import last_stages
-from trimtab.study.training_seed import BASE, TrainingSeed, evaluate_shared, shared_models
+from trimtab.study.training_seed import BASE, TrainingSeed, asked_first, evaluate_shared, shared_models
 from trimtab.training.changed import accepting_changed_reward, accepts_changed_reward
 
 MOST = 4
@@ -46,26 +46,39 @@ LOOK = 0.2
 
 class Task(NamedTuple):
     """One piece of work. seed: the place of its training seed. stage: what is trained, or None where `method`'s
-    answers are measured. waits_for: stages of the same seed."""
+    answers are measured. waits_for: stages of the same seed. after: a shared model that is measured before."""
 
     seed: int
     stage: str | None
     method: str
     waits_for: tuple[str, ...]
+    after: str | None = None
+
+    def may_begin(self, done: Collection[Task]) -> bool:
+        """Whether what it waits for is among what is done."""
+        trained = {(task.seed, task.stage) for task in done}
+        asked = {task.method for task in done if task.is_shared}
+        return all((self.seed, name) in trained for name in self.waits_for) and self.after in {None, *asked}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it measures a model that all training seeds share."""
+        return self.stage is None and not self.waits_for
 
 
 def tasks_of(seeds: Sequence[TrainingSeed]) -> list[Task]:
     """Everything that a study does, in the order in which it is begun where several could be: stages first, those
     that most others wait for before the rest, since an evaluation holds nothing up."""
-    tasks = []
+    tasks, first = [], asked_first(seeds[0].recipe)
     for place, seed in enumerate(seeds):
         waited_for = {name: _followers(seed, name) for name in seed.stages}
         ordered = sorted(seed.stages.values(), key=lambda stage: -waited_for[stage.name])
         tasks += [Task(place, stage.name, stage.method, tuple(seed.waits_for(stage))) for stage in ordered]
+    tasks += [Task(0, None, first, ())] if first is not None else []
     for place, seed in enumerate(seeds):
         last = last_stages(seed.stages.values())
-        tasks += [Task(place, None, name, (last[name],)) for name in seed.models() if name != BASE]
-    return tasks + [Task(0, None, name, ()) for name in shared_models(seeds[0].recipe)]
+        tasks += [Task(place, None, name, (last[name],), first) for name in seed.models() if name != BASE]
+    return tasks + [Task(0, None, name, (), first) for name in shared_models(seeds[0].recipe) if name != first]
 
 
 def _followers(seed: TrainingSeed, name: str) -> int:
@@ -107,7 +120,7 @@ def _all_done(seeds: Sequence[TrainingSeed]) -> bool:
 
 
 def _run(seeds: Sequence[TrainingSeed], count: int, threads: int) -> None:
-    waiting, done = tasks_of(seeds), set[tuple[int, str | None]]()
+    waiting, done = tasks_of(seeds), set[Task]()
     running: dict[Future[None], Task] = {}
     failed: list[BaseException] = []
     recipes, first = [seed.recipe.model_dump(exclude_unset=True) for seed in seeds], seeds[0]
@@ -126,7 +139,7 @@ def _run(seeds: Sequence[TrainingSeed], count: int, threads: int) -> None:
     pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (about,))
     try:
         while True:
-            for task in [t for t in waiting if all((t.seed, name) in done for name in t.waits_for)]:
+            for task in [t for t in waiting if t.may_begin(done)]:
                 if len(running) < count:
                     waiting.remove(task)
                     running[pool.submit(_work, task)] = task
@@ -137,7 +150,7 @@ def _run(seeds: Sequence[TrainingSeed], count: int, threads: int) -> None:
                 if isinstance(error, BrokenProcessPool):
                     raise error
                 if error is None:
-                    done.add((task.seed, task.stage))
+                    done.add(task)
                 else:
                     failed.append(error)
     except BrokenProcessPool:  # one is gone, and with it the pool: by a future, or as the next task is handed over
@@ -213,7 +226,7 @@ def _work(task: Task) -> None:
         with listening(), accepting_changed_reward(run.accepts_changed_reward), about:
             if task.stage is not None:
                 seed.train(seed.stages[task.stage])
-            elif task.waits_for:
+            elif not task.is_shared:
                 seed.evaluate(task.method, seed.models()[task.method])
             else:
                 evaluate_shared(seeds, task.method)
