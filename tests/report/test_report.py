@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
 import re
 from html import unescape
@@ -33,7 +35,7 @@ from trimtab.report.render import render_html, write_report
 from trimtab.report.table import filled
 from trimtab.report.table_files import escape_csv, escape_tex, to_csv, to_markdown, to_tex
 from trimtab.report.tables import all_tables, methods_table
-from trimtab.report.templates import keep_together
+from trimtab.report.templates import keep_together, source
 
 
 class Page(HTMLParser):
@@ -50,6 +52,14 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def assert_scripts_are_ours(html: str) -> None:
+    """No script but the file that the policy of the page names, by its hash."""
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL)
+    assert scripts == [source("page.js")]
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in html
 
 
 FIGURES = (
@@ -73,10 +83,11 @@ def html(results: Results) -> str:
 
 
 def test_order_of_the_page(html: str) -> None:
-    ids = [a["id"] for tag, a in Page(html).tags if tag == "section"]
+    ids = [a["id"] for tag, a in Page(html).tags if tag == "section" or a.get("class") == "glance"]
     assert ids == [
-        "warnings",
+        "glance",
         "verdict",
+        "warnings",
         "methods",
         "comparisons",
         "hacking",
@@ -92,7 +103,8 @@ def test_order_of_the_page(html: str) -> None:
 def test_model_text_is_text(html: str, hostile: str) -> None:
     page = Page(html)
     assert hostile in page.text
-    assert not [t for t, _ in page.tags if t in ("script", "img", "iframe", "object", "link")]
+    assert_scripts_are_ours(html)
+    assert not [t for t, _ in page.tags if t in ("img", "iframe", "object", "link")]
     assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
     assert "<img" not in html
 
@@ -113,9 +125,11 @@ def test_hostile_names_everywhere(hostile: str) -> None:
         curves={bad: StageCurves(train=[{"step": 1, "loss": 0.5}])},
         samples=[Sample(prompt=bad, chosen=bad, completions={bad: bad})],
     )
-    page = Page(render_html(r))
+    html = render_html(r)
+    page = Page(html)
     assert page.text.count(hostile.split("\n")[0]) > 8
-    assert not [t for t, _ in page.tags if t in ("script", "img")]
+    assert_scripts_are_ours(html)
+    assert not [t for t, _ in page.tags if t == "img"]
     assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
     for drawing in all_figures(r).values():
         ElementTree.fromstring(drawing.svg)
@@ -330,7 +344,7 @@ def test_figures_text_is_text_and_no_markup() -> None:
     assert "</text><script>x</script>" in texts(svg)
     assert "hedging" in texts(svg)
     assert "sans-serif" in svg
-    assert "<script" not in render_html(Results(name="n", methods={name: made}))
+    assert_scripts_are_ours(render_html(Results(name="n", methods={name: made})))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.003, 0.4, 1.0])

@@ -145,7 +145,8 @@ class SplitCounts(_Model):
 
 
 class Results(_Model):
-    """curves, samples: of the first seed. other_curves: of the other seeds, where there are several."""
+    """curves, samples: of the first seed. other_curves: of the other seeds, where there are several. start: the
+    method that a comparison's sentences set the others beside; None for a study's base and SFT."""
 
     schema_version: Literal[1] = 1
     name: str
@@ -153,6 +154,7 @@ class Results(_Model):
     warnings: list[str] = []
     verdict: list[str] = []
     opponent: str | None = None
+    start: str | None = None
     judge: str | None = None
     training_reward: str | None = None
     methods: dict[str, MethodResult] = {}

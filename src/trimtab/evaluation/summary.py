@@ -260,6 +260,7 @@ def correct_against_opponent(results: Results) -> None:
 def worded(results: Results, warnings: Sequence[str], start: str | None = None) -> Results:
     """With its warnings, these first (but for missing scores), and its verdict. start: see About."""
     correct_against_opponent(results)
+    results.start = start
     results.warnings = [*mostly_missing(results), *warnings, *warnings_of(results)]
     results.verdict = verdict(results, start)
     results.summary = results.verdict[0] if results.verdict else ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
-from trimtab.catalogue import CATALOGUE, family, label
+from trimtab.catalogue import family, label
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.evaluation.results import Comparison, Results
+from trimtab.report.grouping import subject_of
 from trimtab.report.table_files import to_markdown
 from trimtab.report.tables import methods_table
 from trimtab.training.card import public_text
@@ -39,17 +39,10 @@ def _win_rate_line(c: Comparison) -> str:
     return f"- {label(c.a)} − {label(c.b)}: {difference}, p = {p:.3g}{corrected}"
 
 
-HEAD = "MOST SCORES ARE MISSING: "
-
-
 def about(warning: str, results: Results) -> str | None:
-    """The method that a warning begins with, by its name, label or stage; None where it is about the study."""
-    names = {*CATALOGUE, *results.methods, *results.curves}
-    called = {text: family(name) for name in names for text in (name, label(name))}
-    for text in sorted(called, key=len, reverse=True):
-        if re.match(re.escape(text) + r"(-\d+)?(:|, seed | amplifies | has a score )", warning.removeprefix(HEAD)):
-            return called[text]
-    return None
+    """The method that a warning begins with; None where it is about the study."""
+    who = subject_of(warning, results)
+    return who.method if who else None
 
 
 def _how(results: Results) -> str:

@@ -1,11 +1,13 @@
 """Results → report.html, tables and figures. Pure: it measures nothing and needs no network.
 
-The page is one file: style sheet and figures are inside, and a Content-Security-Policy forbids any load. Every text
-of a model, a data set or a recipe is escaped by the template engine.
+The page is one file: style sheet, script and figures are inside. A Content-Security-Policy forbids any load and any
+other script. Every text of a model, a data set or a recipe is escaped by the template engine.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,8 @@ from markupsafe import Markup
 from trimtab.evaluation.results import Results
 from trimtab.files import make_folder, write_text
 from trimtab.report.drawing import Drawing
+from trimtab.report.glance import glance
+from trimtab.report.grouping import grouped_verdict, grouped_warnings
 from trimtab.report.sections import shown_sections
 from trimtab.report.table_files import to_csv, to_markdown, to_tex
 from trimtab.report.templates import render, source
@@ -27,15 +31,26 @@ def render_html(results: Results, drawings: Mapping[str, Drawing] | None = None)
 
 
 def _page(view: View) -> str:
+    script = source("page.js")
     return str(
         render(
             "report.html.j2",
             r=view.results,
             css=Markup(source("report.css")),
+            script=Markup(script),
+            script_hash=_hash(script),
+            glance=glance(view.results),
+            verdict=grouped_verdict(view.results),
+            warnings=grouped_warnings(view.results),
             meta=_meta(view.results),
             sections=shown_sections(view),
         )
     )
+
+
+def _hash(script: str) -> str:
+    """What the Content-Security-Policy knows the page's own script by: no other can run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def _meta(results: Results) -> str:

@@ -27,12 +27,11 @@ class Section:
 
 
 def methods(view: View) -> list[Part]:
-    """Every method's numbers."""
+    """Every method's numbers; the head of the page draws the win rates."""
     if "methods" not in view.tables:
         return [Text("No method was evaluated.")]
     return [
         *view.table("methods"),
-        *view.figure("win_rates"),
         *view.figure("judge_scores"),
         *view.table("win_rates", titled=True),
     ]
