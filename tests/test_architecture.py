@@ -32,6 +32,7 @@ FLOW = (
     "training",
     "methods",
     "sandbox",
+    "tasks",
     "report",
     "command_settings",
     "recipe_defaults",

@@ -22,6 +22,7 @@ from trimtab.recipe_files import read_recipe
 from trimtab.rewards.settings import AnyReward, check_judge, reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.settings import SandboxSettings
+from trimtab.tasks.settings import Tasks
 from trimtab.training.schedule import TrainingSettings
 
 USUAL = ["base", "sft", "dpo"]
@@ -109,6 +110,9 @@ class Recipe(_WithStages):
     """What the reward model starts from that a study trains for rewards of kind 'trained'; None: the SFT model."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How every method is evaluated."""
+    tasks: Tasks | None = None
+    """Standard tasks that every method, base and opponent are asked, by lm-eval: a list of names, such as
+    [ifeval, gsm8k], or settings with names. None: none."""
 
     @model_validator(mode="before")
     @classmethod

@@ -23,10 +23,13 @@ WIDTH_OF_A_FILE = 140
 def print_results(results: Results) -> None:
     from trimtab.report.table import filled
     from trimtab.report.tables import methods_table
+    from trimtab.report.task_tables import tasks_table
 
     for line in results.warnings:
         console.print(f"warning: {line}", style="yellow")
     print_table(filled(methods_table(results)))
+    if results.tasks:
+        print_table(tasks_table(results))
     for line in results.verdict:
         print(line)
 

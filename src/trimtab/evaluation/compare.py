@@ -8,6 +8,8 @@ from itertools import combinations
 import numpy as np
 
 from trimtab.evaluation.answers import DEFAULTS, Answers, Options
+from trimtab.evaluation.difference import Difference
+from trimtab.evaluation.estimate import Interval95
 from trimtab.evaluation.metrics import Metric, paired_metrics
 from trimtab.evaluation.missing import missing_of
 from trimtab.evaluation.pooling import pool
@@ -65,13 +67,48 @@ def _difference(
     a_PS, b_PS = values[later], values[earlier]
     if a_PS is None or b_PS is None:
         return None
-    # A method that no seed touches has one column, which is compared with each seed's of the other.
+    found = paired_difference(
+        later,
+        earlier,
+        metric.name,
+        a_PS,
+        b_PS,
+        rate=metric.range is not None and metric.range.rate,
+        bounds=metric.bounds(a_PS, b_PS, difference=True),
+        seeds=seeds,
+        options=options,
+        clusters=clusters,
+    )
+    if found is None:
+        return None
+    missing, bounds = missing_of(metric, a_PS, b_PS)
+    return Comparison(**(dict(found) | {"missing": missing, "missing_bounds": bounds}))
+
+
+def paired_difference(
+    later: str,
+    earlier: str,
+    metric: str,
+    a_PS: Floats,
+    b_PS: Floats,
+    *,
+    rate: bool,
+    bounds: Interval95 | None,
+    seeds: Sequence[int],
+    options: Options = DEFAULTS,
+    clusters: Clusters | None = None,
+) -> Difference | None:
+    """a − b with its interval and p-value; None where nothing is known of both.
+
+    later, earlier: names of a and b. a_PS, b_PS: prompts × seeds, NaN where missing; a method that no seed touches
+    has one column, which is compared with each seed's of the other. rate, bounds, clusters: see `pool`.
+    """
     difference_PS = a_PS - b_PS
     pooled = pool(
         difference_PS,
         seeds[: difference_PS.shape[1]] or [0],
-        rate=metric.range is not None and metric.range.rate,
-        bounds=metric.bounds(a_PS, b_PS, difference=True),
+        rate=rate,
+        bounds=bounds,
         reach=_reach(a_PS, b_PS),
         clusters=clusters,
         seed=options.seed,
@@ -79,11 +116,10 @@ def _difference(
     )
     if pooled is None:
         return None
-    missing, bounds = missing_of(metric, a_PS, b_PS)
-    return Comparison(
+    return Difference(
         a=later,
         b=earlier,
-        metric=metric.name,
+        metric=metric,
         difference=pooled.mean,
         ci95=pooled.ci95,
         p_value=sign_flip_p_value(
@@ -91,8 +127,6 @@ def _difference(
         ),
         n=pooled.n,
         seeds=pooled.spread,
-        missing=missing,
-        missing_bounds=bounds,
         basis=pooled.basis,
     )
 

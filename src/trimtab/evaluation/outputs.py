@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.task_scores import TaskScores
 from trimtab.files import read_json, write_json, write_text
 from trimtab.json_types import JsonObject
 
@@ -96,6 +97,8 @@ class MethodOutputs:
     preferences: list[float | None] = field(default_factory=list)
     opponent: MethodOutputs | None = None
     judgements: list[Score] = field(default_factory=list)
+    tasks: Sequence[TaskScores] = ()
+    """Of standard tasks, where it was asked some."""
 
     def tie_with_itself(self) -> None:
         """Takes a tie on every prompt, where it is what the others are compared with."""

@@ -11,13 +11,15 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, field_validator
 
 from trimtab.audit.preferences import AuditReport
 from trimtab.evaluation import frames
-from trimtab.evaluation.estimate import STORED, Basis, Estimate, Interval95, SeedSpread, negated
+from trimtab.evaluation.difference import Difference
+from trimtab.evaluation.estimate import STORED, Estimate
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS
+from trimtab.evaluation.task_scores import TaskResult
 from trimtab.files import write_text
 
 if TYPE_CHECKING:
@@ -37,23 +39,8 @@ class _Model(BaseModel):
     model_config = STORED
 
 
-class Comparison(_Model):
-    """Paired over the prompts that both answered; `p_holm` is corrected over all pairs of the metric. missing: the
-    other prompts, where there are any; missing_bounds: of a win rate, the least and the greatest difference that
-    they could have made of it."""
-
-    a: str
-    b: str
-    metric: str
-    difference: float
-    ci95: Interval95
-    p_value: Annotated[float, Field(gt=0, le=1)]
-    p_holm: float | None = None
-    n: int | None = None
-    seeds: SeedSpread | None = None
-    missing: int | None = None
-    missing_bounds: Interval95 | None = None
-    basis: Basis | None = None
+class Comparison(Difference):
+    """Of one of the metrics of metrics.py."""
 
     @field_validator("metric")
     @classmethod
@@ -61,19 +48,6 @@ class Comparison(_Model):
         if name not in METRICS:
             raise ValueError(f"no metric is called {name!r}; there are {', '.join(METRICS)}")
         return name
-
-    @property
-    def estimate(self) -> Estimate:
-        """The difference as any other number."""
-        return Estimate(value=self.difference, ci95=self.ci95, n=self.n, seeds=self.seeds, basis=self.basis)
-
-    def turned_round(self) -> Comparison:
-        """The same of b − a."""
-        turned = {"a": self.b, "b": self.a, "difference": -self.difference, "ci95": negated(self.ci95)}
-        turned |= {"seeds": self.seeds and self.seeds.negated()}
-        return self.model_copy(
-            update=turned | {"missing_bounds": self.missing_bounds and negated(self.missing_bounds)}
-        )
 
 
 class Rating(_Model):
@@ -161,6 +135,7 @@ class Results(_Model):
     opponent_result: MethodResult | None = None
     comparisons: list[Comparison] = []
     ranking: list[Rating] = []
+    tasks: list[TaskResult] = []
     lengths: dict[str, list[int]] = {}
     curves: dict[str, StageCurves] = {}
     other_curves: dict[int, dict[str, StageCurves]] = {}

@@ -19,7 +19,9 @@ from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.outputs import MethodOutputs, align, check_unique
 from trimtab.evaluation.results import Provenance, Rating, Results, Sample, SplitCounts, StageCurves
 from trimtab.evaluation.statistics import Floats, holm
-from trimtab.evaluation.verdict import mostly_missing, verdict
+from trimtab.evaluation.task_results import task_results
+from trimtab.evaluation.task_verdict import task_sentences
+from trimtab.evaluation.verdict import NOT_JUDGED, mostly_missing, verdict
 from trimtab.instructions.checks import Instruction
 from trimtab.progress import Progress
 
@@ -113,6 +115,7 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         opponent_result=None if against is None else method_result([against], [], options),
         comparisons=compare(runs, seeds, options, against),
         ranking=_ranking(runs, against, options),
+        tasks=task_results(aligned.methods, opponent, seeds, options),
         lengths=_lengths(aligned.everyone(), outputs.chosen_lengths),
         curves=dict(about.curves.get(seeds[0], {})) if seeds else {},
         other_curves={seed: dict(about.curves[seed]) for seed in seeds[1:] if seed in about.curves},
@@ -262,6 +265,7 @@ def worded(results: Results, warnings: Sequence[str], start: str | None = None) 
     correct_against_opponent(results)
     results.start = start
     results.warnings = [*mostly_missing(results), *warnings, *warnings_of(results)]
-    results.verdict = verdict(results, start)
+    said, of_tasks = verdict(results, start), task_sentences(results, start)
+    results.verdict = of_tasks if of_tasks and said == [NOT_JUDGED] else [*said, *of_tasks]
     results.summary = results.verdict[0] if results.verdict else ""
     return results

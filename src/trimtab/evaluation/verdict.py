@@ -9,6 +9,7 @@ follows from numbers in the results.
 from __future__ import annotations
 
 from trimtab.catalogue import label, optimising_methods, ordered_methods
+from trimtab.evaluation.difference import Difference
 from trimtab.evaluation.estimate import Estimate, SeedSpread
 from trimtab.evaluation.length_control import FEW_PROMPTS as FEW_FOR_LENGTHS
 from trimtab.evaluation.method_result import MethodResult
@@ -22,9 +23,12 @@ from trimtab.formats import interval_text, listed, number, p_text, percent, poin
 
 ALPHA = 0.05
 LENGTH_DROP = 0.05  # raw minus length-controlled win rate that is worth a sentence
+NOT_JUDGED = (
+    "No method was judged, so nothing here says whether alignment helped: that needs a judge and an opponent."
+)
 
 
-def clear(c: Comparison) -> bool:
+def clear(c: Difference) -> bool:
     """Whether the interval excludes no difference and the p-value survives the correction, and what is missing
     could not undo it."""
     if withheld(c.n, c.missing, c.missing_bounds, 0.0):
@@ -239,9 +243,7 @@ def verdict(results: Results, start: str | None = None) -> list[str]:
     sentences += [_length_sentence(name, results.methods[name]) for name in names]
     sentences += [_penalty_sentence(results), *_together_sentences(results)]
     said = [s for s in sentences if s]
-    return said or [
-        "No method was judged, so nothing here says whether alignment helped: that needs a judge and an opponent."
-    ]
+    return said or [NOT_JUDGED]
 
 
 def mostly_missing(results: Results) -> list[str]:

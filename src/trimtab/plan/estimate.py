@@ -276,6 +276,12 @@ def _notes(recipe: Recipe, measured: bool) -> list[str]:
         notes.append(
             "Times were measured on random weights of the model's shape, on this machine as busy as it is now."
         )
+    if recipe.tasks is not None:
+        asked = len(recipe.tasks.names)
+        notes.append(
+            f"Not counted: {asked} standard task{'s' * (asked > 1)} ({', '.join(recipe.tasks.names)}), asked of "
+            f"{asked_models(recipe)} models."
+        )
     engines = {recipe.evaluation.decoding.engine}
     engines |= {method.sampling.engine for method in recipe.rewarded.values()}
     if "vllm" in engines:

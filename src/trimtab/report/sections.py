@@ -44,6 +44,13 @@ def instructions(view: View) -> list[Part]:
     return [*view.table("instructions"), *folded]
 
 
+def tasks(view: View) -> list[Part]:
+    """Standard tasks, and what methods differ by in them."""
+    pairs, metrics = view.table("task_pairs", "comparisons"), view.table("task_metrics", titled=True)
+    folded = [Folded("Every pair of methods, and every other metric", [*pairs, *metrics], "task-pairs")]
+    return [*view.table("tasks"), *(folded if pairs or metrics else [])]
+
+
 def comparisons(view: View) -> list[Part]:
     """Methods in pairs, over the same prompts."""
     if "comparisons" not in view.tables:
@@ -149,6 +156,7 @@ def _figures(view: View, names: Sequence[str]) -> list[Part]:
 SECTIONS = (
     Section("methods", "Methods", methods, open=True),
     Section("instructions", "Instructions", instructions),
+    Section("tasks", "Standard tasks", tasks, open=True),
     Section("comparisons", "Comparisons between methods", comparisons),
     Section("seeds", "Training seeds", seeds),
     Section("hacking", "Is the reward being hacked?", hacking),

@@ -14,6 +14,7 @@ from trimtab.chat.settings import ChatSettings
 from trimtab.command_settings import audit_settings, data_settings, stage_settings
 from trimtab.data.files import local_rows
 from trimtab.data.parsing import apply_overrides, parse
+from trimtab.data.settings import Settings
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
@@ -26,6 +27,8 @@ from trimtab.recipe_files import read_recipe
 from trimtab.rewards.settings import reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.study.sources import resolve_model, with_model_places
+from trimtab.tasks.installed import check_installed
+from trimtab.tasks.settings import Tasks, TaskSettings
 from trimtab.training.schedule import TrainingSettings
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ def recipe_asked(recipe: Path, limit: int | None, overrides: Sequence[str]) -> R
         check_rows(read.data)
     for model in filter(None, (read.model, read.opponent, read.reward_model)):
         check_model_source(resolve_model(model), read.evaluation)
+    check_installed(read.tasks)
     if read.judge is not None:
         _check_rewards([read.judge])
     for name in read.rewarded:
@@ -192,7 +196,9 @@ def _check_evaluation(
 ) -> None:
     """TrimtabError where a setting of `trimtab generate` or `evaluate` is wrong, or what it names is not there."""
     scorer = reward_named(judge) if judge is not None else None
-    settings, rows = evaluation_settings(command, data, apply_overrides({}, overrides))
+    value = apply_overrides({}, overrides)
+    settings, rows = evaluation_settings(command, data, value)
+    check_installed(task_settings(value) if command == "evaluate" else None)
     check_pair(opponent, scorer)
     check_rows(rows)
     for name in filter(None, (model, opponent)):
@@ -233,12 +239,24 @@ def _check_rewards(rewards: Sequence[RewardSettings]) -> None:
 
 
 def evaluation_settings(command: str, data: str, value: JsonObject) -> tuple[EvaluationSettings, DataSettings]:
-    """The checked settings of an evaluation. value: they as they were given, in which `data` holds the data's."""
+    """The checked settings of an evaluation. value: they as they were given, in which `data` holds the data's, and
+    `tasks` what `task_settings` reads."""
     value = dict(value)
+    if command == "evaluate":
+        value.pop("tasks", None)
     set_of_data = value.pop("data", {})
     rows = data_settings(data, None, set_of_data)
     _refuse_ignored(command, set_of_data)
     return parse(EvaluationSettings, value, "--set (evaluation)"), rows
+
+
+def task_settings(value: JsonObject) -> TaskSettings | None:
+    """The standard tasks of an evaluation, of `--set tasks=[…]` or `--set tasks.names=[…]`; None: none."""
+    return parse(_WithTasks, {"tasks": value.get("tasks")}, "--set (evaluation)").tasks
+
+
+class _WithTasks(Settings):
+    tasks: Tasks | None = None
 
 
 def _refuse_ignored(command: str, settings: JsonObject) -> None:

@@ -28,7 +28,7 @@ from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.settings import reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout.sampler import check_prompts
-from trimtab.study.asked import check_pair, evaluation_settings
+from trimtab.study.asked import check_pair, evaluation_settings, task_settings
 from trimtab.study.collect import (
     chosen_lengths,
     chosen_texts,
@@ -41,6 +41,8 @@ from trimtab.study.foreign import EVALUATED, GENERATED, TRAINED, refuse_others
 from trimtab.study.needs import check_opponent, check_scored_rows, check_scorers
 from trimtab.study.provenance import command_line, data_sources, model_sources, set_and_default, today
 from trimtab.study.sources import make_judge, resolve_model
+from trimtab.tasks.ask import check as check_tasks
+from trimtab.tasks.ask import with_tasks, with_template
 
 
 @dataclass(frozen=True)
@@ -225,14 +227,21 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
     inputs, chats = _answerable(inputs, readers, reads_answers=True)
     _warn_of_tokenizers(list(inputs.models), chats)
 
+    tasks = task_settings(request.value)
+    if tasks is not None:
+        tasks = with_template(tasks, readers[0], inputs.settings)
+        names = [*inputs.models, *(["opponent"] if opponent_place else [])]
+        check_tasks(tasks, out, dict(zip(names, readers, strict=True)), inputs.settings)
+
     def measured(
         name: str, model: str, tokenizer: str | None, against: MethodOutputs | None = None
     ) -> MethodOutputs:
         others = None if against is None else [g for g in against.generations if isinstance(g, Generation)]
-        return measure(EvaluationTask(
+        task = EvaluationTask(
             name, model, hash_model(model), inputs.records, inputs.records, inputs.settings, inputs.data, judge,
             out / "evaluation" / name, tokenizer, say, replaces=request.replaces, opponent=others,
-        ))  # fmt: skip
+        )  # fmt: skip
+        return with_tasks(measure(task), task, tasks)
 
     # First, since a judge of pairs reads its answers.
     opponent = measured("opponent", opponent_place, None) if opponent_place else None
@@ -268,7 +277,10 @@ def _about(request: EvaluationRequest, inputs: Inputs, warnings: Sequence[str]) 
         name: (model, inputs.models[name]) for name, model in request.models.items()
     }
     models["opponent"] = (request.opponent, resolve_model(request.opponent)) if request.opponent else None
-    changed, defaults = set_and_default({"": inputs.settings, "data": inputs.data})
+    tasks = task_settings(request.value)
+    changed, defaults = set_and_default(
+        {"": inputs.settings, "data": inputs.data} | ({"tasks": tasks} if tasks else {})
+    )
     return About(
         name=request.name,
         judge=request.judge.describe() if request.judge else None,

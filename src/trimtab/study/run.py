@@ -43,6 +43,7 @@ from trimtab.study.sources import (
 )
 from trimtab.study.training_seed import BASE, OPPONENT, TrainingSeed, asked_first, evaluate_shared, shared_models
 from trimtab.study.workers import work_ahead
+from trimtab.tasks.ask import check as check_tasks
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage, split_once
 
@@ -118,6 +119,9 @@ def _run_study(
         TrainingSeed(recipe_of_seed(recipe, seed), data, splits, out, judge, rows.sampled)
         for seed in training_seeds
     ]
+    if (tasks := trained[0].tasks) is not None:
+        asked = {name: resolve_model(source) for name, source in ((OPPONENT, recipe.opponent),) if source}
+        check_tasks(tasks, out, asked, recipe.evaluation)
     with work_ahead(trained, workers):
         if (first := asked_first(recipe)) is not None:
             evaluate_shared(trained, first)

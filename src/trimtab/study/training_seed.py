@@ -27,6 +27,8 @@ from trimtab.rewards.settings import make_reward
 from trimtab.study.collect import SeedRun
 from trimtab.study.sources import SCORES, resolve_model, rewards_by_name, with_model_places
 from trimtab.study.stages import Stage, last_stages, stages_of
+from trimtab.tasks.ask import with_tasks, with_template
+from trimtab.tasks.settings import TaskSettings
 from trimtab.training.stage import run_stage
 
 BASE, OPPONENT = "base", "opponent"
@@ -125,14 +127,22 @@ class TrainingSeed:
         return ClassifierReward(self.model_of(stage.name), name="proxy", trust=with_model_places(stage.settings))
 
     def evaluate(self, name: str, model: str) -> MethodOutputs:
-        """Completes, measures and judges one model's answers; what is done already is kept."""
+        """Completes, measures and judges one model's answers, and asks it the standard tasks; what is done already
+        is kept."""
         recipe = self.recipe
         tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer and name == BASE else None
-        return measure(EvaluationTask(
+        task = EvaluationTask(
             name, model, hash_model(model), self.splits.test, self.splits.validation, recipe.evaluation, self.data,
             self.judge, self.folder / "evaluation" / name, tokenizer, say, day_of_runs(self.out),
             opponent=self.opponent_answers(name),
-        ))  # fmt: skip
+        )  # fmt: skip
+        return with_tasks(measure(task), task, self.tasks)
+
+    @cached_property
+    def tasks(self) -> TaskSettings | None:
+        """The standard tasks that models are asked, all with a chat template or all without."""
+        tokenizer = resolve_model(self.recipe.tokenizer or self.recipe.model)
+        return self.recipe.tasks and with_template(self.recipe.tasks, tokenizer, self.recipe.evaluation)
 
     def opponent_answers(self, name: str) -> Sequence[Generation] | None:
         """The opponent's, which is evaluated first, for a judge that compares; None where it needs none, or where

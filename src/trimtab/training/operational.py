@@ -15,12 +15,16 @@ OF_TRAINING = {
     "checkpoint_interval",
     "sample_interval",
 }
+OF_STUDY = {"tasks"}
+"""Standard tasks are asked of what was trained, and each is kept with how it was asked."""
 OF_SAMPLING = {"batch_size", "vllm"}
 """How many are drawn together, and what the engine takes of the machine."""
 
 
 def _dropped(value: JsonObject) -> set[str]:
     """Which of these settings are operational; whose they are is seen by what they hold."""
+    if "methods" in value and "evaluation" in value:
+        return OF_STUDY
     if "learning_rate" in value:
         return OF_TRAINING
     if "temperatures" in value and "max_new_tokens" in value:
