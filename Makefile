@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VLLM := .venv-vllm/bin
 
-.PHONY: quickstart real test test-parity test-vllm test-llamacpp lint format clean
+.PHONY: quickstart real test test-parity test-vllm test-llamacpp test-lm-eval lint format clean
 
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study quickstart
@@ -30,6 +30,9 @@ test-vllm: .venv-vllm/installed  ## the tests that need vLLM, on the CPU, in an 
 
 test-llamacpp: .venv/llamacpp/installed  ## what llama.cpp makes of GGUF files: its wheel, and a real model of 98 MB
 	$(BIN)/python -m pytest -m llamacpp tests/servers
+
+test-lm-eval: .venv/lm-eval/installed  ## standard tasks by lm-eval's own engine, on task files of our own
+	PYTHONPATH=.venv/lm-eval $(BIN)/python -m pytest -m lm_eval tests/tasks
 
 lint: .venv/installed-dev  ## ruff, format check, types
 	$(BIN)/ruff check .
@@ -71,6 +74,12 @@ format: .venv/installed-dev
 .venv/llamacpp/installed: constraints-llamacpp.txt .venv/installed-dev
 	rm -rf .venv/llamacpp
 	$(BIN)/python -m pip install --quiet --no-deps --target .venv/llamacpp --requirement $<
+	touch $@
+
+# Alone: what tests ask it for needs none of its other packages.
+.venv/lm-eval/installed: constraints-lm-eval.txt .venv/installed-dev
+	rm -rf .venv/lm-eval
+	$(BIN)/python -m pip install --quiet --no-deps --target .venv/lm-eval --requirement $<
 	touch $@
 
 # vLLM brings torchvision, torchaudio and torchcodec of CUDA, which a torch without it cannot load.

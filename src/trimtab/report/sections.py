@@ -156,7 +156,7 @@ def _figures(view: View, names: Sequence[str]) -> list[Part]:
 SECTIONS = (
     Section("methods", "Methods", methods, open=True),
     Section("instructions", "Instructions", instructions),
-    Section("tasks", "Standard tasks", tasks, open=True),
+    Section("tasks", "Standard tasks", tasks),
     Section("comparisons", "Comparisons between methods", comparisons),
     Section("seeds", "Training seeds", seeds),
     Section("hacking", "Is the reward being hacked?", hacking),

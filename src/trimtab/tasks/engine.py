@@ -11,7 +11,7 @@ import logging
 import os
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -42,26 +42,18 @@ SEED, OTHER_SEED = 0, 1234
 
 def check_tasks(asked: TaskSettings, names: Sequence[str]) -> None:
     """TrimtabError where one of these names is no task, or its data cannot be loaded."""
-    known = _manager(asked.include_path, tuple(asked.names)).all_tasks
     for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            where = f", nor has {asked.include_path}" if asked.include_path else ""
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise TrimtabError(f"tasks: lm-eval has no task {name!r}{where}.{hint}")
         _load(asked, name)
 
 
 @cache
-def _manager(include_path: str | None, names: tuple[str, ...]) -> Any:
-    """lm-eval's index of tasks. All of its own take seconds to read, and are left out where nobody names one."""
+def _manager(include_path: str | None, with_lm_evals: bool) -> Any:
+    """An index of tasks. All of lm-eval's own take seconds to read."""
     _quiet()
     from lm_eval.tasks import TaskManager
 
-    if include_path is not None:
-        own = TaskManager(include_path=include_path, include_defaults=False)
-        if set(names) <= set(own.all_subtasks):
-            return own
+    if not with_lm_evals:
+        return TaskManager(include_path=include_path, include_defaults=False)
     with Progress("reading lm-eval's tasks", None):
         return TaskManager(include_path=include_path)
 
@@ -72,10 +64,22 @@ def _quiet() -> None:
 
 
 def _load(asked: TaskSettings, name: str) -> Any:
-    """A task with its documents, or a group with those of its tasks, by lm-eval's names."""
+    """A task with its documents, or a group with those of its tasks, by lm-eval's names. Its own tasks are looked
+    into only where the user's do not do."""
+    if asked.include_path is not None:
+        own = _manager(asked.include_path, with_lm_evals=False)
+        if name in own.all_tasks:
+            with suppress(Exception):  # a group of lm-eval's tasks, or one that the second try says is wrong
+                return own.load([name])
+    known = _manager(asked.include_path, with_lm_evals=True)
+    if name not in known.all_tasks:
+        near = difflib.get_close_matches(name, known.all_tasks, n=1)
+        where = f", nor has {asked.include_path}" if asked.include_path else ""
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise TrimtabError(f"tasks: lm-eval has no task {name!r}{where}.{hint}")
     try:
         with Progress(f"loading task {name}", None):
-            return _manager(asked.include_path, tuple(asked.names)).load([name])
+            return known.load([name])
     except Exception as error:  # of the task's file, its own code, or the hub
         raise TrimtabError(f"task {name}: cannot be loaded: {reason_of(error)}") from error
 
