@@ -33,6 +33,7 @@ from trimtab.rewards.settings import CLASSES
 from trimtab.rewards.settings_base import NamedRewardSettings, RewardSettings
 from trimtab.rewards.vllm_pooling import VLLMPoolingSettings
 from trimtab.rollout.sampler import Sampling
+from trimtab.tasks.settings import TaskSettings
 from trimtab.training.schedule import TrainingSettings
 
 NEEDED: dict[type[Settings], dict[str, Any]] = {
@@ -46,6 +47,7 @@ NEEDED: dict[type[Settings], dict[str, Any]] = {
     VLLMPoolingSettings: {"kind": "vllm", "model": "m", "base_url": "http://h"},
     LocalRewardSettings: {"kind": "any", "model": "m"},
     **{kind: {"kind": "any"} for kind in (RewardSettings, NamedRewardSettings, RemoteRewardSettings)},
+    TaskSettings: {"names": ["gsm8k"]},
     TrainingSettings: {"learning_rate": 1e-3},
     OnPolicySettings: {"samples": 2, "kl_coefficient": 0.1},
 }
