@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import io
 import re
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from evaluation.outputs_of import stored
+from report.pages import Page, assert_scripts_are_ours
 from trimtab import report
 from trimtab.evaluation.estimate import Estimate, SeedSpread
 from trimtab.evaluation.markdown import escape_markdown, fenced
@@ -35,32 +33,7 @@ from trimtab.report.render import render_html, write_report
 from trimtab.report.table import filled
 from trimtab.report.table_files import escape_csv, escape_tex, to_csv, to_markdown, to_tex
 from trimtab.report.tables import all_tables, methods_table
-from trimtab.report.templates import keep_together, source
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, ids in order, and the text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def assert_scripts_are_ours(html: str) -> None:
-    """No script but the file that the policy of the page names, by its hash."""
-    scripts = re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL)
-    assert scripts == [source("page.js")]
-    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}';" in html
-
+from trimtab.report.templates import keep_together
 
 FIGURES = (
     "win_rates",

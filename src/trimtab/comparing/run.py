@@ -19,7 +19,7 @@ from trimtab.evaluation.answers import Options
 from trimtab.evaluation.outcome import Outcome, Word, outcome_of, worst
 from trimtab.evaluation.results import Provenance, Results, Setting, Source, SplitCounts
 from trimtab.evaluation.statistics import N_RESAMPLES
-from trimtab.evaluation.summary import About, summarise
+from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.folder_lock import holding
 from trimtab.json_types import JsonObject
 from trimtab.notices import collected
@@ -101,7 +101,7 @@ def compare_sources(asked: Asked) -> Compared:
     )
     compared = Compared(results, _outcomes(results, sides))
     if asked.out is not None:
-        _write(results, asked.out)
+        _write(results, sides.outputs, asked.out)
     return compared
 
 
@@ -176,9 +176,11 @@ def _provenance(asked: Asked, seeds: Sequence[int]) -> Provenance:
     )
 
 
-def _write(results: Results, out: Path) -> None:
+def _write(results: Results, outputs: StudyOutputs, out: Path) -> None:
+    from trimtab.report.answers import write_answers
     from trimtab.report.render import write_report  # loads matplotlib: after what is wrong with the sources
 
     with holding(out):
         results.write(out / "results.json")
+        write_answers(outputs, out)
         write_report(results, out)

@@ -35,19 +35,24 @@ def _places(path: Path) -> Iterator[tuple[int | None, Path]]:
 
 
 def read(path: Path, asked: Reading) -> list[MethodRows]:
+    """As `methods_of`, with a warning of a single training seed. Columns are known: --map says nothing of them."""
+    if len({seed for seed, _ in _places(path) if seed is not None}) == 1:
+        warn(
+            f"{path.name}: one training seed: the intervals hold for other prompts, not for another training run",
+            about=f"seeds of {path}",
+        )
+    return methods_of(path)
+
+
+def methods_of(path: Path) -> list[MethodRows]:
     """Every method, of each training seed, against the folder's own opponent where it has one, which comes last.
-    Its columns are known: --map says nothing of them."""
+    TrimtabError where a file of it is damaged."""
     results = _results(path)
     judge, called = results.get("judge"), results.get("opponent")
     places = list(_places(path))
     against_name = _opponent(path, [place for _, place in places])
     opponent = next((_sides(place) for _, place in places if place.name == against_name and place != path), None)
     seeds = {seed for seed, _ in places if seed is not None}
-    if len(seeds) == 1:
-        warn(
-            f"{path.name}: one training seed: the intervals hold for other prompts, not for another training run",
-            about=f"seeds of {path}",
-        )
     methods = []
     for seed, place in places:
         is_opponent = place.name == against_name and place != path

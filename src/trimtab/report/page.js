@@ -16,7 +16,7 @@
   }
 
   const linked = () => {
-    const name = decodeURIComponent(location.hash.slice(1));
+    const name = decodeURIComponent(location.hash.slice(1).split("?")[0]);
     reveal(name && document.getElementById(name));
   };
   addEventListener("hashchange", linked);

@@ -31,7 +31,7 @@ def render_html(results: Results, drawings: Mapping[str, Drawing] | None = None)
 
 
 def _page(view: View) -> str:
-    script = source("page.js")
+    script = page_script()
     return str(
         render(
             "report.html.j2",
@@ -46,6 +46,11 @@ def _page(view: View) -> str:
             sections=shown_sections(view),
         )
     )
+
+
+def page_script() -> str:
+    """All that runs in the page. The browser of completions is there before links into it are followed."""
+    return source("browser.js") + source("page.js")
 
 
 def _hash(script: str) -> str:
@@ -79,8 +84,10 @@ def _remove_old(folder: Path, keep: set[str]) -> None:
 
 
 def write_report(results: Results, out: Path) -> Path:
-    """Write report.html, tables/*.{md,csv,tex} and figures/*.{svg,csv} under `out`; give the page's path."""
-    view = view_of(results)
+    """Write report.html, tables/*.{md,csv,tex} and figures/*.{svg,csv} under `out`; give the page's path.
+
+    The completions that lie in `out` are in the page, to be browsed."""
+    view = view_of(results, folder=out)
     figures: dict[str, str] = {}
     for name, drawing in view.drawings.items():
         figures[f"{name}.svg"] = drawing.svg

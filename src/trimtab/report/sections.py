@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trimtab.evaluation.behaviours import BEHAVIOURS
+from trimtab.report.browser import completions
 from trimtab.report.captions import differences
 from trimtab.report.data_tables import in_words
 from trimtab.report.dynamics import curve_names, over_optimisation_names
 from trimtab.report.parts import Folded, Heading, Part, Terms, Text
-from trimtab.report.samples import samples
 from trimtab.report.tables import behaviour_label
 from trimtab.report.view import View
 
@@ -163,7 +163,7 @@ SECTIONS = (
     Section("curves", "Training and validation curves", curves),
     Section("lengths", "Lengths", lengths),
     Section("behaviours", "Behaviours", behaviours),
-    Section("completions", "Completions", samples),
+    Section("completions", "Completions", completions),
     Section("data", "Data and audit", data),
     Section("settings", "Settings", settings),
     Section("provenance", "Provenance", provenance),

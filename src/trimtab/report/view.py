@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from markupsafe import Markup
 
+from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
+from trimtab.report.answers import Answers, read_answers
 from trimtab.report.captions import captions
 from trimtab.report.drawing import Drawing, inline
 from trimtab.report.figures import all_figures
@@ -19,12 +22,15 @@ from trimtab.report.tables import all_tables
 
 @dataclass(frozen=True)
 class View:
-    """tables, drawings: by name, only those that there are. captions: of drawings."""
+    """tables, drawings: by name, only those that there are. captions: of drawings. answers: of every method, where
+    they lie beside the results; unread: why they do not stand here, where they could not be read."""
 
     results: Results
     tables: Mapping[str, Table]
     drawings: Mapping[str, Drawing]
     captions: Mapping[str, str]
+    answers: Answers | None = None
+    unread: str = ""
 
     def table(self, name: str, style: str = "", titled: bool = False) -> list[Part]:
         """The table of that name, where there is one. See ShownTable."""
@@ -40,7 +46,16 @@ class View:
         return [Plot(name, svg, caption, to_csv(drawing.records))]
 
 
-def view_of(results: Results, drawings: Mapping[str, Drawing] | None = None) -> View:
-    """drawings: those of the results, where they are made already."""
+def view_of(results: Results, drawings: Mapping[str, Drawing] | None = None, folder: Path | None = None) -> View:
+    """drawings: those of the results, where they are made already. folder: where the files beside results.json
+    are."""
     drawn = all_figures(results) if drawings is None else drawings
-    return View(results, all_tables(results), drawn, captions(results))
+    answers, unread = (None, "") if folder is None else _answers(folder, results.opponent)
+    return View(results, all_tables(results), drawn, captions(results), answers, unread)
+
+
+def _answers(folder: Path, opponent: str | None) -> tuple[Answers | None, str]:
+    try:
+        return read_answers(folder, opponent), ""
+    except TrimtabError as error:
+        return None, f"The completions beside results.json could not be read: {error}"
