@@ -89,7 +89,7 @@ def places(command: str, key: str) -> list[str]:
     method = command.replace("-", "_")
     if command in ("study", "plan", ""):
         return [key]
-    if key.split(".")[0] == "data":
+    if key.split(".")[0] == "data" or (command == "evaluate" and key.split(".")[0] == "tasks"):
         return [key]
     return [f"{method if method in METHODS else 'evaluation'}.{key}"]
 

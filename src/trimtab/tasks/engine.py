@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,9 +47,15 @@ def check_tasks(asked: TaskSettings, names: Sequence[str]) -> None:
         _load(asked, name)
 
 
-@cache
 def _manager(include_path: str | None, with_lm_evals: bool) -> Any:
-    """An index of tasks. All of lm-eval's own take seconds to read."""
+    """An index of tasks. All of lm-eval's own take seconds to read, which is done once."""
+    files = sorted(Path(include_path).rglob("*.yaml")) if include_path is not None else []
+    return _index(include_path, with_lm_evals, tuple((str(file), file.stat().st_mtime_ns) for file in files))
+
+
+@cache
+def _index(include_path: str | None, with_lm_evals: bool, state: tuple[tuple[str, int], ...]) -> Any:
+    """state: of the user's task files, which may change between two questions."""
     _quiet()
     from lm_eval.tasks import TaskManager
 
