@@ -102,7 +102,7 @@ def shortfall(difference: Estimate, pairs: int = 1) -> Shortfall | None:
 
 def rounded_up(count: int) -> int:
     """To two digits: a count that rests on estimates."""
-    step = 10 ** max(0, len(str(count)) - 2)
+    step = int(10 ** max(0, len(str(count)) - 2))
     return -(-count // step) * step
 
 

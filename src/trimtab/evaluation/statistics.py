@@ -113,12 +113,16 @@ def bootstrap_interval(
     C rows or clusters, without which few of them give intervals that are too narrow."""
     x = clean(values)
     means = bootstrap_means(x, clusters=clusters, seed=seed, n_resamples=n_resamples)
-    count = x.size if clusters is None else int(clusters.max()) + 1
+    return expanded_percentiles(means, x.size if clusters is None else int(clusters.max()) + 1, level=level)
+
+
+def expanded_percentiles(resampled: Floats, count: int, *, level: float = 0.95) -> Interval:
+    """`bootstrap_interval` of anything, from what resamples of `count` rows or clusters gave."""
     tail = 0.0
     if count > 1:
         t = scipy.stats.t.ppf((1 + level) / 2, count - 1)
         tail = float(scipy.special.ndtr(-t * math.sqrt(count / (count - 1))))
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(resampled, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
