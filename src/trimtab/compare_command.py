@@ -36,6 +36,10 @@ def compare_command(
         str | None, typer.Option("--opponent", metavar="NAME", help="The method that win rates are against.")
     ] = None,
     judge: Annotated[str | None, typer.Option("--judge", help=f"Who scores what has no scores: {NAMES}.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", help="People's labels of some answers, with which the judge is corrected."),
+    ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,10 +52,10 @@ def compare_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Completions, scores or preferences of any origin: did it help? Needs no model."""
-    failing = _check(sources, mapping or (), judge, fail_if or ())
+    failing = _check(sources, mapping or (), judge, labels, fail_if or ())
     from trimtab.comparing.run import Asked, compare_sources
 
-    compared = compare_sources(Asked(sources, mapping or (), opponent, judge, out))
+    compared = compare_sources(Asked(sources, mapping or (), opponent, judge, out, labels=labels))
     if as_json:
         print(json.dumps(compared.as_json(), ensure_ascii=False, indent=2))
     else:
@@ -60,12 +64,15 @@ def compare_command(
         raise typer.Exit(EXIT_CODES[compared.outcome])
 
 
-def _check(sources: Sequence[str], mapping: Sequence[str], judge: str | None, words: Sequence[str]) -> set[str]:
+def _check(
+    sources: Sequence[str], mapping: Sequence[str], judge: str | None, labels: Path | None, words: Sequence[str]
+) -> set[str]:
     """The outcomes that --fail-if names. TrimtabError for what is wrong, before anything is loaded that takes
     time."""
     from trimtab.errors import TrimtabError
     from trimtab.readers.columns import mapping_of
     from trimtab.readers.formats import check_sources
+    from trimtab.readers.labels import check_labels
     from trimtab.rewards.settings import reward_named
 
     named = {word.strip() for text in words for word in text.split(",")}
@@ -73,17 +80,23 @@ def _check(sources: Sequence[str], mapping: Sequence[str], judge: str | None, wo
         raise TrimtabError(f"--fail-if {wrong[0]}: known are {', '.join(EXIT_CODES)}.")
     mapping_of(mapping)
     check_sources(sources)
+    if labels is not None:
+        check_labels(labels)
     if judge is not None:
         reward_named(judge)
     return named
 
 
 def _print(compared: Compared, out: Path | None) -> None:
-    from trimtab.show import print_results
+    from trimtab.report.people_tables import agreement_table, people_table
+    from trimtab.show import print_results, print_table
 
     print_results(compared.results)
     for outcome in compared.outcomes:
         why = f" ({outcome.why})" if outcome.why else ""
         print(f"Outcome of {outcome.method} against {outcome.against}: {outcome.outcome}{why}")
+    for table in (people_table(compared.results), agreement_table(compared.results)):
+        if table.rows:
+            print_table(table, table.caption)
     if out is not None:
         print(f"Report: {out / 'report.html'}")

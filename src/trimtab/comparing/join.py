@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from trimtab.errors import TrimtabError
 from trimtab.formats import listed
 from trimtab.readers.rows import MethodRows, Row
+from trimtab.readers.values import plain
 
 By = Callable[[Row], str | None]
 Groups = Mapping[str, Sequence[Row]]
@@ -29,11 +30,6 @@ class Joined:
     by: str
     left_out: dict[str, int] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
-
-
-def plain(text: str) -> str:
-    """A prompt as it is compared: white space is no difference."""
-    return " ".join(text.split())
 
 
 def by_id(row: Row) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from trimtab import __version__
 from trimtab.comparing.join import Joined
 from trimtab.comparing.judged import prefer, with_scores, with_sides
+from trimtab.comparing.labelled import labelled
 from trimtab.comparing.sides import Sides, sides_of
 from trimtab.data.hashing import hash_source
 from trimtab.errors import TrimtabError
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Asked:
     """What a comparison is asked for. sources: NAME=PATH:METHOD, of which the path alone is needed. mapping: as
-    --map. opponent: a method's name. out: a folder for results and report."""
+    --map. opponent: a method's name. out: a folder for results and report. labels: a file of what people said."""
 
     sources: Sequence[str]
     mapping: Sequence[str] = ()
@@ -45,6 +46,7 @@ class Asked:
     judge: str | None = None
     out: Path | None = None
     n_resamples: int = N_RESAMPLES
+    labels: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Compared:
             "judge": results.judge,
             "methods": {name: result.model_dump() for name, result in results.methods.items()},
             "comparisons": [comparison.model_dump() for comparison in results.comparisons],
+            "people": results.people and results.people.model_dump(),
             "data": {name: counts.model_dump() for name, counts in results.data.items()},
         }
 
@@ -86,6 +89,7 @@ def compare_sources(asked: Asked) -> Compared:
     with collected() as told:
         sides = _sides(asked, settings)
         warnings = list(dict.fromkeys([*told.lines, *sides.told]))
+    outputs = sides.outputs if asked.labels is None else labelled(sides, asked.labels, mapping_of(asked.mapping))
     compares_opponent = sides.outputs.opponent is not None and sides.start == sides.outputs.opponent.name
     seeds = list(sides.outputs.per_seed)
     about = About(
@@ -96,9 +100,7 @@ def compare_sources(asked: Asked) -> Compared:
         provenance=_provenance(asked, seeds),
         start=None if compares_opponent else sides.start,
     )
-    results = summarise(
-        sides.outputs, about, Options(n_resamples=asked.n_resamples, with_opponent=compares_opponent)
-    )
+    results = summarise(outputs, about, Options(n_resamples=asked.n_resamples, with_opponent=compares_opponent))
     compared = Compared(results, _outcomes(results, sides))
     if asked.out is not None:
         _write(results, sides.outputs, asked.out)
@@ -158,7 +160,10 @@ def _counts(joined: Joined) -> SplitCounts:
 
 
 def _provenance(asked: Asked, seeds: Sequence[int]) -> Provenance:
-    settings = {"map": ", ".join(asked.mapping), "opponent": asked.opponent, "judge": asked.judge}
+    labels = None if asked.labels is None else str(asked.labels)
+    settings = {
+        "map": ", ".join(asked.mapping), "opponent": asked.opponent, "judge": asked.judge, "labels": labels,
+    }  # fmt: skip
     return Provenance(
         command=command_line(),
         date=today(),

@@ -31,6 +31,7 @@ INTERVALS = {
     "bootstrap": "expanded percentile bootstrap (statistics.py)",
     "unseen": "nothing varied: what could be among the prompts that were not seen (statistics.py)",
     "seeds": "over prompts and over training seeds together (pooling.py)",
+    "prediction_powered": "Wilson's at as many labels as judge and people are worth (prediction_powered.py)",
     "refitted_bootstrap": "percentile bootstrap, the model fitted anew in every resample (length_control.py)",
 }
 

@@ -11,6 +11,7 @@ from trimtab.evaluation.metrics import METRICS, paired_metrics
 from trimtab.evaluation.missing import withheld
 from trimtab.evaluation.results import Results
 from trimtab.evaluation.verdict import clear, find, lead, survives
+from trimtab.formats import interval_text
 
 Word = Literal["helped", "hurt", "undecided"]
 WORDS: tuple[Word, ...] = get_args(Word)
@@ -34,7 +35,26 @@ class Outcome(BaseModel):
 
 
 def outcome_of(results: Results, method: str, start: str) -> Outcome:
-    """Clear, by the standard of the report's sentences (verdict.py), or undecided."""
+    """Clear, by the standard of the report's sentences (verdict.py), or undecided. Where people labelled some
+    answers, their corrected number has to bear it out."""
+    return _borne_out(_by_judge(results, method, start), results)
+
+
+def _borne_out(outcome: Outcome, results: Results) -> Outcome:
+    """The outcome, undecided where people's interval does not exclude the opposite."""
+    found = results.people and results.people.number_of(outcome.method, outcome.against)
+    if outcome.outcome == "undecided" or not found or found.corrected is None or found.corrected.ci95 is None:
+        return outcome
+    low, high = found.corrected.ci95
+    even = 0.5 if found.kind == "rate" else 0.0
+    if (low > even) if outcome.outcome == "helped" else (high < even):
+        return outcome
+    what = "win rate" if found.kind == "rate" else "difference in win rate"
+    why = f"people do not bear it out: their corrected {what} is {interval_text(found.corrected.ci95)} %"
+    return outcome.model_copy(update={"outcome": "undecided", "why": why})
+
+
+def _by_judge(results: Results, method: str, start: str) -> Outcome:
     if start == results.opponent and (outcome := _by_win_rate(results, method)) is not None:
         return outcome
     headlines = [m.name for m in paired_metrics() if m.paired is not None and m.paired.headline]

@@ -19,6 +19,7 @@ from trimtab.evaluation.difference import Difference
 from trimtab.evaluation.estimate import STORED, Estimate
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS
+from trimtab.evaluation.people_result import People
 from trimtab.evaluation.task_scores import TaskResult
 from trimtab.files import write_text
 
@@ -142,6 +143,7 @@ class Results(_Model):
     samples: list[Sample] = []
     data: dict[str, SplitCounts] = {}
     audit: AuditReport | None = None
+    people: People | None = None
     provenance: Provenance = Provenance()
 
     def curves_of(self, stage: str) -> dict[int, StageCurves]:

@@ -17,11 +17,14 @@ from trimtab.evaluation.length_control import difficulty_of
 from trimtab.evaluation.method_numbers import method_result
 from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.outputs import MethodOutputs, align, check_unique
+from trimtab.evaluation.people import people_of
+from trimtab.evaluation.people_words import people_sentences, people_warnings
 from trimtab.evaluation.results import Provenance, Rating, Results, Sample, SplitCounts, StageCurves
 from trimtab.evaluation.statistics import Floats, holm
 from trimtab.evaluation.task_results import task_results
 from trimtab.evaluation.task_verdict import task_sentences
 from trimtab.evaluation.verdict import NOT_JUDGED, mostly_missing, verdict
+from trimtab.evaluation.votes import Labels
 from trimtab.instructions.checks import Instruction
 from trimtab.progress import Progress
 
@@ -35,7 +38,8 @@ class StudyOutputs:
     references, chosen_lengths (tokens): of the chosen completions, in the order of the opponent's generations, or
     of the first method's where there is no opponent; both may be empty. asked: the prompts' instructions, likewise.
     clusters: of each prompt, the name of the cluster of rows that it is of; empty: rows of the same prompt are one.
-    difficulty: of each prompt, a number; empty: the other methods' outcomes tell it.
+    difficulty: of each prompt, a number; empty: the other methods' outcomes tell it. labels: what people said of
+    the answers.
     """
 
     per_seed: Mapping[int, Sequence[MethodOutputs]]
@@ -46,6 +50,7 @@ class StudyOutputs:
     asked: Sequence[Sequence[Instruction]] = ()
     clusters: Sequence[str] = ()
     difficulty: Sequence[float] = ()
+    labels: Labels | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         samples=_samples(aligned.first_runs(), outputs.references, options.samples),
         data=dict(about.data),
         audit=about.audit and amplified(about.audit, aligned.everyone()),
+        people=outputs.labels and people_of(outputs.labels, runs, against, seeds, options, about.start),
         provenance=about.provenance,
     )
     return worded(results, about.warnings, about.start)
@@ -264,8 +270,9 @@ def worded(results: Results, warnings: Sequence[str], start: str | None = None) 
     """With its warnings, these first (but for missing scores), and its verdict. start: see About."""
     correct_against_opponent(results)
     results.start = start
-    results.warnings = [*mostly_missing(results), *warnings, *warnings_of(results)]
+    results.warnings = [*mostly_missing(results), *warnings, *warnings_of(results), *people_warnings(results)]
     said, of_tasks = verdict(results, start), task_sentences(results, start)
-    results.verdict = of_tasks if of_tasks and said == [NOT_JUDGED] else [*said, *of_tasks]
+    judged = [] if of_tasks and said == [NOT_JUDGED] else said
+    results.verdict = [*judged, *people_sentences(results), *of_tasks]
     results.summary = results.verdict[0] if results.verdict else ""
     return results

@@ -26,10 +26,13 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "judge": ("judge", "annotator"),
     "preference": ("preference",),
     "winner": ("winner", "preferred", "preferred_model"),
+    "person": ("person", "rater", "labeller", "voter", "user"),
+    "seed": ("seed",),
+    "random": ("random",),
 }  # fmt: skip
 """By trimtab's name, the names that a column may have; the first that is there is read."""
 SIDES = (
-    ("a", "b"), ("2", "1"), ("model", "reference"), ("model", "baseline"), ("model", "opponent"),
+    ("a", "b"), ("left", "right"), ("2", "1"), ("model", "reference"), ("model", "baseline"), ("model", "opponent"),
     ("method", "opponent"), ("candidate", "baseline"), ("policy", "reference"), ("", "reference"),
     ("", "opponent"), ("", "baseline"),
 )  # fmt: skip

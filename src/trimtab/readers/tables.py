@@ -29,7 +29,7 @@ from trimtab.readers.values import (
     winner_read,
 )
 
-GUESSED = ("a", "b"), ("2", "1")
+GUESSED = ("a", "b"), ("left", "right"), ("2", "1")
 """Sides that are told apart by a letter or a number: the names of these sides say nothing more."""
 ALPACA = ("generator_1", "generator_2", "output_1", "output_2", "annotator", "raw_completion", "chars_baseline")
 
@@ -72,7 +72,7 @@ def _each_row(path: Path) -> Iterator[JsonObject | BadRowError]:
 
 
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """How one file's rows are read. found: by trimtab's names. sides: what the two answers of a row are called.
     from_one: whether preferences run from 1 to 2."""
 
@@ -101,7 +101,7 @@ def methods_of(rows: Sequence[JsonObject | BadRowError], path: Path, asked: Read
             f"{path}: no completions, scores or preferences. Columns found: {', '.join(present) or 'none'}. Say "
             "what they are called: --map prompt=question,completion=text,score=reward."
         )
-    columns = _Columns(found, sides, _from_one(good, found, present))
+    columns = Columns(found, sides, _from_one(good, found, present))
     unreadable: Counter[str] = Counter(str(row) for row in rows if isinstance(row, BadRowError))
     scales: dict[str, str] = {}
     read_rows: list[_Read] = []
@@ -184,22 +184,24 @@ def _from_one(rows: Sequence[JsonObject], found: Mapping[str, str], present: Seq
     return any(name in ALPACA for name in present)
 
 
-def _read_row(row: JsonObject, columns: _Columns, path: Path, scales: dict[str, str]) -> _Read:
+def _read_row(row: JsonObject, columns: Columns, path: Path, scales: dict[str, str]) -> _Read:
     """scales: those of scores so far, with an example of each."""
     key, prompt = key_read(columns.at(row, "id")), prompt_read(columns.at(row, "prompt"))
     if prompt is None:
         prompt = _asked(columns.at(row, "completion"))
-    name = _text(columns.at(row, "method")) or _side_name(columns.sides[0]) or stem(path)
-    side, judge = _side(row, columns, "", scales), _text(columns.at(row, "judge"))
+    name = name_read(columns.at(row, "method")) or _side_name(columns.sides[0]) or stem(path)
+    side, judge = _side(row, columns, "", scales), name_read(columns.at(row, "judge"))
     if not columns.compares:
         return _Read(name, None, judge, Row(key, prompt, side))
-    other = _text(columns.at(row, OPPONENT + "method")) or _side_name(columns.sides[1]) or "opponent"
+    other = name_read(columns.at(row, OPPONENT + "method")) or _side_name(columns.sides[1]) or "opponent"
     opponent = _side(row, columns, OPPONENT, scales)
-    preference, judged = _preference(row, columns, name, other)
+    preference, judged = preference_of(row, columns, name, other)
     return _Read(name, other, judge, Row(key, prompt, side, opponent, preference, judged))
 
 
-def _preference(row: JsonObject, columns: _Columns, name: str, other: str) -> tuple[float | None, bool]:
+def preference_of(row: JsonObject, columns: Columns, name: str, other: str) -> tuple[float | None, bool]:
+    """The share that `name` won of a judgement of both answers, None where that is missing; and whether the row has
+    such a judgement. BadRowError for a winner that is neither."""
     if "preference" in columns.found:
         return preference_read(columns.at(row, "preference"), columns.from_one), True
     if "winner" not in columns.found:
@@ -215,7 +217,7 @@ def _preference(row: JsonObject, columns: _Columns, name: str, other: str) -> tu
     return winner_read(columns.at(row, "winner"), [o for o, _ in pairs], [t for _, t in pairs]), True
 
 
-def _side(row: JsonObject, columns: _Columns, prefix: str, scales: dict[str, str]) -> Side:
+def _side(row: JsonObject, columns: Columns, prefix: str, scales: dict[str, str]) -> Side:
     scored = f"{prefix}score" in columns.found
     read_value = score_read(columns.at(row, f"{prefix}score"))
     if read_value.scale:
@@ -242,7 +244,7 @@ def _side_name(side: str) -> str | None:
     return None if side in ("", "model", "method", "1", "2") else side
 
 
-def _text(value: JsonValue) -> str | None:
+def name_read(value: JsonValue) -> str | None:
     return str(value).strip() or None if value is not None and not isinstance(value, Mapping | list) else None
 
 

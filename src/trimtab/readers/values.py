@@ -29,6 +29,10 @@ TIES = {
     "tie_bothbad",
     "bothbad",
     "both_bad",
+    "both bad",
+    "both_good",
+    "both good",
+    "bothgood",
     "0.5",
 }
 
@@ -92,6 +96,11 @@ def preference_read(value: JsonValue, from_one: bool) -> float | None:
     if not 0 <= share <= 1:
         raise BadRowError(f"the preference {read.score:g} is not from {'1 to 2' if from_one else '0 to 1'}")
     return share
+
+
+def plain(text: str) -> str:
+    """A text as it is compared: white space is no difference."""
+    return " ".join(text.split())
 
 
 def key_read(value: JsonValue) -> str | None:

@@ -65,6 +65,15 @@ def comparisons(view: View) -> list[Part]:
     ]
 
 
+def people(view: View) -> list[Part]:
+    """What people's labels say, and how far the judge agrees with them."""
+    return [
+        *view.table("people", "dense"),
+        *view.table("agreement", titled=True),
+        *view.table("agreement_by_length", titled=True),
+    ]
+
+
 def seeds(view: View) -> list[Part]:
     """What each training seed gave."""
     every = view.table("seeds_all", "comparisons")
@@ -158,6 +167,7 @@ SECTIONS = (
     Section("instructions", "Instructions", instructions),
     Section("tasks", "Standard tasks", tasks),
     Section("comparisons", "Comparisons between methods", comparisons),
+    Section("people", "Judged by people", people),
     Section("seeds", "Training seeds", seeds),
     Section("hacking", "Is the reward being hacked?", hacking),
     Section("curves", "Training and validation curves", curves),

@@ -1,0 +1,66 @@
+"""What people's labels say, in sentences of the verdict and warnings."""
+
+from __future__ import annotations
+
+from trimtab.catalogue import label
+from trimtab.evaluation.people_result import CorrectedNumber, People
+from trimtab.evaluation.results import Results
+from trimtab.formats import interval_text, number, percent
+
+FEW_LABELS = 30
+
+
+def people_sentences(results: Results) -> list[str]:
+    """Of every corrected win rate against the opponent, and of each other number that the judge gets wrong."""
+    if results.people is None:
+        return []
+    rates = [n for n in results.people.numbers if n.kind == "rate" and n.b == (results.opponent or n.b)]
+    others = [n for n in results.people.numbers if n not in rates and n.contradicted]
+    return [sentence(n) for n in [*rates, *others] if n.corrected is not None]
+
+
+def sentence(n: CorrectedNumber) -> str:
+    """One corrected number, beside the judge's."""
+    assert n.corrected is not None
+    assert n.judge is not None
+    of = f"{label(n.a)} {'against' if n.kind == 'rate' else 'less'} {label(n.b)}, corrected by people"
+    sign = n.kind == "difference"
+    what = f"{number(n.corrected.value, 1, 100, sign)} {'points of win rate' if sign else '% won'}"
+    interval = f"95 % interval {interval_text(n.corrected.ci95, sign=sign)}, {n.labelled} of {n.rows} labelled"
+    alone = f"the judge alone says {number(n.judge.value, 1, 100, sign)}"
+    if n.contradicted:
+        alone += ", which people contradict"
+    return f"{of}: {what} ({interval}); {alone}."
+
+
+def people_warnings(results: Results) -> list[str]:
+    """What to doubt of them."""
+    people = results.people
+    if people is None:
+        return []
+    warnings = [f"Labels of {people.source}: {line}." for line in people.told]
+    if people.not_random:
+        differ = "; ".join(people.not_random)
+        warnings.append(
+            f"The labelled answers are no random sample, which the correction needs: {differ}. Draw the prompts to "
+            "label by chance."
+        )
+    return warnings + _few(people) + _agreement(people)
+
+
+def _few(people: People) -> list[str]:
+    least = min((n.labelled for n in people.numbers), default=FEW_LABELS)
+    if least >= FEW_LABELS:
+        return []
+    return [f"Of some methods only {least} answers are labelled: below {FEW_LABELS} corrected numbers say little."]
+
+
+def _agreement(people: People) -> list[str]:
+    """Where the judge's agreement may be no better than chance."""
+    judge = next((found for found in people.agreement if found.who == "judge"), None)
+    if judge is None or judge.kappa is None or judge.kappa.ci95 is None or judge.kappa.ci95[0] > 0:
+        return []
+    return [
+        f"The judge agrees with people on {percent(judge.raw.value)} of {judge.raw.n} votes, which may be chance: "
+        f"kappa {number(judge.kappa.value, 2)} (95 % interval {interval_text(judge.kappa.ci95, 1, 2)})."
+    ]

@@ -1,0 +1,172 @@
+"""Labels of a file as votes on the answers that are compared: whose they are, and which could not be used."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trimtab.catalogue import label
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.outputs import MethodOutputs
+from trimtab.evaluation.summary import StudyOutputs
+from trimtab.evaluation.votes import Labels, Vote
+from trimtab.readers.labels import LabelFile, LabelRow, read_labels
+from trimtab.readers.values import plain
+
+OPPONENT = "opponent"
+"""What any file may call the opponent."""
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One method: its completions by prompt, by training seed, or by None where no seed touches it."""
+
+    name: str
+    texts: Mapping[int | None, Mapping[str, str | None]]
+
+
+@dataclass
+class _Compared:
+    """Everything that votes may be on. by_id, by_text: the prompts' ids by what labels may call them."""
+
+    sides: dict[str, _Side] = field(default_factory=dict)
+    by_id: dict[str, str] = field(default_factory=dict)
+    by_text: dict[str, str] = field(default_factory=dict)
+    opponent: str | None = None
+
+
+def labels_of(
+    path: Path,
+    outputs: StudyOutputs,
+    start: str | None = None,
+    *,
+    mapping: Mapping[str, str] | None = None,
+    aliases: Mapping[str, str] | None = None,
+    one_sample: bool = True,
+) -> Labels:
+    """A file's labels, joined to the prompts by id or text.
+
+    start: the method that labels of one method alone are against; None: the opponent. aliases: ids of prompts by
+    other names that labels may have for them. one_sample: whether each prompt was answered once, so that a label
+    with another text is one of other answers. TrimtabError where no label fits what is compared.
+    """
+    compared = _compared(outputs, aliases or {})
+    against = start or compared.opponent
+    others = [name for name in compared.sides if name != against]
+    pair = (others[0], against) if len(others) == 1 and against is not None else None
+    file = read_labels(path, mapping or {}, pair)
+    lost: Counter[str] = Counter()
+    votes = []
+    for row in file.rows:
+        found = _vote(row, compared, pair, against, one_sample)
+        if isinstance(found, Vote):
+            votes.append(found)
+        else:
+            lost[found] += 1
+    told = _told(path, file, lost)
+    if not votes:
+        raise TrimtabError(f"{path}: no label is of what is compared. {'; '.join(told) or 'It has no rows.'}")
+    return Labels(path.name, votes, told)
+
+
+def _compared(outputs: StudyOutputs, aliases: Mapping[str, str]) -> _Compared:
+    runs: dict[str, dict[int | None, MethodOutputs]] = {}
+    for made in outputs.fixed:
+        runs.setdefault(made.name, {})[None] = made
+    for seed, of_seed in outputs.per_seed.items():
+        for made in of_seed:
+            runs.setdefault(made.name, {})[seed] = made
+    own = [made.opponent for by_seed in runs.values() for made in by_seed.values() if made.opponent is not None]
+    opponents = [outputs.opponent] if outputs.opponent is not None else own
+    for made in opponents:
+        runs.setdefault(made.name, {None: made})
+    found = _Compared(
+        {
+            name: _Side(
+                name, {seed: {a.id: a.completion for a in made.generations} for seed, made in by_seed.items()}
+            )
+            for name, by_seed in runs.items()
+        }
+    )
+    names = dict.fromkeys(made.name for made in opponents)
+    found.opponent = next(iter(names)) if len(names) == 1 else None
+    for answer in next(iter(next(iter(runs.values())).values())).generations:
+        found.by_id[answer.id] = answer.id
+        if answer.prompt:
+            found.by_text[plain(answer.prompt)] = answer.id
+    found.by_id |= {alias: key for alias, key in aliases.items() if key in found.by_id}
+    return found
+
+
+def _vote(
+    row: LabelRow, compared: _Compared, pair: tuple[str, str] | None, against: str | None, one_sample: bool
+) -> Vote | str:
+    """The vote, or why the row is none."""
+    key = compared.by_id.get(row.key) if row.key is not None else None
+    if key is None and row.prompt is not None:
+        key = compared.by_text.get(plain(row.prompt))
+    if key is None:
+        return "of prompts that are not compared"
+    first = _side(row.first or (pair[0] if pair else None), compared)
+    second = _side(row.second or against, compared)
+    if first is None or second is None:
+        unknown = row.first if first is None else row.second
+        return f"of {unknown or 'no method'}, which is not compared"
+    if first.name == second.name:
+        return f"of {first.name} with itself"
+    seed = _seed(row, key, first, second)
+    if isinstance(seed, str):
+        return seed
+    if one_sample and any(
+        _is_other(text, side, seed, key) for text, side in zip(row.texts, (first, second), strict=True)
+    ):
+        return "of other answers than those that are compared"
+    return Vote(key, first.name, second.name, row.share, row.person, seed)
+
+
+def _side(name: str | None, compared: _Compared) -> _Side | None:
+    if name is None:
+        return None
+    if name in compared.sides:
+        return compared.sides[name]
+    if name == OPPONENT and compared.opponent is not None:
+        return compared.sides[compared.opponent]
+    called = name.casefold()
+    return next(
+        (s for s in compared.sides.values() if called in (s.name.casefold(), label(s.name).casefold())), None
+    )
+
+
+def _seed(row: LabelRow, key: str, *sides: _Side) -> int | str | None:
+    """The training seed that answered: the row's, the only one, or the one whose answers these are."""
+    seeds = [seed for side in sides for seed in side.texts if seed is not None]
+    if not seeds:
+        return None
+    if row.seed is not None:
+        return row.seed if row.seed in seeds else f"of training seed {row.seed}, which is not compared"
+    if len(set(seeds)) == 1:
+        return seeds[0]
+    if any(text is not None for text in row.texts):
+        for seed in dict.fromkeys(seeds):
+            pairs = zip(row.texts, sides, strict=True)
+            if not any(_is_other(text, side, seed, key) for text, side in pairs):
+                return seed
+        return "of other answers than those that are compared"
+    return "without a seed, of methods with several training seeds (a column seed says whose answer was judged)"
+
+
+def _is_other(text: str | None, side: _Side, seed: int | None, key: str) -> bool:
+    """Whether a label's text is not the answer that is compared."""
+    answer = side.texts.get(seed, side.texts.get(None, {})).get(key)
+    return text is not None and answer is not None and plain(answer) != plain(text)
+
+
+def _told(path: Path, file: LabelFile, lost: Mapping[str, int]) -> list[str]:
+    """What was left out, a line each."""
+    told = [f"{count} labels are {why}" for why, count in lost.items()]
+    told += [f"{count} rows could not be read ({why})" for why, count in file.unreadable.most_common(3)]
+    told += [f"{file.skipped} rows have no judgement"] if file.skipped else []
+    told += [f"{file.not_random} rows are marked as not random"] if file.not_random else []
+    return [f"{path.name}: {line} and left out" for line in told]

@@ -1,0 +1,102 @@
+"""Tables of what people's labels say: corrected numbers, agreement, agreement by length."""
+
+from __future__ import annotations
+
+from trimtab.catalogue import label
+from trimtab.evaluation.estimate import Estimate
+from trimtab.evaluation.people_result import CorrectedNumber
+from trimtab.evaluation.results import Results
+from trimtab.formats import NONE, number, with_interval
+from trimtab.report.table import Table, Value, with_ends
+
+WHO = {"judge": "Judge and people", "people": "People with each other"}
+
+
+def people_table(results: Results) -> Table:
+    """Win rates and differences by people, beside the judge's and the labels' alone."""
+    people = results.people
+    numbers = people.numbers if people else []
+    header = ["Win rate, or difference", "Corrected [95 %]", "Judge alone", "Labels alone", "λ"]
+    header += ["Labelled", "Of", "More to halve"]
+    note = (
+        "Corrected: the judge's number of all answers, and what labels of some say that it is off by "
+        "(prediction-powered inference, PPI++). λ: how far the judge is relied on. More to halve: further labels "
+        "that would make the corrected interval half as wide; none where labels of all answers would not."
+    )
+    notes = [note] if people else []
+    if people:
+        notes.append(
+            f"{people.votes} votes of {people.persons} {'persons' if people.persons > 1 else 'person'} on "
+            f"{people.prompts} prompts, from {people.source}."
+        )
+    records = [_record(n) for n in numbers]
+    return Table("people", "Win rates by people", header, [_row(n) for n in numbers], records, notes)
+
+
+def _row(n: CorrectedNumber) -> list[str]:
+    is_difference = n.kind == "difference"
+    name = f"{label(n.a)} {'−' if is_difference else 'against'} {label(n.b)}"
+    cells = [_cell(e, 1, 100, is_difference) for e in (n.corrected, n.judge, n.labels)]
+    more = NONE if n.more_to_halve is None else f"{n.more_to_halve:,}"
+    return [name, *cells, number(n.weight, 2), str(n.labelled), str(n.rows), more]
+
+
+def _record(n: CorrectedNumber) -> dict[str, Value]:
+    record: dict[str, Value] = {"kind": n.kind, "a": n.a, "b": n.b}
+    for name, estimate in (("corrected", n.corrected), ("judge", n.judge), ("labels", n.labels)):
+        record |= _ends(name, estimate)
+    return record | {
+        "weight": n.weight, "labelled": n.labelled, "rows": n.rows, "more_to_halve": n.more_to_halve,
+    }  # fmt: skip
+
+
+def agreement_table(results: Results) -> Table:
+    """Of the judge with people, and of people with each other."""
+    found = results.people.agreement if results.people else []
+    rows, records = [], []
+    for one in found:
+        rows.append([
+            WHO[one.who], str(one.raw.n), _cell(one.raw, 1, 100), _cell(one.kappa, 2, 1), _cell(one.alpha, 2, 1),
+        ])  # fmt: skip
+        record: dict[str, Value] = {"who": one.who, "n": one.raw.n}
+        for name, estimate in (("raw", one.raw), ("kappa", one.kappa), ("alpha", one.alpha)):
+            record |= _ends(name, estimate)
+        records.append(record)
+    note = (
+        "Same: both say won, both tied or both lost. Kappa: Cohen's, of two raters. Alpha: Krippendorff's, a win "
+        "beside a tie being a quarter of a disagreement. Both are 0 by chance and 1 where all agree."
+    )
+    header = ["Who", "Compared", "Same, % [95 %]", "Kappa [95 %]", "Alpha [95 %]"]
+    return Table("agreement", "Agreement", header, rows, records, [note])
+
+
+def length_agreement_table(results: Results) -> Table:
+    """Of the judge with people, by how far lengths are apart."""
+    found = results.people.lengths if results.people else []
+    rows = [
+        [
+            f"{one.low:,.0f} to {one.high:,.0f}", str(one.agreement.n), _cell(one.agreement, 1, 100),
+            number(one.judge_longer, 1, 100), number(one.people_longer, 1, 100),
+        ]
+        for one in found
+    ]  # fmt: skip
+    records: list[dict[str, Value]] = [
+        {"low": one.low, "high": one.high, "n": one.agreement.n}
+        | with_ends("agreement", one.agreement.value, one.agreement.ci95)
+        | {"judge_longer": one.judge_longer, "people_longer": one.people_longer}
+        for one in found
+    ]
+    note = (
+        "Thirds of the votes. Prefers the longer: a tie counts as half. A judge that prefers the longer answer "
+        "more often than people do likes length itself."
+    )
+    header = ["Characters apart", "Votes", "Same, % [95 %]", "Judge prefers the longer, %", "People do, %"]
+    return Table("agreement_by_length", "Agreement by difference in length", header, rows, records, [note])
+
+
+def _cell(estimate: Estimate | None, digits: int, scale: float, sign: bool = False) -> str:
+    return NONE if estimate is None else with_interval(estimate.value, estimate.ci95, digits, scale, sign)
+
+
+def _ends(name: str, estimate: Estimate | None) -> dict[str, Value]:
+    return with_ends(name, *((None, None) if estimate is None else (estimate.value, estimate.ci95)))
