@@ -26,6 +26,7 @@ from trimtab.json_types import JsonObject
 from trimtab.notices import collected
 from trimtab.readers.columns import Reading, mapping_of
 from trimtab.readers.formats import parts_of, read_source
+from trimtab.readers.labels import without_labels
 from trimtab.readers.rows import MethodRows
 from trimtab.rewards.settings import reward_named
 from trimtab.study.command_line import command_line, today, without_secrets
@@ -113,7 +114,10 @@ def _outcomes(results: Results, sides: Sides) -> list[Outcome]:
 
 def _read(asked: Asked) -> list[MethodRows]:
     """Every source's methods, each under a name of its own."""
-    reading = Reading(mapping_of(asked.mapping), asked.opponent)
+    mapping = mapping_of(asked.mapping)
+    if asked.labels is not None:
+        mapping = without_labels(mapping, asked.labels)
+    reading = Reading(mapping, asked.opponent)
     by_source = [(source, read_source(source, reading)) for source in asked.sources]
     taken: dict[str, str] = {}
     for source, methods in by_source:

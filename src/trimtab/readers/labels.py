@@ -20,6 +20,7 @@ from trimtab.readers.values import completion_read, key_read, prompt_read, score
 
 SKIPPED = {"skip", "skipped"}
 """What a winner is called where a person gave none."""
+OF_LABELS = {"winner", "preference", "person", "seed", "random"}
 NOBODY = "?"
 """Who labelled, where no column says it: one person."""
 
@@ -95,6 +96,16 @@ def check_labels(path: Path) -> None:
     """TrimtabError where there is no such file."""
     if not path.is_file():
         raise TrimtabError(f"{path}: no such file. Give people's labels as rows of JSONL, JSON, CSV or Parquet.")
+
+
+def without_labels(mapping: Mapping[str, str], path: Path) -> dict[str, str]:
+    """What --map says of the sources: without what is said of labels alone, where these have the column."""
+    present = {name for row in rows_of(path) if isinstance(row, dict) for name in row}
+    return {
+        name: column
+        for name, column in mapping.items()
+        if name not in OF_LABELS or column.split(".")[0] not in present
+    }
 
 
 def _from_one(rows: Sequence[JsonObject], found: Mapping[str, str]) -> bool:
