@@ -16,9 +16,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import scipy.stats
 
+from trimtab.evaluation.answers import Answers
+from trimtab.evaluation.duels import Field, duels_of
+from trimtab.evaluation.label_checks import not_random
+from trimtab.evaluation.outputs import GivenAnswer, MethodOutputs, Score
 from trimtab.evaluation.prediction_powered import corrected_rate, tuned_weight
 from trimtab.evaluation.rates import rate_interval
 from trimtab.evaluation.statistics import Clusters, Floats
+from trimtab.evaluation.votes import Vote
 
 PROMPTS = 600
 BIAS = 0.3
@@ -141,7 +146,45 @@ def clusters(repetitions: int) -> None:
                 tally.show(f"clusters: {count} labels of {of}, {judge} judge")
 
 
-ROWS: dict[str, Callable[[int], None]] = {"rates": rates, "differences": differences, "clusters": clusters}
+def checks(repetitions: int) -> None:
+    """How often labelled answers are said to be no random sample: drawn at random, and picked on purpose."""
+    picks: dict[str, Callable[[Floats, Floats], Floats]] = {
+        "at random": lambda scores, lengths: np.zeros(PROMPTS),
+        "longer answers twice as often": lambda scores, lengths: np.log(2) * (lengths > np.median(lengths)),
+        "close ones twice as often": lambda scores, lengths: (
+            np.log(2) * (np.abs(scores) < np.median(np.abs(scores)))
+        ),
+        "the longest only": lambda scores, lengths: 1e6 * lengths,
+        "the closest only": lambda scores, lengths: -1e6 * np.abs(scores),
+    }
+    for name, favour in picks.items():
+        for count in (50, 100, 300):
+            told, rng = 0, np.random.default_rng(4)
+            for _ in range(repetitions):
+                scores, lengths = rng.normal(size=PROMPTS), rng.gamma(2, 150, PROMPTS)
+                chosen = np.argsort(-favour(scores, lengths) - rng.gumbel(size=PROMPTS))[:count]
+                made = outputs(scores, lengths)
+                votes = [Vote(str(i), "b", "a", 1.0, "ann") for i in chosen.tolist()]
+                found = Field({one.name: [Answers(one)] for one in made}, [0])
+                told += bool(not_random(found, duels_of(found, votes)))
+            print(f"checks: {count} labels, {name}: warned in {100 * told / repetitions:.1f} %", flush=True)
+
+
+def outputs(scores: Floats, lengths: Floats) -> list[MethodOutputs]:
+    """Two methods, of which the first has the same score and length throughout."""
+    made = []
+    for name, own, sizes in (("a", 0 * scores, 0 * lengths + 300), ("b", scores, lengths)):
+        answers = [GivenAnswer(str(i), f"ask {i}", characters=int(size)) for i, size in enumerate(sizes)]
+        made.append(MethodOutputs(name, answers, [Score(id=str(i), score=score) for i, score in enumerate(own)]))
+    return made
+
+
+ROWS: dict[str, Callable[[int], None]] = {
+    "rates": rates,
+    "differences": differences,
+    "clusters": clusters,
+    "checks": checks,
+}
 
 
 def asked() -> Iterator[tuple[Callable[[int], None], int]]:

@@ -176,7 +176,10 @@ def test_labels_without_a_judge_stand_alone() -> None:
     made = [outputs("base", [0.0] * 40), outputs("dpo", [0.0] * 40)]
     for one in made:
         one.scores = []
-    found = people(made, [Vote(str(i), "dpo", "base", 1.0, "a") for i in range(20)])
-    [number] = found.numbers
+    results = results_of(made, [Vote(str(i), "dpo", "base", 1.0, "a") for i in range(20)])
+    assert results.people is not None
+    [number] = results.people.numbers
     assert (number.labels.value, number.judge, number.corrected) == (1.0, None, None)
-    assert found.agreement == []
+    assert results.people.agreement == []
+    [line] = results.verdict
+    assert line.startswith("DPO against Base, by people's 20 labels alone: 100.0 % won")

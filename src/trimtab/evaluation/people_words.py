@@ -11,20 +11,23 @@ FEW_LABELS = 30
 
 
 def people_sentences(results: Results) -> list[str]:
-    """Of every corrected win rate against the opponent, and of each other number that the judge gets wrong."""
+    """Of every win rate against the opponent, and of each other number that the judge gets wrong."""
     if results.people is None:
         return []
     rates = [n for n in results.people.numbers if n.kind == "rate" and n.b == (results.opponent or n.b)]
     others = [n for n in results.people.numbers if n not in rates and n.contradicted]
-    return [sentence(n) for n in [*rates, *others] if n.corrected is not None]
+    return [sentence(n) for n in [*rates, *others]]
 
 
 def sentence(n: CorrectedNumber) -> str:
-    """One corrected number, beside the judge's."""
-    assert n.corrected is not None
-    assert n.judge is not None
-    of = f"{label(n.a)} {'against' if n.kind == 'rate' else 'less'} {label(n.b)}, corrected by people"
+    """One corrected number, beside the judge's; without either what labels alone say."""
+    of = f"{label(n.a)} {'against' if n.kind == 'rate' else 'less'} {label(n.b)}"
     sign = n.kind == "difference"
+    if n.corrected is None or n.judge is None:
+        unit = "points of win rate" if sign else "% won"
+        alone = f"{number(n.labels.value, 1, 100, sign)} {unit}"
+        return f"{of}, by people's {n.labelled} labels alone: {alone} (95 % interval {interval_text(n.labels.ci95)})."
+    of += ", corrected by people"
     what = f"{number(n.corrected.value, 1, 100, sign)} {'points of win rate' if sign else '% won'}"
     interval = f"95 % interval {interval_text(n.corrected.ci95, sign=sign)}, {n.labelled} of {n.rows} labelled"
     alone = f"the judge alone says {number(n.judge.value, 1, 100, sign)}"

@@ -271,8 +271,7 @@ def worded(results: Results, warnings: Sequence[str], start: str | None = None) 
     correct_against_opponent(results)
     results.start = start
     results.warnings = [*mostly_missing(results), *warnings, *warnings_of(results), *people_warnings(results)]
-    said, of_tasks = verdict(results, start), task_sentences(results, start)
-    judged = [] if of_tasks and said == [NOT_JUDGED] else said
-    results.verdict = [*judged, *people_sentences(results), *of_tasks]
+    said, others = verdict(results, start), [*people_sentences(results), *task_sentences(results, start)]
+    results.verdict = others if others and said == [NOT_JUDGED] else [*said, *others]
     results.summary = results.verdict[0] if results.verdict else ""
     return results
