@@ -127,8 +127,8 @@ def test_differences_are_rates_on_twice_the_range() -> None:
 
 
 def test_a_judge_that_is_always_right_still_leaves_room() -> None:
-    """No label of 40 contradicts it. Were it wrong on 4 % of rows, always the same way, that would happen one time in
-    five: such rates are within the interval, though 4,000 rows alone are known to 1.6 points."""
+    """No label of 40 contradicts it. Were it wrong on 4 % of rows, always the same way, that would happen one time
+    in five: such rates are within the interval, though 4,000 rows alone are known to 1.6 points."""
     f = np.tile([1.0, 0.0], 2000)
     found = corrected_rate([*f[:40], *[NAN] * 3960], f)
     assert found is not None

@@ -25,8 +25,8 @@ def sentence(n: CorrectedNumber) -> str:
     sign = n.kind == "difference"
     if n.corrected is None or n.judge is None:
         unit = "points of win rate" if sign else "% won"
-        alone = f"{number(n.labels.value, 1, 100, sign)} {unit}"
-        return f"{of}, by people's {n.labelled} labels alone: {alone} (95 % interval {interval_text(n.labels.ci95)})."
+        alone = f"{number(n.labels.value, 1, 100, sign)} {unit} (95 % interval {interval_text(n.labels.ci95)})"
+        return f"{of}, by people's {n.labelled} labels alone: {alone}."
     of += ", corrected by people"
     what = f"{number(n.corrected.value, 1, 100, sign)} {'points of win rate' if sign else '% won'}"
     interval = f"95 % interval {interval_text(n.corrected.ci95, sign=sign)}, {n.labelled} of {n.rows} labelled"
