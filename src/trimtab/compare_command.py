@@ -20,13 +20,13 @@ EXIT_CODES = {"hurt": 3, "undecided": 4, "helped": 5}
 
 def compare_command(
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="A B …",
             help="Folders of a study, evaluate or generate; files of rows; outputs of other tools. The others are "
             "set beside the first. NAME=PATH names one, PATH:METHOD takes one of several.",
         ),
-    ],
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for results.json, report and tables.")] = None,
     mapping: Annotated[
         list[str] | None,
@@ -49,13 +49,32 @@ def compare_command(
             "comes out.",
         ),
     ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Say what gain --prompts and --seeds will show, from the sources as a pilot, or without any from "
+            "assumptions. Nothing is written.",
+        ),
+    ] = False,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="With --plan: test prompts. As many as the sources share, without it.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="With --plan: training seeds.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Completions, scores or preferences of any origin: did it help? Needs no model."""
-    failing = _check(sources, mapping or (), judge, labels, fail_if or ())
+    failing = _check(sources or (), mapping or (), judge, labels, fail_if or ())
+    _check_plan(sources or (), plan, prompts, seeds, bool(out or fail_if or as_json))
+    if not sources:
+        _print_plan(None, prompts, seeds)
+        return
     from trimtab.comparing.run import Asked, compare_sources
 
-    compared = compare_sources(Asked(sources, mapping or (), opponent, judge, out, labels=labels))
+    compared = compare_sources(Asked(sources, mapping or (), opponent, judge, None if plan else out, labels=labels))
+    if plan:
+        _print_plan(compared, prompts, seeds)
+        return
     if as_json:
         print(json.dumps(compared.as_json(), ensure_ascii=False, indent=2))
     else:
@@ -85,6 +104,36 @@ def _check(
     if judge is not None:
         reward_named(judge)
     return named
+
+
+def _check_plan(sources: Sequence[str], plan: bool, prompts: int | None, seeds: int, writes: bool) -> None:
+    """TrimtabError for options of a plan without one, or with one what it has not, and for nothing to plan by."""
+    from trimtab.errors import TrimtabError
+
+    if not plan and (prompts is not None or seeds != 1):
+        raise TrimtabError("--prompts and --seeds are of --plan: a comparison takes what its sources have.")
+    if plan and writes:
+        raise TrimtabError("--plan prints lines and nothing else: leave out --out, --json and --fail-if.")
+    if not sources and not plan:
+        raise TrimtabError("nothing to compare. Name two sources: trimtab compare A B.")
+    if not sources and prompts is None:
+        raise TrimtabError("--plan: say how many prompts, as in --prompts 300, or name the sources of a pilot.")
+
+
+def _print_plan(compared: Compared | None, prompts: int | None, seeds: int) -> None:
+    """What so many prompts and seeds show. compared: the pilot; without one two methods, one against the other."""
+    from trimtab.plan.power import power_lines
+
+    if compared is None:
+        lines = power_lines(prompts or 0, 2, seeds, against_opponent=True)
+    else:
+        results = compared.results.model_copy(update={"name": "these sources"})
+        methods = len(results.methods) if len(results.methods) > 1 else 2
+        joined = prompts or results.data["joined"].kept
+        alone = len(results.methods) == 1
+        lines = power_lines(joined, methods, seeds, results, against_opponent=alone)
+    for line in lines:
+        print(line)
 
 
 def _print(compared: Compared, out: Path | None) -> None:

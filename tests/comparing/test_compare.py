@@ -259,6 +259,29 @@ def test_exit_codes_json_and_report(tmp_path: Path) -> None:
     assert run.invoke(app, ["compare", str(a), f"c={a}", "--fail-if", "undecided"]).exit_code == 4
 
 
+def test_a_plan_from_a_pilot_or_from_assumptions(tmp_path: Path) -> None:
+    """sd ½ a prompt without a pilot: 2.802 · 0.5 / √400 = 7.0 points. A pilot of which nine in ten are tied varies
+    less, and one without scores says nothing."""
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(app, ["compare", *words])
+        return done.stdout if done.exit_code == 0 else str(done.exception)
+
+    assert said("--plan", "--prompts", "400").startswith("400 test prompts show a gain of 7.0 points of win rate")
+    a = scored(tmp_path / "a.jsonl", [0.0] * 100)
+    b = scored(tmp_path / "b.jsonl", [0.0] * 90 + [1.0, -1.0] * 5)
+    pilot = said(str(a), str(b), "--plan")
+    assert pilot.startswith("100 test prompts show a gain of ")
+    assert float(pilot.split(" gain of ")[1].split()[0]) < 7.0, pilot
+    assert "as differences vary in these sources" in pilot
+    text = write_lines(tmp_path / "c.jsonl", [{"prompt": f"ask {i}", "completion": "x"} for i in range(100)])
+    assert "there is no win rate in these sources" in said(str(text), f"d={text}", "--plan", "--prompts", "50")
+    assert "--prompts 300, or name" in said("--plan")
+    assert "Name two sources" in said()
+    assert "are of --plan" in said(str(a), str(b), "--seeds", "2")
+    assert "leave out --out" in said(str(a), str(b), "--plan", "--json")
+
+
 def test_another_ones_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/recipe.yaml").write_text("")

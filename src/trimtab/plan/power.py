@@ -36,6 +36,7 @@ def power_lines(
         spread, source = Spread(UNLIKE_PROMPTS), "where methods' outcomes have nothing in common"
         if against_opponent and methods == 2:
             spread, source = Spread(EVEN_MATCH), "where half of the prompts are won and none is tied"
+        source += "" if pilot is None else f"; there is no win rate in {pilot.name} to go by"
     gain = smallest_gain(spread, prompts, seeds, pairs)
     of = f"{prompts} test prompts" + (f" and {seeds} training seeds" if seeds > 1 else "")
     among = f", {pairs} pairs compared" if pairs > 1 else ""
