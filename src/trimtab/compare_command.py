@@ -40,6 +40,15 @@ def compare_command(
         Path | None,
         typer.Option("--labels", help="People's labels of some answers, with which the judge is corrected."),
     ] = None,
+    judge_probes: Annotated[
+        int | None,
+        typer.Option(
+            "--judge-probes",
+            min=0,
+            metavar="N",
+            help="Answers that the judge is asked about again, for its card: 100, or 20 of one on a server.",
+        ),
+    ] = None,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,7 +80,9 @@ def compare_command(
         return
     from trimtab.comparing.run import Asked, compare_sources
 
-    compared = compare_sources(Asked(sources, mapping or (), opponent, judge, None if plan else out, labels=labels))
+    place = None if plan else out
+    asked = Asked(sources, mapping or (), opponent, judge, 0 if plan else judge_probes, place, labels=labels)
+    compared = compare_sources(asked)
     if plan:
         _print_plan(compared, prompts, seeds)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from trimtab.comparing.sides import Sides, sides_of
 from trimtab.data.hashing import hash_source
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.answers import Options
+from trimtab.evaluation.judge_card import relatives_of
+from trimtab.evaluation.judge_probes import AskedRows, Probe, probe_judge
 from trimtab.evaluation.outcome import Outcome, Word, outcome_of, worst
 from trimtab.evaluation.results import Provenance, Results, Setting, Source, SplitCounts
 from trimtab.evaluation.statistics import N_RESAMPLES
@@ -39,12 +41,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Asked:
     """What a comparison is asked for. sources: NAME=PATH:METHOD, of which the path alone is needed. mapping: as
-    --map. opponent: a method's name. out: a folder for results and report. labels: a file of what people said."""
+    --map. opponent: a method's name. probes: answers that the judge is asked about again (judge_probes.py). out: a
+    folder for results and report. labels: a file of what people said."""
 
     sources: Sequence[str]
     mapping: Sequence[str] = ()
     opponent: str | None = None
     judge: str | None = None
+    probes: int | None = None
     out: Path | None = None
     n_resamples: int = N_RESAMPLES
     labels: Path | None = None
@@ -88,7 +92,7 @@ def compare_sources(asked: Asked) -> Compared:
     if asked.out is not None:
         refuse_others(asked.out, TRAINED | GENERATED | EVALUATED)
     with collected() as told:
-        sides = _sides(asked, settings)
+        sides, probes = _judged_sides(asked, settings)
         warnings = list(dict.fromkeys([*told.lines, *sides.told]))
     outputs = sides.outputs if asked.labels is None else labelled(sides, asked.labels, mapping_of(asked.mapping))
     compares_opponent = sides.outputs.opponent is not None and sides.start == sides.outputs.opponent.name
@@ -100,12 +104,21 @@ def compare_sources(asked: Asked) -> Compared:
         data={"joined": _counts(sides.joined)},
         provenance=_provenance(asked, seeds),
         start=None if compares_opponent else sides.start,
+        relatives=relatives_of(settings.model_names if settings else (), _called(sides)),
     )
-    results = summarise(outputs, about, Options(n_resamples=asked.n_resamples, with_opponent=compares_opponent))
+    options = Options(n_resamples=asked.n_resamples, with_opponent=compares_opponent)
+    results = summarise(replace(outputs, probes=probes), about, options)
     compared = Compared(results, _outcomes(results, sides))
     if asked.out is not None:
         _write(results, sides.outputs, asked.out)
     return compared
+
+
+def _called(sides: Sides) -> dict[str, str]:
+    """What is compared: a source is called what its model may be."""
+    outputs = sides.outputs
+    names = [made.name for made in outputs.judged_once()]
+    return {name: name for name in [*names, *([outputs.opponent.name] if outputs.opponent else [])]}
 
 
 def _outcomes(results: Results, sides: Sides) -> list[Outcome]:
@@ -140,21 +153,29 @@ def _stem(path: Path) -> str:
     return path.resolve().name.partition(".")[0]
 
 
-def _sides(asked: Asked, settings: RewardSettings | None) -> Sides:
-    """Who stands against whom, judged where a judge is asked for."""
+def _judged_sides(asked: Asked, settings: RewardSettings | None) -> tuple[Sides, list[Probe]]:
+    """Who stands against whom, judged where a judge is asked for; and what that one says when it is asked again."""
     methods = _read(asked)
     if settings is None:
-        return sides_of(methods, asked.opponent)
+        return sides_of(methods, asked.opponent), []
     from trimtab.study.sources import make_judge  # with rewards, of which some load PyTorch
 
     with tempfile.TemporaryDirectory() as folder:
         judge = make_judge(settings, asked.out or Path(folder))
         assert judge is not None
-        if not judge.compares:
-            return sides_of(with_scores(methods, judge, settings.describe()), asked.opponent)
-        sides = sides_of(with_sides(methods), asked.opponent)
-        prefer(sides.outputs, judge)
-        return sides
+        if judge.compares:
+            sides = sides_of(with_sides(methods), asked.opponent)
+            prefer(sides.outputs, judge)
+            probed = [made for made in sides.outputs.judged_once() if made.judgements]
+        else:
+            described = settings.describe()
+            scored = with_scores(methods, judge, described)
+            sides = sides_of(scored, asked.opponent)
+            by_this = all(method.judge == described for method in scored)
+            probed = sides.outputs.judged_once() if by_this else []
+        prompts = sides.joined.prompts
+        rows, kept = AskedRows(lambda key: prompts[key]), asked.out
+        return sides, probe_judge(judge, probed, sides.outputs.opponent, rows, asked.probes, kept)
 
 
 def _counts(joined: Joined) -> SplitCounts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trimtab.catalogue import label, optimising_methods, ordered_methods
+from trimtab.evaluation.judge_card import JudgeCard
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.results import Results
 from trimtab.evaluation.verdict import lead, stage_paths, survives
@@ -11,6 +12,8 @@ from trimtab.formats import interval_text, percent
 
 FEW_PROMPTS = 100
 MANY_TIES = 0.2
+MANY_FLIPS = 0.3
+OFTEN_THE_SAME = 0.9
 MANY_UNFINISHED = 0.1
 AMPLIFIED_BY = 1.5
 AMPLIFIED_SHARE = 0.05
@@ -46,7 +49,26 @@ def warnings_of(results: Results) -> list[str]:
     n = max((_prompts(m, m.win_counts) for m in results.methods.values() if m.win_counts), default=None)
     if n is not None and n < FEW_PROMPTS:
         warnings.append(f"Only {n} prompts were judged: intervals are wide and small gains cannot be seen.")
+    warnings += _judge_warnings(results.judge_card) if results.judge_card is not None else []
     return warnings + _marker_warnings(results) + _parting_warnings(results) + _curve_warnings(results)
+
+
+def _judge_warnings(card: JudgeCard) -> list[str]:
+    """Of a judge that contradicts itself, or that padding wins."""
+    warnings = []
+    if card.flips is not None and card.flips.value > MANY_FLIPS:
+        share = percent(card.flips.value)
+        warnings.append(f"The judge contradicts itself on {share} of the pairs in the other order: these are ties.")
+    if card.padded is not None and card.padded.ci95 is not None and card.padded.ci95[0] > 0.5:
+        share = percent(card.padded.value)
+        warnings.append(
+            f"The judge prefers {share} of answers to themselves once words that say nothing are behind them: "
+            "longer answers may gain by no more than that."
+        )
+    if card.repeated is not None and card.repeated.value < OFTEN_THE_SAME:
+        share = percent(1 - card.repeated.value)
+        warnings.append(f"Asked once more, the judge names another winner on {share} of the pairs.")
+    return warnings
 
 
 def _prompts(m: MethodResult, counts: WinCounts) -> int:

@@ -17,6 +17,7 @@ from trimtab.audit.preferences import AuditReport
 from trimtab.evaluation import frames
 from trimtab.evaluation.difference import Difference
 from trimtab.evaluation.estimate import STORED, Estimate
+from trimtab.evaluation.judge_card import JudgeCard
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.people_result import People
@@ -131,6 +132,7 @@ class Results(_Model):
     opponent: str | None = None
     start: str | None = None
     judge: str | None = None
+    judge_card: JudgeCard | None = None
     training_reward: str | None = None
     methods: dict[str, MethodResult] = {}
     opponent_result: MethodResult | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from trimtab.data.records import Record
-from trimtab.data.settings import BUDGET, IN_MEMORY, TOKENS, Seed, Settings
+from trimtab.data.settings import BUDGET, IN_MEMORY, ROWS, TOKENS, Seed, Settings
 from trimtab.data.splits import DataSettings
 from trimtab.data.trust import TrustSettings
 from trimtab.evaluation.outputs import Generation
@@ -140,6 +140,9 @@ class EvaluationSettings(TrustSettings):
     difficulty: str | None = None
     """A column of the test rows: a number for how hard a prompt is, of any scale, for the win rate at equal
     length. null: the outcomes of the other methods, where there are three."""
+    judge_probes: int | None = Field(None, ge=0, le=ROWS)
+    """Answers that the judge is asked about once more, and with harmless padding, for its card; null: 100, or 20 of
+    a judge on a server."""
 
 
 @dataclass(frozen=True)

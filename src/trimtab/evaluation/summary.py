@@ -13,6 +13,8 @@ from trimtab.evaluation.answers import DEFAULTS, Answers, Options, scores_of
 from trimtab.evaluation.bradley_terry import FEWEST, bradley_terry, outcomes_of_pairs
 from trimtab.evaluation.cautions import warnings_of
 from trimtab.evaluation.compare import compare, matrix
+from trimtab.evaluation.judge_card import card_of
+from trimtab.evaluation.judge_probes import Probe
 from trimtab.evaluation.length_control import difficulty_of
 from trimtab.evaluation.method_numbers import method_result
 from trimtab.evaluation.metrics import METRICS
@@ -39,7 +41,7 @@ class StudyOutputs:
     of the first method's where there is no opponent; both may be empty. asked: the prompts' instructions, likewise.
     clusters: of each prompt, the name of the cluster of rows that it is of; empty: rows of the same prompt are one.
     difficulty: of each prompt, a number; empty: the other methods' outcomes tell it. labels: what people said of
-    the answers.
+    the answers. probes: what the judge said when it was asked again.
     """
 
     per_seed: Mapping[int, Sequence[MethodOutputs]]
@@ -51,12 +53,18 @@ class StudyOutputs:
     clusters: Sequence[str] = ()
     difficulty: Sequence[float] = ()
     labels: Labels | None = None
+    probes: Sequence[Probe] = ()
+
+    def judged_once(self) -> list[MethodOutputs]:
+        """Every method's outputs, of its first seed."""
+        return [*self.fixed, *next(iter(self.per_seed.values()), ())]
 
 
 @dataclass(frozen=True)
 class About:
     """What results say beside numbers. curves: by seed, then by stage. warnings: they come before those that the
-    numbers give. start: the method that sentences set the others beside, where it is not a study's base or SFT."""
+    numbers give. start: the method that sentences set the others beside, where it is not a study's base or SFT.
+    relatives: what the judge may prefer as one of its family (judge_card.py)."""
 
     name: str
     judge: str | None = None
@@ -67,6 +75,7 @@ class About:
     provenance: Provenance = field(default_factory=Provenance)
     warnings: Sequence[str] = ()
     start: str | None = None
+    relatives: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,7 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         name=about.name,
         opponent=_opponent_name(aligned),
         judge=about.judge,
+        judge_card=card_of(runs, outputs.probes, about.relatives),
         training_reward=about.training_reward,
         methods={name: method_result(of_method, seeds, options) for name, of_method in runs.items()},
         opponent_result=None if against is None else method_result([against], [], options),

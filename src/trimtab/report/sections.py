@@ -65,6 +65,11 @@ def comparisons(view: View) -> list[Part]:
     ]
 
 
+def judge(view: View) -> list[Part]:
+    """Its card: what its own judgements say of it."""
+    return [*view.table("judge"), *view.table("null_judges", titled=True)]
+
+
 def people(view: View) -> list[Part]:
     """What people's labels say, and how far the judge agrees with them."""
     return [
@@ -167,6 +172,7 @@ SECTIONS = (
     Section("instructions", "Instructions", instructions),
     Section("tasks", "Standard tasks", tasks),
     Section("comparisons", "Comparisons between methods", comparisons),
+    Section("judge", "Can the judge be trusted?", judge),
     Section("people", "Judged by people", people),
     Section("seeds", "Training seeds", seeds),
     Section("hacking", "Is the reward being hacked?", hacking),

@@ -52,6 +52,11 @@ class JurySettings(NamedRewardSettings):
         return (self.kind, *(part for member in self.members for part in member.identity))
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """Of all members."""
+        return tuple(name for member in self.members for name in member.model_names)
+
+    @property
     def calls(self) -> int:
         """Of all members."""
         return sum(member.calls for member in self.members)

@@ -97,6 +97,11 @@ class RemoteRewardSettings(NamedRewardSettings):
         """The model, wherever it is served: two settings with the same one are the same reward."""
         return ("model", self.model, None)
 
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The model, as the server names it."""
+        return (self.model,) if self.model else ()
+
     def arguments(self, cache: Path | None) -> RemoteRewardArguments:
         """These settings as the reward's constructor takes them.
 

@@ -130,6 +130,11 @@ class RewardSettings(Settings):
         return None
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models that score, as they are called where they run."""
+        return (self.local_model,) if self.local_model else ()
+
+    @property
     def weights_precision(self) -> Precision:
         """What the weights of that model are held in, whatever its products are."""
         return "float32"

@@ -18,6 +18,8 @@ from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
 from trimtab.devices import best_device, name_of
 from trimtab.evaluation.instruction_accuracy import asked_of
+from trimtab.evaluation.judge_card import relatives_of
+from trimtab.evaluation.judge_probes import Probe
 from trimtab.evaluation.outputs import MethodOutputs, read_measured
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
 from trimtab.evaluation.row_columns import cluster_names, difficulties
@@ -93,12 +95,13 @@ def collect_results(
     data: DataSettings,
     models: Mapping[str, tuple[str, str] | None],
     run_warnings: Sequence[str] = (),
+    probes: Sequence[Probe] = (),
 ) -> Results:
     """Puts together a study's results.
 
     run_warnings: of what ran just now. fixed: outputs of methods that no training seed touches; chat: of the
     model that the study starts from; data: where the rows are; models: by role, the name and place of each that the
-    recipe names.
+    recipe names. probes: what the judge said when it was asked again.
     """
     evaluated = evaluation_warnings(fixed, run_warnings)
     for run in runs:
@@ -124,7 +127,9 @@ def collect_results(
         asked,
         cluster_names(splits.test, recipe.evaluation.clusters),
         difficulties(splits.test, recipe.evaluation.difficulty),
+        probes,
     )
+    named = {"the models of this study": recipe.model, "the opponent": recipe.opponent or ""}
     about = About(
         name=recipe.name,
         judge=recipe.judge.describe() if recipe.judge else None,
@@ -133,6 +138,7 @@ def collect_results(
         curves={run.seed: {name: _curves(folder) for name, folder in run.stages().items()} for run in runs},
         data=counts,
         provenance=_provenance(recipe, runs, data, models),
+        relatives=relatives_of(recipe.judge.model_names if recipe.judge else (), named),
         warnings=list(
             dict.fromkeys(
                 [*run_warnings, *_study_warnings(recipe, splits, runs), *evaluated, *filter(None, [unchecked])]

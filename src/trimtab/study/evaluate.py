@@ -13,6 +13,8 @@ from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.instruction_accuracy import asked_of
+from trimtab.evaluation.judge_card import relatives_of
+from trimtab.evaluation.judge_probes import Probe, probe_judge, rows_of
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import Generation, MethodOutputs
 from trimtab.evaluation.own_decoding import decoding_asked, own_decoding
@@ -250,8 +252,12 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
         opponent.name = opponent_name(request.opponent)
     lengths = chosen_lengths(chats[0], inputs.records)
     asked, unchecked = asked_of(inputs.records)
+    probes: list[Probe] = []
+    if judge is not None and opponent is not None:
+        rows, count = rows_of(inputs.records), inputs.settings.judge_probes
+        probes = probe_judge(judge, answers, opponent, rows, count, out)
     outputs = StudyOutputs(
-        {}, answers, opponent, chosen_texts(inputs.records), lengths, asked, clusters, difficulty
+        {}, answers, opponent, chosen_texts(inputs.records), lengths, asked, clusters, difficulty, probes
     )
     warnings = [
         *run_warnings.lines,
@@ -281,7 +287,9 @@ def _about(request: EvaluationRequest, inputs: Inputs, warnings: Sequence[str]) 
     changed, defaults = set_and_default(
         {"": inputs.settings, "data": inputs.data} | ({"tasks": tasks} if tasks else {})
     )
+    named = {**request.models, "the opponent": request.opponent or ""}
     return About(
+        relatives=relatives_of(request.judge.model_names if request.judge else (), named),
         name=request.name,
         judge=request.judge.describe() if request.judge else None,
         warnings=warnings,

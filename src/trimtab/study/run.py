@@ -13,6 +13,7 @@ from pathlib import Path
 from trimtab.data.chat import ChatFormat
 from trimtab.data.splits import DataSettings, Splits, count_shared, split_records
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.judge_probes import probe_judge, rows_of
 from trimtab.evaluation.results import Results
 from trimtab.files import make_folder, write_file
 from trimtab.folder_lock import holding
@@ -135,9 +136,14 @@ def _run_study(
         if opponent is None and judge is not None and judge.compares:
             fixed[BASE].tie_with_itself()
         opponent = replace(opponent or fixed[BASE], name=opponent_name(recipe.opponent))
+    probes = []
+    if judge is not None and opponent is not None:
+        methods = [*fixed.values(), *runs[0].outputs]
+        probes = probe_judge(judge, methods, opponent, rows_of(splits.test), recipe.evaluation.judge_probes, out)
     results = collect_results(
-        recipe, chat, splits, runs, list(fixed.values()), opponent, data, named_models(recipe), run_warnings.lines
-    )
+        recipe, chat, splits, runs, list(fixed.values()), opponent, data, named_models(recipe), run_warnings.lines,
+        probes,
+    )  # fmt: skip
     results.write(out / "results.json")
     _write_report(results, out)
     for run in runs:

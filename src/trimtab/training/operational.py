@@ -32,7 +32,7 @@ def _dropped(value: JsonObject) -> set[str]:
     if "strategy" in value and "max_new_tokens" in value:
         return {"vllm"}  # of an evaluation the batch decides what is drawn
     if ("kind" in value and "weight" in value) or "decoding" in value:
-        return {"token_budget"}
+        return {"token_budget", "judge_probes"}  # the last asks a judge about what is there already
     return set()
 
 
