@@ -63,6 +63,7 @@ def test_order_of_the_page(html: str) -> None:
         "warnings",
         "methods",
         "comparisons",
+        "judge",
         "hacking",
         "curves",
         "lengths",

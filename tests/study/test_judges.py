@@ -38,7 +38,7 @@ from trimtab.study.run import run_alone, run_study
 KEY = "test-key-LeAkEd-0123456789"
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "logging_interval": 1, "warmup_steps": 0}
 ASKED = {"kind": "nemotron", "backoff": 0.01, "longest_wait": 0.1, "timeout": 2.0}
-GREEDY = {"decoding": {"strategy": "greedy", "max_new_tokens": 12}}
+GREEDY = {"decoding": {"strategy": "greedy", "max_new_tokens": 12}, "judge_probes": 0}
 TEST_ROWS = 24
 
 
