@@ -218,7 +218,7 @@ def test_a_judge_that_was_stopped_goes_on_without_generating_again(
     """The server goes away after the completions are there; the next run generates nothing, and asks for what
     has no score yet. The same completions by another judge are not generated again either."""
     rows = str(write_pairs(tmp_path / "rows.jsonl", 20))
-    settings = ["decoding.strategy=greedy", "decoding.max_new_tokens=8"]
+    settings = ["judge_probes=0", "decoding.strategy=greedy", "decoding.max_new_tokens=8"]
     generated = []
     original = complete.generate
     monkeypatch.setattr(complete, "generate", lambda *a, **k: generated.append(1) or original(*a, **k))
