@@ -127,7 +127,7 @@ def collect_results(
         asked,
         cluster_names(splits.test, recipe.evaluation.clusters),
         difficulties(splits.test, recipe.evaluation.difficulty),
-        probes,
+        probes=probes,
     )
     named = {"the models of this study": recipe.model, "the opponent": recipe.opponent or ""}
     about = About(

@@ -257,7 +257,7 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
         rows, count = rows_of(inputs.records), inputs.settings.judge_probes
         probes = probe_judge(judge, answers, opponent, rows, count, out)
     outputs = StudyOutputs(
-        {}, answers, opponent, chosen_texts(inputs.records), lengths, asked, clusters, difficulty, probes
+        {}, answers, opponent, chosen_texts(inputs.records), lengths, asked, clusters, difficulty, probes=probes
     )
     warnings = [
         *run_warnings.lines,
