@@ -68,8 +68,8 @@ def _meta(results: Results) -> str:
     facts = [
         f"Opponent: {results.opponent or 'none'}",
         f"Judge: {results.judge or 'none'}",
-        f"Training reward: {results.training_reward or 'none'}",
-        f"Seeds: {', '.join(map(str, results.provenance.seeds)) or 'not recorded'}",
+        *([f"Training reward: {results.training_reward}"] if results.training_reward else []),
+        *([f"Seeds: {', '.join(map(str, results.provenance.seeds))}"] if results.provenance.seeds else []),
         *models,
         *([f"Data: {', '.join(data)}"] if data else []),
     ]

@@ -11,7 +11,8 @@ from trimtab.report.browser import completions
 from trimtab.report.captions import differences
 from trimtab.report.data_tables import in_words
 from trimtab.report.dynamics import curve_names, over_optimisation_names
-from trimtab.report.parts import Folded, Heading, Part, Terms, Text
+from trimtab.report.parts import Folded, Heading, Part, ShownTable, Terms, Text
+from trimtab.report.table import filled
 from trimtab.report.tables import behaviour_label
 from trimtab.report.view import View
 
@@ -31,7 +32,7 @@ def methods(view: View) -> list[Part]:
     if "methods" not in view.tables:
         return [Text("No method was evaluated.")]
     return [
-        *view.table("methods"),
+        ShownTable(filled(view.tables["methods"])),
         *view.figure("judge_scores"),
         *view.table("win_rates", titled=True),
     ]

@@ -28,6 +28,15 @@ WHERE_KNOWN = {"bleu_4", "perplexity", "bits_per_byte", "length", "terminated", 
 """Metrics that have a column only where some method has a number."""
 
 
+READ = {
+    ("win_rate",): "Win rate: ties count as half.",
+    ("length_controlled_win_rate",): "At equal length: the length-controlled win rate.",
+    ("perplexity", "bits_per_byte"): "Perplexity and bits per byte: of the chosen texts.",
+    ("terminated",): "Ended: share that ended by itself, before the cap.",
+}
+"""How to read a column of methods, by the metrics of which one is there."""
+
+
 def _method_record(name: str, m: MethodResult) -> dict[str, Value]:
     """Every metric of one method for CSV files; the win rates' counts stand behind them."""
     rates = [metric for metric in METRICS.values() if metric.path[0] == "win_rate"]
@@ -60,11 +69,8 @@ def methods_table(results: Results) -> Table:
         if several_seeds
         else "Brackets: 95 % interval over prompts."
     )
-    notes = [
-        f"{brackets} Win rate: ties count as half. At equal length: "
-        "the length-controlled win rate. Perplexity and bits per byte: of the chosen texts. Ended: share that "
-        "ended by itself, before the cap."
-    ]
+    told = [text for names, text in READ.items() if known & set(names)]
+    notes = [" ".join([brackets, *told])]
     measured = [m for _, _, m in entries(results)]
     chosen = next((m.value("chosen_length") for m in measured if m.value("length") is not None), None)
     if chosen is not None:
