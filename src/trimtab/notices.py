@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -132,6 +132,18 @@ def warn(line: str, about: str = "", aloud: bool = True) -> None:
         run.said.add(line)
         console.print(f"warning: {in_context(line)}", style="yellow")
     run.add(line, about or line)
+
+
+def current_warnings() -> dict[str, str]:
+    """The warnings that are kept with what is going on, by their subjects."""
+    return dict(_collecting[-1].by_subject)
+
+
+def keep_said(by_subject: Mapping[str, str]) -> None:
+    """Keeps the warnings that another process of this run has said: they are not said a second time."""
+    for about, line in by_subject.items():
+        _collecting[-1].said.add(line)
+        warn(line, about)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,21 @@ import yaml
 from study.same_results import but_for_the_date
 from training.toy import write_model
 from trimtab.data.parsing import parse
+from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.methods.sft import SFT
+from trimtab.notices import collected, current_warnings, warn
 from trimtab.recipe import Recipe
+from trimtab.sandbox.annotator import write_preferences
+from trimtab.sandbox.generate import preference_data
 from trimtab.stopping import SENTENCE
 from trimtab.study import workers
 from trimtab.study.run import sandbox_data
+from trimtab.study.sources import make_judge
 from trimtab.study.training_seed import TrainingSeed
-from trimtab.study.workers import tasks_of, workers_for
+from trimtab.study.workers import run_of, seeds_of_run, tasks_of, workers_for
 from trimtab.training.stage import run_stage
 
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "logging_interval": 1, "learning_rate": 1e-3}
@@ -69,8 +76,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def file(model: Path) -> Path:
-    path = model.parent / "small.yaml"
-    path.write_text(yaml.safe_dump(recipe(model)))
+    """Of a study whose GRPO samples for prompts of their own."""
+    path, prompts = model.parent / "small.yaml", model.parent / "prompts.jsonl"
+    write_preferences(preference_data("train", 12, seed=5), prompts)
+    value = recipe(model, prompts={"train": str(prompts), "validation_rows": 2})
+    path.write_text(yaml.safe_dump(value))
     return path
 
 
@@ -172,6 +182,49 @@ def test_a_stage_that_fails_ends_the_study_after_the_others(model: Path, tmp_pat
     assert not (out / "results.json").exists()
 
 
+def test_a_process_is_told_all_that_a_seed_has(tmp_path: Path) -> None:
+    rows, own = Splits([Record("a", ("b",))], [], [], unpaired=3), Splits([Record("c", ("d",))])
+    value, prompts = recipe(Path("m")), DataSettings(train="prompts.jsonl", limit=7)
+    seeds = [
+        TrainingSeed(recipe, DataSettings(train="rows.jsonl", max_length=99), rows, tmp_path, judge, (prompts, own))
+        for recipe in (parse(Recipe, {**value, "seed": seed}, "test") for seed in (0, 4))
+        for judge in [make_judge(recipe.judge, tmp_path)]
+    ]
+    told = seeds_of_run(pickle.loads(pickle.dumps(run_of(seeds, 1))))
+    for field in fields(TrainingSeed):
+        before, after = ([getattr(seed, field.name) for seed in group] for group in (seeds, told))
+        if field.name == "judge":
+            before, after = ([judge.signature for judge in group] for group in (before, after))
+        assert after == before, field.name
+        assert None not in after, f"{field.name}: give this test one, so that it sees whether it is told"
+
+
+def test_what_a_process_warned_of_is_kept_and_not_said_again(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Pool:
+        def __init__(self, *_: Any) -> None:
+            """Nothing is started."""
+
+        def submit(self, _: Any, task: workers.Task) -> Future[dict[str, str]]:
+            future: Future[dict[str, str]] = Future()
+            with collected():
+                if task.stage == "sft":
+                    warn("the rows were damaged", about="rows")
+                future.set_result(current_warnings())
+            return future
+
+        def shutdown(self, **_: Any) -> None:
+            """Nothing is left."""
+
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
+    with collected() as kept:
+        workers._run([seed_of(recipe(model))], 1, 1)
+        warn("the rows were damaged", about="rows")
+    assert kept.by_subject == {"rows": "the rows were damaged"}
+    assert capsys.readouterr().err.count("the rows were damaged") == 1
+
+
 @pytest.mark.parametrize("at", ["a task's end", "the next task's beginning"])
 def test_a_pool_that_is_gone_is_told_in_words(at: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process was killed at work, or between two tasks: then it is the next task that finds no pool."""
@@ -180,15 +233,15 @@ def test_a_pool_that_is_gone_is_told_in_words(at: str, model: Path, monkeypatch:
         def __init__(self, *_: Any) -> None:
             self.given = 0
 
-        def submit(self, *_: Any) -> Future[None]:
+        def submit(self, *_: Any) -> Future[dict[str, str]]:
             self.given += 1
             if self.given > 1:
                 raise BrokenProcessPool
-            future: Future[None] = Future()
+            future: Future[dict[str, str]] = Future()
             if at == "a task's end":
                 future.set_exception(BrokenProcessPool())
             else:
-                future.set_result(None)
+                future.set_result({})
             return future
 
         def shutdown(self, **_: Any) -> None:

@@ -26,7 +26,7 @@ from trimtab.data.splits import DataSettings, Splits
 from trimtab.devices import on_cpu
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
-from trimtab.notices import hush, is_quiet, say, speaking_of, unsaid
+from trimtab.notices import current_warnings, hush, is_quiet, keep_said, say, speaking_of, unsaid
 from trimtab.recipe import Recipe
 from trimtab.stopping import Stopped, is_first_process, listening
 from trimtab.study.sources import make_judge
@@ -121,22 +121,10 @@ def _all_done(seeds: Sequence[TrainingSeed]) -> bool:
 
 def _run(seeds: Sequence[TrainingSeed], count: int, threads: int) -> None:
     waiting, done = tasks_of(seeds), set[Task]()
-    running: dict[Future[None], Task] = {}
+    running: dict[Future[JsonObject], Task] = {}
     failed: list[BaseException] = []
-    recipes, first = [seed.recipe.model_dump(exclude_unset=True) for seed in seeds], seeds[0]
-    about = Run(
-        recipes,
-        first.data,
-        first.splits,
-        first.out,
-        threads,
-        is_quiet(),
-        bool(os.environ.get("TRIMTAB_DEBUG")),
-        accepts_changed_reward(),
-        os.getpid(),
-    )
     others = active_children()
-    pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (about,))
+    pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (run_of(seeds, threads),))
     try:
         while True:
             for task in [t for t in waiting if t.may_begin(done)]:
@@ -150,6 +138,7 @@ def _run(seeds: Sequence[TrainingSeed], count: int, threads: int) -> None:
                 if isinstance(error, BrokenProcessPool):
                     raise error
                 if error is None:
+                    keep_said(future.result())
                     done.add(task)
                 else:
                     failed.append(error)
@@ -176,18 +165,36 @@ def _end(pool: ProcessPoolExecutor, processes: Sequence[BaseProcess]) -> None:
 
 
 class Run(NamedTuple):
-    """What a process is told when it begins. recipes: one for each training seed, as in a file. parent: the study's
-    own process."""
+    """What a process is told when it begins. recipes: one for each training seed, as in a file. data to sampled:
+    as a TrainingSeed has them. parent: the study's own process."""
 
     recipes: list[JsonObject]
     data: DataSettings
     splits: Splits
     out: Path
+    sampled: tuple[DataSettings, Splits] | None
     threads: int
     quiet: bool
     debug: bool
     accepts_changed_reward: bool
     parent: int
+
+
+def run_of(seeds: Sequence[TrainingSeed], threads: int) -> Run:
+    """What processes of so many threads are told of these training seeds, which share all but their recipes."""
+    recipes, first = [seed.recipe.model_dump(exclude_unset=True) for seed in seeds], seeds[0]
+    debug = bool(os.environ.get("TRIMTAB_DEBUG"))
+    return Run(
+        recipes, first.data, first.splits, first.out, first.sampled,
+        threads, is_quiet(), debug, accepts_changed_reward(), os.getpid(),
+    )  # fmt: skip
+
+
+def seeds_of_run(run: Run) -> list[TrainingSeed]:
+    """The training seeds that `run_of` was given."""
+    recipes = [Recipe.model_validate(recipe) for recipe in run.recipes]
+    judge = make_judge(recipes[0].judge, run.out)
+    return [TrainingSeed(recipe, run.data, run.splits, run.out, judge, run.sampled) for recipe in recipes]
 
 
 _told: list[Run] = []
@@ -206,9 +213,7 @@ def _begin(run: Run) -> None:
 @cache
 def _seeds() -> list[TrainingSeed]:
     [run] = _told
-    recipes = [Recipe.model_validate(recipe) for recipe in run.recipes]
-    judge = make_judge(recipes[0].judge, run.out)
-    return [TrainingSeed(recipe, run.data, run.splits, run.out, judge) for recipe in recipes]
+    return seeds_of_run(run)
 
 
 def _leave_with(parent: int) -> None:
@@ -218,7 +223,8 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(task: Task) -> None:
+def _work(task: Task) -> JsonObject:
+    """Does a task. Returns the warnings of this process that no stage or evaluation has kept, by their subjects."""
     [run], seeds = _told, _seeds()
     seed = seeds[task.seed]
     about = speaking_of(f"seed {seed.recipe.seed}") if len(seeds) > 1 else nullcontext()
@@ -232,3 +238,4 @@ def _work(task: Task) -> None:
                 evaluate_shared(seeds, task.method)
     except KeyboardInterrupt as stop:  # the study's own process says how it goes on
         os._exit(stop.exit_code if isinstance(stop, Stopped) else 130)
+    return current_warnings()
