@@ -74,8 +74,12 @@ def test_real_ultrafeedback(shared_data: Path) -> None:
 def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub's rows are read the same; its own errors become one that says what to check."""
     import datasets
+    import huggingface_hub
 
     asked = []
+
+    def unreachable(*_: Any, **__: Any) -> Any:  # at once: the library asks again for 20 seconds
+        raise ConnectionError("no network")
 
     def load(name: str, config: str | None, split: str) -> Any:
         asked.append((name, config, split))
@@ -83,6 +87,7 @@ def test_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
             raise datasets.exceptions.DatasetNotFoundError("no such data set")
         return datasets.Dataset.from_list([{"chosen": [SKY, BLUE], "rejected": [SKY, GREEN]}])
 
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", unreachable)
     monkeypatch.setattr(datasets, "load_dataset", load)
     [record] = read_records("someone/pairs", "train_prefs", "default")
     assert asked == [("someone/pairs", "default", "train_prefs")]

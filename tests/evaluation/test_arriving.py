@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import Commands
 from trimtab.errors import TrimtabError
 from trimtab.evaluation import generate as module
 from trimtab.evaluation.arriving import ArrivingRows
@@ -20,7 +19,6 @@ from trimtab.evaluation.own_decoding import OwnDecoding, decoding_asked, own_dec
 from trimtab.sandbox.generate import preference_data
 from trimtab.study.evaluate import RowRange, generate_only
 
-KILLED = Path(__file__).parents[1] / "training" / "killed.py"
 PROMPTS = 7
 DRAWN = ["decoding.temperature=1.0", "decoding.max_new_tokens=12", "decoding.batch_size=3", "precision=float32"]
 
@@ -34,7 +32,7 @@ def lines(folder: Path) -> list[Any]:
     return [json.loads(line) for line in (folder / "generations.jsonl").read_text().splitlines()]
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(rows: str, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_bytes(rows: str, tmp_path: Path, commands: Commands) -> None:
     """Killed before the first completion, between those of a batch, in the middle of one, with all there."""
     sets = [word for setting in DRAWN for word in ("--set", setting)]
     moments = [("arriving", 1), ("arriving", 3), ("sampling", 15), ("arriving", PROMPTS), ("arrived", 1)]
@@ -43,19 +41,18 @@ def test_a_killed_run_goes_on_to_the_same_bytes(rows: str, tmp_path: Path) -> No
     for number, (moment, count) in enumerate(moments):
         jobs += [[moment, count, tmp_path / str(number)], ["none", 1, tmp_path / str(number)]]
     words = ["generate", "--model", "sandbox:instruct", "--data", rows]
-    named = [[m, count, [*words, "--out", str(out), *sets]] for m, count, out in jobs]
-    (tmp_path / "jobs.json").write_text(json.dumps(named))
-    command = [sys.executable, str(KILLED), "turns", str(tmp_path / "jobs.json")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
-    codes = json.loads(done.stdout.splitlines()[-1])
-    assert codes == [0, -9, *[-9, 0] * len(moments)], done.stderr
+    done = [
+        commands.run(*words, "--out", str(out), *sets, moment=moment, count=count, environment=environment)
+        for moment, count, out in jobs
+    ]
+    assert [one.returncode for one in done] == [0, -9, *[-9, 0] * len(moments)], done[-1].stderr
     expected = (whole / "generations.jsonl").read_bytes()
     assert [row["id"] for row in lines(whole)] == [str(i) for i in range(PROMPTS)]
     for number in range(len(moments)):
         assert (tmp_path / str(number) / "generations.jsonl").read_bytes() == expected
         assert not (tmp_path / str(number) / "generating.json").exists()
-    assert "of 7 completions were there already" in done.stderr
+    assert "of 7 completions were there already" in "".join(one.stderr for one in done)
     # What a kill leaves: whole lines of the first batch, and two of the second's rows.
     assert len(lines(left)) == 5
     assert {row["id"] for row in lines(left)} >= {"0", "1", "2"}

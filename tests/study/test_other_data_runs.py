@@ -6,18 +6,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import Commands, Done
 from data.malformed import CASES, SOURCES, real_rows, write_lines
 
-FORKED = Path(__file__).with_name("forked.py")
 SAMPLE = (
     "ultrafeedback: chosen = 7",
     "sharegpt: conversations = []",
@@ -34,32 +31,12 @@ MENDED = ("ultrafeedback: chosen = 7", "file: Parquet cut at 0.6", "place: loop"
 STEPS = ("learning_rate=1e-3", "batch_size=1", "warmup_steps=0", "data.max_length=512")
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def commands(tmp_path: Path) -> Callable[[list[list[str]]], list[Done]]:
+def in_turn(tmp_path: Path, commands: Commands) -> Callable[[list[list[str]]], list[Done]]:
     """Runs commands one after the other, each a process; in tmp_path."""
-    runs = iter(range(100))
-
-    def run(words: list[list[str]]) -> list[Done]:
-        outs = [tmp_path / "printed" / str(next(runs)) for _ in words]
-        jobs = [{"words": w, "cwd": str(tmp_path), "out": str(o)} for w, o in zip(words, outs, strict=True)]
-        env = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-        env.pop("TRIMTAB_DEBUG", None)
-        subprocess.run(
-            [sys.executable, FORKED], input=json.dumps(jobs), text=True, env=env, check=True, timeout=400
-        )
-        return [
-            Done(int((o / "code").read_text()), (o / "stdout").read_text(), (o / "stderr").read_text())
-            for o in outs
-        ]
-
-    return run
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    environment.pop("TRIMTAB_DEBUG", None)
+    return lambda jobs: [commands.run(*words, cwd=tmp_path, environment=environment) for words in jobs]
 
 
 def words(method: str, model: Path, data: Path, out: str, *settings: str) -> list[str]:
@@ -68,7 +45,7 @@ def words(method: str, model: Path, data: Path, out: str, *settings: str) -> lis
 
 
 def test_malformed_data_and_then_mended(
-    shared_data: Path, tmp_path: Path, tiny_model_dir: Callable[..., Path], commands: Any
+    shared_data: Path, tmp_path: Path, tiny_model_dir: Callable[..., Path], in_turn: Any
 ) -> None:
     """Exit code 1, one line, no traceback; then the same command, with whole rows at the same place, trains."""
     model, cases = tiny_model_dir(), [case for case in CASES if case.name in SAMPLE]
@@ -79,8 +56,8 @@ def test_malformed_data_and_then_mended(
         path = case.make(real_rows(shared_data, case.source), tmp_path / f"d{i}")
         method = "dpo" if i % 2 else "sft"
         runs.append((path, words(method, model, path, f"out{i}", "max_steps=1")))
-    for (path, _), case, done in zip(runs, cases, commands([w for _, w in runs]), strict=True):
-        assert done.code == 1, case.name
+    for (path, _), case, done in zip(runs, cases, in_turn([w for _, w in runs]), strict=True):
+        assert done.returncode == 1, case.name
         assert done.stdout == ""
         assert done.stderr.startswith("error: "), case.name
         assert done.stderr.count("\n") == 1
@@ -91,8 +68,8 @@ def test_malformed_data_and_then_mended(
     again = [i for i, case in enumerate(cases) if case.name in MENDED]
     for i in again:
         mend(real_rows(shared_data, "ultrafeedback", 3), runs[i][0])
-    for i, done in zip(again, commands([runs[i][1] for i in again]), strict=True):
-        assert (done.code, done.stdout) == (0, f"Model: out{i}/best\n"), done.stderr
+    for i, done in zip(again, in_turn([runs[i][1] for i in again]), strict=True):
+        assert (done.returncode, done.stdout) == (0, f"Model: out{i}/best\n"), done.stderr
         rows = json.loads((tmp_path / f"out{i}" / "data.json").read_text())["train"]
         assert rows["rows"] == rows["used"] + sum(rows["dropped"].values()) == 3
 
@@ -115,7 +92,7 @@ def mend(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def test_real_pairs_of_every_layout_train(
-    shared_data: Path, tmp_path: Path, tiny_model_dir: Callable[..., Path], commands: Any
+    shared_data: Path, tmp_path: Path, tiny_model_dir: Callable[..., Path], in_turn: Any
 ) -> None:
     """Ten steps of DPO on real rows; KTO's labels are one clear line, and paired on request where prompts agree."""
     model = tiny_model_dir()
@@ -132,17 +109,17 @@ def test_real_pairs_of_every_layout_train(
     labelled = write_lines([*both, alone], tmp_path / "labelled.jsonl")
     jobs = [words("dpo", model, paths[name], name, "max_steps=10") for name in paths]
     jobs.append(words("dpo", model, labelled, "labelled", "max_steps=2", "data.pair_labels=true"))
-    *trained, refused, paired = commands(jobs)
-    assert [done.code for done in trained] == [0, 0, 0]
+    *trained, refused, paired = in_turn(jobs)
+    assert [done.returncode for done in trained] == [0, 0, 0]
     for name in ("ultrafeedback", "sharegpt", "hh"):
         assert (tmp_path / name / "best" / "model.safetensors").is_file()
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["step"] == 10
-    assert refused.code == 1
+    assert refused.returncode == 1
     *_, told = refused.stderr.splitlines()  # a warning about the tokenizer comes before
     assert told.startswith("error: kto.jsonl:1: a completion with a label (KTO; ")
     assert refused.stderr.count("error: ") == 1
-    assert paired.code == 0
+    assert paired.returncode == 0
     counts = json.loads((tmp_path / "labelled" / "data.json").read_text())
     assert (counts["train"]["used"], counts["unpaired_labels"]) == (3, 1)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from commands import Commands
 from study.same_results import but_for_the_date
 from training.toy import write_model
 from trimtab.catalogue import label, ordered_methods
@@ -103,18 +102,15 @@ def test_running_again_does_nothing_again(done: tuple[Path, Results], model: Pat
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
 
-def test_killed_in_a_round_and_run_again(done: tuple[Path, Results], model: Path, tmp_path: Path) -> None:
+def test_killed_in_a_round_and_run_again(
+    done: tuple[Path, Results], model: Path, tmp_path: Path, commands: Commands
+) -> None:
     """Three steps of SFT, of the reward model and of the first round, then the second of the second round."""
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe(model)))
-    script = Path(__file__).parents[1] / "training" / "killed.py"
-    arguments = ["study", str(file), "--out", str(tmp_path / "run")]
-    (tmp_path / "jobs.json").write_text(json.dumps([["step", 11, arguments], ["none", 1, arguments]]))
-    ran = subprocess.run(
-        [sys.executable, str(script), "turns", str(tmp_path / "jobs.json")],
-        check=True, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert json.loads(ran.stdout.splitlines()[-1]) == [-9, 0]
+    words = ["study", str(file), "--out", str(tmp_path / "run")]
+    ran = commands.in_turn([("step", 11, words), ("none", 1, words)])
+    assert [one.returncode for one in ran] == [-9, 0]
     for stage in ("sft", "reward", "online_dpo-1", "online_dpo-2"):
         ours, theirs = (root / "seed-0" / "stages" / stage / "best" for root in (tmp_path / "run", done[0]))
         assert hash_model(str(ours)) == hash_model(str(theirs)), stage

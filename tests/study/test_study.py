@@ -12,6 +12,7 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from commands import Commands
 from study.same_results import but_for_the_date
 from training.toy import write_model
 from trimtab.data.parsing import apply_overrides, parse
@@ -133,37 +134,32 @@ def test_the_same_results_from_nothing(done: tuple[Path, Results], model: Path, 
     assert again.provenance.hashes == done[1].provenance.hashes
 
 
-def test_stopped_outside_training_and_run_again(done: tuple[Path, Results], model: Path, tmp_path: Path) -> None:
+def test_stopped_outside_training_and_run_again(
+    done: tuple[Path, Results], model: Path, tmp_path: Path, commands: Commands
+) -> None:
     """While it answers, judges and reports: the one sentence each time, and the same results in the end."""
-    file, script = tmp_path / "recipe.yaml", Path(__file__).parents[1] / "training" / "killed.py"
+    file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe(model)))
     words = ["study", str(file), "--out", str(tmp_path / "run")]
     moments = {"SIGTERM@answering": 143, "SIGHUP@judging": 129, "SIGTERM@reporting": 143, "none": 0}
-    (tmp_path / "jobs.json").write_text(json.dumps([[moment, 1, words] for moment in moments]))
-    ran = subprocess.run(
-        [sys.executable, str(script), "turns", str(tmp_path / "jobs.json")],
-        check=True, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert json.loads(ran.stdout.splitlines()[-1]) == list(moments.values())
-    assert ran.stderr.count(SENTENCE) == 3
-    assert "Traceback" not in ran.stderr
+    ran = commands.in_turn([(moment, 1, words) for moment in moments])
+    assert [one.returncode for one in ran] == list(moments.values())
+    assert [one.stderr.count(SENTENCE) for one in ran] == [1, 1, 1, 0]
+    assert not any("Traceback" in one.stderr for one in ran)
     found = Results.read(tmp_path / "run" / "results.json")
     assert found.methods == done[1].methods
     assert found.warnings == done[1].warnings
 
 
-def test_killed_and_run_again(done: tuple[Path, Results], model: Path, tmp_path: Path) -> None:
+def test_killed_and_run_again(done: tuple[Path, Results], model: Path, tmp_path: Path, commands: Commands) -> None:
     """SIGKILL in the middle of DPO, the study run again: the same models and results."""
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(recipe(model)))
-    script = Path(__file__).parents[1] / "training" / "killed.py"
-    arguments = ["--", "study", str(file), "--out", str(tmp_path / "run")]
+    words = ["study", str(file), "--out", str(tmp_path / "run")]
     # Four steps of SFT, then the third of DPO.
-    killed = subprocess.run([sys.executable, str(script), "step", "7", *arguments], check=False, timeout=300)
-    assert killed.returncode == -9
+    assert commands.run(*words, moment="step", count=7).returncode == -9
     assert not (tmp_path / "run" / "results.json").exists()
-    finished = subprocess.run([sys.executable, str(script), "none", "1", *arguments], check=False, timeout=300)
-    assert finished.returncode == 0
+    assert commands.run(*words).returncode == 0
     found = Results.read(tmp_path / "run" / "results.json")
     assert found.provenance.hashes == done[1].provenance.hashes
     assert found.methods == done[1].methods

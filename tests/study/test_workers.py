@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -19,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+from commands import Commands, Running
 from study.same_results import but_for_the_date
 from training.toy import write_model
 from trimtab.data.parsing import parse
@@ -65,8 +64,8 @@ def seed_of(value: dict[str, Any], seed: int = 0) -> TrainingSeed:
     return TrainingSeed(made, DataSettings(train="rows.jsonl"), Splits([], [], []), Path("out"), None)
 
 
-def command(file: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "trimtab.cli", "study", str(file), "--out", str(out), "--workers", "2", *more]
+def words(file: Path, out: Path, workers: int = 2) -> list[str]:
+    return ["study", str(file), "--out", str(out), "--workers", str(workers)]
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +84,11 @@ def file(model: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(file: Path) -> Path:
+def alone(file: Path, commands: Commands) -> Path:
     """The study in one process, of one thread as each of the two has."""
     out = file.parent / "alone"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*command(file, out)[:-1], "1"], check=True, capture_output=True, timeout=300, env=environment
-    )  # fmt: skip
+    ran = commands.run(*words(file, out, workers=1), environment=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert ran.returncode == 0, ran.stderr
     return out
 
 
@@ -147,10 +144,11 @@ def test_how_many_processes(model: Path, threads: None, monkeypatch: pytest.Monk
     assert workers_for([tiny], 5) == 1
 
 
-def test_two_processes_give_the_results_of_one(alone: Path, file: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_results_of_one(alone: Path, file: Path, tmp_path: Path, commands: Commands) -> None:
     """Byte for byte: weights, metrics but for the clock, completions, scores, and what the report shows."""
     out = tmp_path / "run"
-    ran = subprocess.run(command(file, out), check=True, capture_output=True, text=True, timeout=300)
+    ran = commands.run(*words(file, out))
+    assert ran.returncode == 0, ran.stderr
     assert "2 processes of 1 thread share the stages and evaluations" in ran.stderr
     assert "already done" not in ran.stderr
     assert "grpo: 2/2" in ran.stderr
@@ -162,18 +160,21 @@ def test_two_processes_give_the_results_of_one(alone: Path, file: Path, tmp_path
     first, second = (but_for_the_date(Results.read(folder / "results.json")) for folder in (alone, out))
     quiet = {"provenance", "curves"}
     assert second.model_dump(exclude=quiet) == first.model_dump(exclude=quiet)
-    again = subprocess.run(command(file, out), check=True, capture_output=True, text=True, timeout=300)
+    again = commands.run(*words(file, out))
+    assert again.returncode == 0
     assert "processes of" not in again.stderr
 
 
-def test_a_stage_that_fails_ends_the_study_after_the_others(model: Path, tmp_path: Path) -> None:
+def test_a_stage_that_fails_ends_the_study_after_the_others(
+    model: Path, tmp_path: Path, commands: Commands
+) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     file, out = tmp_path / "small.yaml", tmp_path / "run"
     rewards = [{"kind": "function", "path": f"{tmp_path / 'broken.py'}:reward"}]
     value = recipe(model)
     value["grpo"] = {**value["grpo"], "rewards": rewards}
     file.write_text(yaml.safe_dump(value))
-    ran = subprocess.run(command(file, out), check=False, capture_output=True, text=True, timeout=300)
+    ran = commands.run(*words(file, out))
     assert ran.returncode == 1
     assert "no scores today" in ran.stderr.splitlines()[-1]
     assert "Traceback" not in ran.stderr
@@ -258,15 +259,15 @@ def children_of(pid: int) -> list[int]:
     return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def training(process: subprocess.Popen[str], log: Path) -> list[int]:
+def training(run: Running, log: Path) -> list[int]:
     """Waits until this run has trained a step, and returns the pool's processes."""
     size = log.stat().st_size if log.exists() else 0
     until = time.monotonic() + 120
     while not log.exists() or log.stat().st_size <= size:
-        assert process.poll() is None
+        assert is_alive(run.pid)
         assert time.monotonic() < until
         time.sleep(0.02)
-    return children_of(process.pid)
+    return children_of(run.pid)
 
 
 def is_alive(pid: int) -> bool:
@@ -277,7 +278,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the processes of Linux")
-def test_stopped_and_killed_and_run_again(model: Path, tmp_path: Path) -> None:
+def test_stopped_and_killed_and_run_again(model: Path, tmp_path: Path, commands: Commands) -> None:
     """Its own process told to stop, a worker killed, all at once killed: nobody is left behind, and one line says
     how it goes on. In the end the model is the one of a run that nothing disturbed."""
     out, file = tmp_path / "run", tmp_path / "longer.yaml"
@@ -285,20 +286,21 @@ def test_stopped_and_killed_and_run_again(model: Path, tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(value))
     log = out / "seed-0" / "stages" / "sft" / "metrics.jsonl"
     for end in ("SIGTERM", "SIGKILL of a worker", "SIGKILL"):
-        with subprocess.Popen(command(file, out), stderr=subprocess.PIPE, text=True) as run:
-            pool = training(run, log)
-            assert pool
-            os.kill(pool[0] if "worker" in end else run.pid, getattr(signal, end.split()[0]))
-            _, said = run.communicate(timeout=120)
+        run = commands.start(*words(file, out))
+        pool = training(run, log)
+        assert pool
+        os.kill(pool[0] if "worker" in end else run.pid, getattr(signal, end.split()[0]))
+        ended = run.wait()
+        code, said = ended.returncode, ended.stderr
         assert "Traceback" not in said
-        assert (run.returncode, said.count(SENTENCE)) == {"SIGTERM": (143, 1), "SIGKILL": (-9, 0)}.get(end, (1, 0))
+        assert (code, said.count(SENTENCE)) == {"SIGTERM": (143, 1), "SIGKILL": (-9, 0)}.get(end, (1, 0))
         if "worker" in end:
             assert "a process of the study was killed" in said.splitlines()[-1]
         until = time.monotonic() + 15
         while any(map(is_alive, pool)):
             assert time.monotonic() < until
             time.sleep(0.05)
-    subprocess.run(command(file, out), check=True, capture_output=True, timeout=300)
+    assert commands.run(*words(file, out, workers=1)).returncode == 0
     undisturbed = seed_of(value, 0)
     run_stage(
         "sft", SFT, undisturbed.recipe.sft, sandbox_data(undisturbed.recipe, tmp_path), str(model), tmp_path / "sft"

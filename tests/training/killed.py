@@ -1,7 +1,4 @@
-"""Runs `trimtab` in this process and kills it with SIGKILL at a moment named on the command line.
-
-    python killed.py MOMENT COUNT -- sft --model …
-    python killed.py turns JOBS.json        [[MOMENT, COUNT, [sft, --model, …]], …]
+"""Ends this process at a named moment, as `arm` is told.
 
 MOMENT: step (before the COUNT-th optimizer step begins), update (with its gradient, before the weights
 change), sampling (before the COUNT-th token of a batch is drawn), scoring (a reward function was called, and
@@ -11,22 +8,17 @@ done.json not written), arriving (before the COUNT-th completion of an evaluatio
 unmarked), none; SIGTERM, SIGHUP (that signal instead, in the middle of the COUNT-th step);
 SIGTERM@answering, @judging, @reporting (that signal before the COUNT-th batch of an evaluation's completions,
 before the COUNT-th judging, before the report is written).
-
-turns: one process after the other, each a fork of this one, which has only imported. Prints their exit codes.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from trimtab import cli, files
+from trimtab import files
 from trimtab.evaluation import arriving, measure, scoring
 from trimtab.evaluation import generate as generating
 from trimtab.models import reference
@@ -37,6 +29,7 @@ from trimtab.training import loop, stage
 
 
 def arm(moment: str, count: int) -> None:
+    """Has this process end at a moment, with SIGKILL where the moment names no signal."""
     left, number = count, signal.SIGKILL
 
     def hit(_: Any = None) -> None:
@@ -86,35 +79,3 @@ def arm(moment: str, count: int) -> None:
         before(measure, "mark_complete")
     elif moment == "done":
         before(stage, "mark_done")
-
-
-def run(moment: str, count: int, arguments: list[str]) -> None:
-    arm(moment, count)
-    sys.argv = ["trimtab", *arguments]
-    cli.main()
-
-
-def in_turn(jobs: list[tuple[str, int, list[str]]]) -> list[int]:
-    codes = []
-    for job in jobs:
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                run(*job)
-                code = 0
-            except SystemExit as end:
-                code = int(end.code or 0)
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    return codes
-
-
-if __name__ != "__main__":
-    pass  # a process that shares a study's work: nothing is planted in it
-elif sys.argv[1] == "turns":
-    print(json.dumps(in_turn(json.loads(Path(sys.argv[2]).read_text()))))
-else:
-    run(sys.argv[1], int(sys.argv[2]), sys.argv[4:])

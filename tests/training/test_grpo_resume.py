@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import Commands
 from trimtab.training.metrics import read_metrics
 
-SCRIPT = Path(__file__).with_name("killed.py")
 REWARD = """
 def low(completion_ids):
     return [float(sum(token < 896 for token in ids)) for ids in completion_ids]
@@ -61,7 +59,9 @@ KILLS = [
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path, toy_pairs: Path) -> Path:
+def folders(
+    tmp_path_factory: pytest.TempPathFactory, stopping_model: Path, toy_pairs: Path, commands: Commands
+) -> Path:
     """Every run, uninterrupted and killed and started again, in a folder of its own; exit codes in codes.json."""
     root = tmp_path_factory.mktemp("resumed")
     (root / "reward.py").write_text(REWARD)
@@ -77,10 +77,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path, toy_
     for kind, moment, count in KILLS:
         out = f"{kind} {moment}"
         jobs += [job(kind, out, moment, count), job(kind, out, "none", 1)]
-    (root / "jobs.json").write_text(json.dumps(jobs))
-    command = [sys.executable, str(SCRIPT), "turns", str(root / "jobs.json")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-    (root / "codes.json").write_text(done.stdout.splitlines()[-1])
+    (root / "codes.json").write_text(json.dumps([done.returncode for done in commands.in_turn(jobs)]))
     return root
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from commands import Commands
 from training.grpo_runs import grpo
-from training.test_resume import SCRIPT, digest, rows
+from training.test_resume import digest, rows
 from trimtab.data.splits import DataSettings
 from trimtab.methods.dpo import DPO
 from trimtab.methods.dpo_settings import DPOSettings
@@ -130,7 +129,9 @@ def test_what_is_saved(sft: Path, toy_model: Path) -> None:
     assert json.loads((sft / "config.json").read_text()).get("architectures") == ["Qwen2ForCausalLM"]
 
 
-def test_killed_and_resumed_is_bit_identical(tmp_path: Path, toy_model: Path, toy_pairs: Path) -> None:
+def test_killed_and_resumed_is_bit_identical(
+    tmp_path: Path, toy_model: Path, toy_pairs: Path, commands: Commands
+) -> None:
     """Dropout in the adapter: a checkpoint must keep its random numbers. It holds the adapter only."""
 
     def run(out: Path, moment: str, count: int) -> int:
@@ -144,9 +145,8 @@ def test_killed_and_resumed_is_bit_identical(tmp_path: Path, toy_model: Path, to
         settings += ["checkpoint_interval=3", "data.validation_rows=10", "data.max_length=200"]
         settings += ["lora={rank: 4, dropout: 0.3}"]
         options = [item for setting in settings for item in ("--set", setting)]
-        command = [sys.executable, str(SCRIPT), moment, str(count), "--", "sft", "--model", str(toy_model)]
-        command += ["--data", str(toy_pairs), "--out", str(out), *options]
-        return subprocess.run(command, check=False, capture_output=True, timeout=300).returncode
+        words = ["sft", "--model", str(toy_model), "--data", str(toy_pairs), "--out", str(out), *options]
+        return commands.run(*words, moment=moment, count=count).returncode
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run(whole, "none", 1) == 0

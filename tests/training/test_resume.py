@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("killed.py")
+from commands import Commands
+
 SETTINGS = {
     "sft": ["learning_rate=1e-3"],
     "dpo": ["learning_rate=3e-4", "beta=0.5"],
@@ -28,11 +28,19 @@ COMMON = [
 ]
 
 
-def trimtab(method: str, model: Path, pairs: Path, out: Path, moment: str, count: int) -> int:
-    options = [item for setting in [*SETTINGS[method], *COMMON] for item in ("--set", setting)]
-    command = [sys.executable, str(SCRIPT), moment, str(count), "--", method]
-    command += ["--model", str(model), "--data", str(pairs), "--out", str(out), *options]
-    return subprocess.run(command, check=False, capture_output=True, timeout=300).returncode
+Run = Callable[[str, Path, str, int], int]
+
+
+@pytest.fixture(scope="module")
+def trimtab(commands: Commands, toy_model: Path, toy_pairs: Path) -> Run:
+    """Trains by a method into a folder, up to a moment; its exit code."""
+
+    def run(method: str, out: Path, moment: str, count: int) -> int:
+        options = [item for setting in [*SETTINGS[method], *COMMON] for item in ("--set", setting)]
+        words = [method, "--model", str(toy_model), "--data", str(toy_pairs), "--out", str(out), *options]
+        return commands.run(*words, moment=moment, count=count).returncode
+
+    return run
 
 
 def digest(folder: Path) -> str:
@@ -45,12 +53,12 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, toy_model: Path, toy_pairs: Path) -> dict[str, Path]:
+def whole(tmp_path_factory: pytest.TempPathFactory, trimtab: Run) -> dict[str, Path]:
     """Uninterrupted runs of each method."""
     found = {}
     for method in SETTINGS:
         out = tmp_path_factory.mktemp("whole") / method
-        assert trimtab(method, toy_model, toy_pairs, out, "none", 1) == 0
+        assert trimtab(method, out, "none", 1) == 0
         found[method] = out
     return found
 
@@ -72,14 +80,13 @@ def test_killed_and_started_again(
     moment: str,
     count: int,
     whole: dict[str, Path],
-    toy_model: Path,
-    toy_pairs: Path,
+    trimtab: Run,
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "run"
-    assert trimtab(method, toy_model, toy_pairs, out, moment, count) == -9, "it was to be killed"
+    assert trimtab(method, out, moment, count) == -9, "it was to be killed"
     assert not (out / "done.json").exists()
-    assert trimtab(method, toy_model, toy_pairs, out, "none", 1) == 0
+    assert trimtab(method, out, "none", 1) == 0
     assert digest(out) == digest(whole[method])
     assert rows(out) == rows(whole[method])
     assert not list(out.rglob("*.tmp"))
@@ -88,18 +95,18 @@ def test_killed_and_started_again(
 
 @pytest.mark.parametrize(("signal", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
 def test_asked_to_stop_it_keeps_the_step(
-    signal: str, code: int, whole: dict[str, Path], toy_model: Path, toy_pairs: Path, tmp_path: Path
+    signal: str, code: int, whole: dict[str, Path], trimtab: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    assert trimtab("sft", toy_model, toy_pairs, out, signal, 6) == code
+    assert trimtab("sft", out, signal, 6) == code
     assert [p.name for p in (out / "checkpoints").glob("step-*")] == ["step-00000006"], "every fourth is its own"
     assert not (out / ".trimtab.lock").exists()
-    assert trimtab("sft", toy_model, toy_pairs, out, "none", 1) == 0
+    assert trimtab("sft", out, "none", 1) == 0
     assert digest(out) == digest(whole["sft"])
     assert rows(out) == rows(whole["sft"])
 
 
-def test_done_is_not_done_again(whole: dict[str, Path], toy_model: Path, toy_pairs: Path) -> None:
+def test_done_is_not_done_again(whole: dict[str, Path], trimtab: Run) -> None:
     before = (whole["sft"] / "best" / "model.safetensors").stat().st_mtime_ns
-    assert trimtab("sft", toy_model, toy_pairs, whole["sft"], "step", 1) == 0, "no step is taken"
+    assert trimtab("sft", whole["sft"], "step", 1) == 0, "no step is taken"
     assert (whole["sft"] / "best" / "model.safetensors").stat().st_mtime_ns == before

@@ -4,16 +4,14 @@ weights and the same pairs. What was drawn and scored is not drawn and scored ag
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import Commands
 from trimtab.training.metrics import read_metrics
 
-SCRIPT = Path(__file__).with_name("killed.py")
 REWARD = """
 def low(completion_ids):
     with open(CALLS, "a") as out:
@@ -37,7 +35,9 @@ KILLS = [
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path, toy_pairs: Path) -> Path:
+def folders(
+    tmp_path_factory: pytest.TempPathFactory, stopping_model: Path, toy_pairs: Path, commands: Commands
+) -> Path:
     """Every run, uninterrupted and killed and started again, in a folder of its own; exit codes in codes.json."""
     root = tmp_path_factory.mktemp("rounds_resumed")
 
@@ -52,10 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, stopping_model: Path, toy_
     jobs = [job("whole", "none", 1)]
     for moment, count in KILLS:
         jobs += [job(f"{moment} {count}", moment, count), job(f"{moment} {count}", "none", 1)]
-    (root / "jobs.json").write_text(json.dumps(jobs))
-    command = [sys.executable, str(SCRIPT), "turns", str(root / "jobs.json")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
-    (root / "codes.json").write_text(done.stdout.splitlines()[-1])
+    (root / "codes.json").write_text(json.dumps([done.returncode for done in commands.in_turn(jobs)]))
     return root
 
 
