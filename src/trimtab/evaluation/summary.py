@@ -16,7 +16,7 @@ from trimtab.evaluation.compare import compare, matrix
 from trimtab.evaluation.judge_card import card_of
 from trimtab.evaluation.judge_probes import Probe
 from trimtab.evaluation.length_control import difficulty_of
-from trimtab.evaluation.method_numbers import method_result
+from trimtab.evaluation.method_numbers import method_result, result_against_itself
 from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.outputs import MethodOutputs, align, check_unique
 from trimtab.evaluation.people import people_of
@@ -127,7 +127,7 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         judge_card=card_of(runs, outputs.probes, about.relatives),
         training_reward=about.training_reward,
         methods={name: method_result(of_method, seeds, options) for name, of_method in runs.items()},
-        opponent_result=None if against is None else method_result([against], [], options),
+        opponent_result=None if against is None else result_against_itself(against, options),
         comparisons=compare(runs, seeds, options, against),
         ranking=_ranking(runs, against, options),
         tasks=task_results(aligned.methods, opponent, seeds, options),
