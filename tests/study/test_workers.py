@@ -295,7 +295,8 @@ def test_stopped_and_killed_and_run_again(model: Path, tmp_path: Path, commands:
         assert "Traceback" not in said
         assert (code, said.count(SENTENCE)) == {"SIGTERM": (143, 1), "SIGKILL": (-9, 0)}.get(end, (1, 0))
         if "worker" in end:
-            assert "a process of the study was killed" in said.splitlines()[-1]
+            [error] = [line for line in said.splitlines() if line.startswith("error: ")]
+            assert "a process of the study was killed" in error
         until = time.monotonic() + 15
         while any(map(is_alive, pool)):
             assert time.monotonic() < until
