@@ -118,8 +118,11 @@ def test_ppo_reads_its_samples_twice_and_scores_them_once(recipe: dict[str, Any]
 
 def test_fixed_rollouts_are_scored_once(recipe: dict[str, Any]) -> None:
     recipe["grpo"] |= {"rollouts": "fixed", "fixed_prompts": 8, "kl": "k2", "validation_prompts": 0}
-    plan = make_plan(parse(Recipe, recipe, "test"), measured=False)
+    plan = make_plan(parse(Recipe, recipe | {"tasks": ["gsm8k", "ifeval"]}, "test"), measured=False)
     assert [call.completions for call in plan.calls] == [8 * 2, 36]
+    # What is not counted is said; every method and the opponent are asked.
+    models = len(recipe["methods"]) + 1
+    assert f"Not counted: 2 standard tasks (gsm8k, ifeval), asked of {models} models." in plan.notes
 
 
 @pytest.mark.parametrize(("steps", "interval", "times"), [(10, 5, 3), (11, 5, 4), (4, 5, 2), (5, 1, 6)])

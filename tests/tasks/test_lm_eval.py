@@ -172,7 +172,7 @@ def test_random_numbers_are_left_as_they_were(files: Path, tiny_model_dir: Any, 
     assert torch.equal(torch.rand(3), expected)
 
 
-def study(files: Path, out: Path, tasks: list[str], **more: Any) -> Results:
+def study(files: Path, out: Path, tasks: list[str], seeds: tuple[int, ...] = (0,)) -> Results:
     recipe = {
         "name": "t", "model": "sandbox:base", "methods": ["base", "sft"], "judge": "gold",
         "opponent": "sandbox:instruct", "sandbox": {"train_rows": 8, "validation_rows": 4, "test_rows": 4},
@@ -180,7 +180,7 @@ def study(files: Path, out: Path, tasks: list[str], **more: Any) -> Results:
         "evaluation": {"decoding": {"max_new_tokens": 8}},
         "tasks": {"names": tasks, "include_path": str(files)},
     }  # fmt: skip
-    return run_study(Recipe.model_validate(recipe | more), out)
+    return run_study(Recipe.model_validate(recipe), out, seeds)
 
 
 def test_a_study_asks_every_model_and_a_second_run_nothing(
@@ -207,6 +207,12 @@ def test_a_study_asks_every_model_and_a_second_run_nothing(
     more = study(files, tmp_path / "out", ["our_group", "our_second"])
     assert more.methods == first.methods
     assert [task.task for task in more.tasks if task.headline] == ["our_group", "our_second"]
+    pooled = study(files, tmp_path / "out", ["our_second"], seeds=(0, 1)).tasks[0]
+    spread = pooled.methods["sft"].seeds
+    assert spread is not None
+    alone = next(task for task in more.tasks if task.headline and task.task == "our_second")
+    assert spread.values[0] == alone.methods["sft"].value
+    assert (sorted(spread.values), pooled.methods["base"].seeds) == ([0, 1], None)
 
 
 def test_what_cannot_be_asked_is_told_before_training(files: Path, tmp_path: Path) -> None:
