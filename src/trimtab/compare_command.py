@@ -110,8 +110,7 @@ def _check(
         raise TrimtabError(f"--fail-if {wrong[0]}: known are {', '.join(EXIT_CODES)}.")
     mapping_of(mapping)
     check_sources(sources)
-    if labels is not None:
-        check_labels(labels)
+    check_labels(labels)
     if judge is not None:
         reward_named(judge)
     return named

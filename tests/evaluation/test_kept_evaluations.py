@@ -14,6 +14,7 @@ from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.measure import measure
+from trimtab.evaluation.outputs import read_generations
 from trimtab.evaluation.results import Results
 from trimtab.evaluation.settings import Decoding, EvaluationSettings, EvaluationTask
 from trimtab.rewards.base import Reward, Scored
@@ -129,6 +130,26 @@ def test_a_folder_is_of_one_evaluation(
     (tmp_path / "same.py").write_text("def same(completions):\n    return [2.0] * len(completions)\n")
     evaluate_only(model, data, out, model, constant, None, FEW)
     assert capsys.readouterr().err.count("was judged otherwise before") == 2, "the model's and the opponent's"
+
+
+def test_labels_come_when_the_answers_are_there(
+    model: str, constant: str, write_jsonl: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The same evaluation again, with a file of votes by the prompt's text: nothing is generated or judged anew."""
+    data, out = str(write_jsonl(ROWS)), tmp_path / "e"
+    assert evaluate_only(model, data, out, model, constant, None, FEW).people is None
+    answers = out / "evaluation" / "model" / "generations.jsonl"
+    before = answers.stat().st_mtime_ns
+    votes = [{"prompt": g.prompt, "completion": g.completion, "winner": "model"} for g in read_generations(answers)]
+    file = tmp_path / "votes.jsonl"
+    file.write_text("".join(json.dumps(vote) + "\n" for vote in votes))
+    results = evaluate_only(model, data, out, model, constant, None, [*FEW, f"labels={file}"])
+    assert results.people is not None
+    [number] = results.people.numbers
+    assert (results.people.votes, number.a, number.labels.value) == (3, "model", 1)
+    assert answers.stat().st_mtime_ns == before
+    with pytest.raises(TrimtabError, match=r"gone.csv: no such file. Give people's labels"):
+        evaluate_only(model, data, out, model, constant, None, [*FEW, "labels=gone.csv"])
 
 
 def test_completions_of_other_rows_are_not_overwritten(

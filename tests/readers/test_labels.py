@@ -105,6 +105,14 @@ def test_joined_by_id_or_text_and_named_as_people_do(tmp_path: Path) -> None:
     ]
 
 
+def test_one_method_alone_is_against_the_opponent_or_what_the_others_are_set_beside(tmp_path: Path) -> None:
+    row = {"id": 0, "method": "dpo", "winner": "dpo"}
+    methods = [outputs("sft"), outputs("dpo")]
+    [against_opponent] = votes(tmp_path, StudyOutputs({}, methods, outputs("them")), row, start="sft")
+    [against_start] = votes(tmp_path, StudyOutputs({}, methods), row, start="sft")
+    assert (against_opponent.second, against_start.second) == ("them", "sft")
+
+
 def test_labels_of_other_prompts_methods_and_answers_are_left_out(tmp_path: Path) -> None:
     study = StudyOutputs({}, [outputs("dpo")], outputs("base"))
     labels = labels_of(
@@ -120,12 +128,12 @@ def test_labels_of_other_prompts_methods_and_answers_are_left_out(tmp_path: Path
     )  # fmt: skip
     assert [vote.id for vote in labels.votes] == ["0", "2"]
     assert labels.told == [
-        "labels.jsonl: 1 labels are of prompts that are not compared and left out",
-        "labels.jsonl: 1 labels are of ppo, which is not compared and left out",
-        "labels.jsonl: 1 labels are of base with itself and left out",
-        "labels.jsonl: 1 labels are of other answers than those that are compared and left out",
+        "1 label is of prompts that are not compared, left out",
+        "1 label is of ppo, which is not compared, left out",
+        "1 label is of base with itself, left out",
+        "1 label is of other answers than those that are compared, left out",
     ]
-    with pytest.raises(TrimtabError, match=r"no label is of what is compared. .*1 labels are of prompts that"):
+    with pytest.raises(TrimtabError, match=r"no label is of what is compared. .*1 label is of prompts that"):
         votes(tmp_path, study, {"id": 9, "winner": "dpo"})
 
 

@@ -12,6 +12,7 @@ from trimtab.command_settings import stage_settings
 from trimtab.errors import TrimtabError
 from trimtab.files import read_json, write_json
 from trimtab.training.folder import inputs_key, open_stage_folder, resolve_auto
+from trimtab.training.operational import without_operational
 
 INPUTS: dict[str, Any] = {
     "stage": "grpo",
@@ -86,3 +87,14 @@ def test_a_change_is_written_down(tmp_path: Path) -> None:
     (tmp_path / "settled.json").unlink()
     with pytest.raises(TrimtabError, match=r"settled\.json: is gone.*Put it back, or remove"):
         resolve_auto(tmp_path, less, "")
+
+
+def test_labels_that_come_later_make_no_other_study() -> None:
+    studied = {
+        "methods": ["dpo"],
+        "evaluation": {"decoding": {"strategy": "greedy"}, "clusters": None, "labels": None},
+    }
+    labelled = {**studied, "evaluation": {**studied["evaluation"], "labels": "votes.jsonl"}}  # type: ignore[dict-item]
+    assert without_operational(labelled) == without_operational(studied)
+    other = {**studied, "evaluation": {**studied["evaluation"], "clusters": "document"}}  # type: ignore[dict-item]
+    assert without_operational(other) != without_operational(studied)

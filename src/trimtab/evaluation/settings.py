@@ -143,6 +143,9 @@ class EvaluationSettings(TrustSettings):
     judge_probes: int | None = Field(None, ge=0, le=ROWS)
     """Answers that the judge is asked about once more, and with harmless padding, for its card; null: 100, or 20 of
     a judge on a server."""
+    labels: str | None = None
+    """A file of what people said of some answers, by which the judge is corrected. It may be named once the answers
+    are there: nothing is made anew for it."""
 
 
 @dataclass(frozen=True)

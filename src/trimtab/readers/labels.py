@@ -92,9 +92,9 @@ def read_labels(path: Path, mapping: Mapping[str, str], pair: tuple[str, str] | 
     return file
 
 
-def check_labels(path: Path) -> None:
-    """TrimtabError where there is no such file."""
-    if not path.is_file():
+def check_labels(path: Path | str | None) -> None:
+    """TrimtabError where a file is named that is not there."""
+    if path is not None and not Path(path).expanduser().is_file():
         raise TrimtabError(f"{path}: no such file. Give people's labels as rows of JSONL, JSON, CSV or Parquet.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trimtab.catalogue import label
@@ -48,12 +48,12 @@ def labels_of(
 ) -> Labels:
     """A file's labels, joined to the prompts by id or text.
 
-    start: the method that labels of one method alone are against; None: the opponent. aliases: ids of prompts by
+    start: what labels of one method alone are against, where there is no opponent. aliases: ids of prompts by
     other names that labels may have for them. one_sample: whether each prompt was answered once, so that a label
     with another text is one of other answers. TrimtabError where no label fits what is compared.
     """
     compared = _compared(outputs, aliases or {})
-    against = start or compared.opponent
+    against = compared.opponent or start
     others = [name for name in compared.sides if name != against]
     pair = (others[0], against) if len(others) == 1 and against is not None else None
     file = read_labels(path, mapping or {}, pair)
@@ -65,10 +65,15 @@ def labels_of(
             votes.append(found)
         else:
             lost[found] += 1
-    told = _told(path, file, lost)
+    told = _told(file, lost)
     if not votes:
         raise TrimtabError(f"{path}: no label is of what is compared. {'; '.join(told) or 'It has no rows.'}")
     return Labels(path.name, votes, told)
+
+
+def with_labels(outputs: StudyOutputs, file: str | None) -> StudyOutputs:
+    """A study's outputs with the labels of a file, where one is named."""
+    return outputs if file is None else replace(outputs, labels=labels_of(Path(file).expanduser(), outputs))
 
 
 def _compared(outputs: StudyOutputs, aliases: Mapping[str, str]) -> _Compared:
@@ -163,10 +168,14 @@ def _is_other(text: str | None, side: _Side, seed: int | None, key: str) -> bool
     return text is not None and answer is not None and plain(answer) != plain(text)
 
 
-def _told(path: Path, file: LabelFile, lost: Mapping[str, int]) -> list[str]:
+def _told(file: LabelFile, lost: Mapping[str, int]) -> list[str]:
     """What was left out, a line each."""
-    told = [f"{count} labels are {why}" for why, count in lost.items()]
-    told += [f"{count} rows could not be read ({why})" for why, count in file.unreadable.most_common(3)]
-    told += [f"{file.skipped} rows have no judgement"] if file.skipped else []
-    told += [f"{file.not_random} rows are marked as not random"] if file.not_random else []
-    return [f"{path.name}: {line} and left out" for line in told]
+    told = [f"{_labels(count)} {why}" for why, count in lost.items()]
+    told += [f"{_labels(count)} unreadable ({why})" for why, count in file.unreadable.most_common(3)]
+    told += [f"{_labels(file.skipped)} without a judgement"] if file.skipped else []
+    told += [f"{_labels(file.not_random)} marked as not random"] if file.not_random else []
+    return [f"{line}, left out" for line in told]
+
+
+def _labels(count: int) -> str:
+    return "1 label is" if count == 1 else f"{count} labels are"

@@ -30,6 +30,7 @@ from trimtab.methods.online_dpo import NAME, round_folders
 from trimtab.methods.rounds import PAIRS
 from trimtab.methods.table import METHODS
 from trimtab.models.lora import hash_model
+from trimtab.readers.votes import with_labels
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.study.provenance import command_line, data_sources, model_sources, study_settings, today
@@ -118,7 +119,7 @@ def collect_results(
         read=len(splits.test) + sum(out.values()), kept=len(splits.test), dropped=out
     )
     asked, unchecked = asked_of(splits.test)
-    outputs = StudyOutputs(
+    answered = StudyOutputs(
         {run.seed: run.outputs for run in runs},
         fixed,
         opponent,
@@ -129,6 +130,7 @@ def collect_results(
         difficulties(splits.test, recipe.evaluation.difficulty),
         probes=probes,
     )
+    outputs = with_labels(answered, recipe.evaluation.labels)
     named = {"the models of this study": recipe.model, "the opponent": recipe.opponent or ""}
     about = About(
         name=recipe.name,

@@ -27,6 +27,8 @@ from trimtab.json_types import JsonObject
 from trimtab.models.kinds import check_model_source, positions_of
 from trimtab.models.lora import hash_model
 from trimtab.notices import Warnings, collected, say, warn
+from trimtab.readers.labels import check_labels
+from trimtab.readers.votes import with_labels
 from trimtab.rewards.settings import reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout.sampler import check_prompts
@@ -217,6 +219,7 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
     inputs = evaluation_inputs("evaluate", request.models, request.data, request.value, request.part)
     clusters = cluster_names(inputs.records, inputs.settings.clusters)
     difficulty = difficulties(inputs.records, inputs.settings.difficulty)
+    check_labels(inputs.settings.labels)
     if request.judge is not None:
         check_scorers([request.judge], inputs.records, "--judge")
         check_scored_rows([request.judge], inputs.records)
@@ -265,7 +268,7 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
         *(judge_warnings(request.judge) if request.judge else []),
         *filter(None, [unchecked]),
     ]
-    return summarise(outputs, _about(request, inputs, warnings))
+    return summarise(with_labels(outputs, inputs.settings.labels), _about(request, inputs, warnings))
 
 
 def _warn_of_tokenizers(names: Sequence[str], chats: Sequence[ChatFormat]) -> None:

@@ -14,6 +14,7 @@ from trimtab.evaluation.row_columns import cluster_names, difficulties
 from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.methods.table import METHODS
 from trimtab.models.kinds import check_model_source, positions_of
+from trimtab.readers.labels import check_labels
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings import check_rewards
 from trimtab.rewards.settings_base import RewardSettings
@@ -49,6 +50,7 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits, sampled: Spl
     check_scored_rows([recipe.judge] if recipe.judge else [], splits.test)
     cluster_names(splits.test, recipe.evaluation.clusters)
     difficulties(splits.test, recipe.evaluation.difficulty)
+    check_labels(recipe.evaluation.labels)
     engines = {recipe.evaluation.decoding.engine}
     for stage in stages_of(recipe):
         check_rewards(stage.rewards)

@@ -17,6 +17,8 @@ OF_TRAINING = {
 }
 OF_STUDY = {"tasks"}
 """Standard tasks are asked of what was trained, and each is kept with how it was asked."""
+OF_EVALUATION = {"token_budget", "labels", "judge_probes"}
+"""Labels come when the answers are there, and probes ask a judge about what is there already."""
 OF_SAMPLING = {"batch_size", "vllm"}
 """How many are drawn together, and what the engine takes of the machine."""
 
@@ -31,8 +33,10 @@ def _dropped(value: JsonObject) -> set[str]:
         return OF_SAMPLING
     if "strategy" in value and "max_new_tokens" in value:
         return {"vllm"}  # of an evaluation the batch decides what is drawn
-    if ("kind" in value and "weight" in value) or "decoding" in value:
-        return {"token_budget", "judge_probes"}  # the last asks a judge about what is there already
+    if "kind" in value and "weight" in value:
+        return {"token_budget"}
+    if "decoding" in value:
+        return OF_EVALUATION
     return set()
 
 
