@@ -152,6 +152,18 @@ def test_what_people_contradict_is_said_and_no_outcome() -> None:
     assert "contradict" not in " ".join(agreeing.verdict)
 
 
+def test_a_claim_that_few_labels_do_not_bear_out_is_said() -> None:
+    """The judge's 60 % of 200 is clear, 20 labels of the same share are not; they contradict nothing."""
+    made = [outputs("base", [0.0] * N), outputs("dpo", ([1.0] * 3 + [-1.0] * 2) * 40)]
+    results = results_of(made, [Vote(str(i), "dpo", "base", float(i % 10 < 6), "a") for i in range(20)])
+    assert results.people is not None
+    [number] = results.people.numbers
+    assert (number.contradicted, number.borne_out, number.turned_round().borne_out) == (False, False, False)
+    assert any(
+        line.endswith("the judge alone says 60.0, which people do not bear out.") for line in results.verdict
+    )
+
+
 def test_a_number_turned_round() -> None:
     made = [outputs("base", [0.0] * N), outputs("dpo", [1.0, -1.0, 1.0, 1.0] * 50)]
     found = people(made, [Vote(str(i), "dpo", "base", 1.0, "a") for i in range(60)])

@@ -46,11 +46,10 @@ def _borne_out(outcome: Outcome, results: Results) -> Outcome:
     if outcome.outcome == "undecided" or not found or found.corrected is None or found.corrected.ci95 is None:
         return outcome
     low, high = found.corrected.ci95
-    even = 0.5 if found.kind == "rate" else 0.0
-    if (low > even) if outcome.outcome == "helped" else (high < even):
+    if (low > found.even) if outcome.outcome == "helped" else (high < found.even):
         return outcome
-    what = "win rate" if found.kind == "rate" else "difference in win rate"
-    why = f"people do not bear it out: their corrected {what} is {interval_text(found.corrected.ci95)} %"
+    what, unit = ("win rate", "%") if found.kind == "rate" else ("difference in win rate", "points")
+    why = f"people do not bear it out: their corrected {what} is {interval_text(found.corrected.ci95)} {unit}"
     return outcome.model_copy(update={"outcome": "undecided", "why": why})
 
 

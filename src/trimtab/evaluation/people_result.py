@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from trimtab.evaluation.estimate import STORED, Estimate
+from trimtab.evaluation.estimate import STORED, Estimate, Interval95
 
 
 class _Model(BaseModel):
@@ -61,18 +61,36 @@ class CorrectedNumber(_Model):
         low, high = self.corrected.ci95
         return not low <= self.judge.value <= high
 
+    @property
+    def even(self) -> float:
+        """What says that neither is better."""
+        return 0.5 if self.kind == "rate" else 0.0
+
+    @property
+    def borne_out(self) -> bool:
+        """Whether the corrected interval lies where the judge's does: above even or below it, or holds it. True
+        without either."""
+        if self.corrected is None or self.corrected.ci95 is None or self.judge is None or self.judge.ci95 is None:
+            return True
+        return _side(self.judge.ci95, self.even) in (0, _side(self.corrected.ci95, self.even))
+
     def turned_round(self) -> CorrectedNumber:
         """The same of b beside a."""
 
         def turned(one: Estimate | None) -> Estimate | None:
             if one is None:
                 return None
-            whole = 1.0 if self.kind == "rate" else 0.0
+            whole = 2 * self.even
             ends = None if one.ci95 is None else (whole - one.ci95[1], whole - one.ci95[0])
             return one.model_copy(update={"value": whole - one.value, "ci95": ends})
 
         numbers = {"labels": turned(self.labels), "judge": turned(self.judge), "corrected": turned(self.corrected)}
         return self.model_copy(update={"a": self.b, "b": self.a} | numbers)
+
+
+def _side(ends: Interval95, even: float) -> int:
+    """1 for an interval above even, -1 for one below, 0 for one that holds it."""
+    return (ends[0] > even) - (ends[1] < even)
 
 
 class People(_Model):

@@ -11,11 +11,11 @@ FEW_LABELS = 30
 
 
 def people_sentences(results: Results) -> list[str]:
-    """Of every win rate against the opponent, and of each other number that the judge gets wrong."""
+    """Of every win rate against the opponent, and of each other number in which people and judge part."""
     if results.people is None:
         return []
     rates = [n for n in results.people.numbers if n.kind == "rate" and n.b == (results.opponent or n.b)]
-    others = [n for n in results.people.numbers if n not in rates and n.contradicted]
+    others = [n for n in results.people.numbers if n not in rates and (n.contradicted or not n.borne_out)]
     return [sentence(n) for n in [*rates, *others]]
 
 
@@ -33,6 +33,8 @@ def sentence(n: CorrectedNumber) -> str:
     alone = f"the judge alone says {number(n.judge.value, 1, 100, sign)}"
     if n.contradicted:
         alone += ", which people contradict"
+    elif not n.borne_out:
+        alone += ", which people do not bear out"
     return f"{of}: {what} ({interval}); {alone}."
 
 
