@@ -1,6 +1,6 @@
 """How often intervals hold the truth, and how often tests reject a true null: the rows of benchmarks/README.md.
 
-    python benchmarks/coverage.py [--rows rates,clusters,…] [--repetitions 1000]
+    python benchmarks/coverage.py [--rows rates,clusters,…] [--repetitions 1000] [--study runs/quickstart]
 
 Every row is printed as it is found. Rates, ties and sign flips are enumerated, so their figures are exact; the
 others are simulated with fixed seeds, and their figures are good to about ± 1.4 points (two standard errors of 95
@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import length_control as lengths
 import numpy as np
 import scipy.stats
 
@@ -123,13 +125,28 @@ def seeds(repetitions: int) -> None:
         show("seeds", f"S = {S}; sd of seeds 0, 0.03, 0.07, 0.2 (of prompts 0.5)", ", ".join(found))
 
 
+def length_control(repetitions: int) -> None:
+    """The win rate at equal length, with the difficulty that other methods tell: see length_control.py."""
+
+    def told(case: str, value: str) -> None:
+        show("length", case, value)
+
+    lengths.published(told, RESAMPLES)
+    for folder in STUDIES:
+        lengths.of_study(told, folder, RESAMPLES)
+    lengths.simulated(told, repetitions // 5, RESAMPLES // 2)
+
+
 ROWS: dict[str, Callable[[int], None]] = {
     "rates": rates,
     "nothing_varies": nothing_varies,
     "sign_flips": sign_flips,
     "clusters": clusters,
     "seeds": seeds,
+    "length_control": length_control,
 }
+STUDIES: list[Path] = []
+"""Folders of studies, for the row of length control."""
 
 
 def asked() -> Iterator[tuple[Callable[[int], None], int]]:
@@ -137,7 +154,9 @@ def asked() -> Iterator[tuple[Callable[[int], None], int]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--repetitions", type=int, default=1000)
+    parser.add_argument("--study", type=Path, action="append", default=[], help="a study's folder")
     arguments = parser.parse_args()
+    STUDIES.extend(arguments.study)
     for name in arguments.rows.split(","):
         yield ROWS[name], arguments.repetitions
 

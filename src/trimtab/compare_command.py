@@ -49,6 +49,9 @@ def compare_command(
             help="Answers that the judge is asked about again, for its card: 100, or 20 of one on a server.",
         ),
     ] = None,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Prompts that are nearly the same are one in intervals.")
+    ] = False,
     fail_if: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,7 +84,10 @@ def compare_command(
     from trimtab.comparing.run import Asked, compare_sources
 
     place = None if plan else out
-    asked = Asked(sources, mapping or (), opponent, judge, 0 if plan else judge_probes, place, labels=labels)
+    asked = Asked(
+        sources, mapping or (), opponent, judge, 0 if plan else judge_probes, place, labels=labels,
+        near_duplicates=near_duplicates,
+    )  # fmt: skip
     compared = compare_sources(asked)
     if plan:
         _print_plan(compared, prompts, seeds)

@@ -19,6 +19,7 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.answers import Options
 from trimtab.evaluation.judge_card import relatives_of
 from trimtab.evaluation.judge_probes import AskedRows, Probe, probe_judge
+from trimtab.evaluation.near_duplicates import NEAR_DUPLICATES
 from trimtab.evaluation.outcome import Outcome, Word, outcome_of, worst
 from trimtab.evaluation.results import Provenance, Results, Setting, Source, SplitCounts
 from trimtab.evaluation.statistics import N_RESAMPLES
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 class Asked:
     """What a comparison is asked for. sources: NAME=PATH:METHOD, of which the path alone is needed. mapping: as
     --map. opponent: a method's name. probes: answers that the judge is asked about again (judge_probes.py). out: a
-    folder for results and report. labels: a file of what people said."""
+    folder for results and report. labels: a file of what people said. near_duplicates: whether prompts that are
+    nearly the same are one in intervals."""
 
     sources: Sequence[str]
     mapping: Sequence[str] = ()
@@ -52,6 +54,7 @@ class Asked:
     out: Path | None = None
     n_resamples: int = N_RESAMPLES
     labels: Path | None = None
+    near_duplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def compare_sources(asked: Asked) -> Compared:
         relatives=relatives_of(settings.model_names if settings else (), _called(sides)),
     )
     options = Options(n_resamples=asked.n_resamples, with_opponent=compares_opponent)
-    results = summarise(replace(outputs, probes=probes), about, options)
+    results = summarise(replace(outputs, probes=probes, near_duplicates=asked.near_duplicates), about, options)
     compared = Compared(results, _outcomes(results, sides))
     if asked.out is not None:
         _write(results, sides.outputs, asked.out)
@@ -188,6 +191,7 @@ def _provenance(asked: Asked, seeds: Sequence[int]) -> Provenance:
     labels = None if asked.labels is None else str(asked.labels)
     settings = {
         "map": ", ".join(asked.mapping), "opponent": asked.opponent, "judge": asked.judge, "labels": labels,
+        "clusters": NEAR_DUPLICATES if asked.near_duplicates else None,
     }  # fmt: skip
     return Provenance(
         command=command_line(),

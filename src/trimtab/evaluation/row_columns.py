@@ -7,17 +7,22 @@ from collections.abc import Sequence
 
 from trimtab.data.records import Record
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.near_duplicates import NEAR_DUPLICATES
 from trimtab.json_types import JsonValue
 
 
 def cluster_names(records: Sequence[Record], column: str | None) -> list[str]:
     """Of each row, the name of its cluster: the column's value; a row without one is a cluster of its own. None
-    at all without a column: rows of the same prompt are then one cluster. TrimtabError where no row has the
-    column."""
-    if column is None or not records:
+    at all without a column, or where near-duplicates are asked for. TrimtabError where no row has the column."""
+    if column is None or not records or takes_near_duplicates(records, column):
         return []
     values = _column(records, "clusters", column)
     return [f"row {i}" if value is None else f"value {value}" for i, value in enumerate(values)]
+
+
+def takes_near_duplicates(records: Sequence[Record], setting: str | None) -> bool:
+    """Whether prompts that are nearly the same are one cluster: a column of that name has the first word."""
+    return setting == NEAR_DUPLICATES and not any(setting in record.columns for record in records)
 
 
 def difficulties(records: Sequence[Record], column: str | None) -> list[float]:

@@ -136,7 +136,8 @@ class EvaluationSettings(TrustSettings):
     """Packed tokens of a pass for perplexity: memory and speed."""
     clusters: str | None = None
     """A column of the test rows: rows with the same value, such as questions about one document, are not
-    independent, and intervals take them as one. null: rows of the same prompt are one."""
+    independent, and intervals take them as one. near_duplicates: prompts that are nearly the same are one. null:
+    rows of the same prompt are one."""
     difficulty: str | None = None
     """A column of the test rows: a number for how hard a prompt is, of any scale, for the win rate at equal
     length. null: the outcomes of the other methods, where there are three."""

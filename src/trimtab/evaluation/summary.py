@@ -9,6 +9,7 @@ import numpy as np
 
 from trimtab.audit.preferences import AuditReport, amplification
 from trimtab.catalogue import ordered_methods
+from trimtab.errors import TrimtabError
 from trimtab.evaluation.answers import DEFAULTS, Answers, Options, scores_of
 from trimtab.evaluation.bradley_terry import FEWEST, bradley_terry, outcomes_of_pairs
 from trimtab.evaluation.cautions import warnings_of
@@ -18,6 +19,7 @@ from trimtab.evaluation.judge_probes import Probe
 from trimtab.evaluation.length_control import difficulty_of
 from trimtab.evaluation.method_numbers import method_result, result_against_itself
 from trimtab.evaluation.metrics import METRICS
+from trimtab.evaluation.near_duplicates import UNASKED, near_duplicates, told_of
 from trimtab.evaluation.outputs import MethodOutputs, align, check_unique
 from trimtab.evaluation.people import people_of
 from trimtab.evaluation.people_words import people_sentences, people_warnings
@@ -40,6 +42,7 @@ class StudyOutputs:
     references, chosen_lengths (tokens): of the chosen completions, in the order of the opponent's generations, or
     of the first method's where there is no opponent; both may be empty. asked: the prompts' instructions, likewise.
     clusters: of each prompt, the name of the cluster of rows that it is of; empty: rows of the same prompt are one.
+    near_duplicates: whether prompts that are nearly the same are one cluster, where `clusters` is empty.
     difficulty: of each prompt, a number; empty: the other methods' outcomes tell it. labels: what people said of
     the answers. probes: what the judge said when it was asked again.
     """
@@ -54,6 +57,7 @@ class StudyOutputs:
     difficulty: Sequence[float] = ()
     labels: Labels | None = None
     probes: Sequence[Probe] = ()
+    near_duplicates: bool = False
 
     def judged_once(self) -> list[MethodOutputs]:
         """Every method's outputs, of its first seed."""
@@ -109,10 +113,11 @@ def summarise(outputs: StudyOutputs, about: About, options: Options = DEFAULTS) 
 def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Results:
     seeds = list(outputs.per_seed)
     aligned = _align_all(outputs)
+    clusters, alike = _clusters(outputs, aligned)
 
     def answers(run: MethodOutputs) -> Answers:
         against = run.opponent or aligned.opponent
-        given = (outputs.references, outputs.chosen_lengths, options, outputs.asked, outputs.clusters)
+        given = (outputs.references, outputs.chosen_lengths, options, outputs.asked, clusters)
         return Answers(run, against, *given)
 
     runs = with_difficulty(
@@ -140,7 +145,23 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         people=outputs.labels and people_of(outputs.labels, runs, against, seeds, options, about.start),
         provenance=about.provenance,
     )
-    return worded(results, about.warnings, about.start)
+    return worded(results, [*about.warnings, *alike], about.start)
+
+
+def _clusters(outputs: StudyOutputs, aligned: _Aligned) -> tuple[Sequence[str], list[str]]:
+    """The name of each prompt's cluster, none where each is its own; and what a reader must know of prompts that
+    are nearly the same. They are looked for where that is asked for, or takes no time to speak of."""
+    prompts = [answer.prompt for answer in aligned.everyone()[-1].generations]
+    if outputs.near_duplicates and not all(prompts):
+        raise TrimtabError(
+            "near-duplicates can't be told: the text of some prompts is not known. Give files with it."
+        )
+    if outputs.clusters or not all(prompts) or (len(prompts) > UNASKED and not outputs.near_duplicates):
+        return outputs.clusters, []
+    groups = near_duplicates(prompts)
+    if outputs.near_duplicates:
+        return [str(group) for group in groups], []
+    return [], [line] if (line := told_of(groups, prompts)) else []
 
 
 def _opponent_name(aligned: _Aligned) -> str | None:

@@ -22,7 +22,7 @@ from trimtab.evaluation.judge_card import relatives_of
 from trimtab.evaluation.judge_probes import Probe
 from trimtab.evaluation.outputs import MethodOutputs, read_measured
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
-from trimtab.evaluation.row_columns import cluster_names, difficulties
+from trimtab.evaluation.row_columns import cluster_names, difficulties, takes_near_duplicates
 from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.files import read_json
 from trimtab.json_types import JsonObject
@@ -129,6 +129,7 @@ def collect_results(
         cluster_names(splits.test, recipe.evaluation.clusters),
         difficulties(splits.test, recipe.evaluation.difficulty),
         probes=probes,
+        near_duplicates=takes_near_duplicates(splits.test, recipe.evaluation.clusters),
     )
     outputs = with_labels(answered, recipe.evaluation.labels)
     named = {"the models of this study": recipe.model, "the opponent": recipe.opponent or ""}

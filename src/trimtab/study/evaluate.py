@@ -19,7 +19,7 @@ from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import Generation, MethodOutputs
 from trimtab.evaluation.own_decoding import decoding_asked, own_decoding
 from trimtab.evaluation.results import Provenance, Results, Source, SplitCounts
-from trimtab.evaluation.row_columns import cluster_names, difficulties
+from trimtab.evaluation.row_columns import cluster_names, difficulties, takes_near_duplicates
 from trimtab.evaluation.settings import EvaluationSettings, EvaluationTask
 from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.folder_lock import holding
@@ -260,8 +260,9 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
         rows, count = rows_of(inputs.records), inputs.settings.judge_probes
         probes = probe_judge(judge, answers, opponent, rows, count, out)
     outputs = StudyOutputs(
-        {}, answers, opponent, chosen_texts(inputs.records), lengths, asked, clusters, difficulty, probes=probes
-    )
+        {}, answers, opponent, chosen_texts(inputs.records), lengths, asked, clusters, difficulty, probes=probes,
+        near_duplicates=takes_near_duplicates(inputs.records, inputs.settings.clusters),
+    )  # fmt: skip
     warnings = [
         *run_warnings.lines,
         *evaluation_warnings([*answers, *([opponent] if opponent else [])], run_warnings.lines),
