@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from trimtab.evaluation.difference import Difference
 from trimtab.evaluation.estimate import STORED, Estimate
-from trimtab.evaluation.statistics import Clusters, Floats, clusters_of
+
+if TYPE_CHECKING:
+    from trimtab.evaluation.statistics import Clusters, Floats
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class TaskScores:
     @property
     def clusters(self) -> Clusters:
         """Of each document, the number of its cluster: documents of equal text are one."""
+        from trimtab.evaluation.statistics import clusters_of  # loads scipy, which settings do without
+
         return clusters_of([name.partition("#")[0] for name in self.documents])
 
 
