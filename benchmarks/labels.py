@@ -1,6 +1,6 @@
 """A judge corrected by people's labels: how often the interval holds the truth, and how wide it is, in simulation.
 
-    python benchmarks/labels.py [--rows rates,differences,clusters,checks] [--repetitions 1000]
+    python benchmarks/labels.py [--rows rates,differences,clusters,halving,checks] [--repetitions 1000]
 
 600 prompts, of which people label 30 to 300, drawn at random. What people and the judge say comes from two normal
 numbers a prompt with a correlation; the judge's is moved up besides: it wins the method too often. Coverage in per
@@ -146,6 +146,28 @@ def clusters(repetitions: int) -> None:
                 tally.show(f"clusters: {count} labels of {of}, {judge} judge")
 
 
+def halving(repetitions: int) -> None:
+    """Whether as many more labels as are said to halve the interval do so: 4,000 prompts, of which 100 have one."""
+    for judge, correlation in JUDGES.items():
+        ratios, rng = [], np.random.default_rng(5)
+        for _ in range(repetitions):
+            people = rng.normal(size=4000)
+            y, f = outcomes(people, 0.6, 0.1), outcomes(judged(rng, people, correlation), 0.6, 0.1)
+            widths = []
+            count = 100
+            for _ in range(2):
+                found = corrected_rate(np.where(np.arange(4000) < count, y, np.nan), f)
+                assert found is not None
+                widths.append(found.interval.high - found.interval.low)
+                count += found.labels_to_halve() or 0
+            ratios.append(widths[1] / widths[0])
+        middle, ends = np.median(ratios), np.quantile(ratios, [0.05, 0.95])
+        print(
+            f"halving: {judge} judge, width after of before {middle:.2f} ({ends[0]:.2f} to {ends[1]:.2f})",
+            flush=True,
+        )
+
+
 def checks(repetitions: int) -> None:
     """How often labelled answers are said to be no random sample: drawn at random, and picked on purpose."""
     picks: dict[str, Callable[[Floats, Floats], Floats]] = {
@@ -183,6 +205,7 @@ ROWS: dict[str, Callable[[int], None]] = {
     "rates": rates,
     "differences": differences,
     "clusters": clusters,
+    "halving": halving,
     "checks": checks,
 }
 

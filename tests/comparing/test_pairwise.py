@@ -36,11 +36,34 @@ def sources(folder: Path, count: int, lead: float = 0.5) -> tuple[list[str], flo
 def test_an_honest_judge_gives_the_share_of_better_answers(tmp_path: Path) -> None:
     files, better = sources(tmp_path, 40)
     with judging() as server:
-        compared = compare_sources(Asked(files, judge=f"pairwise:j@{server.base_url}"))
+        judge, out = f"pairwise:j@{server.base_url}", tmp_path / "out"
+        compared = compare_sources(Asked(files, judge=judge, probes=5, out=out))
+        asked = server.asked.total()
+        assert asked == 2 * 40 + 4 * 5, "each pair in both orders; five once more, and beside themselves padded"
+        compare_sources(Asked(files, judge=judge, probes=5, out=out))
+        assert server.asked.total() == asked, "what was judged, and asked again, is kept"
     results = compared.results
+    card = results.judge_card
+    assert card is not None
+    assert card.position is not None
+    assert card.repeated is not None
+    assert (card.pairs, card.position.value, card.repeated.n, card.repeated.value) == (40, 0.5, 5, 1.0)
+    assert "Can the judge be trusted?" in (out / "report.html").read_text(encoding="utf-8")
     assert results.methods["b"].estimates["win_rate"].value == pytest.approx(better)
     assert (results.opponent, results.judge) == ("a", "j, in pairs")
     assert results.methods["b"].value("judge_score") is None
+
+
+def test_scores_of_any_origin_have_a_card(tmp_path: Path) -> None:
+    """Nobody is asked anything: the longer answer, b's, always wins."""
+    files = [
+        written(tmp_path / f"{n}.jsonl", [{"prompt": f"Q{i}", "completion": n * k, "score": k} for i in range(9)])
+        for n, k in (("a", 2), ("b", 3))
+    ]
+    card = compare_sources(Asked(files)).results.judge_card
+    assert card is not None
+    assert card.longer is not None
+    assert (card.longer.value, card.nulls["b"].longest, card.padded, card.position) == (1.0, 1.0, None, None)
 
 
 def test_a_row_with_both_answers_is_judged_against_its_own_opponent(tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ def test_a_win_rate_near_a_half_says_what_it_would_have_missed() -> None:
     )
     seeds = SeedSpread(values={0: 0.5, 1: 0.54}, between_ci95=(0.3, 0.7), within_ci95=rate.ci95)
     two = rate.model_copy(update={"seeds": seeds, "n": 800})
-    found = shortfall(of_prompts(two, WinCounts(n=800, ties=0, missing=0)))
+    of_two = of_prompts(two, WinCounts(n=800, ties=0, missing=0))
+    assert of_two.n == 400
+    found = shortfall(of_two)
     assert found is not None
     assert found.gain == pytest.approx(smallest_gain(Spread(0.5, 0.0283), 400, seeds=2), rel=1e-3)
 

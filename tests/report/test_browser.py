@@ -165,7 +165,7 @@ def test_scores_alone_have_no_browser(tmp_path: Path) -> None:
 def shown(page: Path, fragment: str) -> str:
     """The page's elements after its script ran, as Chromium has them."""
     assert CHROMIUM is not None
-    asked = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--enable-logging=stderr"]
+    asked = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=8000", "--enable-logging=stderr"]
     command = [
         CHROMIUM,
         *asked,
@@ -176,6 +176,83 @@ def shown(page: Path, fragment: str) -> str:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in ran.stderr, ran.stderr
     return ran.stdout
+
+
+DRIVER = """
+<script>
+(async () => {
+  const said = [];
+  for (const asked of ASKED) {
+    for (const one of document.querySelectorAll("#browser [data-key]")) {
+      if (one.type === "checkbox") one.checked = true;
+      else one.value = asked[one.dataset.key] ?? {first: "sft", second: "dpo"}[one.dataset.key] ?? "";
+    }
+    document.querySelector(".filters").dispatchEvent(new Event("input"));
+    await new Promise((done) => setTimeout(done, 200));
+    said.push([...document.querySelectorAll(".list article")].map((one) => Number(one.id.slice(7)) - 1));
+  }
+  const heads = [...document.querySelectorAll("#table-methods th button")];
+  const sort = heads.find((one) => one.textContent === "Tokens, mean");
+  const body = document.querySelector("#table-methods tbody");
+  const rows = () => [...body.rows].map((row) => row.cells[0].textContent);
+  sort.click();
+  const falling = rows();
+  sort.click();
+  const folds = () => document.querySelectorAll("details:not([open])").length;
+  const closed = folds();
+  dispatchEvent(new Event("beforeprint"));
+  const printed = folds();
+  dispatchEvent(new Event("afterprint"));
+  const answer = {said, falling, rising: rows(), printed, same: folds() === closed && closed > 0};
+  const pre = Object.assign(document.createElement("pre"), {id: "said", textContent: JSON.stringify(answer)});
+  document.body.append(pre);
+})();
+</script>
+"""
+FILTERS: list[tuple[dict[str, str], list[int]]] = [
+    ({}, [0, 1, 2]),
+    ({"search": "BROWN"}, [1]),
+    ({"search": "ASK same"}, [2]),
+    ({"search": "brown quick"}, [1]),
+    ({"search": "nowhere"}, []),
+    ({"outcome": "first"}, []),
+    ({"outcome": "second"}, [0]),
+    ({"outcome": "equal"}, [1]),
+    ({"outcome": "unknown"}, [2]),
+    ({"outcome": "equal", "second": "other"}, [2]),
+    ({"outcome": "second", "first": "other", "second": "sft"}, [0]),
+    ({"length": "longer"}, [0]),
+    ({"length": "shorter"}, []),
+    ({"length": "cut"}, [1]),
+    ({"least": "4"}, [0, 1]),
+    ({"least": "4", "most": "4"}, [1]),
+    ({"behaviour": "2", "first": "other"}, [1]),
+    ({"order": "shortest"}, [2, 1, 0]),
+    ({"order": "longest"}, [0, 1, 2]),
+    ({"order": "gap", "second": "other"}, [0, 2, 1]),
+    ({"order": "behind", "second": "other"}, [1, 2, 0]),
+]
+"""Of SFT beside DPO, where nothing else is said: the prompts that are shown, in their order."""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_every_filter_and_order_sorting_and_print(folder: Path, tmp_path: Path) -> None:
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    driver = DRIVER.replace("ASKED", json.dumps([asked for asked, _ in FILTERS]))
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html).replace(
+        "</body>", f"{driver}</body>"
+    )
+    (tmp_path / "driven.html").write_text(html, encoding="utf-8")
+    dom = shown(tmp_path / "driven.html", "completions")
+    found = re.search(r'<pre id="said">(.*?)</pre>', dom)
+    assert found is not None
+    said = json.loads(unescape(found[1]))
+    for (asked, expected), kept in zip(FILTERS, said["said"], strict=True):
+        assert kept == expected, asked
+    assert said["falling"] == ["SFT", "DPO", "other (opponent)"]
+    assert said["rising"] == ["other (opponent)", "DPO", "SFT"]
+    assert said["printed"] == 0
+    assert said["same"]
 
 
 def text_of(html: str) -> str:

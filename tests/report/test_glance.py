@@ -101,3 +101,16 @@ def test_sentences_by_what_they_set_beside() -> None:
     assert [len(group.sentences) for group in groups] == [3, 2, 1]
     assert [group.open for group in groups] == [False, False, True]
     assert [r.verdict[0], *(s for group in groups for s in group.sentences)] == r.verdict
+
+
+def test_what_people_say_is_a_group_of_its_own() -> None:
+    """Corrected, and of too few labels by these alone."""
+    n = 40
+    r = study([make("sft", [1.0] * n)], make("other", [0.5] * n))
+    r.verdict += [
+        "SFT against other, corrected by people: 52.0 % won (95 % interval 40.0 to 64.0, 30 of 40 labelled); the "
+        "judge alone says 100.0, which people contradict.",
+        "SFT against other, by people's 5 labels alone: 60.0 % won (95 % interval 20.0 to 90.0).",
+    ]
+    by_people = grouped_verdict(r)[-1]
+    assert (by_people.title, by_people.sentences, by_people.open) == ("By people", r.verdict[-2:], True)

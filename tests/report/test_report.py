@@ -8,6 +8,7 @@ import re
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
@@ -81,6 +82,28 @@ def test_model_text_is_text(html: str, hostile: str) -> None:
     assert not [t for t, _ in page.tags if t in ("img", "iframe", "object", "link")]
     assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
     assert "<img" not in html
+
+
+def test_what_is_linked_is_there_and_everything_can_be_saved(html: str, results: Results) -> None:
+    """Ids come once; the contents lead to every section; each table has CSV and LaTeX, each figure its numbers."""
+    tags = Page(html).tags
+    ids = [str(a["id"]) for _, a in tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    links = [str(a["href"])[1:] for tag, a in tags if tag == "a" and str(a.get("href", "")).startswith("#")]
+    assert set(links) <= set(ids)
+    sections = [str(a["id"]) for tag, a in tags if tag == "section"]
+    assert set(sections) <= set(links)
+    saved = {str(a["download"]): unquote(str(a["href"]).partition(",")[2]) for _, a in tags if "download" in a}
+    tables = all_tables(results)
+    for name in tables:
+        assert f"table-{name}" in ids
+        if name != "methods":  # without its empty columns
+            assert saved[f"{name}.csv"] == to_csv(tables[name].records)
+            assert saved[f"{name}.tex"] == to_tex(tables[name])
+    for name, drawing in all_figures(results).items():
+        if name != "win_rates":  # at the head
+            assert f"figure-{name}" in ids
+            assert saved[f"figure-{name}.csv"] == to_csv(drawing.records)
 
 
 def test_hostile_names_everywhere(hostile: str) -> None:

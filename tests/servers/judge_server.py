@@ -21,12 +21,13 @@ import json
 import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from servers.nemotron_server import Handler, RewardServer, number
+from trimtab.evaluation.judge_probes import PADDING
 
 PART = r"<{0}>\n(.*?)\n</{0}>"
 
@@ -38,7 +39,8 @@ def uniform(*parts: object) -> float:
 
 @dataclass(frozen=True)
 class Biases:
-    """What is planted; see the top of the file. says: a reply to everything, where given."""
+    """What is planted; see the top of the file. says: a reply to everything, where given. truth: how good each
+    answer is, where the answers themselves don't say."""
 
     position: float = 0.0
     length: float = 0.0
@@ -47,6 +49,7 @@ class Biases:
     softness: float = 0.0
     says: str | None = None
     seed: int = 0
+    truth: Mapping[str, float] | None = None
 
     def verdict(self, question: str, attempt: int) -> str:
         """The reply to one question."""
@@ -62,14 +65,15 @@ class Biases:
             return "A"
         if uniform("length", *pair) < self.length and len(first) != len(second):
             return "A" if len(first) > len(second) else "B"
-        one, other = quality(first), quality(second)
+        one, other = self.quality(first), self.quality(second)
         return "tie" if one == other else "A" if one > other else "B"
 
-
-def quality(answer: str) -> float:
-    """The number behind the word, or 0."""
-    found = re.search(r"quality (-?\d+(\.\d+)?)", answer)
-    return float(found[1]) if found else 0.0
+    def quality(self, answer: str) -> float:
+        """As the truth has it; else the number behind the word, or 0."""
+        if self.truth is not None:
+            return self.truth[answer.removesuffix(PADDING)]
+        found = re.search(r"quality (-?\d+(\.\d+)?)", answer)
+        return float(found[1]) if found else 0.0
 
 
 class JudgeHandler(Handler):

@@ -127,7 +127,7 @@ def _pair(made: MethodOutputs, opponent: MethodOutputs | None, place: int) -> _P
     """None where a text or a judgement is missing, or where the two answers are the same."""
     assert opponent is not None
     ours = made.generations[place]
-    at = next((i for i, other in enumerate(opponent.generations) if other.id == ours.id), None)
+    at = _place_of(ours.id, opponent, place)
     theirs = None if at is None else opponent.generations[at]
     if at is None or theirs is None or ours.completion is None or theirs.completion in (None, ours.completion):
         return None
@@ -139,6 +139,13 @@ def _pair(made: MethodOutputs, opponent: MethodOutputs | None, place: int) -> _P
     if before is None:
         return None
     return _Pair(made.name, ours.id, ours.completion, str(theirs.completion), before)
+
+
+def _place_of(answer: str, outputs: MethodOutputs, likely: int) -> int | None:
+    """Where an answer's id is; in most outputs at the same place as in all others."""
+    if likely < len(outputs.generations) and outputs.generations[likely].id == answer:
+        return likely
+    return next((i for i, other in enumerate(outputs.generations) if other.id == answer), None)
 
 
 def won(ours: float | None, theirs: float | None) -> float | None:

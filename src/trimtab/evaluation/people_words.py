@@ -8,6 +8,8 @@ from trimtab.evaluation.results import Results
 from trimtab.formats import interval_text, number, percent
 
 FEW_LABELS = 30
+CORRECTED, ALONE = ", corrected by people: ", ", by people's "
+"""What a sentence of people's numbers says after the methods: with the judge's, or without."""
 
 
 def people_sentences(results: Results) -> list[str]:
@@ -26,8 +28,7 @@ def sentence(n: CorrectedNumber) -> str:
     if n.corrected is None or n.judge is None:
         unit = "points of win rate" if sign else "% won"
         alone = f"{number(n.labels.value, 1, 100, sign)} {unit} (95 % interval {interval_text(n.labels.ci95)})"
-        return f"{of}, by people's {n.labelled} labels alone: {alone}."
-    of += ", corrected by people"
+        return f"{of}{ALONE}{n.labelled} labels alone: {alone}."
     what = f"{number(n.corrected.value, 1, 100, sign)} {'points of win rate' if sign else '% won'}"
     interval = f"95 % interval {interval_text(n.corrected.ci95, sign=sign)}, {n.labelled} of {n.rows} labelled"
     alone = f"the judge alone says {number(n.judge.value, 1, 100, sign)}"
@@ -35,7 +36,7 @@ def sentence(n: CorrectedNumber) -> str:
         alone += ", which people contradict"
     elif not n.borne_out:
         alone += ", which people do not bear out"
-    return f"{of}: {what} ({interval}); {alone}."
+    return f"{of}{CORRECTED}{what} ({interval}); {alone}."
 
 
 def people_warnings(results: Results) -> list[str]:

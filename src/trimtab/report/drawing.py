@@ -83,12 +83,18 @@ def to_svg(figure: Figure) -> str:
     return out.getvalue().replace("'DejaVu Sans'", FONTS)
 
 
-def inline(svg: str, title: str) -> str:
-    """The <svg> element alone, recoloured by the page's style sheet, with a text for screen readers."""
+def inline(svg: str, title: str, prefix: str = "") -> str:
+    """The <svg> element alone, recoloured by the page's style sheet, with a text for screen readers.
+
+    prefix: of ids, so that none comes twice in a page of several figures; those that nothing refers to are left
+    out."""
     body = svg[svg.index("<svg") :]
     for colour, variable in ((INK, "var(--ink)"), (RULE, "var(--rule)"), (PAPER, "none")):
         body = body.replace(colour, variable)
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
+    used = set(re.findall(r'(?:url\(|href=")#([\w.-]+)', body))
+    body = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", body)
+    body = re.sub(r'(url\(|href=")#([\w.-]+)', rf"\g<1>#{prefix}\g<2>", body)
     return body.replace("<svg", f'<svg role="img" aria-label="{escape(title, quote=True)}"', 1)
 
 

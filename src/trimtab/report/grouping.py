@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.catalogue import CATALOGUE, family, label
+from trimtab.evaluation.people_words import ALONE, CORRECTED
 from trimtab.evaluation.results import Results
 
 HEAD = "MOST SCORES ARE MISSING: "
@@ -79,20 +80,23 @@ class Sentences:
 
 
 OTHERS = "Lengths and rewards"
+PEOPLE = "By people"
 
 
 def grouped_verdict(results: Results) -> list[Sentences]:
     """The sentences after the first, by what they set the methods beside. Open are those that set the last trained
-    beside what they started from."""
+    beside what they started from, and people's."""
     groups: dict[str, list[str]] = {}
     for sentence in results.verdict[1:]:
         groups.setdefault(_beside(sentence, results), []).append(sentence)
-    last = [title for title in groups if title != OTHERS or len(groups) == 1][-1:]
-    return [Sentences(title, sentences, title in last) for title, sentences in groups.items()]
+    last = [title for title in groups if title not in (OTHERS, PEOPLE) or len(groups) == 1][-1:]
+    return [Sentences(title, sentences, title in [*last, PEOPLE]) for title, sentences in groups.items()]
 
 
 def _beside(sentence: str, results: Results) -> str:
     opponent = results.opponent or "the opponent"
+    if CORRECTED in sentence or ALONE in sentence:
+        return PEOPLE
     for name in results.methods:
         if not sentence.startswith(label(name)):
             continue

@@ -42,7 +42,7 @@ class View:
             return []
         drawing, caption = self.drawings[name], self.captions[name]
         # The SVG is our own: matplotlib escapes its texts, and `inline` the title.
-        svg = Markup(inline(drawing.svg, f"Figure {name}: {caption}"))
+        svg = Markup(inline(drawing.svg, f"Figure {name}: {caption}", f"{name}-"))
         return [Plot(name, svg, caption, to_csv(drawing.records))]
 
 
