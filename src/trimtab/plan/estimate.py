@@ -193,7 +193,9 @@ def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: Cha
         who = f"evaluation: {models} models on {sampled.completions} prompts"
         compared = models - 1 if recipe.judge.compares else models
         calls = compared * recipe.judge.calls * sampled.completions
-        expected_calls.append(Calls(who, "the judge", calls, round(calls * (sampled.prompt_tokens + sampled.cap))))
+        answers = 2 if recipe.judge.compares else 1
+        tokens = round(calls * (sampled.prompt_tokens + answers * sampled.cap))
+        expected_calls.append(Calls(who, "the judge", calls, tokens))
     return expected_calls
 
 
