@@ -297,6 +297,7 @@ def test_a_jury_is_the_mean_of_its_members() -> None:
         first.biases = Biases(says="neither of them")
         lacking = compare(jury.make(RewardContext({})), prompts, ours, theirs)
     assert jury.describe() == "a jury of honest, first, in pairs"
+    assert jury.calls == 4, "what a plan counts: of each member both orders"
     assert [one.score for one in found] == [0.75, 0.25] * 2
     assert found[0].breakdown["members"] == {"honest": 1.0, "first": 0.5}
     assert (found[0].breakdown["first"], found[0].breakdown["second"]) == (1.0, 0.5)
