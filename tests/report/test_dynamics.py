@@ -81,7 +81,7 @@ def test_panels_of_each_stage() -> None:
     ]
     found = panels("grpo", loss=0.6, eval_kl=3.0, **{"eval_rewards/accuracies": 0.6, "eval_rewards/chosen": 0.2})
     assert found == ["preference accuracy, share", "KL to reference, nats", "loss"]
-    assert panels("reward", eval_accuracy=0.7) == ["accuracy on pairs, share (95 % interval)"]
+    assert panels("reward", eval_accuracy=0.7) == ["accuracy on pairs (95 % interval)"]
     assert panels("mine", reward=1.0, loss=0.2) == ["loss", "training reward"]
     assert panels("sft") == []
 

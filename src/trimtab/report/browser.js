@@ -171,7 +171,7 @@
     const head = make("div", "label", `Prompt ${i + 1}, id ${key} `);
     const link = make("a", "", "#");
     link.href = `#prompt-${i + 1}`;
-    link.setAttribute("aria-label", `Link to prompt ${i + 1}`);
+    link.append(make("span", "unseen", ` link to prompt ${i + 1}`));
     head.append(link);
     const text = make("div", "text", prompt || "(the prompt is not known)");
     text.tabIndex = 0;

@@ -32,7 +32,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "font.size": 10,
-    "axes.titlesize": 10,
+    "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "axes.labelsize": 10,
     "axes.edgecolor": INK,

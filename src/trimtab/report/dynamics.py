@@ -40,20 +40,18 @@ PANELS = {
         "implicit reward, β · log-ratio", {"rewards/chosen": "chosen", "rewards/rejected": "rejected"}
     ),
     "implicit margin": Panel("implicit reward margin", {"rewards/margins": ""}),
-    "pair accuracy": Panel("accuracy on pairs, share (95 % interval)", {"accuracy": ""}, band=True),
+    "pair accuracy": Panel("accuracy on pairs (95 % interval)", {"accuracy": ""}, band=True),
     "reward margin": Panel("reward margin", {"margin": ""}),
     "training reward": Panel("training reward", {"reward": ""}),
     "judge score": Panel("judge score", {"judge": ""}),
     "KL": Panel("KL to reference, nats", {"kl": ""}),
     "log-probabilities": Panel("log π(y | x), nats", {"logps/chosen": "chosen", "logps/rejected": "rejected"}),
-    "divergence": Panel(
-        "divergence from the teacher, nats a token", {"divergence": "data's", "own/divergence": "own"}
-    ),
+    "divergence": Panel("divergence from teacher, nats a token", {"divergence": "data's", "own/divergence": "own"}),
     "length": Panel("completion length, tokens", {"completions/mean_length": ""}),
     "cut": Panel("cut at the cap, share", {"completions/clipped_ratio": ""}),
     "entropy": Panel("entropy, nats a token", {"entropy": ""}),
     "equal rewards": Panel("groups of equal rewards, share", {"frac_reward_zero_std": ""}),
-    "explained variance": Panel("variance of returns that the value explains", {"val/explained_variance": ""}),
+    "explained variance": Panel("explained variance of returns", {"val/explained_variance": ""}),
     "gradient norm": Panel("gradient norm before clipping", {"grad_norm": ""}),
 }
 """By the names that the catalogue has for them; a stage of another name shows all that it logged."""
