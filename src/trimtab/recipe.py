@@ -19,7 +19,7 @@ from trimtab.json_types import JsonObject
 from trimtab.methods.table import METHODS
 from trimtab.recipe_defaults import defaults_model, with_defaults, with_inherited
 from trimtab.recipe_files import read_recipe
-from trimtab.rewards.settings import AnyReward, check_judge, reward_named
+from trimtab.rewards.settings import AnyReward, Rewards, check_judge, reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.settings import SandboxSettings
 from trimtab.tasks.settings import Tasks
@@ -71,6 +71,11 @@ class _BesideStages(Settings):
     """What a method trains, by its name: base, the model as it is, for one that follows instructions already."""
     data: DataSettings | None = None
     """Your own rows; this or sandbox."""
+    second_judges: Rewards = ()
+    """Who else scores the same completions. Their tables stand beside the judge's, and no verdict follows from
+    them. Any reward; of kind trained, the reward model that the study trains."""
+    reward_data: DataSettings | None = None
+    """Rows of its own for the reward model that the study trains; None: those of data."""
     prompts: DataSettings | None = None
     """Rows of their own for the methods that a reward drives, such as grpo; None: those of data. Methods are
     compared on the test rows of data, or else on those of prompts."""
@@ -145,6 +150,7 @@ class Recipe(_WithStages):
             check_judge(self.judge, in_sandbox=self.sandbox is not None)
         if (self.judge is None) != (self.opponent is None):
             raise ValueError("'judge' and 'opponent' go together: a win rate needs both")
+        _check_second_judges(self)
         _check_starts(self)
         _check_prompts(self)
         if not self.methods or len(set(self.methods)) != len(self.methods):
@@ -204,7 +210,29 @@ class Recipe(_WithStages):
     @property
     def trains_reward(self) -> bool:
         """Whether the study trains a reward model of its own."""
+        return self.optimises_trained or self.asks_trained
+
+    @property
+    def optimises_trained(self) -> bool:
+        """Whether a method is driven by the reward model that the study trains."""
         return any(reward.needs_training for settings in self.rewarded.values() for reward in settings.rewards)
+
+    @property
+    def asks_trained(self) -> bool:
+        """Whether the reward model that the study trains is a second judge."""
+        return any(reward.needs_training for reward in self.second_judges)
+
+
+def _check_second_judges(recipe: Recipe) -> None:
+    """ValueError for one that could not judge, or that nothing would be set beside."""
+    if recipe.second_judges and recipe.opponent is None:
+        raise ValueError("second_judges need an opponent, which their win rates are against")
+    for judge in recipe.second_judges:
+        check_judge(judge, in_sandbox=recipe.sandbox is not None, second=True)
+        if judge.compares:
+            raise ValueError(f"a second judge scores answers one by one, which kind '{judge.kind}' does not")
+    if recipe.reward_data is not None and not recipe.trains_reward:
+        raise ValueError("reward_data: no reward model is trained in this study, so nothing reads it")
 
 
 def _check_starts(recipe: Recipe) -> None:

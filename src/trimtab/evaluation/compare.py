@@ -30,15 +30,17 @@ def compare(
     seeds: Sequence[int],
     options: Options = DEFAULTS,
     opponent: Answers | None = None,
+    metrics: Sequence[Metric] | None = None,
 ) -> list[Comparison]:
     """Later method - earlier, so that a gain is positive, over the prompts that both answered.
 
     answers: by method, of each seed, or one for a method that no seed touches. `p_holm` corrects for all the
     pairs that are compared on the same metric. opponent: stands before the methods in metrics that say so.
+    metrics: None for all that pairs are compared by.
     """
     comparisons: list[Comparison] = []
     clusters = next(iter(answers.values()))[0].cluster_numbers if answers else None
-    for metric in paired_metrics():
+    for metric in paired_metrics() if metrics is None else metrics:
         compared = dict(answers)
         among = options.with_opponent and metric.name != "win_rate"  # of itself that is a half
         if opponent is not None and metric.paired is not None and (metric.paired.opponent or among):

@@ -112,7 +112,7 @@ def _inputs(task: EvaluationTask) -> JsonObject:
         "device": evaluation_device().type,
         "tokenizer": hash_source(task.tokenizer_source),
         "truncation": [data.max_length, data.min_completion_length],
-        "judge": _judged_by(task.scorer, task.test, task.opponent or ()) if task.scorer else None,
+        "judge": judged_by(task.scorer, task.test, task.opponent or ()) if task.scorer else None,
         **({"control_tokens": data.control_tokens} if data.control_tokens != "text" else {}),
         **({"chat_template_kwargs": data.chat_template_kwargs} if data.chat_template_kwargs else {}),
     }
@@ -122,7 +122,7 @@ def _scores_file(task: EvaluationTask) -> str:
     return PREFERENCES if task.scorer is not None and task.scorer.compares else SCORES
 
 
-def _judged_by(judge: Reward, test: Sequence[Record], opponent: Sequence[Generation]) -> str:
+def judged_by(judge: Reward, test: Sequence[Record], opponent: Sequence[Generation] = ()) -> str:
     """What scores depend on beside prompts and completions: the rows' other columns, and the opponent's answers,
     where it reads them."""
     if judge.compares:

@@ -99,6 +99,8 @@ class MethodOutputs:
     judgements: list[Score] = field(default_factory=list)
     tasks: Sequence[TaskScores] = ()
     """Of standard tasks, where it was asked some."""
+    second_scores: dict[str, list[Score]] = field(default_factory=dict)
+    """By the name of each second judge: its score of each generation."""
 
     def tie_with_itself(self) -> None:
         """Takes a tie on every prompt, where it is what the others are compared with."""
@@ -206,19 +208,27 @@ def align(outputs: MethodOutputs, template: Sequence[Answer]) -> MethodOutputs:
     for g in template:
         if by_id[g.id].prompt != g.prompt:
             raise TrimtabError(f"generations of {outputs.name}: id {g.id} has another prompt")
-    scores = outputs.scores
-    if scores:
-        check_same([s.id for s in scores], order, f"scores of {outputs.name}")
-        scored = {s.id: s for s in scores}
-        scores = [scored[i] for i in order]
     ids = [g.id for g in outputs.generations]
     preferred = dict(zip(ids, outputs.preferences, strict=False))
     judged = dict(zip(ids, outputs.judgements, strict=False))
     return replace(
         outputs,
         generations=[by_id[i] for i in order],
-        scores=scores,
+        scores=_aligned(outputs.scores, order, outputs.name),
+        second_scores={
+            judge: _aligned(scores, order, f"{outputs.name} by {judge}")
+            for judge, scores in outputs.second_scores.items()
+        },
         preferences=[preferred[i] for i in order] if outputs.preferences else [],
         judgements=[judged[i] for i in order] if outputs.judgements else [],
         opponent=outputs.opponent and align(outputs.opponent, template),
     )
+
+
+def _aligned(scores: Sequence[Score], order: Sequence[str], whose: str) -> list[Score]:
+    """The scores in the order of these ids; none where nothing was scored."""
+    if not scores:
+        return []
+    check_same([s.id for s in scores], order, f"scores of {whose}")
+    by_id = {s.id: s for s in scores}
+    return [by_id[i] for i in order]

@@ -60,6 +60,19 @@ class Rating(_Model):
     elo: float
 
 
+class SecondJudge(_Model):
+    """What another judge says of the same completions. judge: in words. optimised: whether a method was trained on
+    its scores. estimates: of each method, by the metrics win_rate and judge_score; comparisons: by the same two.
+    accuracy: the share of held-out preferences that it agrees with, where it is a reward model of this study."""
+
+    name: str
+    judge: str
+    optimised: bool = False
+    accuracy: float | None = None
+    estimates: dict[str, dict[str, Estimate]] = {}
+    comparisons: list[Comparison] = []
+
+
 class StageCurves(_Model):
     """Rows of metrics.jsonl under TRL's names; validation rows carry the prefix "eval_"."""
 
@@ -139,6 +152,7 @@ class Results(_Model):
     comparisons: list[Comparison] = []
     ranking: list[Rating] = []
     tasks: list[TaskResult] = []
+    second_judges: list[SecondJudge] = []
     lengths: dict[str, list[int]] = {}
     curves: dict[str, StageCurves] = {}
     other_curves: dict[int, dict[str, StageCurves]] = {}

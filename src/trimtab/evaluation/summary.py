@@ -23,7 +23,16 @@ from trimtab.evaluation.near_duplicates import UNASKED, near_duplicates, told_of
 from trimtab.evaluation.outputs import MethodOutputs, align, check_unique
 from trimtab.evaluation.people import people_of
 from trimtab.evaluation.people_words import people_sentences, people_warnings
-from trimtab.evaluation.results import Provenance, Rating, Results, Sample, SplitCounts, StageCurves
+from trimtab.evaluation.results import (
+    Provenance,
+    Rating,
+    Results,
+    Sample,
+    SecondJudge,
+    SplitCounts,
+    StageCurves,
+)
+from trimtab.evaluation.second_opinion import second_opinion
 from trimtab.evaluation.statistics import Floats, holm
 from trimtab.evaluation.task_results import task_results
 from trimtab.evaluation.task_verdict import task_sentences
@@ -68,7 +77,8 @@ class StudyOutputs:
 class About:
     """What results say beside numbers. curves: by seed, then by stage. warnings: they come before those that the
     numbers give. start: the method that sentences set the others beside, where it is not a study's base or SFT.
-    relatives: what the judge may prefer as one of its family (judge_card.py)."""
+    relatives: what the judge may prefer as one of its family (judge_card.py). second_judges: without their
+    numbers."""
 
     name: str
     judge: str | None = None
@@ -80,6 +90,7 @@ class About:
     warnings: Sequence[str] = ()
     start: str | None = None
     relatives: Sequence[str] = ()
+    second_judges: Sequence[SecondJudge] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,7 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         comparisons=compare(runs, seeds, options, against),
         ranking=_ranking(runs, against, options),
         tasks=task_results(aligned.methods, opponent, seeds, options),
+        second_judges=[second_opinion(judge, runs, seeds, options, against) for judge in about.second_judges],
         lengths=_lengths(aligned.everyone(), outputs.chosen_lengths),
         curves=dict(about.curves.get(seeds[0], {})) if seeds else {},
         other_curves={seed: dict(about.curves[seed]) for seed in seeds[1:] if seed in about.curves},

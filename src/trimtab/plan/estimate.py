@@ -24,6 +24,7 @@ from trimtab.plan.speed import Speed, Stopwatch
 from trimtab.plan.work import Sampled, StageWork, encoded, stage_work
 from trimtab.progress import Progress
 from trimtab.recipe import Recipe
+from trimtab.rewards.settings import named_apart
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.generate import preference_data
 from trimtab.study.sources import resolve_model
@@ -89,7 +90,9 @@ def make_plan(recipe: Recipe, measured: bool = True, seeds: int = 1, pilot: Resu
     sampled = _first_rows(recipe.prompts, recipe) if recipe.prompts else splits
     splits = replace(splits, test=splits.test or sampled.test or splits.validation)
     planned = stages_of(recipe)
-    rows_of = {s.name: sampled if recipe.samples_prompts(s.method) else splits for s in planned}
+    of_reward = _first_rows(recipe.reward_data, recipe) if recipe.reward_data else splits
+    own = {s.name: of_reward if s.method == "reward" else splits for s in planned}
+    rows_of = {s.name: sampled if recipe.samples_prompts(s.method) else own[s.name] for s in planned}
     judge_scores = recipe.judge is not None and not recipe.judge.compares
     works = [stage_work(stage, judge_scores, rows_of[stage.name], chat) for stage in planned]
     stages = []
@@ -187,15 +190,18 @@ def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: Cha
             if calls and work.rollouts is not None:
                 tokens = round(calls * (work.rollouts.prompt_tokens + work.rollouts.cap))
                 expected_calls.append(Calls(f"{work.name}: samples while training", by, calls, tokens))
-    if recipe.judge is not None:
+    judges = {"the judge": recipe.judge} if recipe.judge is not None else {}
+    judges |= {f"the second judge {name}": judge for name, judge in named_apart(recipe.second_judges).items()}
+    if judges:
         sampled = evaluation_samples(recipe, splits, chat)
         models = asked_models(recipe)
         who = f"evaluation: {models} models on {sampled.completions} prompts"
-        compared = models - 1 if recipe.judge.compares else models
-        calls = compared * recipe.judge.calls * sampled.completions
-        answers = 2 if recipe.judge.compares else 1
-        tokens = round(calls * (sampled.prompt_tokens + answers * sampled.cap))
-        expected_calls.append(Calls(who, "the judge", calls, tokens))
+        for name, asked in judges.items():
+            compared = models - 1 if asked.compares else models
+            calls = compared * asked.calls * sampled.completions
+            answers = 2 if asked.compares else 1
+            tokens = round(calls * (sampled.prompt_tokens + answers * sampled.cap))
+            expected_calls.append(Calls(who, name, calls, tokens))
     return expected_calls
 
 

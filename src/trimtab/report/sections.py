@@ -71,6 +71,13 @@ def judge(view: View) -> list[Part]:
     return [*view.table("judge"), *view.table("null_judges", titled=True)]
 
 
+def second_judges(view: View) -> list[Part]:
+    """What others say of the same completions."""
+    pairs = view.table("second_judge_pairs", "dense")
+    folded = [Folded(view.tables["second_judge_pairs"].caption, pairs, "second-judge-pairs")] if pairs else []
+    return [*view.table("second_judges"), *folded]
+
+
 def people(view: View) -> list[Part]:
     """What people's labels say, and how far the judge agrees with them."""
     return [
@@ -174,6 +181,7 @@ SECTIONS = (
     Section("tasks", "Standard tasks", tasks),
     Section("comparisons", "Comparisons between methods", comparisons),
     Section("judge", "Can the judge be trusted?", judge),
+    Section("second-judges", "Second judges", second_judges),
     Section("people", "Judged by people", people),
     Section("seeds", "Training seeds", seeds),
     Section("hacking", "Is the reward being hacked?", hacking),

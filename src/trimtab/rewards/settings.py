@@ -164,11 +164,12 @@ def reward_given(value: RewardLike, option: str) -> RewardSettings:
     return FunctionSettings.of(value)
 
 
-def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:
-    """ValueError for a reward that can't judge a study."""
+def check_judge(judge: RewardSettings, in_sandbox: bool, second: bool = False) -> None:
+    """ValueError for a reward that can't judge a study. second: one that stands beside the judge, from which no
+    verdict follows."""
     if judge.needs_sandbox and not in_sandbox:
         raise ValueError(f"judge '{judge.kind}' knows the sandbox's world only; leave it out for your own data")
-    if judge.needs_training:
+    if judge.needs_training and not second:
         raise ValueError("the judge can't be the reward model that the study trains: it is what is optimised")
     if judge.asks_policy:
         raise ValueError(f"a judge of kind '{judge.kind}' needs a model: no policy can judge itself")
@@ -176,6 +177,16 @@ def check_judge(judge: RewardSettings, in_sandbox: bool) -> None:
         raise ValueError("a judge of kind 'ensemble' gives the mean, with the spread beside it: set its k to 0")
     if judge.weight != 1:
         raise ValueError("a judge has no weight: win rates compare its scores with each other")
+
+
+def named_apart(rewards: Sequence[RewardSettings]) -> dict[str, RewardSettings]:
+    """Rewards by what reports call each: its given name, else its kind; numbered where that is another's too."""
+    names = [reward.given_name or reward.kind for reward in rewards]
+    counts = Counter(names)
+    return {
+        name if counts[name] == 1 else f"{name} {names[:i].count(name) + 1}": reward
+        for i, (name, reward) in enumerate(zip(names, rewards, strict=True))
+    }
 
 
 def check_rewards(settings: Sequence[RewardSettings]) -> None:

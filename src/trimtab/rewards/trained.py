@@ -9,10 +9,10 @@ from trimtab.rewards.settings_base import RewardContext, RewardSettings, ready_m
 
 
 class TrainedSettings(RewardSettings):
-    """The reward model that the study trains; never the judge."""
+    """The reward model that the study trains; never the judge, but perhaps a second one."""
 
     kind: Literal["trained"]
-    """The reward model that the study trains; never the judge."""
+    """The reward model that the study trains; never the judge, but perhaps a second one."""
     needs_training: ClassVar[bool] = True
 
     @property

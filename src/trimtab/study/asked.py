@@ -44,13 +44,14 @@ def recipe_asked(recipe: Path, limit: int | None, overrides: Sequence[str]) -> R
     """The checked recipe of `trimtab study` and `plan`. TrimtabError where its file or something in it is wrong, or
     what it names is not there."""
     read = check_recipe(*read_recipe(recipe, [*overrides, *([f"limit={limit}"] if limit else [])]))
-    if read.data is not None:
-        check_rows(read.data)
+    for rows in filter(None, (read.data, read.prompts, read.reward_data)):
+        check_rows(rows)
     for model in filter(None, (read.model, read.opponent, read.reward_model)):
         check_model_source(resolve_model(model), read.evaluation)
     check_installed(read.tasks)
     if read.judge is not None:
         _check_rewards([read.judge])
+    _check_rewards(read.second_judges)
     for name in read.rewarded:
         _check_rewards(read.rewards_of(name))
     return read

@@ -34,6 +34,7 @@ from trimtab.readers.votes import with_labels
 from trimtab.recipe import Recipe
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.study.provenance import command_line, data_sources, model_sources, study_settings, today
+from trimtab.study.second_judges import second_judges_of
 from trimtab.training.metrics import read_metrics
 
 LIBRARIES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "sacrebleu")
@@ -142,6 +143,7 @@ def collect_results(
         data=counts,
         provenance=_provenance(recipe, runs, data, models),
         relatives=relatives_of(recipe.judge.model_names if recipe.judge else (), named),
+        second_judges=second_judges_of(recipe, runs[0].folder),
         warnings=list(
             dict.fromkeys(
                 [*run_warnings, *_study_warnings(recipe, splits, runs), *evaluated, *filter(None, [unchecked])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trimtab.data.answerable import answerable_rows
 from trimtab.data.chat import ChatFormat, load_tokenizer
@@ -32,12 +32,12 @@ def check_opponent(source: str, settings: EvaluationSettings) -> None:
     load_tokenizer(source, settings)
 
 
-def check_needs(recipe: Recipe, data: DataSettings, splits: Splits, sampled: Splits | None = None) -> ChatFormat:
+def check_needs(recipe: Recipe, data: DataSettings, splits: Splits, own: Mapping[str, Splits]) -> ChatFormat:
     """Raises TrimtabError where something is missing that only a later stage or the evaluation asks for.
 
     So that it is told before hours of training, and not after. Leaves the test rows out that a template refuses.
-    sampled: the rows of their own of methods that a reward drives. Returns the format that evaluation counts
-    lengths with.
+    own: rows of their own, by the setting that names them: prompts, reward_data. Returns the format that evaluation
+    counts lengths with.
     """
     if recipe.opponent:
         check_opponent(resolve_model(recipe.opponent), recipe.evaluation)
@@ -45,16 +45,18 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits, sampled: Spl
     for stage in stages_of(recipe):
         completions = METHODS[stage.method].method.completions_of(stage.settings)
         if not stage.rewards and completions != "first":
-            for records in (splits.train, splits.validation):
+            read = own.get("reward_data", splits) if stage.method == "reward" else splits
+            for records in (read.train, read.validation):
                 check_completions(records, completions)
-    check_scored_rows([recipe.judge] if recipe.judge else [], splits.test)
+    check_rewards(recipe.second_judges)
+    check_scored_rows([*filter(None, [recipe.judge]), *recipe.second_judges], splits.test)
     cluster_names(splits.test, recipe.evaluation.clusters)
     difficulties(splits.test, recipe.evaluation.difficulty)
     check_labels(recipe.evaluation.labels)
     engines = {recipe.evaluation.decoding.engine}
     for stage in stages_of(recipe):
         check_rewards(stage.rewards)
-        rows = sampled if sampled is not None and recipe.samples_prompts(stage.method) else splits
+        rows = own.get("prompts", splits) if recipe.samples_prompts(stage.method) else splits
         for records in (rows.train, rows.validation) if stage.rewards else ():
             check_scored_rows(stage.rewards, records, "completion_ids")
         if (sampling := getattr(stage.settings, "sampling", None)) is not None:

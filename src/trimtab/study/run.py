@@ -33,6 +33,7 @@ from trimtab.study.export import write_cards
 from trimtab.study.folder import open_study_folder
 from trimtab.study.needs import check_needs, check_scored_rows, check_scorers
 from trimtab.study.read_results import read_results
+from trimtab.study.second_judges import ask_second_judges
 from trimtab.study.seeds import recipe_of_seed, seeds_of
 from trimtab.study.sources import (
     SCORES,
@@ -42,7 +43,15 @@ from trimtab.study.sources import (
     rewards_by_name,
     with_model_places,
 )
-from trimtab.study.training_seed import BASE, OPPONENT, TrainingSeed, asked_first, evaluate_shared, shared_models
+from trimtab.study.training_seed import (
+    BASE,
+    OPPONENT,
+    TrainingSeed,
+    asked_first,
+    evaluate_shared,
+    folder_of_shared,
+    shared_models,
+)
 from trimtab.study.workers import work_ahead
 from trimtab.tasks.ask import check as check_tasks
 from trimtab.training.schedule import TrainingSettings
@@ -84,11 +93,12 @@ def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None, wor
 @dataclass(frozen=True)
 class StudyRows:
     """A study's rows, without the test rows that a template refuses. sampled: those of their own of methods that a
-    reward drives. chat: the format that lengths are counted with."""
+    reward drives; of_reward: those of the reward model. chat: the format that lengths are counted with."""
 
     data: DataSettings
     splits: Splits
     sampled: tuple[DataSettings, Splits] | None
+    of_reward: tuple[DataSettings, Splits] | None
     chat: ChatFormat
 
 
@@ -104,8 +114,10 @@ def study_rows(recipe: Recipe, out: Path) -> StudyRows:
         splits.test, splits.tested_on_validation = splits.validation, True
     if not splits.test:
         raise TrimtabError("no rows to evaluate on: give data.test (or test_rows, test_share), or validation.")
-    chat = check_needs(recipe, data, splits, sampled[1] if sampled else None)
-    return StudyRows(data, splits, sampled, chat)
+    of_reward = _rows_of_reward(recipe, splits, out)
+    own = {"prompts": sampled, "reward_data": of_reward}
+    chat = check_needs(recipe, data, splits, {name: rows[1] for name, rows in own.items() if rows is not None})
+    return StudyRows(data, splits, sampled, of_reward, chat)
 
 
 def _run_study(
@@ -117,7 +129,9 @@ def _run_study(
     data, splits, chat = rows.data, rows.splits, rows.chat
     judge = make_judge(recipe.judge, out)
     trained = [
-        TrainingSeed(recipe_of_seed(recipe, seed), data, splits, out, judge, rows.sampled)
+        TrainingSeed(
+            recipe_of_seed(recipe, seed), data, splits, out, judge, rows.sampled, rows.of_reward, training_seeds[0]
+        )
         for seed in training_seeds
     ]
     if (tasks := trained[0].tasks) is not None:
@@ -131,6 +145,10 @@ def _run_study(
             with speaking_of(f"seed {seed.recipe.seed}") if len(trained) > 1 else nullcontext():
                 runs.append(seed.run())
         fixed = {name: evaluate_shared(trained, name) for name in shared_models(recipe)}
+    answered = {folder_of_shared(trained, name): outputs for name, outputs in fixed.items()}
+    for run in runs:
+        answered |= {run.folder / "evaluation" / outputs.name: outputs for outputs in run.outputs}
+    ask_second_judges(trained[0].second_judges(), splits.test, answered)
     opponent = fixed.pop(OPPONENT, None)
     if recipe.opponent is not None:
         if opponent is None and judge is not None and judge.compares:
@@ -165,6 +183,17 @@ def _prompts_of(recipe: Recipe, splits: Splits, out: Path) -> tuple[DataSettings
         splits.shared_prompts += sampled.shared_prompts + count_shared(sampled.train, splits.test)
     splits.unreadable += sampled.unreadable
     return data, sampled
+
+
+def _rows_of_reward(recipe: Recipe, splits: Splits, out: Path) -> tuple[DataSettings, Splits] | None:
+    """The rows of its own of the reward model; those whose prompt is tested on are counted with data's."""
+    if recipe.reward_data is None:
+        return None
+    data = recipe.reward_data.model_copy(update={"limit": recipe.limit} if recipe.limit is not None else {})
+    own = split_once(data, out / "cache")
+    splits.shared_prompts += count_shared(own.train, splits.test)
+    splits.unreadable += own.unreadable
+    return data, own
 
 
 def run_alone(

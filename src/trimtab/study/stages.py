@@ -30,9 +30,10 @@ class Stage:
     round: int = 0
 
 
-def stages_of(recipe: Recipe) -> list[Stage]:
-    """Every stage that the recipe's methods need, each after the one that it starts from."""
-    needed = _needed(recipe)
+def stages_of(recipe: Recipe, asks_trained: bool = True) -> list[Stage]:
+    """Every stage that the recipe's methods need, each after the one that it starts from. asks_trained: whether a
+    reward model is trained for a second judge, too; one of the first training seed judges all."""
+    needed = _needed(recipe, recipe.trains_reward if asks_trained else recipe.optimises_trained)
     stages: list[Stage] = []
     for name in (name for name in CATALOGUE if name in needed):
         settings = recipe.settings_of(name)
@@ -53,11 +54,11 @@ def last_stages(stages: Iterable[Stage]) -> dict[str, str]:
     return {family(stage.name): stage.name for stage in stages}
 
 
-def _needed(recipe: Recipe) -> set[str]:
+def _needed(recipe: Recipe, trains_reward: bool) -> set[str]:
     """The recipe's methods that train, with those that they start from and the reward model."""
     needed: set[str] = set()
     waiting = [name for name in recipe.methods if CATALOGUE[name].driven_by != "nothing"]
-    waiting += ["reward"] if recipe.trains_reward else []
+    waiting += ["reward"] if trains_reward else []
     while waiting:
         name = waiting.pop()
         if name not in needed:

@@ -23,7 +23,7 @@ from trimtab.notices import say
 from trimtab.recipe import Recipe
 from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
-from trimtab.rewards.settings import make_reward
+from trimtab.rewards.settings import make_reward, named_apart
 from trimtab.study.collect import SeedRun
 from trimtab.study.sources import SCORES, resolve_model, rewards_by_name, with_model_places
 from trimtab.study.stages import Stage, last_stages, stages_of
@@ -37,7 +37,8 @@ BASE, OPPONENT = "base", "opponent"
 @dataclass(frozen=True)
 class TrainingSeed:
     """What one seed's stages and evaluations share. recipe: with this seed; out: the study's folder. sampled: the
-    rows of their own of methods that a reward drives, where they have any."""
+    rows of their own of methods that a reward drives, where they have any; of_reward: those of the reward model.
+    first_seed: of the study's seeds the one whose reward model is the second judge of all; None: this one."""
 
     recipe: Recipe
     data: DataSettings
@@ -45,6 +46,8 @@ class TrainingSeed:
     out: Path
     judge: Reward | None
     sampled: tuple[DataSettings, Splits] | None = None
+    of_reward: tuple[DataSettings, Splits] | None = None
+    first_seed: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -54,7 +57,8 @@ class TrainingSeed:
     @cached_property
     def stages(self) -> dict[str, Stage]:
         """By name, each after the one that it starts from."""
-        return {stage.name: stage for stage in stages_of(self.recipe)}
+        is_first = self.first_seed in (None, self.recipe.seed)
+        return {stage.name: stage for stage in stages_of(self.recipe, asks_trained=is_first)}
 
     @cached_property
     def base(self) -> str:
@@ -88,8 +92,7 @@ class TrainingSeed:
         model = self.model_of(stage.starts_from) if from_stage else resolve_model(stage.model)
         method, settings = METHODS[stage.method].method, with_model_places(stage.settings)
         places, cache = self.folder / "stages", self.out / "cache"
-        own_rows = self.sampled if self.recipe.samples_prompts(stage.method) else None
-        data, splits = own_rows or (self.data, self.splits)
+        data, splits = self._rows_of(stage.method) or (self.data, self.splits)
         driven = stage.method in self.recipe.rewarded
         rewards = self._rewards_for(stage) if driven or isinstance(settings, OnlineDPOSettings) else {}
         scores = cache / SCORES.name
@@ -107,6 +110,12 @@ class TrainingSeed:
             day=day_of_runs(self.out),
         )  # fmt: skip
 
+    def _rows_of(self, method: str) -> tuple[DataSettings, Splits] | None:
+        """A method's rows of its own."""
+        if self.recipe.samples_prompts(method):
+            return self.sampled
+        return self.of_reward if method == "reward" else None
+
     def waits_for(self, stage: Stage) -> list[str]:
         """The stages that are done before this one: what it starts from, and the reward model that it asks."""
         asked = [self._reward_stage.name] if any(reward.needs_training for reward in stage.rewards) else []
@@ -115,16 +124,24 @@ class TrainingSeed:
     def _rewards_for(self, stage: Stage) -> Mapping[str, Reward]:
         """The rewards that a name alone stands for, and the trained reward model where the stage asks it."""
         asked = any(reward.needs_training for reward in stage.rewards)
-        return rewards_by_name() | ({"trained": self._trained_reward} if asked else {})
+        return rewards_by_name() | ({"trained": self.trained_reward} if asked else {})
 
     @property
     def _reward_stage(self) -> Stage:
         return next(stage for stage in self.stages.values() if METHODS[stage.method].method.role != "policy")
 
     @cached_property
-    def _trained_reward(self) -> ClassifierReward:
+    def trained_reward(self) -> ClassifierReward:
+        """The reward model that this seed trains, once it is there."""
         stage = self._reward_stage
         return ClassifierReward(self.model_of(stage.name), name="proxy", trust=with_model_places(stage.settings))
+
+    def second_judges(self) -> dict[str, Reward]:
+        """By name, ready to score. The trained one is this seed's."""
+        judges = named_apart(self.recipe.second_judges)
+        ready = rewards_by_name() if judges else {}
+        ready |= {"trained": self.trained_reward} if self.recipe.asks_trained else {}
+        return {name: make_reward([judge], ready, self.out / SCORES) for name, judge in judges.items()}
 
     def evaluate(self, name: str, model: str) -> MethodOutputs:
         """Completes, measures and judges one model's answers, and asks it the standard tasks; what is done already
@@ -182,5 +199,14 @@ def keeper_of(out: Path, name: str) -> Path:
 
 def evaluate_shared(seeds: Sequence[TrainingSeed], name: str) -> MethodOutputs:
     """What one of `shared_models` answers, kept with the first training seed that has it."""
-    keeper = next((s for s in seeds if (s.folder / "evaluation" / name).is_dir()), seeds[0])
+    keeper = _keeper(seeds, name)
     return keeper.evaluate(name, shared_models(keeper.recipe)[name])
+
+
+def folder_of_shared(seeds: Sequence[TrainingSeed], name: str) -> Path:
+    """Where the evaluation of one of `shared_models` is kept."""
+    return _keeper(seeds, name).folder / "evaluation" / name
+
+
+def _keeper(seeds: Sequence[TrainingSeed], name: str) -> TrainingSeed:
+    return next((s for s in seeds if (s.folder / "evaluation" / name).is_dir()), seeds[0])

@@ -165,7 +165,7 @@ def _end(pool: ProcessPoolExecutor, processes: Sequence[BaseProcess]) -> None:
 
 
 class Run(NamedTuple):
-    """What a process is told when it begins. recipes: one for each training seed, as in a file. data to sampled:
+    """What a process is told when it begins. recipes: one for each training seed, as in a file. data to first_seed:
     as a TrainingSeed has them. parent: the study's own process."""
 
     recipes: list[JsonObject]
@@ -173,6 +173,8 @@ class Run(NamedTuple):
     splits: Splits
     out: Path
     sampled: tuple[DataSettings, Splits] | None
+    of_reward: tuple[DataSettings, Splits] | None
+    first_seed: int | None
     threads: int
     quiet: bool
     debug: bool
@@ -185,7 +187,7 @@ def run_of(seeds: Sequence[TrainingSeed], threads: int) -> Run:
     recipes, first = [seed.recipe.model_dump(exclude_unset=True) for seed in seeds], seeds[0]
     debug = bool(os.environ.get("TRIMTAB_DEBUG"))
     return Run(
-        recipes, first.data, first.splits, first.out, first.sampled,
+        recipes, first.data, first.splits, first.out, first.sampled, first.of_reward, first.first_seed,
         threads, is_quiet(), debug, accepts_changed_reward(), os.getpid(),
     )  # fmt: skip
 
@@ -194,7 +196,8 @@ def seeds_of_run(run: Run) -> list[TrainingSeed]:
     """The training seeds that `run_of` was given."""
     recipes = [Recipe.model_validate(recipe) for recipe in run.recipes]
     judge = make_judge(recipes[0].judge, run.out)
-    return [TrainingSeed(recipe, run.data, run.splits, run.out, judge, run.sampled) for recipe in recipes]
+    shared = (run.data, run.splits, run.out, judge, run.sampled, run.of_reward, run.first_seed)
+    return [TrainingSeed(recipe, *shared) for recipe in recipes]
 
 
 _told: list[Run] = []
