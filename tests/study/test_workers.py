@@ -187,7 +187,10 @@ def test_a_process_is_told_all_that_a_seed_has(tmp_path: Path) -> None:
     rows, own = Splits([Record("a", ("b",))], [], [], unpaired=3), Splits([Record("c", ("d",))])
     value, prompts = recipe(Path("m")), DataSettings(train="prompts.jsonl", limit=7)
     seeds = [
-        TrainingSeed(recipe, DataSettings(train="rows.jsonl", max_length=99), rows, tmp_path, judge, (prompts, own))
+        TrainingSeed(
+            recipe, DataSettings(train="rows.jsonl", max_length=99), rows, tmp_path, judge, (prompts, own),
+            (DataSettings(train="pairs.jsonl"), Splits([Record("e", ("f", "g"))])), 4,
+        )  # fmt: skip
         for recipe in (parse(Recipe, {**value, "seed": seed}, "test") for seed in (0, 4))
         for judge in [make_judge(recipe.judge, tmp_path)]
     ]
