@@ -73,6 +73,16 @@ def test_methods_base_and_opponent_are_compared_over_prompts(results: Results) -
     assert {c.b for c in results.comparisons if c.metric == "length"} == {"base"}, "other metrics as ever"
 
 
+def test_a_base_that_is_the_opponent_is_compared_once() -> None:
+    base, sft, same = (
+        answering(name, RESULTS[of]) for name, of in (("base", "base"), ("sft", "sft"), ("it", "base"))
+    )
+    found = summarise(StudyOutputs({0: [sft]}, [base], same, asked=asked(ASKED)), About("t"))
+    [pair] = [c for c in found.comparisons if c.metric == "inst_level_strict_acc"]
+    assert (pair.a, pair.b, pair.difference) == ("sft", "base", pytest.approx(1 / 6))
+    assert pair.p_holm == pair.p_value
+
+
 def test_each_kind_has_its_share(results: Results) -> None:
     kinds = results.methods["sft"].instructions
     assert {name: (kind.n, kind.strict.value, kind.loose.value) for name, kind in kinds.items()} == {

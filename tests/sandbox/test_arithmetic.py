@@ -11,7 +11,7 @@ from trimtab.data.records import columns_of, read_records
 from trimtab.errors import TrimtabError
 from trimtab.rewards.exact_answer import ExactAnswerReward, final_number
 from trimtab.rewards.settings import reward_named
-from trimtab.sandbox.arithmetic import arithmetic_rows, carries, difficulty, split_of, write_arithmetic
+from trimtab.sandbox.arithmetic import arithmetic_rows, carries, difficulty, main, split_of, write_arithmetic
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,13 @@ def test_rows_are_right_and_no_two_splits_share_operands(tmp_path: Path) -> None
     assert list(arithmetic_rows("train", 9, 2)) != list(arithmetic_rows("train", 9, 2, seed=1))
     with pytest.raises(TrimtabError, match="1 digits make no more than"):
         list(arithmetic_rows("test", 100, 1))
+
+
+def test_an_option_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for help, it once wrote its rows into a folder called --help."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert not list(tmp_path.iterdir())
+    main(["sums", "30", "2"])
+    assert len((tmp_path / "sums" / "train.jsonl").read_text().splitlines()) == 30

@@ -188,9 +188,15 @@ def test_a_process_is_told_all_that_a_seed_has(tmp_path: Path) -> None:
     value, prompts = recipe(Path("m")), DataSettings(train="prompts.jsonl", limit=7)
     seeds = [
         TrainingSeed(
-            recipe, DataSettings(train="rows.jsonl", max_length=99), rows, tmp_path, judge, (prompts, own),
-            (DataSettings(train="pairs.jsonl"), Splits([Record("e", ("f", "g"))])), 4,
-        )  # fmt: skip
+            recipe,
+            DataSettings(train="rows.jsonl", max_length=99),
+            rows,
+            tmp_path,
+            judge,
+            (prompts, own),
+            (DataSettings(train="pairs.jsonl"), Splits([Record("e", ("f", "g"))])),
+            4,
+        )
         for recipe in (parse(Recipe, {**value, "seed": seed}, "test") for seed in (0, 4))
         for judge in [make_judge(recipe.judge, tmp_path)]
     ]

@@ -35,10 +35,12 @@ def compare(
     """Later method - earlier, so that a gain is positive, over the prompts that both answered.
 
     answers: by method, of each seed, or one for a method that no seed touches. `p_holm` corrects for all the
-    pairs that are compared on the same metric. opponent: stands before the methods in metrics that say so.
-    metrics: None for all that pairs are compared by.
+    pairs that are compared on the same metric. opponent: stands before the methods in metrics that say so, unless
+    it is one of them: that would count each of its pairs twice. metrics: None for all that pairs are compared by.
     """
     comparisons: list[Comparison] = []
+    if opponent is not None and any(_is_same(opponent, runs) for runs in answers.values()):
+        opponent = None
     clusters = next(iter(answers.values()))[0].cluster_numbers if answers else None
     for metric in paired_metrics() if metrics is None else metrics:
         compared = dict(answers)
@@ -55,6 +57,15 @@ def compare(
             row.p_holm = p
         comparisons += rows
     return comparisons
+
+
+def _is_same(opponent: Answers, runs: Sequence[Answers]) -> bool:
+    """Whether a method gave the opponent's very answers, with its scores: a base that is the opponent, too."""
+    [first, *others] = runs
+    if others or first.texts is None:
+        return False
+    own, its = first.outputs, opponent.outputs
+    return list(own.generations) == list(its.generations) and own.scores == its.scores
 
 
 def _difference(

@@ -9,11 +9,11 @@ round and whatever is done with them.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import random
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trimtab.errors import TrimtabError
@@ -85,5 +85,18 @@ def write_arithmetic(folder: Path, rows: int = 2000, digits: int = 3, seed: int 
         write_text(folder / f"{split}.jsonl", "".join(lines))
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m trimtab.sandbox.arithmetic FOLDER [ROWS [DIGITS [SEED]]]`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trimtab.sandbox.arithmetic", description=write_arithmetic.__doc__
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("rows", type=int, nargs="?", default=2000)
+    parser.add_argument("digits", type=int, nargs="?", default=3)
+    parser.add_argument("seed", type=int, nargs="?", default=0)
+    asked = parser.parse_args(arguments)
+    write_arithmetic(asked.folder, asked.rows, asked.digits, asked.seed)
+
+
 if __name__ == "__main__":
-    write_arithmetic(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
+    main()
