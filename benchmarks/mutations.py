@@ -139,6 +139,9 @@ def row(mutation: Mutation, outcome: Outcome) -> str:
 
 def main(words: Sequence[str]) -> int:
     chosen = [m for m in mutations() if not words or any(w in f"{m.part} {m.fault} {m.file}" for w in words)]
+    if not chosen:
+        print(f"{__doc__}\nno fault has {' or '.join(words)} in its part, name or file", file=sys.stderr)
+        return 2
     for library in LIBRARIES:
         importlib.import_module(library)
     assert "trimtab" not in sys.modules, "a fork must import it from its own tree"
