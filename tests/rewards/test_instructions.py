@@ -16,7 +16,7 @@ from langdetect import DetectorFactory
 from trimtab.command_settings import stage_settings
 from trimtab.data.records import Record, read_records
 from trimtab.errors import TrimtabError
-from trimtab.evaluation.measure import _judged_by
+from trimtab.evaluation.measure import judged_by
 from trimtab.evaluation.outputs import Generation
 from trimtab.evaluation.scoring import score_all
 from trimtab.instructions.checks import COLUMNS, check_rows
@@ -155,7 +155,7 @@ def test_a_judge_asks_each_prompts_instructions(tmp_path: Path) -> None:
         {COMMA: 0},
         {COMMA: 0, "startend:quotation": 0},
     ]
-    judged = _judged_by(judge, rows)
-    assert judged == _judged_by(judge, records([COMMA], [COMMA, "startend:quotation"]))
-    assert judged != _judged_by(judge, records([COMMA], ["startend:quotation"])), "other instructions, other scores"
+    judged = judged_by(judge, rows)
+    assert judged == judged_by(judge, records([COMMA], [COMMA, "startend:quotation"]))
+    assert judged != judged_by(judge, records([COMMA], ["startend:quotation"])), "other instructions, other scores"
     assert judged.startswith(judge.signature)

@@ -176,7 +176,8 @@ def test_a_stage_that_fails_ends_the_study_after_the_others(
     file.write_text(yaml.safe_dump(value))
     ran = commands.run(*words(file, out))
     assert ran.returncode == 1
-    assert "no scores today" in ran.stderr.splitlines()[-1]
+    [error] = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert "no scores today" in error
     assert "Traceback" not in ran.stderr
     assert (out / "seed-0" / "stages" / "dpo" / "done.json").is_file()
     assert (out / "seed-0" / "evaluation" / "dpo" / "inputs.json").is_file()
