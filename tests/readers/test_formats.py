@@ -281,6 +281,16 @@ def test_one_of_several_scorers(tmp_path: Path) -> None:
         read(path, "score=none")
 
 
+def test_several_grades_of_a_scorer_are_no_zero(tmp_path: Path) -> None:
+    """inspect's own mean counts each such sample as 0."""
+    scores = {"graded": {"value": {"tone": 2, "facts": 5}}}
+    path = write_eval(tmp_path / "log.eval", [inspect_sample(i, "C", scores=scores) for i in range(3)])
+    with collected() as told:
+        assert read(path) == []
+    assert "several named ones. Name one, as in --map" in told.lines[0]
+    assert [row.side.score for row in read(path, "score=graded.tone")[0].rows] == [2.0, 2.0, 2.0]
+
+
 def test_a_spoilt_archive_is_one_line(tmp_path: Path) -> None:
     path = write_eval(tmp_path / "log.eval", [inspect_sample(0, "C")])
     path.write_bytes(path.read_bytes()[:-30])
