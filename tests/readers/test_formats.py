@@ -286,7 +286,9 @@ def test_several_grades_of_a_scorer_are_no_zero(tmp_path: Path) -> None:
     scores = {"graded": {"value": {"tone": 2, "facts": 5}}}
     path = write_eval(tmp_path / "log.eval", [inspect_sample(i, "C", scores=scores) for i in range(3)])
     with collected() as told:
-        assert read(path) == []
+        [method] = read(path)
+    assert method.rows == []
+    assert "3 rows could not be read" in told.lines[0]
     assert "several named ones. Name one, as in --map" in told.lines[0]
     assert [row.side.score for row in read(path, "score=graded.tone")[0].rows] == [2.0, 2.0, 2.0]
 
