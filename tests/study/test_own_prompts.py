@@ -15,7 +15,7 @@ from trimtab.evaluation.results import Results
 from trimtab.models.lora import hash_model
 from trimtab.plan.estimate import make_plan
 from trimtab.recipe import Recipe
-from trimtab.study.run import run_study
+from trimtab.study.run import run_study, study_rows
 from trimtab.study.stages import stages_of
 
 STAGE = {"batch_size": 2, "max_steps": 2, "evaluation_interval": 2, "logging_interval": 1, "learning_rate": 1e-3}
@@ -134,3 +134,15 @@ def test_test_rows_may_be_those_of_the_prompts(done: tuple[Path, Results], tmp_p
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(TrimtabError, match=message):
         recipe(tmp_path, **changes)
+
+
+def test_prompts_may_be_there_to_be_tested_on_alone(tmp_path: Path) -> None:
+    """As where a study of several methods is tried with those that learn from pairs."""
+    pairs = {"train": str(tmp_path / "pairs.jsonl"), "validation_rows": 4}
+    asked = {"train": str(tmp_path / "prompts.jsonl"), "test_rows": 3}
+    made = recipe(tmp_path, methods=["base", "dpo"], data=pairs, prompts=asked)
+    assert [record.prompt for record in study_rows(made, tmp_path / "run").splits.test] == [
+        f"Name number {n}." for n in range(3)
+    ]
+    with pytest.raises(TrimtabError, match="so nothing reads them"):
+        recipe(tmp_path, methods=["base", "dpo"], prompts={"train": asked["train"]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from transformers import AutoConfig, AutoTokenizer
 
 from trimtab.plan.estimate import make_plan
@@ -68,3 +69,13 @@ def test_a_recipe_plans_at_the_full_shape(
         adapted = stage.work.settings.lora is not None
         assert (stage.parameters.trained < stage.parameters.total) == adapted
         assert stage.memory.parts["weights"] == 4 * stage.parameters.total or stage.work.method == "reward"
+
+
+def test_make_real_finds_every_source_in_a_folder() -> None:
+    """Each of the recipe's sources of rows is one of the hub, and `make real` names a local file for it."""
+    value = yaml.safe_load((SHIPPED / "smollm2-135m.yaml").read_text())
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    sources = [name for name, of in value.items() if isinstance(of, dict) and "train" in of]
+    assert sources == ["data", "reward_data", "prompts"]
+    for name in sources:
+        assert f"--set {name}.train=$(DATA)/" in makefile
