@@ -54,6 +54,14 @@ def test_outcomes(tmp_path: Path, gain: float, outcome: str) -> None:
     assert compared.outcome == outcome
 
 
+def test_a_source_that_is_the_first_once_more_is_still_compared(tmp_path: Path) -> None:
+    """Even where it is called as a study's base is."""
+    a, base = (scored(tmp_path / f"{name}.jsonl", [1, 2, 3, 4]) for name in ("a", "base"))
+    compared = compare(a, base, scored(tmp_path / "c.jsonl", [2, 3, 4, 5]))
+    pairs = [(c.a, c.b) for c in compared.results.comparisons if c.metric == "judge_score"]
+    assert pairs == [("base", "a"), ("c", "a"), ("c", "base")]
+
+
 def test_three_methods_against_a_named_opponent(tmp_path: Path) -> None:
     """One hurts: that is the outcome of all."""
     files = [scored(tmp_path / f"{name}.jsonl", [s] * 30) for name, s in (("up", 2.0), ("down", 0.0), ("mid", 1.0))]

@@ -130,6 +130,24 @@ def test_two_processes_give_the_same(done: tuple[Path, Results]) -> None:
     assert not (folder / "two" / "seed-4" / "stages" / "reward").exists()
 
 
+def test_scores_that_it_could_not_give_are_counted(done: tuple[Path, Results]) -> None:
+    """Of base, the opponent and one method of six prompts each, those of one prompt."""
+    folder = done[0]
+    asked = folder / "run" / "seed-3" / "evaluation" / "base" / "generations.jsonl"
+    prompt = json.loads(asked.read_text().splitlines()[0])["prompt"]
+    code = (
+        f"def reward(prompts, completions, **_):\n    return [None if p == {prompt!r} else 1.0 for p in prompts]\n"
+    )
+    (folder / "picky.py").write_text(code)
+    judge = {"kind": "function", "path": f"{folder / 'picky.py'}:reward", "name": "picky"}
+    found = run_study(
+        recipe(folder, second_judges=[judge], reward_data=None), folder / "picky", seeds=[3], workers=1
+    )
+    [picky] = found.second_judges
+    assert (picky.missing, picky.asked) == (3, 18)
+    assert "3 of its 18 scores are missing" in (folder / "picky" / "report.html").read_text()
+
+
 def test_a_plan_counts_them(done: tuple[Path, Results]) -> None:
     plan = make_plan(recipe(done[0]), measured=False)
     assert [call.scored_by for call in plan.calls] == [

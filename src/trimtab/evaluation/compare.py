@@ -36,10 +36,10 @@ def compare(
 
     answers: by method, of each seed, or one for a method that no seed touches. `p_holm` corrects for all the
     pairs that are compared on the same metric. opponent: stands before the methods in metrics that say so, unless
-    it is one of them: that would count each of its pairs twice. metrics: None for all that pairs are compared by.
+    it is a study's base, whose pairs would count twice. metrics: None for all that pairs are compared by.
     """
     comparisons: list[Comparison] = []
-    if opponent is not None and any(_is_same(opponent, runs) for runs in answers.values()):
+    if opponent is not None and not options.with_opponent and _is_same(opponent, answers.get("base", ())):
         opponent = None
     clusters = next(iter(answers.values()))[0].cluster_numbers if answers else None
     for metric in paired_metrics() if metrics is None else metrics:
@@ -59,12 +59,11 @@ def compare(
     return comparisons
 
 
-def _is_same(opponent: Answers, runs: Sequence[Answers]) -> bool:
-    """Whether a method gave the opponent's very answers, with its scores: a base that is the opponent, too."""
-    [first, *others] = runs
-    if others or first.texts is None:
+def _is_same(opponent: Answers, base: Sequence[Answers]) -> bool:
+    """Whether the base gave the opponent's very answers, with its scores."""
+    if len(base) != 1 or base[0].texts is None:
         return False
-    own, its = first.outputs, opponent.outputs
+    own, its = base[0].outputs, opponent.outputs
     return list(own.generations) == list(its.generations) and own.scores == its.scores
 
 

@@ -63,12 +63,15 @@ class Rating(_Model):
 class SecondJudge(_Model):
     """What another judge says of the same completions. judge: in words. optimised: whether a method was trained on
     its scores. estimates: of each method, by the metrics win_rate and judge_score; comparisons: by the same two.
-    accuracy: the share of held-out preferences that it agrees with, where it is a reward model of this study."""
+    accuracy: the share of held-out preferences that it agrees with, where it is a reward model of this study.
+    missing: completions of all methods that it has no score for; asked: all of them."""
 
     name: str
     judge: str
     optimised: bool = False
     accuracy: float | None = None
+    missing: int = 0
+    asked: int = 0
     estimates: dict[str, dict[str, Estimate]] = {}
     comparisons: list[Comparison] = []
 

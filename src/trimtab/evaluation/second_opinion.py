@@ -48,7 +48,9 @@ def second_opinion(
     }
     against = by_it(opponent) if opponent is not None else None
     comparisons = compare(judged, seeds, options, against, [METRICS[metric] for metric in SAID])
-    return judge.model_copy(update={"estimates": estimates, "comparisons": comparisons})
+    scores = [score.score for of in everyone.values() for run in of for score in run.outputs.scores]
+    counts = {"missing": scores.count(None), "asked": len(scores)}
+    return judge.model_copy(update={"estimates": estimates, "comparisons": comparisons} | counts)
 
 
 def _scored_by(judge: str, outputs: MethodOutputs) -> MethodOutputs:

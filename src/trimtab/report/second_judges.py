@@ -57,4 +57,6 @@ def _note(judge: SecondJudge) -> str:
         parts.append("A method was trained on its scores.")
     if judge.accuracy is not None:
         parts.append(f"It agrees with {number(judge.accuracy, 1, 100)} % of its held-out preferences.")
+    if judge.missing:
+        parts.append(f"{judge.missing} of its {judge.asked} scores are missing.")
     return " ".join(parts)
