@@ -43,6 +43,7 @@ FLOW = (
     "chat",
     "study",
     "comparing",
+    "prefer",
     "api",
     "init",
     "plan",
