@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trimtab.data.vote_file import CastVote, Item, Verdict, connect, transaction, votes_in
+from trimtab.prefer.tally import Tally
 
 WINDOW = 40
 """Items among which a person's next is drawn."""
@@ -83,6 +84,7 @@ class Ballot:
         self.per_item = per_item
         self._database = connect(path, create=True)
         self._lock = threading.Lock()
+        self._tally = Tally()
         self._items = {item.id: item for item in items}
         self._order = sorted(self._items, key=lambda key: _digest("order", key))
 
@@ -91,16 +93,22 @@ class Ballot:
             self._database.close()
 
     def add(self, item: Item) -> None:
-        """Serves one item more, to whoever asks for it by its id: one of a person's own prompts."""
-        with self._lock:
+        """Serves one item more, to whoever asks for it by its id: one of a person's own prompts. It is written at
+        once, so that a vote on it is kept whatever happens to this server meanwhile."""
+        with self._lock, transaction(self._database):
+            self._keep_item(item)
             self._items.setdefault(item.id, item)
 
     def item(self, key: str) -> Item:
-        """UnknownItemError where it is not served."""
-        try:
-            return self._items[key]
-        except KeyError:
-            raise UnknownItemError(key) from None
+        """One that is served, or that the file has. UnknownItemError."""
+        with self._lock:
+            return self._item(key)
+
+    def _item(self, key: str) -> Item:
+        item = self._items.get(key) or self._kept_item(key)
+        if item is None:
+            raise UnknownItemError(key)
+        return item
 
     def next_for(self, person: str, count: int = 1, held: Collection[str] = ()) -> list[Assignment]:
         """What the person should see next, as many as asked for or as there are. held: ids of items whose votes the
@@ -120,19 +128,12 @@ class Ballot:
 
     def _state(self, person: str) -> tuple[list[str], list[str], set[str]]:
         """Items that the person judged, those that came again, and those that still want persons."""
-        rows = self._database.execute(
-            "SELECT item, repeated FROM live_votes WHERE person = ? ORDER BY number", (person,)
-        )
+        self._tally.catch_up(self._database)
         judged: list[str] = []
         repeats: list[str] = []
-        for item, repeated in rows:
-            (repeats if repeated else judged).append(item)
-        counts = dict(
-            self._database.execute(
-                "SELECT item, count(DISTINCT person) FROM live_votes WHERE verdict <> 'skip' GROUP BY item"
-            ).fetchall()
-        )
-        wanting = {key for key in self._order if counts.get(key, 0) < self.per_item}
+        for vote in self._tally.by_person.get(person, {}).values():
+            (repeats if vote.repeated else judged).append(vote.item)
+        wanting = {key for key in self._order if self._tally.persons_of(key) < self.per_item}
         return judged, repeats, wanting
 
     def _next(
@@ -165,7 +166,7 @@ class Ballot:
         with self._lock, transaction(self._database):
             before = self._standing(vote)
             if before is None:
-                item = self.item(vote.item)
+                item = self._item(vote.item)
                 self._keep_item(item)
                 swapped = second_left(vote.person, item.id) != vote.repeated
                 self._add(vote, swapped, vote.verdict, None)
@@ -203,7 +204,16 @@ class Ballot:
 
     def last_of(self, person: str) -> CastVote | None:
         """The person's latest vote that stands: what undo takes back, also after the page was loaded anew."""
-        return next((vote for vote in reversed(self.votes()) if vote.person == person), None)
+        with self._lock:
+            self._tally.catch_up(self._database)
+            last = self._tally.last_of(person)
+            return self._cast(last.number) if last is not None else None
+
+    def counts(self) -> dict[str, int]:
+        """By person, how many of their votes stand."""
+        with self._lock:
+            self._tally.catch_up(self._database)
+            return self._tally.counts
 
     def _standing(self, vote: NewVote) -> CastVote | None:
         """The vote with this id, taken back or not, or this person's that stands on the item."""
@@ -223,11 +233,11 @@ class Ballot:
             "FROM votes WHERE number = ?",
             (number,),
         ).fetchone()
-        item = self._items.get(row[2]) or self._kept_item(row[2])
-        return CastVote(row[0], row[1], item, row[3], bool(row[4]), bool(row[5]), *row[6:])
+        return CastVote(row[0], row[1], self._item(row[2]), row[3], bool(row[4]), bool(row[5]), *row[6:])
 
-    def _kept_item(self, key: str) -> Item:
-        return Item(*self._database.execute("SELECT * FROM items WHERE id = ?", (key,)).fetchone())
+    def _kept_item(self, key: str) -> Item | None:
+        row = self._database.execute("SELECT * FROM items WHERE id = ?", (key,)).fetchone()
+        return Item(*row) if row is not None else None
 
     def _keep_item(self, item: Item) -> None:
         values = asdict(item)
