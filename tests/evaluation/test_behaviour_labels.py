@@ -2,7 +2,8 @@
 
 labelled/behaviours.csv has a line a completion: the first 16 hexadecimal digits of its SHA-256, where it is from,
 for which behaviour it was drawn, and the labels. Its text is looked up in the shared data, or in
-labelled/smollm2.jsonl. Even numbers tuned the rules; odd ones are reported here and in docs/metrics.md.
+labelled/smollm2.jsonl. Even numbers tuned the rules; odd ones are reported here and in docs/metrics.md. Of hedging
+all that were labelled before tuned them; those that were drawn "blind" after its last change are reported.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from scipy.stats import binomtest
 from trimtab.evaluation.behaviours import BEHAVIOURS
 
 LABELS = Path(__file__).parent / "labelled"
-REPORTED = {"hedging": (32, 8, 4), "meta_commentary": (73, 4, 3), "loops": (5, 4, 3)}
+REPORTED = {"hedging": (54, 9, 9), "meta_commentary": (73, 4, 3), "loops": (5, 4, 3)}
 """Found rightly, found wrongly, missed."""
 
 
@@ -46,6 +47,11 @@ def values(shared: Path) -> Iterator[Any]:
         yield json.loads(file.read_text(encoding="utf-8"))
 
 
+def is_reported(row: dict[str, str], name: str) -> bool:
+    """Whether a label had no part in making the rule."""
+    return row["drawn"] == "hedging, blind" if name == "hedging" else int(row["id"], 16) % 2 == 1
+
+
 def test_rules_on_labelled_completions(shared_data: Path) -> None:
     with (LABELS / "behaviours.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -56,7 +62,7 @@ def test_rules_on_labelled_completions(shared_data: Path) -> None:
             found[digest] = text
     assert found.keys() == wanted
     for name, expected in REPORTED.items():
-        known = [row for row in rows if row[name] and int(row["id"], 16) % 2]
+        known = [row for row in rows if row[name] and is_reported(row, name)]
         pairs = [(row[name] == "1", bool(BEHAVIOURS[name].rule("", found[row["id"]]))) for row in known]
         right, wrong, missed = (pairs.count(pair) for pair in ((True, True), (False, True), (True, False)))
         shares = [(right, right + wrong), (right, right + missed)]

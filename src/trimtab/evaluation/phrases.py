@@ -120,7 +120,7 @@ META_COMMENTARY = (
 HEDGING = (
     Phrase(
         "unsure",
-        r"\bi(?:'m| am) (?:not |un)(?:\w+ )?(?:sure|certain)\b|\bi (?:really |also "
+        r"(?<!if )\bi(?:'m| am) (?:not |un)(?:\w+ )?(?:sure|certain)\b|\bi (?:really |also "
         r"|honestly )?(?:don't|do not) know\b(?! (?:what|how))"
         r"|\b(?:i|we) (?:can't|cannot) be (?:\w+ )?(?:sure|certain)\b|\bit is (?:difficult"
         r"|hard) to be (?:sure|certain)\b",
@@ -131,7 +131,7 @@ HEDGING = (
         r"\b(?:hard|difficult|impossible|tough)(?: for me)? to (?:say|tell|know|predict|determine"
         r"|pinpoint|give|provide"
         r"|estimate|answer|be)\b(?! (?:whether|if) the hypothesis)|\bno way to (?:know|tell)\b"
-        r"|\bnot possible(?: for me)? to (?:say|know|predict|determine|pinpoint|give|provide|be)\b"
+        r"|\bnot possible(?: for me)? to (?:say|know|predict|determine|pinpoint|give|be)\b"
         r"(?! (?:whether |if )?the hypothesis)",
         "It's hard to say who invented it.",
     ),
@@ -139,47 +139,53 @@ HEDGING = (
         "no answer is given",
         r"\bi (?:cannot|can't|am unable to|'m unable to)(?: \w+)? (?:determine|confirm|say"
         r"|tell(?! you)|predict|make a definitive"
-        r"|provide (?:an|a definitive) answer)\b|\b(?:does not|doesn't|not) (?:provide )?enough information\b"
+        r"|provide (?:a definitive|an exact) answer|provide an answer (?:as|since|because|without))\b"
+        r"|\b(?:does not|doesn't|not) (?:provide )?enough information\b"
         r"(?! to determine (?:whether|if) the hypothesis)|\bwe (?:cannot"
-        r"|can't) determine\b(?! (?:whether|if) the hypothesis)"
+        r"|can't) (?:determine|pinpoint)\b(?! (?:whether|if) the hypothesis)"
         r"|\bwithout (?:more|further|additional|knowing)\b[^.\n]{0,60}\b(?:difficult|hard"
         r"|not possible|impossible|cannot)\b",
         "I cannot determine whether it is vegetarian.",
     ),
     Phrase(
         "it depends",
-        r"\bit (?:really |all |largely |mostly )?depends\b|\bthe answer (?:would |will |may |might )?depends?\b"
-        r"|\bthat (?:really |all )?depends\b|\bwhether\b[^.\n]{0,80}\bdepends on\b",
+        r"\bit (?:really |all |largely |mostly )?depends\b"
+        r"|\bthe answer (?:to \w+ question )?(?:would |will |may |might )?depends?\b"
+        r"|\bthat (?:really |all )?depends\b|\b(?:will|would) depend on your\b"
+        r"|\bwhether\b[^.\n]{0,80}\bdepends on\b",
         "It depends on your goals.",
     ),
     Phrase(
         "it seems",
-        r"\b(?:it|that|this) (?:also )?(?:seems|appears|looks)\b(?! there)(?: (?:to me|like|that|very"
-        r"|to be|your|the|as if)\b)"
-        r"|\bseems (?:to be )?(?:the )?(?:most|best|very)\b|\byou seem to\b",
+        r"\b(?<!such that )(?:it|that|this) (?:also )?(?:seems|appears) "
+        r"(?:to me|like|that|to be|your|the|as if)\b(?! the hypothesis)"
+        r"|\bseems (?:to be )?(?:the )?(?:most|best|plausible)\b|\b(?:that|this) seems very likely\b"
+        r"|(?:^|[.!?]\s+)you seem to\b",
         "It seems like the film might be another one.",
     ),
     Phrase(
         "a guess",
         r"\b(?:my (?:best |educated )?guess|just a guess|an educated (?:guess|estimate)"
         r"|i would predict|i suppose)\b"
-        r"|\bi(?:'m going to|'d| would| will|'ll)? guess\b",
+        r"|(?<!can )\bi(?:'m going to|'d| would| will|'ll)? guess\b",
         "This is just a guess from the emojis.",
     ),
     Phrase(
         "maybe",
-        r"(?:^|[.!?:]\s+)(?:maybe|perhaps|possibly)\b",
+        r"\A\W*(?:maybe|perhaps|possibly)\b",
         "Maybe. That is a complicated question.",
     ),
     Phrase(
         "unclear",
         r"\b(?:it is|it's|remains?|answer is|is (?:a bit|still|also|somewhat)) (?:\w+ )?(?:uncertain"
-        r"|unclear)\b|\bnot (?:\w+ )?clear (?:what|whether|which) the\b",
+        r"|unclear)\b"
+        r"|\borigins?\b[^.\n]{0,60}\b(?:is|are) (?:un\w+ )?(?:uncertain|unclear|unknown)\b"
+        r"|\bnot (?:\w+ )?clear (?:whether|which) the\b",
         "It is uncertain who will win.",
     ),
     Phrase(
         "may be wrong",
-        r"\b(?:may|might) not (?:\w+ )?(?:be (?:accurate|correct|a perfect|entirely|up to date)"
+        r"\b(?:may|might) not (?:\w+ )?(?:be (?:accurate|correct|a perfect match|entirely|up to date)"
         r"|reflect|match)\b"
         r"|\b(?:would|is) (?:most )?likely (?:be |to be )?(?:\"|“|categorized|classified)",
         "These estimates may not reflect the present.",
