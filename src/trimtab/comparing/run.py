@@ -128,7 +128,7 @@ def _outcomes(results: Results, sides: Sides) -> list[Outcome]:
     return [outcome_of(results, name, sides.start) for name in sides.candidates]
 
 
-def _read(asked: Asked) -> list[MethodRows]:
+def read_sources(asked: Asked) -> list[MethodRows]:
     """Every source's methods, each under a name of its own."""
     mapping = mapping_of(asked.mapping)
     if asked.labels is not None:
@@ -158,7 +158,7 @@ def _stem(path: Path) -> str:
 
 def _judged_sides(asked: Asked, settings: RewardSettings | None) -> tuple[Sides, list[Probe]]:
     """Who stands against whom, judged where a judge is asked for; and what that one says when it is asked again."""
-    methods = _read(asked)
+    methods = read_sources(asked)
     if settings is None:
         return sides_of(methods, asked.opponent), []
     from trimtab.study.sources import make_judge  # with rewards, of which some load PyTorch

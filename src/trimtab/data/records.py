@@ -186,7 +186,7 @@ def to_record(row: object, origin: str, settings: ReadingSettings | None = None)
         row = _decoded(_renamed(row, settings.columns), settings.dialogue == "turns")
         layout = layout_of(row)
         content = layout.read(row)
-        prompt = _complete_prompt(content.prompt, row.get("system"), settings.dialogue == "turns")
+        prompt = complete_prompt(content.prompt, row.get("system"), settings.dialogue == "turns")
         prompt = _with_tools_and_values(prompt, row)
     except BadRowError as error:
         raise type(error)(f"{origin}: {error}") from None
@@ -257,7 +257,7 @@ def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
     return kept | {name: row[name_in_data] for name, name_in_data in columns.items()}
 
 
-def _complete_prompt(prompt: Prompt, system: object, dialogue: bool) -> Prompt:
+def complete_prompt(prompt: Prompt, system: object, dialogue: bool) -> Prompt:
     """Dialogue made into turns, the row's own system prompt in front, and a user's turn at the end."""
     if isinstance(prompt, str) and dialogue:
         prompt = dialogue_turns(prompt)

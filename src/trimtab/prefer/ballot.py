@@ -1,6 +1,7 @@
 """Who is shown what, and what they say of it, kept.
 
-Order: items stand in one random order for all. A person is given a random one of the first `WINDOW` that still want
+Order: items stand in one random order for all; those that were chosen for training in the order in which they come,
+the closest first. A person is given a random one of the first `WINDOW` that still want
 votes and that the person has not judged, so that people meet the same items (agreement needs that) in different
 orders. Sides: by a hash of person and item. About one in `REPEAT_EVERY` is an item that the person judged before,
 with sides swapped.
@@ -86,7 +87,8 @@ class Ballot:
         self._lock = threading.Lock()
         self._tally = Tally()
         self._items = {item.id: item for item in items}
-        self._order = sorted(self._items, key=lambda key: _digest("order", key))
+        chosen = {key: place for place, key in enumerate(self._items) if self._items[key].purpose == "training"}
+        self._order = sorted(self._items, key=lambda key: (chosen.get(key, len(chosen)), _digest("order", key)))
 
     def close(self) -> None:
         with self._lock:
@@ -263,9 +265,10 @@ def second_left(person: str, item: str) -> bool:
     return _number("side", person, item) % 2 == 1
 
 
-def item_id(prompt: str, answers: Sequence[tuple[str, int | None, str]], purpose: str) -> str:
-    """Of a prompt and two answers (method, training seed, text): the same in every process."""
-    said = json.dumps([purpose, prompt, *answers], ensure_ascii=False)
+def item_id(prompt: str, answers: Sequence[tuple[str, int | None, str]], purpose: str, prompt_id: str = "") -> str:
+    """Of a prompt and two answers (method, training seed, text): the same in every process. prompt_id: where a
+    prompt has one; rows of the same text are items of their own."""
+    said = json.dumps([purpose, prompt_id, prompt, *answers], ensure_ascii=False)
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

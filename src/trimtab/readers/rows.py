@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trimtab.data.message import Turns
 from trimtab.json_types import JsonValue
 
 
@@ -33,7 +34,8 @@ class Row:
     """One prompt, a method's answer and, where the same row holds one, an opponent's.
 
     key: the prompt's id in its file. preference: the share that the method won of a judgement that saw both
-    answers, 0 to 1. judged: whether there is such a judgement; one that failed has no preference.
+    answers, 0 to 1. judged: whether there is such a judgement; one that failed has no preference. turns: the whole
+    conversation before the answers, where it is known to be more than the prompt.
     """
 
     key: str | None
@@ -42,6 +44,7 @@ class Row:
     opponent: Side | None = None
     preference: float | None = None
     judged: bool = False
+    turns: Turns = ()
 
 
 @dataclass
