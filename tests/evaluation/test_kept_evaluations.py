@@ -102,6 +102,8 @@ def test_an_evaluation_that_is_run_again_gives_the_same_results(
         f"evaluation of {name}: all 3 scores are 1: they tell no completion from another"
         for name in ("model", first.opponent)
     ]
+    assert first.opponent_method == "model"  # the same weights, and the same answers
+    assert first.verdict == ["model is the opponent itself, which the others' win rates are against."]
     assert but_for_the_date(run()) == but_for_the_date(first)
     # What the disk did is said, and changes no result.
     with (out / "evaluation" / "model" / "scores.jsonl").open("a") as scores:

@@ -66,15 +66,14 @@ def test_a_study_judged_in_pairs(model: Path, tmp_path: Path, monkeypatch: pytes
     }
 
 
-def test_the_opponent_that_is_the_base_ties_with_itself(model: Path, tmp_path: Path) -> None:
+def test_the_opponent_that_is_the_base_has_no_win_rate(model: Path, tmp_path: Path) -> None:
     with judging(LONGER) as server:
         judge = {"kind": "pairwise", "model": "judge", "base_url": server.base_url}
         value = recipe(model, judge=judge, methods=["base", "sft"], grpo={}, opponent=str(model))
         results = run_study(parse(Recipe, value, "test"), tmp_path / "run")
-    assert results.methods["base"].estimates["win_rate"].value == 0.5
-    counts = results.methods["base"].win_counts
-    assert counts is not None
-    assert counts.ties == counts.n == 24
+    assert (results.opponent_method, results.methods["base"].value("win_rate")) == ("base", None)
+    assert results.judge_card is not None
+    assert results.judge_card.pairs == 24
     places = [tmp_path / "run" / "seed-0" / "evaluation" / name for name in ("sft", "base")]
     expected = longer(*places)
     assert results.methods["sft"].estimates["win_rate"].value == pytest.approx(sum(expected) / len(expected))

@@ -89,14 +89,18 @@ class Answers:
 
     @property
     def is_judged(self) -> bool:
-        """Whether a judge scored both this method and an opponent, or saw both answers."""
+        """Whether a judge scored both this method and an opponent, or saw both answers. Never of the opponent."""
+        if self.outputs.is_opponent:
+            return False
         scored = self.opponent is not None and bool(self.outputs.scores and self.opponent.scores)
         return scored or bool(self.outputs.preferences)
 
     @cached_property
     def outcomes(self) -> Floats | None:
         """1 (won), ½ (tied), 0 (lost) or NaN (a score is missing) of each prompt; None without an opponent. By a
-        judge that saw both, its preference from 0 to 1."""
+        judge that saw both, its preference from 0 to 1. The opponent itself ties on all."""
+        if self.outputs.is_opponent:
+            return np.full(len(self.outputs.generations), 0.5)
         if self.outputs.preferences:
             return np.array([np.nan if p is None else p for p in self.outputs.preferences], dtype=np.float64)
         if self.opponent is None:

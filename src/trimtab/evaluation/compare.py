@@ -36,10 +36,10 @@ def compare(
 
     answers: by method, of each seed, or one for a method that no seed touches. `p_holm` corrects for all the
     pairs that are compared on the same metric. opponent: stands before the methods in metrics that say so, unless
-    it is a study's base, whose pairs would count twice. metrics: None for all that pairs are compared by.
+    it is one of them, whose pairs would count twice. metrics: None for all that pairs are compared by.
     """
     comparisons: list[Comparison] = []
-    if opponent is not None and not options.with_opponent and _is_same(opponent, answers.get("base", ())):
+    if any(run.outputs.is_opponent for runs in answers.values() for run in runs):
         opponent = None
     clusters = next(iter(answers.values()))[0].cluster_numbers if answers else None
     for metric in paired_metrics() if metrics is None else metrics:
@@ -57,14 +57,6 @@ def compare(
             row.p_holm = p
         comparisons += rows
     return comparisons
-
-
-def _is_same(opponent: Answers, base: Sequence[Answers]) -> bool:
-    """Whether the base gave the opponent's very answers, with its scores."""
-    if len(base) != 1 or base[0].texts is None:
-        return False
-    own, its = base[0].outputs, opponent.outputs
-    return list(own.generations) == list(its.generations) and own.scores == its.scores
 
 
 def _difference(

@@ -110,7 +110,8 @@ def probe_judge(
 
 def _pairs(methods: Sequence[MethodOutputs], opponent: MethodOutputs | None, count: int) -> list[_Pair]:
     """Spread evenly over prompts, each of another method than the one before."""
-    judged = [made for made in methods if (made.opponent or opponent) is not None and made.generations]
+    others = [made for made in methods if not made.is_opponent]
+    judged = [made for made in others if (made.opponent or opponent) is not None and made.generations]
     if not judged or not count:
         return []
     size = len(judged[0].generations)

@@ -36,20 +36,13 @@ def method_result(runs: Sequence[Answers], seeds: Sequence[int], options: Option
     )
 
 
-def result_against_itself(opponent: Answers, options: Options = DEFAULTS) -> MethodResult:
-    """Of the opponent, beside the methods' results. Its win rates are those of a comparison with itself: they are
-    what they are by construction, whatever it answered, so they have no interval."""
-    result = method_result([opponent], [], options)
-    for name in ("win_rate", "length_controlled_win_rate"):
-        if (rate := result.estimates.get(name)) is not None:
-            result.estimates[name] = Estimate(value=rate.value, n=rate.n)
-    return result
-
-
 def estimate_of(
     metric: Metric, runs: Sequence[Answers], seeds: Sequence[int], options: Options = DEFAULTS
 ) -> Estimate | None:
-    """One metric of one method, pooled over its runs; None where it is not known."""
+    """One metric of one method, pooled over its runs; None where it is not known. The opponent itself has no win
+    rate: against itself it is a half, whatever it answers."""
+    if metric.name == "win_rate" and all(run.outputs.is_opponent for run in runs):
+        return None
     if metric.overall is not None:
         return _overall(metric, metric.overall, runs, seeds)
     pooled = _pooled(metric, runs, seeds, options)

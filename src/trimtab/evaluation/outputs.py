@@ -85,6 +85,7 @@ class MethodOutputs:
     preferences: where a judge saw both answers, the share of each prompt that the method won, 0 to 1; None where it
     is missing. Empty: scores say who won. judgements: what is known of each preference, such as the shares in
     both orders; empty where nothing is. opponent: one of its own, where the opponent answered anew for each method.
+    is_opponent: whether it is itself what the others are compared with, so that it has no win rate.
     """
 
     name: str
@@ -101,10 +102,7 @@ class MethodOutputs:
     """Of standard tasks, where it was asked some."""
     second_scores: dict[str, list[Score]] = field(default_factory=dict)
     """By the name of each second judge: its score of each generation."""
-
-    def tie_with_itself(self) -> None:
-        """Takes a tie on every prompt, where it is what the others are compared with."""
-        self.judge_by([Score(id=answer.id, score=0.5, breakdown={"equal": True}) for answer in self.generations])
+    is_opponent: bool = False
 
     def judge_by(self, judgements: Sequence[Score]) -> None:
         """Takes these as its preferences, in the order of its generations."""

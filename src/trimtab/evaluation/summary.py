@@ -17,7 +17,7 @@ from trimtab.evaluation.compare import compare, matrix
 from trimtab.evaluation.judge_card import card_of
 from trimtab.evaluation.judge_probes import Probe
 from trimtab.evaluation.length_control import difficulty_of
-from trimtab.evaluation.method_numbers import method_result, result_against_itself
+from trimtab.evaluation.method_numbers import method_result
 from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.near_duplicates import UNASKED, near_duplicates, told_of
 from trimtab.evaluation.outputs import MethodOutputs, align, check_unique
@@ -36,7 +36,7 @@ from trimtab.evaluation.second_opinion import second_opinion
 from trimtab.evaluation.statistics import Floats, holm
 from trimtab.evaluation.task_results import task_results
 from trimtab.evaluation.task_verdict import task_sentences
-from trimtab.evaluation.verdict import NOT_JUDGED, mostly_missing, verdict
+from trimtab.evaluation.verdict import NOT_JUDGED, find, mostly_missing, verdict
 from trimtab.evaluation.votes import Labels
 from trimtab.instructions.checks import Instruction
 from trimtab.progress import Progress
@@ -102,9 +102,10 @@ class _Aligned:
     opponent: MethodOutputs | None
 
     def everyone(self) -> list[MethodOutputs]:
-        """All outputs, the opponent's last."""
+        """All outputs, the opponent's last, unless a method is the opponent itself."""
         outputs = [run for runs in self.methods.values() for run in runs]
-        return outputs if self.opponent is None else [*outputs, self.opponent]
+        alone = self.opponent is not None and not any(run.is_opponent for run in outputs)
+        return [*outputs, self.opponent] if self.opponent is not None and alone else outputs
 
     def first_runs(self) -> list[MethodOutputs]:
         """The first seed's outputs of each method, then the opponent's."""
@@ -135,7 +136,7 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         {name: [answers(run) for run in by_seed] for name, by_seed in aligned.methods.items()}, outputs.difficulty
     )
     opponent = aligned.opponent
-    against = None if opponent is None else answers(opponent)
+    against = None if opponent is None else answers(replace(opponent, is_opponent=True))
     results = Results(
         name=about.name,
         opponent=_opponent_name(aligned),
@@ -143,7 +144,8 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         judge_card=card_of(runs, outputs.probes, about.relatives),
         training_reward=about.training_reward,
         methods={name: method_result(of_method, seeds, options) for name, of_method in runs.items()},
-        opponent_result=None if against is None else result_against_itself(against, options),
+        opponent_method=_opponent_method(runs),
+        opponent_result=None if against is None else method_result([against], [], options),
         comparisons=compare(runs, seeds, options, against),
         ranking=_ranking(runs, against, options),
         tasks=task_results(aligned.methods, opponent, seeds, options),
@@ -184,9 +186,15 @@ def _opponent_name(aligned: _Aligned) -> str | None:
     return " and ".join(dict.fromkeys(own)) or None
 
 
+def _opponent_method(runs: Mapping[str, Sequence[Answers]]) -> str | None:
+    """The method that is the opponent itself."""
+    return next((name for name, of in runs.items() if all(run.outputs.is_opponent for run in of)), None)
+
+
 def _ranking(runs: Mapping[str, Sequence[Answers]], opponent: Answers | None, options: Options) -> list[Rating]:
     """By the judge's scores; none for few methods, or where one was not scored."""
-    everyone = dict(runs) | ({opponent.outputs.name: [opponent]} if opponent is not None else {})
+    alone = opponent is not None and _opponent_method(runs) is None
+    everyone = dict(runs) | ({opponent.outputs.name: [opponent]} if opponent is not None and alone else {})
     scores = {name: matrix(METRICS["judge_score"], of_method) for name, of_method in everyone.items()}
     known = {name: values for name, values in scores.items() if values is not None and not np.isnan(values).all()}
     if len(known) < FEWEST or len(known) < len(everyone):
@@ -299,7 +307,14 @@ def amplified(audit: AuditReport, everyone: Iterable[MethodOutputs]) -> AuditRep
 
 def correct_against_opponent(results: Results) -> None:
     """Holm's correction of the claims against the opponent, by the standard of those between methods: for as many
-    as there are pairs of methods, or methods where these are more."""
+    as there are pairs of methods, or methods where these are more. Where a method is the opponent, they are claims
+    between methods, and corrected with these."""
+    if results.opponent_method is not None:
+        for name, m in results.methods.items():
+            pair = find(results, name, results.opponent_method, "win_rate")
+            if m.win_counts is not None and pair is not None:
+                m.win_counts.p_holm = pair.p_holm
+        return
     counts = [m.win_counts for m in results.methods.values() if m.win_counts is not None]
     tested = [c for c in counts if c.p_value is not None]
     pairs = sum(c.metric == "win_rate" for c in results.comparisons)

@@ -211,6 +211,8 @@ def _best(results: Results) -> str | None:
     rated = [(rate, name) for name, rate in rates.items() if rate is not None]
     if len(rated) < 2:
         return None
+    if results.opponent_method is not None:
+        rated.append((0.5, results.opponent_method))
     top, best = max(rated, key=lambda r: r[0])
     equals = [
         name
@@ -218,6 +220,10 @@ def _best(results: Results) -> str | None:
         if name != best and not ((c := find(results, best, name, "win_rate")) and clear(c))
     ]
     first = f"{label(best)} has the highest win rate, {percent(top)}"
+    if best == results.opponent_method:
+        first = f"No method has won more than half against {label(best)}, the opponent"
+        if not equals:
+            return f"{first}, and all are clearly behind it."
     if not equals:
         return f"{first}, clearly above every other method."
     return f"{first}; these data do not clearly separate it from {listed([label(e) for e in equals])}."
@@ -234,6 +240,8 @@ def verdict(results: Results, start: str | None = None) -> list[str]:
         counts = results.methods[name].win_counts
         if counts is not None:
             sentences.append(_against_opponent(results, name, counts))
+        elif name == results.opponent_method:
+            sentences.append(f"{label(name)} is the opponent itself, which the others' win rates are against.")
     if start in names:
         sentences += [_against_start(results, name, str(start)) for name in names if name != start]
     elif names and names[0] == "base":

@@ -3,7 +3,7 @@
 Per prompt the outcome is 1 (higher score), ½ (a tie) or 0. A tie is exact equality: judges quantise their
 scores, and any tolerance is a choice, so it is an option that defaults to 0. A prompt where either side
 has no score is missing: left out of n on both sides, counted, and bounded by its worst and best case.
-The opponent against itself is all ties: ½.
+The opponent itself has none.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def methods_of(path: Path) -> list[MethodRows]:
     """Every method, of each training seed, against the folder's own opponent where it has one, which comes last.
     TrimtabError where a file of it is damaged."""
     results = _results(path)
-    judge, called = results.get("judge"), results.get("opponent")
+    judge, called = results.get("judge"), results.get("opponent_method") or results.get("opponent")
     places = list(_places(path))
     against_name = _opponent(path, [place for _, place in places])
     opponent = next((_sides(place) for _, place in places if place.name == against_name and place != path), None)
@@ -74,7 +74,7 @@ def methods_of(path: Path) -> list[MethodRows]:
         own_seed = seed if len(seeds) > 1 and _comes_again(place, places) else None
         methods.append(MethodRows(name, rows, str(place), against, judge if _is_scored(rows) else None, own_seed))
     order = {name: i for i, name in enumerate(ordered_methods(dict.fromkeys(m.name for m in methods)))}
-    last = str(called or OPPONENT)
+    last = str(called or OPPONENT) if opponent is not None else None
     return sorted(methods, key=lambda m: (m.name == last and m.opponent is None, order[m.name]))
 
 

@@ -21,7 +21,7 @@ from trimtab.evaluation.win_rate import outcomes
 from trimtab.files import write_text
 from trimtab.json_types import JsonObject
 from trimtab.readers import folders
-from trimtab.readers.rows import MethodRows, Row
+from trimtab.readers.rows import MethodRows, Row, Side
 
 FILE = "answers.jsonl"
 
@@ -74,12 +74,13 @@ def read_answers(folder: Path, opponent: str | None) -> Answers | None:
 def _of_methods(methods: Sequence[MethodRows], opponent: str | None) -> Answers:
     seeds = sorted({method.seed for method in methods if method.seed is not None})
     first = [method for method in methods if method.seed in (None, *seeds[:1])]
+    own = {row.key: row.side for method in first if method.name == opponent for row in method.rows}
     prompts: dict[str, tuple[str, dict[str, Cell]]] = {}
     for method in first:
         for place, row in enumerate(method.rows):
             key = row.key or str(place)
             _, cells = prompts.setdefault(key, (row.prompt or "", {}))
-            cells[method.name] = _cell(row)
+            cells[method.name] = _cell(row, None if method.name == opponent else own.get(row.key))
     where = (
         "seed-S/evaluation/METHOD/generations.jsonl"
         if "seed-" in first[0].origin
@@ -94,10 +95,12 @@ def _of_methods(methods: Sequence[MethodRows], opponent: str | None) -> Answers:
     )
 
 
-def _cell(row: Row) -> Cell:
+def _cell(row: Row, method_as_opponent: Side | None) -> Cell:
+    """method_as_opponent: of a method that is the opponent itself, its answer; rows hold that of any other."""
     side, outcome = row.side, row.preference
-    if row.opponent is not None and not row.judged:
-        outcome = _known(float(outcomes([side.score], [row.opponent.score])[0]))
+    opponent = row.opponent or method_as_opponent
+    if opponent is not None and not row.judged:
+        outcome = _known(float(outcomes([side.score], [opponent.score])[0]))
     return Cell(side.completion, side.tokens, side.terminated, side.score, outcome)
 
 

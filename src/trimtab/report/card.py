@@ -8,6 +8,7 @@ from trimtab.catalogue import family, label
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.evaluation.results import Comparison, Results
 from trimtab.report.grouping import subject_of
+from trimtab.report.layout import method_label
 from trimtab.report.table_files import to_markdown
 from trimtab.report.tables import methods_table
 from trimtab.training.card import public_text
@@ -19,7 +20,8 @@ def results_section(results: Results, method: str) -> str:
         return ""
     table = methods_table(results)
     opponent = f"{results.opponent or 'opponent'} (opponent)"
-    rows = [row for row in table.rows if row[0] in {label("base"), label(method), opponent}]
+    shown = {opponent, *(method_label(results, name) for name in ("base", method))}
+    rows = [row for row in table.rows if row[0] in shown]
     # The card is for others: no folder of this machine in it.
     rows = [[public_text(row[0]), *row[1:]] for row in rows]
     lines = ["## Results"]

@@ -17,6 +17,7 @@ from trimtab.evaluation.results import Comparison, Results
 from trimtab.evaluation.statistics import Floats
 from trimtab.report import dynamics
 from trimtab.report.drawing import INK, PAPER, RULE, Drawing, canvas, colour, shorten, to_svg
+from trimtab.report.layout import method_label
 from trimtab.report.table import Value, with_ends
 
 Row = tuple[str, float, tuple[float, float] | None, str]  # label, value, interval, colour
@@ -125,8 +126,8 @@ def differences(comparisons: Sequence[Comparison], metric: Metric) -> Drawing | 
 
 def _with_opponent(results: Results) -> list[tuple[str, str, MethodResult]]:
     """(name, label, result) of every method; of the opponent the name is "opponent", so that it has its own ink."""
-    rows = [(name, label(name), results.methods[name]) for name in ordered_methods(results.methods)]
-    if results.opponent_result is not None:
+    rows = [(name, method_label(results, name), results.methods[name]) for name in ordered_methods(results.methods)]
+    if results.opponent_result is not None and results.opponent_method is None:
         rows.append(("opponent", results.opponent or "opponent", results.opponent_result))
     return rows
 

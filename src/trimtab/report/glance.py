@@ -14,8 +14,9 @@ from trimtab.evaluation.estimate import Estimate, Interval95
 from trimtab.evaluation.metrics import METRICS, Metric, paired_metrics
 from trimtab.evaluation.outcome import Word, outcome_of
 from trimtab.evaluation.results import Results
-from trimtab.formats import number, with_interval
+from trimtab.formats import NONE, number, with_interval
 from trimtab.report.drawing import colour, shorten
+from trimtab.report.layout import method_label
 from trimtab.report.table import Value, with_ends
 from trimtab.report.table_files import to_csv
 from trimtab.report.templates import render
@@ -33,13 +34,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Lane:
-    """One method. Places are per cent of the axis. equal: of the win rate at equal length. seeds: of each
-    training seed's number."""
+    """One method. Places are per cent of the axis; place is None for the opponent itself, which has no win rate.
+    equal: of the win rate at equal length. seeds: of each training seed's number."""
 
     shown: str
     colour: str
     text: str
-    place: float
+    place: float | None
     ends: Interval95 | None
     equal: float | None
     seeds: Sequence[float]
@@ -113,6 +114,9 @@ def _forest(results: Results, metric: Metric, found: dict[str, Estimate]) -> For
         )
         for name in order
     ]
+    if metric.name == "win_rate" and results.opponent_method is not None:
+        own = results.opponent_method
+        lanes.append(Lane(method_label(results, own), colour(own, len(lanes)), NONE, None, None, None, [], None))
     records: list[dict[str, Value]] = [
         {"method": name, **with_ends(metric.name, found[name].value, found[name].ci95)} for name in order
     ]

@@ -101,6 +101,8 @@ def _beside(sentence: str, results: Results) -> str:
         if not sentence.startswith(label(name)):
             continue
         rest = sentence.removeprefix(label(name))
+        if name == results.opponent_method and rest.startswith(" is the opponent itself"):
+            return f"Against {opponent}"
         if re.match(rf" (?:against|beats|loses to|cannot be told apart from) {re.escape(opponent)}:", rest):
             return f"Against {opponent}"
         for other in results.methods:

@@ -85,9 +85,14 @@ def seed_order() -> list[Metric]:
 
 
 def entries(results: Results) -> list[tuple[str, str, MethodResult]]:
-    """(name, label, result) of every method, the opponent last."""
-    rows = [(m, label(m), results.methods[m]) for m in ordered_methods(results.methods)]
-    if results.opponent_result is not None:
+    """(name, label, result) of every method, the opponent last, unless it is one of them."""
+    rows = [(m, method_label(results, m), results.methods[m]) for m in ordered_methods(results.methods)]
+    if results.opponent_result is not None and results.opponent_method is None:
         name = results.opponent or "opponent"
         rows.append((name, f"{name} (opponent)", results.opponent_result))
     return rows
+
+
+def method_label(results: Results, method: str) -> str:
+    """A method's label, which says where it is the opponent itself."""
+    return label(method) + (" (opponent)" if method == results.opponent_method else "")

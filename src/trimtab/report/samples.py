@@ -28,7 +28,8 @@ class _Shown:
 
 def samples(view: View) -> list[Part]:
     """Prompts spread evenly over those of the evaluation."""
-    shown = [_shown(sample, view.results.opponent) for sample in view.results.samples]
+    opponent = view.results.opponent_method or view.results.opponent
+    shown = [_shown(sample, opponent) for sample in view.results.samples]
     if not shown:
         return []
     note = "Spread evenly over the evaluation prompts, not picked. Score: the judge's."

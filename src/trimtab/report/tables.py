@@ -73,8 +73,8 @@ def methods_table(results: Results) -> Table:
     told = [text for names, text in READ.items() if known & set(names)]
     notes = [" ".join([brackets, *told])]
     measured = [m for _, _, m in entries(results)]
-    if results.opponent_result is not None and "win_rate" in results.opponent_result.estimates:
-        notes.append("The opponent's own rates are against itself: 50 by construction, whatever it answers.")
+    if results.opponent_result is not None and "win_rate" in known:
+        notes.append("The opponent has no win rate of its own: these are against it.")
     chosen = next((m.value("chosen_length") for m in measured if m.value("length") is not None), None)
     if chosen is not None:
         notes.append(f"The chosen texts have {chosen:.0f} tokens on average.")

@@ -9,6 +9,7 @@ from trimtab.evaluation.results import Results
 from trimtab.evaluation.task_scores import TaskResult
 from trimtab.evaluation.verdict import clear
 from trimtab.formats import NONE, p_value, with_interval
+from trimtab.report.layout import method_label
 from trimtab.report.table import Table, Value, with_ends
 
 
@@ -49,7 +50,7 @@ def _by_method(name: str, caption: str, results: Results, tasks: Sequence[TaskRe
             value, ends = (estimate.value, estimate.ci95) if estimate else (None, None)
             cells.append(with_interval(value, ends, task.digits, task.scale))
             record |= with_ends(task.name, value, ends)
-        shown = f"{method} (opponent)" if method == results.opponent else label(method)
+        shown = f"{method} (opponent)" if method == results.opponent else method_label(results, method)
         rows.append([shown, *cells])
         records.append(record)
     header = ["Method", *(f"{task.name}{', %' if task.share else ''}" for task in tasks)]

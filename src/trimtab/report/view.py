@@ -50,7 +50,9 @@ def view_of(results: Results, drawings: Mapping[str, Drawing] | None = None, fol
     """drawings: those of the results, where they are made already. folder: where the files beside results.json
     are."""
     drawn = all_figures(results) if drawings is None else drawings
-    answers, unread = (None, "") if folder is None else _answers(folder, results.opponent)
+    answers, unread = (
+        (None, "") if folder is None else _answers(folder, results.opponent_method or results.opponent)
+    )
     return View(results, all_tables(results), drawn, captions(results), answers, unread)
 
 

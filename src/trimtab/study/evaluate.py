@@ -251,6 +251,7 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
     # First, since a judge of pairs reads its answers.
     opponent = measured("opponent", opponent_place, None) if opponent_place else None
     answers = [measured(name, place, tokenizer, opponent) for name, place in inputs.models.items()]
+    _mark_opponent(answers, inputs.models, opponent, opponent_place)
     if opponent is not None and request.opponent:
         opponent.name = opponent_name(request.opponent)
     lengths = chosen_lengths(chats[0], inputs.records)
@@ -270,6 +271,20 @@ def _evaluate(request: EvaluationRequest, out: Path, run_warnings: Warnings) -> 
         *filter(None, [unchecked]),
     ]
     return summarise(with_labels(outputs, inputs.settings.labels), _about(request, inputs, warnings))
+
+
+def _mark_opponent(
+    answers: Sequence[MethodOutputs],
+    models: Mapping[str, str],
+    opponent: MethodOutputs | None,
+    opponent_place: str | None,
+) -> None:
+    """Marks a model that is the opponent's, and gave its very answers, as the opponent itself."""
+    if opponent is None or opponent_place is None:
+        return
+    for made in answers:
+        same = hash_model(models[made.name]) == hash_model(opponent_place)
+        made.is_opponent = same and list(made.generations) == list(opponent.generations)
 
 
 def _warn_of_tokenizers(names: Sequence[str], chats: Sequence[ChatFormat]) -> None:

@@ -151,8 +151,8 @@ def _run_study(
     ask_second_judges(trained[0].second_judges(), splits.test, answered)
     opponent = fixed.pop(OPPONENT, None)
     if recipe.opponent is not None:
-        if opponent is None and judge is not None and judge.compares:
-            fixed[BASE].tie_with_itself()
+        if opponent is None:
+            fixed[BASE].is_opponent = True
         opponent = replace(opponent or fixed[BASE], name=opponent_name(recipe.opponent))
     probes = []
     if judge is not None and opponent is not None:
