@@ -20,8 +20,8 @@ from trimtab.data.split_groups import UNDESIRABLE
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.recipe import Recipe
-from trimtab.stopping import SENTENCE
 from trimtab.report.answers import read_answers
+from trimtab.stopping import SENTENCE
 from trimtab.study.run import run_study
 
 STAGE = {"batch_size": 4, "max_steps": 4, "evaluation_interval": 2, "logging_interval": 1}
@@ -76,9 +76,9 @@ def test_the_opponent_itself_has_no_win_rate(done: tuple[Path, Results]) -> None
     assert (base.value("win_rate"), base.win_counts) == (None, None)
     answers = read_answers(done[0], "base")
     assert answers is not None
-    assert answers.methods == ["base", "sft", "dpo"]
-    won = [prompt.cells["dpo"].outcome for prompt in answers.prompts]
-    assert sum(one for one in won if one is not None) / 12 == pytest.approx(done[1].methods["dpo"].value("win_rate"))
+    assert answers.methods == ["sft", "dpo", "base"]
+    won = [prompt.cells["dpo"].outcome or 0.0 for prompt in answers.prompts]
+    assert sum(won) / 12 == pytest.approx(done[1].methods["dpo"].value("win_rate"))
     assert {prompt.cells["base"].outcome for prompt in answers.prompts} == {None}
 
 
