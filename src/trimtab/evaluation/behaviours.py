@@ -7,6 +7,7 @@ so differences between methods mean more than the levels do. They are written fo
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from trimtab.evaluation.phrases import HEDGING, META_COMMENTARY, found_by
 
 _LOOP_WORDS = 8
 _LOOP_SHARE = 0.6
+_END, _END_SHARE = 30, 0.4
+"""Sequences of three words at a completion's end, and the share of them that came twice before."""
 _NGRAM = 4
 _ECHO_WORDS = 8
 _LETTERS = re.compile(r"([^\s\-=_*#~.|+─━—])\1{49}")
@@ -67,7 +70,21 @@ def loops(completion: str) -> bool:
         return True
     repeated = repeated_ngrams(completion)
     passages = len(words) >= 40 and repeated is not None and repeated >= _LOOP_SHARE
-    return passages or _LETTERS.search(completion) is not None
+    return passages or _goes_round(words) or _LETTERS.search(completion) is not None
+
+
+def _goes_round(words: Sequence[str]) -> bool:
+    """Whether the end has come before, twice at least: passages that return a little changed. Rows of numbers are
+    none."""
+    if len(words) < 40:
+        return False
+    said: Counter[tuple[str, ...]] = Counter()
+    twice = []
+    for i in range(len(words) - 2):
+        three = tuple(words[i : i + 3])
+        twice.append(said[three] >= 2 and three.count("#") < 2)
+        said[three] += 1
+    return sum(twice[-_END:]) >= _END_SHARE * _END
 
 
 def repeated_ngrams(completion: str, n: int = _NGRAM) -> float | None:
@@ -102,7 +119,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "loops": Behaviour(
         "share in which a phrase of 2 to 40 words, or a word from eight times on, is repeated in a row: three "
         "times over a third of the completion, or four times; or 60 % of its 4-word sequences occurred before; or "
-        "a letter stands 50 times in a row",
+        "40 % of its last thirty 3-word sequences occurred twice before; or a letter stands 50 times in a row",
         lambda _, completion: loops(completion),
     ),
     "repeated_ngrams": Behaviour(
