@@ -31,6 +31,7 @@ from trimtab.options import (
     Validation,
     Workers,
 )
+from trimtab.prefer_command import prefer_command
 from trimtab.rewards.kinds import NAMES
 from trimtab.settings_command import settings_command
 from trimtab.show import print_ending, print_results, print_table
@@ -206,6 +207,7 @@ def evaluate(
 
 app.command("compare")(compare_command)
 app.command("chat")(chat_command)
+app.command("prefer")(prefer_command)
 
 
 @app.command()

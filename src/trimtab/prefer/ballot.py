@@ -147,7 +147,7 @@ class Ballot:
         again = [
             key for key in judged[: max(0, len(judged) - REPEAT_AFTER)] if key not in done and key in self._items
         ]
-        if again and _number("repeat", person, str(place)) % REPEAT_EVERY == 0:
+        if again and number_of("repeat", person, str(place)) % REPEAT_EVERY == 0:
             key = min(again, key=lambda key: _digest("again", person, key))
             return Assignment(self._items[key], not second_left(person, key), True)
         seen = set(judged) | taken
@@ -176,23 +176,29 @@ class Ballot:
         assert before is not None
         return before
 
-    def undo(self, person: str, vote_id: str, undo_id: str) -> bool:
-        """Takes a vote back by adding a row that says so. undo_id: made by the page. False where there is no such
-        vote of this person's that stands; True also where this undo was sent before."""
+    def undo(self, person: str, vote_id: str, undo_id: str) -> Assignment | None:
+        """Takes a vote back by adding a row that says so, and returns what the person judges anew. undo_id: made by
+        the page. None where there is no such vote of this person's that stands; where this undo was sent before,
+        what it returned then."""
         with self._lock, transaction(self._database):
-            sent = self._database.execute("SELECT 1 FROM votes WHERE vote_id = ?", (undo_id,)).fetchone()
-            if sent is not None:
-                return True
             row = self._database.execute(
-                "SELECT number, item, swapped, repeated FROM live_votes WHERE vote_id = ? AND person = ?",
-                (vote_id, person),
+                "SELECT votes.number, votes.item, votes.swapped, votes.repeated FROM votes "
+                "JOIN votes AS undo ON undo.undoes = votes.number WHERE undo.vote_id = ?",
+                (undo_id,),
             ).fetchone()
+            sent = row is not None
+            if not sent:
+                row = self._database.execute(
+                    "SELECT number, item, swapped, repeated FROM live_votes WHERE vote_id = ? AND person = ?",
+                    (vote_id, person),
+                ).fetchone()
             if row is None:
-                return False
+                return None
             number, item, swapped, repeated = row
-            undo = NewVote(undo_id, item, person, bool(repeated), "skip")
-            self._add(undo, bool(swapped), "undo", number)
-            return True
+            if not sent:
+                undo = NewVote(undo_id, item, person, bool(repeated), "skip")
+                self._add(undo, bool(swapped), "undo", number)
+            return Assignment(self._item(item), bool(swapped), bool(repeated))
 
     def progress(self, person: str) -> Progress:
         with self._lock:
@@ -262,7 +268,7 @@ class Ballot:
 
 def second_left(person: str, item: str) -> bool:
     """Whether the item's second answer stands left when this person first sees it."""
-    return _number("side", person, item) % 2 == 1
+    return number_of("side", person, item) % 2 == 1
 
 
 def item_id(prompt: str, answers: Sequence[tuple[str, int | None, str]], purpose: str, prompt_id: str = "") -> str:
@@ -276,5 +282,6 @@ def _digest(*words: str) -> bytes:
     return hashlib.blake2b("\0".join(words).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def _number(*words: str) -> int:
+def number_of(*words: str) -> int:
+    """64 bits that follow from words alone: the same in every process."""
     return int.from_bytes(_digest(*words), "big")

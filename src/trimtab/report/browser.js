@@ -9,7 +9,6 @@
   const data = JSON.parse(held.textContent);
   const [TEXT, TOKENS, ENDED, SCORE, OUTCOME, SHOWS] = [0, 1, 2, 3, 4, 5];
   const A_PAGE = 10;
-  const LONGEST = 4e6; // cells of the table of two answers' words
 
   const controls = Object.fromEntries([...root.querySelectorAll("[data-key]")].map((one) => [one.dataset.key, one]));
   const list = root.querySelector(".list");
@@ -92,54 +91,6 @@
   }
   const negative = (value) => (value === null ? null : -value);
 
-  // ---- words that differ
-
-  const pieces = (text) => text.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
-  const words = (text) => pieces(text).filter((piece) => piece.trim() !== "");
-
-  // Which words of each stand in their longest common subsequence; null where the texts are too long for it.
-  function common(a, b) {
-    let start = 0;
-    while (start < a.length && start < b.length && a[start] === b[start]) start++;
-    let [m, n] = [a.length, b.length];
-    while (m > start && n > start && a[m - 1] === b[n - 1]) { m--; n--; }
-    const [rows, columns] = [m - start, n - start];
-    if (rows * columns > LONGEST) return null;
-    const width = columns + 1;
-    const longest = new Uint16Array((rows + 1) * width);
-    for (let i = rows - 1; i >= 0; i--) {
-      for (let j = columns - 1; j >= 0; j--) {
-        longest[i * width + j] = a[start + i] === b[start + j]
-          ? longest[(i + 1) * width + j + 1] + 1
-          : Math.max(longest[(i + 1) * width + j], longest[i * width + j + 1]);
-      }
-    }
-    const [inA, inB] = [a.map((_, i) => i < start || i >= m), b.map((_, j) => j < start || j >= n)];
-    for (let i = 0, j = 0; i < rows && j < columns;) {
-      if (a[start + i] === b[start + j]) { inA[start + i] = inB[start + j] = true; i++; j++; }
-      else if (longest[(i + 1) * width + j] >= longest[i * width + j + 1]) i++;
-      else j++;
-    }
-    return [inA, inB];
-  }
-
-  // Words that are not common are marked, with the white space between two of them.
-  function marked(text, isCommon, className) {
-    const all = pieces(text);
-    let place = 0;
-    const differs = all.map((piece) => (piece.trim() === "" ? null : !isCommon[place++]));
-    const into = document.createDocumentFragment();
-    for (let i = 0; i < all.length;) {
-      const marking = differs[i] === true;
-      let end = i + 1;
-      while (end < all.length && (differs[end] === marking || (differs[end] === null && (differs[end + 1] === true) === marking))) end++;
-      const run = all.slice(i, end).join("");
-      into.append(marking ? make("mark", className, run) : run);
-      i = end;
-    }
-    return into;
-  }
-
   // ---- showing
 
   function facts(answer, won) {
@@ -178,10 +129,10 @@
     asked.append(head, text);
     const answers = make("div", "answers two");
     const [a, b] = [data.answers[first][i]?.[TEXT], data.answers[second][i]?.[TEXT]];
-    const both = controls.words.checked && first !== second && a && b ? common(words(a), words(b)) : null;
+    const both = controls.words.checked && first !== second && a && b ? markDifferences(a, b) : null;
     const won = better(first, second, i);
-    answers.append(box(first, i, won, both && marked(a, both[0], "one")));
-    if (second !== first) answers.append(box(second, i, won === null ? null : 1 - won, both && marked(b, both[1], "other")));
+    answers.append(box(first, i, won, both && both[0]));
+    if (second !== first) answers.append(box(second, i, won === null ? null : 1 - won, both && both[1]));
     made.append(asked, answers);
     const others = data.names.map((_, method) => method).filter((method) => method !== first && method !== second);
     if (others.length) {

@@ -50,7 +50,7 @@ def _page(view: View) -> str:
 
 def page_script() -> str:
     """All that runs in the page. The browser of completions is there before links into it are followed."""
-    return source("browser.js") + source("page.js")
+    return source("words.js") + source("browser.js") + source("page.js")
 
 
 def _hash(script: str) -> str:
