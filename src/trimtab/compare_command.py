@@ -153,14 +153,18 @@ def _print_plan(compared: Compared | None, prompts: int | None, seeds: int) -> N
 
 
 def _print(compared: Compared, out: Path | None) -> None:
-    from trimtab.report.people_tables import agreement_table, people_table
+    from trimtab.report.people_tables import agreement_table, people_table, voters_table
     from trimtab.show import print_results, print_table
 
     print_results(compared.results)
     for outcome in compared.outcomes:
         why = f" ({outcome.why})" if outcome.why else ""
         print(f"Outcome of {outcome.method} against {outcome.against}: {outcome.outcome}{why}")
-    for table in (people_table(compared.results), agreement_table(compared.results)):
+    for table in (
+        people_table(compared.results),
+        agreement_table(compared.results),
+        voters_table(compared.results),
+    ):
         if table.rows:
             print_table(table, table.caption)
     if out is not None:

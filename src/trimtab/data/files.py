@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from trimtab.data.arrow_json import Decoder, decoder_of
 from trimtab.data.fields import BadRowError
 from trimtab.data.folders import IGNORED, NoSuchSplitError, files_of
+from trimtab.data.vote_file import is_vote_file
+from trimtab.data.vote_rows import rows_of_votes
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
 
@@ -33,7 +35,7 @@ Rows = Iterator[tuple[int | str, object]]
 that it is an object with names. Of JSONL it is the Line, which nobody has read yet."""
 PART = 1024
 """Rows of Parquet that are in memory at once."""
-GIVE = "Give a .jsonl, .json or .parquet file, a folder of such files, or the name of a hub data set."
+GIVE = "Give a .jsonl, .json or .parquet file, votes (.sqlite), a folder of files, or the name of a hub data set."
 
 
 def rows_of(source: str, split: str = "train", config: str | None = None) -> tuple[str, Rows]:
@@ -48,11 +50,11 @@ def local_rows(source: str, split: str = "train", config: str | None = None) -> 
         if path.is_dir():
             return f"{path.name}/{split}", _rows_of_folder(path, split, config)
         if path.is_file():
-            return path.name, _rows_of_file(path)
+            return path.name, rows_of_votes(path, config) if is_vote_file(path) else _rows_of_file(path)
         local = path.exists() or path.is_symlink()
     except OSError as error:  # a name too long, a folder that may not be entered
         raise TrimtabError(f"data {source}: cannot be read ({error.strerror}). {GIVE}") from None
-    if local or _kind(path.name) in _READERS or source.startswith((".", "/", "~")):
+    if local or is_vote_file(path) or _kind(path.name) in _READERS or source.startswith((".", "/", "~")):
         raise TrimtabError(f"data {source}: no such file. {GIVE}")
     return None
 

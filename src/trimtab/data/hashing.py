@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab.data.folders import front_matter_configs
+from trimtab.data.vote_file import hash_votes, is_vote_file
 from trimtab.errors import TrimtabError
 from trimtab.late import torch
 
@@ -40,6 +41,9 @@ def _hash(path: Path, source: str, nested: bool) -> str:
     files = sorted(file for file in inside if file.is_file() and file.name != "README.md")
     for file in [path] if path.is_file() else files:
         digest.update((file.relative_to(path).as_posix() if nested and file != path else file.name).encode())
+        if is_vote_file(file) and file == path:
+            digest.update(hash_votes(file))
+            continue
         with file.open("rb") as stream:
             while block := stream.read(2**22):
                 digest.update(block)

@@ -13,6 +13,7 @@ with sides swapped.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -201,6 +202,15 @@ def votes_in(database: sqlite3.Connection) -> list[CastVote]:
         number, vote_id, person, swapped, repeated, *said = row[10:]
         found.append(CastVote(number, vote_id, item, person, bool(swapped), bool(repeated), *said))
     return found
+
+
+def hash_votes(path: Path) -> bytes:
+    """Of the votes that stand and of what they are on; what SQLite has in which of its files is no matter."""
+    digest = hashlib.blake2b(digest_size=16)
+    with closing(connect(path)) as database:
+        for row in database.execute("SELECT * FROM live_votes ORDER BY number"):
+            digest.update(repr(row).encode("utf-8", "surrogatepass"))
+    return digest.digest()
 
 
 def read_votes(path: Path) -> list[CastVote]:

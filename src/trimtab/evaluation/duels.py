@@ -87,7 +87,8 @@ def _numbers(run: Answers, column: str) -> Floats:
 @dataclass(frozen=True)
 class Duel:
     """a against b. judged, people: of each answer, the share that a won: _SP, NaN where it is not known. people:
-    the mean of the persons'. voted: (row of the flattened _SP, share, person) of each person's view of a row."""
+    the mean of the persons', ½ for ties that nobody was asked about. voted: (row of the flattened _SP, share,
+    person) of each person's view of a row."""
 
     a: str
     b: str
@@ -96,19 +97,19 @@ class Duel:
     voted: Sequence[tuple[int, float, str]]
 
 
-def duels_of(field: Field, votes: Sequence[Vote]) -> list[Duel]:
+def duels_of(field: Field, votes: Sequence[Vote], ties: Sequence[Vote] = ()) -> list[Duel]:
     """A duel for each two methods that were labelled; the one that stands later is a. Several votes of one person
-    on the same answers count as their mean."""
+    on the same answers count as their mean. ties: nobody's, of identical answers (votes.Labels)."""
     order = {name: i for i, name in enumerate(field.runs)}
-    number = {seed: i for i, seed in enumerate(field.seeds)}
     views: dict[tuple[str, str], dict[tuple[int, str], list[float]]] = {}
     for vote in votes:
-        a, b, share = vote.first, vote.second, vote.share
-        if order[a] < order[b]:
-            a, b, share = b, a, 1 - share
-        seeds, prompts = field.shape(a, b)
-        row = (number[vote.seed] if vote.seed is not None and seeds > 1 else 0) * prompts + field.places[vote.id]
+        a, b, row = _place(field, order, vote)
+        share = vote.share if a == vote.first else 1 - vote.share
         views.setdefault((a, b), {}).setdefault((row, vote.person), []).append(share)
+    tied: dict[tuple[str, str], list[int]] = {}
+    for vote in ties:
+        a, b, row = _place(field, order, vote)
+        tied.setdefault((a, b), []).append(row)
     found = []
     for (a, b), of_pair in sorted(views.items(), key=lambda item: (order[item[0][1]], order[item[0][0]])):
         voted = [(row, float(np.mean(shares)), person) for (row, person), shares in of_pair.items()]
@@ -117,5 +118,14 @@ def duels_of(field: Field, votes: Sequence[Vote]) -> list[Duel]:
         counts = np.bincount(rows, minlength=size)
         sums = np.bincount(rows, weights=values, minlength=size)
         people = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+        people[tied.get((a, b), [])] = 0.5
         found.append(Duel(a, b, field.judged(a, b), people.reshape(field.shape(a, b)), voted))
     return found
+
+
+def _place(field: Field, order: Mapping[str, int], vote: Vote) -> tuple[str, str, int]:
+    """The later method, the earlier one, and the row of their flattened _SP."""
+    a, b = sorted((vote.first, vote.second), key=order.__getitem__, reverse=True)
+    seeds, prompts = field.shape(a, b)
+    number = field.seeds.index(vote.seed) if vote.seed is not None and seeds > 1 else 0
+    return a, b, number * prompts + field.places[vote.id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -16,8 +17,10 @@ from trimtab.evaluation.people_result import CorrectedNumber, People, RaterAgree
 from trimtab.evaluation.prediction_powered import corrected_rate
 from trimtab.evaluation.rates import rate_interval
 from trimtab.evaluation.statistics import Clusters, Floats, renumbered
+from trimtab.evaluation.voters import voting_of
 from trimtab.evaluation.votes import Labels
 
+FIVE_POINTS = 0.05
 RANDOM = "The labelled answers were drawn at random from all."
 
 
@@ -32,7 +35,7 @@ def people_of(
     """Everything that labels say. runs: by method, of each training seed. start: the method that others are set
     beside, where it is not the opponent."""
     field = Field(_in_order(runs, opponent, start), list(seeds), options.tolerance)
-    duels = duels_of(field, labels.votes)
+    duels = duels_of(field, labels.votes, labels.ties)
     asked = {(vote.id, vote.seed) for vote in labels.votes}
     return People(
         source=labels.source,
@@ -44,6 +47,8 @@ def people_of(
         numbers=[*(_rate(field, duel) for duel in duels), *_differences(field, duels)],
         not_random=not_random(field, duels),
         told=list(labels.told),
+        ties=len(labels.ties),
+        voting=voting_of(labels.cast) if labels.cast else None,
     )
 
 
@@ -159,8 +164,18 @@ def _number(
                 "labelled": found.labelled,
                 "weight": found.weight,
                 "more_to_halve": found.labels_to_halve(),
+                "more_for_five": found.more_labels_for(FIVE_POINTS),
             }
+    elif labelled.any():
+        numbers["more_for_five"] = _more_alone(people[labelled], clusters[labelled], bounds)
     return CorrectedNumber.model_validate(numbers)
+
+
+def _more_alone(values: Floats, clusters: Clusters, bounds: tuple[float, float]) -> int:
+    """How many more make an interval of labels alone ± 5 points: its width goes by the root of their number."""
+    ends = rate_interval(values, bounds=bounds, clusters=renumbered(clusters))
+    needed = math.ceil(values.size * ((ends.high - ends.low) / 2 / FIVE_POINTS) ** 2)
+    return max(0, needed - values.size)
 
 
 def _plain(values: Floats, clusters: Clusters, bounds: tuple[float, float], *assumptions: str) -> Estimate:

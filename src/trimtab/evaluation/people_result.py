@@ -52,6 +52,7 @@ class CorrectedNumber(_Model):
     rows: int
     weight: float | None = None
     more_to_halve: int | None = None
+    more_for_five: int | None = None
 
     @property
     def contradicted(self) -> bool:
@@ -93,9 +94,38 @@ def _side(ends: Interval95, even: float) -> int:
     return (ends[0] > even) - (ends[1] < even)
 
 
+class Voter(_Model):
+    """One person of a file of votes. votes: that stand, repeats and skipped ones among them. left: how often the
+    left one was preferred where one was. others: how often another person said the same of the answers. itself: how
+    often this person did, asked again with sides swapped. seconds: the median of a vote. told: what to doubt."""
+
+    person: str
+    votes: int
+    skipped: int
+    left: Estimate | None = None
+    others: Estimate | None = None
+    itself: Estimate | None = None
+    seconds: float | None = None
+    told: list[str] = []
+
+
+class Voting(_Model):
+    """What only votes know, since they say who saw which answer on which side: of all persons together, as of each
+    in Voter. repeated: votes on answers that the person had judged before."""
+
+    votes: int
+    skipped: int
+    repeated: int
+    left: Estimate | None = None
+    itself: Estimate | None = None
+    seconds: float | None = None
+    persons: list[Voter] = []
+
+
 class People(_Model):
-    """source: the file. votes, persons, prompts: how many. not_random: how labelled answers differ from the others
-    by more than chance, in words. told: what was left out."""
+    """source: the file. votes, persons, prompts: how many. ties: answers that count as ties, being the same text.
+    not_random: how labelled answers differ from the others by more than chance, in words. told: what was left
+    out. voting: of a file of votes."""
 
     source: str
     votes: int
@@ -106,6 +136,8 @@ class People(_Model):
     numbers: list[CorrectedNumber] = []
     not_random: list[str] = []
     told: list[str] = []
+    ties: int = 0
+    voting: Voting | None = None
 
     def number_of(self, a: str, b: str) -> CorrectedNumber | None:
         """What people say of a beside b: how often it wins, or without labels of these two the difference of their

@@ -51,7 +51,17 @@ def people_warnings(results: Results) -> list[str]:
             f"The labelled answers are no random sample, which the correction needs: {differ}. Draw the prompts to "
             "label by chance."
         )
-    return warnings + _few(people) + _agreement(people)
+    return warnings + _voters(people) + _few(people) + _agreement(people)
+
+
+def _voters(people: People) -> list[str]:
+    """Whose votes say little of the answers."""
+    persons = people.voting.persons if people.voting else []
+    return [
+        f"Votes of {people.source}: {voter.person} {told}. They count as everybody's do."
+        for voter in persons
+        for told in voter.told
+    ]
 
 
 def _few(people: People) -> list[str]:

@@ -65,7 +65,11 @@ class Corrected:
 
     def labels_to_halve(self) -> int | None:
         """How many more labels would make the interval half as wide; None where labels of all rows don't."""
-        count = self.labels_for((self.interval.high - self.interval.low) / 4)
+        return self.more_labels_for((self.interval.high - self.interval.low) / 4)
+
+    def more_labels_for(self, half_width: float) -> int | None:
+        """How many more labels give an interval of ± half_width; None where labels of all rows don't."""
+        count = self.labels_for(half_width)
         return None if count is None else max(0, count - self.labelled)
 
     def _shape(self, labels: int) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trimtab.data.vote_file import CastVote
+
 
 @dataclass(frozen=True, slots=True)
 class Vote:
@@ -22,8 +24,11 @@ class Vote:
 
 @dataclass(frozen=True)
 class Labels:
-    """source: in words, as a file's name. told: what was left out of them, a line each."""
+    """source: in words, as a file's name. told: what was left out of them, a line each. ties: nobody's, of prompts
+    whose two answers are the same text. cast: the votes as they were cast, where the file says that."""
 
     source: str
     votes: Sequence[Vote]
     told: Sequence[str] = ()
+    ties: Sequence[Vote] = ()
+    cast: Sequence[CastVote] = ()

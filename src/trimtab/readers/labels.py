@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 
 from trimtab.data.fields import BadRowError
+from trimtab.data.vote_file import CastVote, is_vote_file, read_votes
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
 from trimtab.readers.columns import OPPONENT, columns_for
@@ -55,12 +56,14 @@ class _Scored:
 
 @dataclass
 class LabelFile:
-    """rows: judgements, in their order. unreadable, skipped, not_random: rows that were left out, by why."""
+    """rows: judgements, in their order. unreadable, skipped, not_random: rows that were left out, by why. cast: all
+    votes of a file of votes."""
 
     rows: list[LabelRow] = field(default_factory=list)
     unreadable: Counter[str] = field(default_factory=Counter)
     skipped: int = 0
     not_random: int = 0
+    cast: list[CastVote] = field(default_factory=list)
 
 
 def read_labels(path: Path, mapping: Mapping[str, str], pair: tuple[str, str] | None = None) -> LabelFile:
@@ -68,6 +71,8 @@ def read_labels(path: Path, mapping: Mapping[str, str], pair: tuple[str, str] | 
     that name none, where only two are compared. TrimtabError where there is no file, or no column says what was
     judged."""
     check_labels(path)
+    if is_vote_file(path):
+        return labels_cast(read_votes(path))
     rows = rows_of(path)
     good = [row for row in rows if isinstance(row, dict)]
     present = list(dict.fromkeys(name for row in good for name in row))
@@ -95,11 +100,37 @@ def read_labels(path: Path, mapping: Mapping[str, str], pair: tuple[str, str] | 
 def check_labels(path: Path | str | None) -> None:
     """TrimtabError where a file is named that is not there."""
     if path is not None and not Path(path).expanduser().is_file():
-        raise TrimtabError(f"{path}: no such file. Give people's labels as rows of JSONL, JSON, CSV or Parquet.")
+        raise TrimtabError(
+            f"{path}: no such file. Give people's labels as rows of JSONL, JSON, CSV or Parquet, "
+            "or trimtab prefer's file of votes (.sqlite)."
+        )
+
+
+def labels_cast(votes: Sequence[CastVote]) -> LabelFile:
+    """The judgements that votes are. What a person skipped is none; what chance did not choose, for training or on
+    a prompt of one's own, says nothing of all prompts."""
+    file = LabelFile(cast=list(votes))
+    for vote in votes:
+        item = vote.item
+        if item.purpose != "random":
+            file.not_random += 1
+        elif vote.share is None:
+            file.skipped += 1
+        else:
+            texts = (item.first_completion, item.second_completion)
+            file.rows.append(
+                LabelRow(
+                    item.prompt_id or None, item.prompt or None, item.first, item.second, vote.share, vote.person,
+                    item.seed, texts,
+                )
+            )  # fmt: skip
+    return file
 
 
 def without_labels(mapping: Mapping[str, str], path: Path) -> dict[str, str]:
     """What --map says of the sources: without what is said of labels alone, where these have the column."""
+    if is_vote_file(path):
+        return dict(mapping)
     present = {name for row in rows_of(path) if isinstance(row, dict) for name in row}
     return {
         name: column

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,7 +69,40 @@ def labels_of(
     told = _told(file, lost)
     if not votes:
         raise TrimtabError(f"{path}: no label is of what is compared. {'; '.join(told) or 'It has no rows.'}")
-    return Labels(path.name, votes, told)
+    ties = _ties(votes, compared) if one_sample else []
+    return Labels(path.name, votes, told, ties, file.cast)
+
+
+def _ties(votes: Sequence[Vote], compared: _Compared) -> list[Vote]:
+    """Of each two methods whose identical answers nobody was asked about, so many of these as ties as chance would
+    have drawn beside those that were asked about: the estimate is then that of both strata, each by its share of
+    all prompts. All of them would weigh too much, none too little."""
+    found = []
+    for a, b in dict.fromkeys((vote.first, vote.second) for vote in votes):
+        asked = {(vote.seed, vote.id) for vote in votes if (vote.first, vote.second) == (a, b)}
+        same, other = _rows_of_pair(compared.sides[a], compared.sides[b])
+        if asked & same.keys() or not other:
+            continue
+        count = round(len(asked) * len(same) / len(other))
+        drawn = sorted(same, key=lambda row: hashlib.sha256(repr((a, b, row)).encode("utf-8", "replace")).digest())
+        found += [Vote(key, a, b, 0.5, "", seed) for seed, key in drawn[:count]]
+    return found
+
+
+def _rows_of_pair(
+    a: _Side, b: _Side
+) -> tuple[dict[tuple[int | None, str], None], dict[tuple[int | None, str], None]]:
+    """Training seed and prompt of the answers of two methods: those that are the same text, and the others."""
+    seeds: list[int | None] = [seed for seed in dict.fromkeys([*a.texts, *b.texts]) if seed is not None]
+    same: dict[tuple[int | None, str], None] = {}
+    other: dict[tuple[int | None, str], None] = {}
+    for seed in seeds or [None]:
+        ours, theirs = (side.texts.get(seed, side.texts.get(None, {})) for side in (a, b))
+        for key, text in ours.items():
+            against = theirs.get(key)
+            if text is not None and against is not None:
+                (same if text.strip() == against.strip() else other)[seed, key] = None
+    return same, other
 
 
 def with_labels(outputs: StudyOutputs, file: str | None) -> StudyOutputs:

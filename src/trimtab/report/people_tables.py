@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trimtab.catalogue import label
 from trimtab.evaluation.estimate import Estimate
-from trimtab.evaluation.people_result import CorrectedNumber
+from trimtab.evaluation.people_result import CorrectedNumber, Voting
 from trimtab.evaluation.results import Results
 from trimtab.formats import NONE, number, with_interval
 from trimtab.report.table import Table, Value, with_ends
@@ -17,11 +17,12 @@ def people_table(results: Results) -> Table:
     people = results.people
     numbers = people.numbers if people else []
     header = ["Win rate, or difference", "Corrected [95 %]", "Judge alone", "Labels alone", "λ"]
-    header += ["Labelled", "Of", "More to halve"]
+    header += ["Labelled", "Of", "More to halve", "More for ± 5"]
     note = (
         "Corrected: the judge's number of all answers, and what labels of some say that it is off by "
         "(prediction-powered inference, PPI++). λ: how far the judge is relied on. More to halve: further labels "
-        "that would make the corrected interval half as wide; none where labels of all answers would not."
+        "that would make the corrected interval half as wide, or ± 5 points; none where labels of all answers "
+        "would not."
     )
     notes = [note] if people else []
     if people:
@@ -29,6 +30,11 @@ def people_table(results: Results) -> Table:
             f"{people.votes} votes of {people.persons} {'persons' if people.persons > 1 else 'person'} on "
             f"{people.prompts} prompts, from {people.source}."
         )
+        if people.ties:
+            notes.append(
+                f"{people.ties} of the labelled are ties that nobody was asked about: both answers are the same "
+                "text. They are as many as chance would have drawn beside the others."
+            )
     records = [_record(n) for n in numbers]
     return Table("people", "Win rates by people", header, [_row(n) for n in numbers], records, notes)
 
@@ -37,8 +43,8 @@ def _row(n: CorrectedNumber) -> list[str]:
     is_difference = n.kind == "difference"
     name = f"{label(n.a)} {'−' if is_difference else 'against'} {label(n.b)}"
     cells = [_cell(e, 1, 100, is_difference) for e in (n.corrected, n.judge, n.labels)]
-    more = NONE if n.more_to_halve is None else f"{n.more_to_halve:,}"
-    return [name, *cells, number(n.weight, 2), str(n.labelled), str(n.rows), more]
+    more = [NONE if count is None else f"{count:,}" for count in (n.more_to_halve, n.more_for_five)]
+    return [name, *cells, number(n.weight, 2), str(n.labelled), str(n.rows), *more]
 
 
 def _record(n: CorrectedNumber) -> dict[str, Value]:
@@ -47,6 +53,7 @@ def _record(n: CorrectedNumber) -> dict[str, Value]:
         record |= _ends(name, estimate)
     return record | {
         "weight": n.weight, "labelled": n.labelled, "rows": n.rows, "more_to_halve": n.more_to_halve,
+        "more_for_five": n.more_for_five,
     }  # fmt: skip
 
 
@@ -92,6 +99,40 @@ def length_agreement_table(results: Results) -> Table:
     )
     header = ["Characters apart", "Votes", "Same, % [95 %]", "Judge prefers the longer, %", "People do, %"]
     return Table("agreement_by_length", "Agreement by difference in length", header, rows, records, [note])
+
+
+def voters_table(results: Results) -> Table:
+    """Who voted how: sides, agreement with others and with oneself, time. Of a file of votes alone."""
+    voting = results.people.voting if results.people else None
+    return voting_table(voting) if voting is not None else Table("voters", "Persons", [], [], [])
+
+
+def voting_table(voting: Voting) -> Table:
+    """The persons of a file of votes, and all of them together where they are several."""
+    rows, records = [], []
+    for one in voting.persons:
+        rows.append([
+            one.person, str(one.votes), str(one.skipped), _cell(one.left, 1, 100), _cell(one.others, 1, 100),
+            _cell(one.itself, 1, 100), number(one.seconds, 1), "; ".join(one.told) or NONE,
+        ])  # fmt: skip
+        record: dict[str, Value] = {"person": one.person, "votes": one.votes, "skipped": one.skipped}
+        for name, estimate in (("left", one.left), ("others", one.others), ("itself", one.itself)):
+            record |= _ends(name, estimate)
+        records.append(record | {"seconds": one.seconds, "told": "; ".join(one.told)})
+    if len(rows) > 1:
+        rows.append([
+            "All", str(voting.votes), str(voting.skipped), _cell(voting.left, 1, 100), NONE,
+            _cell(voting.itself, 1, 100), number(voting.seconds, 1), NONE,
+        ])  # fmt: skip
+    header = ["Person", "Votes", "Skipped", "Left, % [95 %]", "As others, % [95 %]", "As before, % [95 %]"]
+    header += ["Seconds", "To doubt"]
+    note = (
+        "Left: of votes for one of the two; sides are drawn, so who looks at the answers alone says left in half. "
+        "As others: of answers that others judged too, who said the same. As before: asked again, sides swapped. "
+        "Seconds: the median vote. Intervals hold for these persons, over prompts. To doubt: tests that raise an "
+        "alarm on somebody honest in at most 1 % of files each."
+    )
+    return Table("voters", "Who voted how", header, rows, records, [note])
 
 
 def _cell(estimate: Estimate | None, digits: int, scale: float, sign: bool = False) -> str:

@@ -84,6 +84,7 @@ def people(view: View) -> list[Part]:
         *view.table("people", "dense"),
         *view.table("agreement", titled=True),
         *view.table("agreement_by_length", titled=True),
+        *view.table("voters", titled=True),
     ]
 
 
