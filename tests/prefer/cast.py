@@ -44,8 +44,13 @@ def vote_all(
 ) -> Path:
     """A file in which these persons judged all that wanted them. says: "first", "second", or a verdict."""
     ballot = Ballot(path, items, per_item)
-    while shown := [(person, one) for person in persons for one in ballot.next_for(person)]:
-        for person, one in shown:
+    going = list(persons)
+    while going:
+        for person in list(going):
+            if not (shown := ballot.next_for(person)):
+                going.remove(person)
+                continue
+            one = shown[0]
             said = says(person, one.item)
             left = "first" if not one.swapped else "second"
             verdict = ("left" if said == left else "right") if said in ("first", "second") else said
