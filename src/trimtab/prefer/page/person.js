@@ -61,8 +61,8 @@ export function showConnection(outbox) {
 
 const about = (seconds) => {
   const minutes = Math.round(seconds / 60);
-  if (minutes < 1) return "under a minute";
-  return minutes < 90 ? `about ${minutes} min` : `about ${Math.round(minutes / 60)} h`;
+  if (minutes < 1) return "< 1 min";
+  return minutes < 90 ? `~${minutes} min` : `~${Math.round(minutes / 60)} h`;
 };
 
 export function showProgress({ voted, left }, pace) {
