@@ -52,9 +52,9 @@ addEventListener("storage", () => { if (who !== null && store.read("person") !==
 export function showConnection(outbox) {
   const waiting = outbox.size;
   const votes = waiting === 1 ? "1 vote waits" : `${waiting} votes wait`;
-  const words = outbox.reachable ? "" : waiting ? `No connection: ${votes} here, and is sent by itself.` : "No connection.";
+  const words = outbox.reachable ? "" : waiting ? `No connection: ${votes} here and will be sent.` : "No connection.";
   const shown = byId("connection");
-  if (shown.textContent !== words) shown.textContent = words.replace("votes wait here, and is", "votes wait here, and are");
+  if (shown.textContent !== words) shown.textContent = words;
   document.body.dataset.waiting = waiting;
   document.body.dataset.reachable = outbox.reachable;
 }
