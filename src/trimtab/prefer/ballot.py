@@ -89,6 +89,8 @@ class Ballot:
         self._items = {item.id: item for item in items}
         chosen = {key: place for place, key in enumerate(self._items) if self._items[key].purpose == "training"}
         self._order = sorted(self._items, key=lambda key: (chosen.get(key, len(chosen)), _digest("order", key)))
+        self._served = frozenset(self._order)
+        self._wanting = set(self._order)
 
     def close(self) -> None:
         with self._lock:
@@ -130,13 +132,19 @@ class Ballot:
 
     def _state(self, person: str) -> tuple[list[str], list[str], set[str]]:
         """Items that the person judged, those that came again, and those that still want persons."""
-        self._tally.catch_up(self._database)
+        self._catch_up()
         judged: list[str] = []
         repeats: list[str] = []
         for vote in self._tally.by_person.get(person, {}).values():
             (repeats if vote.repeated else judged).append(vote.item)
-        wanting = {key for key in self._order if self._tally.persons_of(key) < self.per_item}
-        return judged, repeats, wanting
+        return judged, repeats, self._wanting
+
+    def _catch_up(self) -> None:
+        for key in self._tally.catch_up(self._database) & self._served:
+            if self._tally.persons_of(key) < self.per_item:
+                self._wanting.add(key)
+            else:
+                self._wanting.discard(key)
 
     def _next(
         self, person: str, judged: Sequence[str], repeats: Sequence[str], wanting: set[str], taken: set[str]
@@ -203,7 +211,8 @@ class Ballot:
     def progress(self, person: str) -> Progress:
         with self._lock:
             judged, repeats, wanting = self._state(person)
-        return Progress(len(judged) + len(repeats), len(wanting - set(judged)))
+            done = sum(key in wanting for key in set(judged))
+            return Progress(len(judged) + len(repeats), len(wanting) - done)
 
     def votes(self) -> list[CastVote]:
         """All that stand."""
@@ -213,14 +222,14 @@ class Ballot:
     def last_of(self, person: str) -> CastVote | None:
         """The person's latest vote that stands: what undo takes back, also after the page was loaded anew."""
         with self._lock:
-            self._tally.catch_up(self._database)
+            self._catch_up()
             last = self._tally.last_of(person)
             return self._cast(last.number) if last is not None else None
 
     def counts(self) -> dict[str, int]:
         """By person, how many of their votes stand."""
         with self._lock:
-            self._tally.catch_up(self._database)
+            self._catch_up()
             return self._tally.counts
 
     def _standing(self, vote: NewVote) -> CastVote | None:

@@ -43,14 +43,15 @@ class Place:
         ports = [port] if port is not None else range(PORT, PORT + PORTS)
         for number in ports:
             try:
-                family, kind, _, _, address = socket.getaddrinfo(
+                family, kind, protocol, _, address = socket.getaddrinfo(
                     self.host or None, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
                 )[0]
             except OSError as error:
                 raise TrimtabError(
                     f"--host {self.host}: {error.strerror}. Name an address of this machine."
                 ) from None
-            opened = socket.socket(family, kind)
+            # With the protocol named, asyncio sends short answers at once (TCP_NODELAY), not 40 ms later.
+            opened = socket.socket(family, kind, protocol)
             try:
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 opened.bind(address)

@@ -34,14 +34,17 @@ class Tally:
         self._judges: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._seen = 0
 
-    def catch_up(self, database: sqlite3.Connection) -> None:
-        """Reads what was added since the last call."""
+    def catch_up(self, database: sqlite3.Connection) -> set[str]:
+        """Reads what was added since the last call, and returns the items that it is about."""
+        touched = set()
         for number, vote_id, item, person, repeated, verdict, undoes in database.execute(_NEW, (self._seen,)):
             self._seen = number
+            touched.add(item)
             if verdict == "undo":
                 self._take_back(undoes)
             else:
                 self._add(Standing(number, vote_id, item, person, bool(repeated), verdict == "skip"))
+        return touched
 
     def _add(self, vote: Standing) -> None:
         self._all[vote.number] = self.by_person[vote.person][vote.number] = vote
