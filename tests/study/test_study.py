@@ -76,7 +76,7 @@ def test_the_opponent_itself_has_no_win_rate(done: tuple[Path, Results]) -> None
     assert (base.value("win_rate"), base.win_counts) == (None, None)
     answers = read_answers(done[0], "base")
     assert answers is not None
-    assert answers.methods == ["sft", "dpo", "base"]
+    assert answers.methods == ["base", "sft", "dpo"]
     won = [prompt.cells["dpo"].outcome or 0.0 for prompt in answers.prompts]
     assert sum(won) / 12 == pytest.approx(done[1].methods["dpo"].value("win_rate"))
     assert {prompt.cells["base"].outcome for prompt in answers.prompts} == {None}
