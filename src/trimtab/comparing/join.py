@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from trimtab.data.message import tools_and_values
+from trimtab.data.records import Record
 from trimtab.errors import TrimtabError
 from trimtab.formats import listed
+from trimtab.json_types import JsonObject
 from trimtab.readers.rows import MethodRows, Row
-from trimtab.readers.values import plain
+from trimtab.readers.values import more_than_text, plain
 
 By = Callable[[Row], str | None]
 Groups = Mapping[str, Sequence[Row]]
@@ -31,6 +36,23 @@ class Joined:
     left_out: dict[str, int] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
 
+    @cached_property
+    def asked(self) -> dict[str, Record]:
+        """Each prompt with all that some source knows of it: its turns, and the columns of its rows, of which those
+        of the first source that has one count."""
+        return {key: self._asked(key) for key in self.keys}
+
+    def _asked(self, key: str) -> Record:
+        rows = [row for group in self.rows for row in group[key]]
+        turns = list(dict.fromkeys(row.turns for row in rows if row.turns))
+        columns: JsonObject = {}
+        for row in rows:
+            columns = {**row.columns, **columns}
+        # Of several conversations with the same last turn none is known to be the one.
+        return Record(
+            turns[0] if len(turns) == 1 else self.prompts[key], (), origin=f"prompt {key}", columns=columns
+        )
+
 
 def by_id(row: Row) -> str | None:
     """A row's id."""
@@ -38,16 +60,26 @@ def by_id(row: Row) -> str | None:
 
 
 def by_text(row: Row) -> str | None:
-    """The text of a row's prompt."""
+    """The text of a row's prompt, of a conversation its last turn."""
     return plain(row.prompt) if row.prompt else None
 
 
+def by_conversation(row: Row) -> str | None:
+    """All that a row's prompt says; of a user's only turn the text."""
+    if not (turns := more_than_text(row.turns) if row.turns else ()):
+        return by_text(row)
+    said = [f"{turn.role}: {plain(turn.text)}" for turn in turns]
+    return "\n".join([*said, *filter(None, tools_and_values(turns))])
+
+
 def join(methods: Sequence[MethodRows]) -> Joined:
-    """Joins by ids where all rows have them and no id stands for two prompts; else by the prompts' texts. A single
-    source needs neither. TrimtabError where sources can't be joined or share no prompt."""
-    ids, texts = _groups(methods, by_id), _groups(methods, by_text)
+    """Joins by ids where all rows have them and no id stands for two prompts; else by what the prompts say: by
+    whole conversations where every source has them, by their last turns where one has texts alone. A single source
+    needs neither. TrimtabError where sources can't be joined or share no prompt."""
+    said, lacking_turns = _said_by(methods)
+    ids, texts = _groups(methods, by_id), _groups(methods, said)
     told: list[str] = []
-    if ids is not None and (clash := _contradiction(methods, ids)):
+    if ids is not None and (clash := _contradiction(methods, ids, said)):
         if texts is None:
             raise TrimtabError(f"{clash} Give files whose ids are of the same prompts, or --map id=COLUMN.")
         told.append(f"{clash} Joined by the texts.")
@@ -62,6 +94,8 @@ def join(methods: Sequence[MethodRows]) -> Joined:
         raise TrimtabError(
             f"nothing to join rows by: {lacking}. Rows need an id in all, or a prompt in all (--map id=COLUMN)."
         )
+    if by == "text" and lacking_turns:
+        told.append(f"{lacking_turns}: prompts are texts alone, so conversations are joined by their last turn")
     keys = _shared(groups)
     if not keys:
         examples = "; ".join(f"{m.name} has {_examples(g)}" for m, g in zip(methods, groups, strict=True))
@@ -74,6 +108,13 @@ def join(methods: Sequence[MethodRows]) -> Joined:
     ]
     told += [line for m, g in zip(methods, groups, strict=True) if (line := _repeated(m.name, g))]
     return Joined(keys, _prompts(keys, groups), groups, by, left_out, told)
+
+
+def _said_by(methods: Sequence[MethodRows]) -> tuple[By, str]:
+    """By what prompts are told apart; and the sources that have texts alone where others have conversations."""
+    lacking = [method.name for method in methods if not method.knows_turns]
+    some = any(row.turns for method in methods for row in method.rows)
+    return (by_text, ", ".join(lacking)) if lacking and some else (by_conversation, "")
 
 
 def _groups(methods: Sequence[MethodRows], by: By) -> list[Groups] | None:
@@ -95,14 +136,14 @@ def _shared(groups: Sequence[Groups]) -> list[str]:
     return [key for key in groups[0] if key in common]
 
 
-def _contradiction(methods: Sequence[MethodRows], groups: Sequence[Groups]) -> str | None:
+def _contradiction(methods: Sequence[MethodRows], groups: Sequence[Groups], said: By) -> str | None:
     """Where an id stands for two prompts: in words, with the first."""
     texts: dict[str, tuple[str, str]] = {}
     clashes = []
     for method, group in zip(methods, groups, strict=True):
         for key, rows in group.items():
             for row in rows:
-                text = by_text(row)
+                text = said(row)
                 if text is None:
                     continue
                 before = texts.setdefault(key, (text, method.name))
@@ -137,3 +178,21 @@ def _what(method: MethodRows) -> str:
 def _examples(group: Groups) -> str:
     some = ", ".join(repr(key if len(key) <= 40 else key[:39] + "…") for key in list(group)[:SHOWN])
     return f"{some} and {len(group) - SHOWN} more" if len(group) > SHOWN else some
+
+
+def asked_of_rows(methods: Sequence[MethodRows]) -> list[list[Record | None]]:
+    """Of each row of each source all that is known of what was asked. Turns and columns that its own source lacks
+    are those of another that it can be joined with. None for a row without a prompt."""
+    known: dict[int, Record] = {}
+    with suppress(TrimtabError):  # whether they must be joined is no matter here
+        joined = join(methods)
+        known = {id(row): joined.asked[key] for group in joined.rows for key in joined.keys for row in group[key]}
+    return [[_known(row, known.get(id(row))) for row in method.rows] for method in methods]
+
+
+def _known(row: Row, joined: Record | None) -> Record | None:
+    prompt = row.turns or (joined.prompt if joined is not None else None) or row.prompt
+    if not prompt:
+        return None
+    columns = row.columns if joined is None else {**joined.columns, **row.columns}
+    return Record(prompt, (), columns=columns)

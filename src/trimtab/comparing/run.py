@@ -18,7 +18,7 @@ from trimtab.data.hashing import hash_source
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.answers import Options
 from trimtab.evaluation.judge_card import relatives_of
-from trimtab.evaluation.judge_probes import AskedRows, Probe, probe_judge
+from trimtab.evaluation.judge_probes import Probe, probe_judge, rows_by_id
 from trimtab.evaluation.near_duplicates import NEAR_DUPLICATES
 from trimtab.evaluation.outcome import Outcome, Word, outcome_of, worst
 from trimtab.evaluation.results import Provenance, Results, Setting, Source, SplitCounts
@@ -168,16 +168,14 @@ def _judged_sides(asked: Asked, settings: RewardSettings | None) -> tuple[Sides,
         assert judge is not None
         if judge.compares:
             sides = sides_of(with_sides(methods), asked.opponent)
-            prefer(sides.outputs, judge)
+            prefer(sides.outputs, judge, sides.joined.asked)
             probed = [made for made in sides.outputs.judged_once() if made.judgements]
         else:
-            described = settings.describe()
-            scored = with_scores(methods, judge, described)
+            scored = with_scores(methods, judge, settings)
             sides = sides_of(scored, asked.opponent)
-            by_this = all(method.judge == described for method in scored)
+            by_this = all(method.judge == settings.describe() for method in scored)
             probed = sides.outputs.judged_once() if by_this else []
-        prompts = sides.joined.prompts
-        rows, kept = AskedRows(lambda key: prompts[key]), asked.out
+        rows, kept = rows_by_id(sides.joined.asked), asked.out
         return sides, probe_judge(judge, probed, sides.outputs.opponent, rows, asked.probes, kept)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from trimtab.comparing.join import Joined, join
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.instruction_accuracy import asked_of
 from trimtab.evaluation.outputs import GivenAnswer, MethodOutputs, Score
 from trimtab.evaluation.summary import StudyOutputs
 from trimtab.readers.rows import MethodRows, Row, Side
@@ -63,12 +64,14 @@ def sides_of(methods: Sequence[MethodRows], opponent: str | None = None) -> Side
     if len(rest) == 1 and against is None:
         start = next((m.opponent.name for m in outputs.values() if m.opponent), common.name if common else start)
     seeds = sorted({seed for _, seed in outputs if seed is not None})
+    instructions, unchecked = asked_of(list(joined.asked.values()))
     study = StudyOutputs(
         {seed: [made for (_, own_seed), made in outputs.items() if own_seed == seed] for seed in seeds},
         [made for (_, own_seed), made in outputs.items() if own_seed is None],
         common,
+        asked=instructions,
     )
-    told += _anew(outputs)
+    told += [*_anew(outputs), *filter(None, [unchecked])]
     return Sides(study, start, [name for name in rest if name != start], joined, _judge(methods), told)
 
 

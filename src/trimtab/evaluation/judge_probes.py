@@ -7,7 +7,7 @@ Both are asked of a few answers, spread over prompts and methods, after everythi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,12 @@ def rows_of(records: Sequence[Record]) -> AskedRows:
         lambda place: records[int(place)].prompt,
         lambda places: columns_of([records[int(place)] for place in places], records),
     )
+
+
+def rows_by_id(asked: Mapping[str, Record]) -> AskedRows:
+    """Of a comparison's prompts, by their ids."""
+    every = list(asked.values())
+    return AskedRows(lambda key: asked[key].prompt, lambda keys: columns_of([asked[key] for key in keys], every))
 
 
 @dataclass(frozen=True)

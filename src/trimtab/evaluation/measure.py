@@ -13,6 +13,7 @@ from trimtab.data.hashing import hash_source
 from trimtab.data.records import Record
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.arriving import arrived
+from trimtab.evaluation.asked import write_asked
 from trimtab.evaluation.complete import complete, evaluation_device
 from trimtab.evaluation.completeness import (
     had_another_judge,
@@ -59,6 +60,7 @@ def _measure_held(task: EvaluationTask) -> MethodOutputs:
     if (folder / "generations.jsonl").exists():  # a folder of ours
         clear_leftovers(folder)
     _say_of_others(folder, inputs, task.replaces)
+    write_asked(folder, task.test)
     finished = is_complete(folder / "inputs.json", inputs)
     asks_again = finished and task.scorer is not None and task.scorer.asks_server
     missing = asks_again and any(s.score is None for s in read_scores(folder / _scores_file(task)))

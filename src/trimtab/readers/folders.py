@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trimtab.catalogue import ordered_methods
+from trimtab.data.message import Turns
+from trimtab.errors import TrimtabError
+from trimtab.evaluation.asked import FILE, AskedPrompt, read_asked
 from trimtab.evaluation.outputs import PREFERENCES, SCORES, Generation, Score, read_generations, read_scores
 from trimtab.json_types import JsonObject
 from trimtab.notices import warn
 from trimtab.readers.columns import Reading
 from trimtab.readers.rows import MethodRows, Row, Side
+from trimtab.readers.values import more_than_text
 
 OPPONENT, BASE = "opponent", "base"
 """The folders of what the methods of an evaluation are compared with."""
@@ -57,7 +61,7 @@ def methods_of(path: Path) -> list[MethodRows]:
     for seed, place in places:
         is_opponent = place.name == against_name and place != path
         name = (str(called or OPPONENT) if is_opponent else place.name) if place != path else path.resolve().name
-        sides, preferred = _sides(place), _preferences(place)
+        sides, preferred, asked = _sides(place), _preferences(place), read_asked(place)
         rows = [
             Row(
                 key,
@@ -66,16 +70,32 @@ def methods_of(path: Path) -> list[MethodRows]:
                 _beside(opponent, key) if not is_opponent else None,
                 preferred.get(key),
                 judged=bool(preferred),
+                turns=_turns(asked, generation, place),
+                columns=asked[key].columns if key in asked else {},
             )
             for key, (generation, side) in sides.items()
         ]
         against = str(called or OPPONENT) if opponent is not None and not is_opponent else None
         # What no seed touches lies in the first one's folder.
         own_seed = seed if len(seeds) > 1 and _comes_again(place, places) else None
-        methods.append(MethodRows(name, rows, str(place), against, judge if _is_scored(rows) else None, own_seed))
+        by = judge if _is_scored(rows) else None
+        methods.append(MethodRows(name, rows, str(place), against, by, own_seed, whole=bool(asked)))
     order = {name: i for i, name in enumerate(ordered_methods(dict.fromkeys(m.name for m in methods)))}
     last = str(called or OPPONENT) if opponent is not None else None
     return sorted(methods, key=lambda m: (m.name == last and m.opponent is None, order[m.name]))
+
+
+def _turns(asked: Mapping[str, AskedPrompt], generation: Generation, place: Path) -> Turns:
+    """The whole conversation that a completion answers; () where it is the prompt alone, or not known. TrimtabError
+    where the file is of other prompts."""
+    if (whole := asked.get(generation.id)) is None:
+        return ()
+    if (whole.prompt if isinstance(whole.prompt, str) else whole.prompt[-1].content) != generation.prompt:
+        raise TrimtabError(
+            f"{place / FILE}: {generation.id} is another prompt than in generations.jsonl. Remove it; the command "
+            "that made it writes it anew."
+        )
+    return more_than_text(whole.prompt)
 
 
 def _comes_again(place: Path, places: list[tuple[int | None, Path]]) -> bool:

@@ -19,7 +19,7 @@ from trimtab.json_types import JsonObject, JsonValue
 from trimtab.notices import warn
 from trimtab.readers.columns import Reading
 from trimtab.readers.rows import MethodRows, Row, Side
-from trimtab.readers.values import key_read, prompt_read, score_read
+from trimtab.readers.values import conversation_read, key_read, prompt_read, score_read
 
 ZSTD = 93
 """The method of compression in a zip archive."""
@@ -123,7 +123,7 @@ def _row(sample: JsonObject, scorer: str) -> Row:
     read_value = score_read(value)
     failed = (sample.get("error") or {}).get("message") if isinstance(sample.get("error"), Mapping) else None
     reason = read_value.reason if scores else f"the sample failed: {failed}" if failed else "it was not scored"
-    prompt = prompt_read(_resolved(sample.get("input"), attachments))
+    asked = _resolved(sample.get("input"), attachments)
     output = sample.get("output") or {}
     choices = output.get("choices") or []
     choice = choices[0] if choices else {}
@@ -133,7 +133,7 @@ def _row(sample: JsonObject, scorer: str) -> Row:
     ended = {"stop": True, "max_tokens": False, "model_length": False}.get(str(choice.get("stop_reason")))
     tokens = usage.get("output_tokens")
     side = Side(completion, read_value.score, reason, tokens if isinstance(tokens, int) else None, ended)
-    return Row(key_read(sample.get("id")), prompt, side)
+    return Row(key_read(sample.get("id")), prompt_read(asked), side, turns=conversation_read(asked))
 
 
 def _resolved(value: JsonValue, attachments: Mapping[str, JsonValue]) -> JsonValue:

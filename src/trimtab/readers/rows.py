@@ -35,7 +35,7 @@ class Row:
 
     key: the prompt's id in its file. preference: the share that the method won of a judgement that saw both
     answers, 0 to 1. judged: whether there is such a judgement; one that failed has no preference. turns: the whole
-    conversation before the answers, where it is known to be more than the prompt.
+    conversation before the answers, where it is known to be more than the prompt. columns: the row's others.
     """
 
     key: str | None
@@ -45,12 +45,14 @@ class Row:
     preference: float | None = None
     judged: bool = False
     turns: Turns = ()
+    columns: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass
 class MethodRows:
     """One method's rows. name: as its source calls it. origin: the source, for messages. opponent: what the rows'
-    other side is called. judge: who scored, where that is known. unreadable: rows that were left out, by reason."""
+    other side is called. judge: who scored, where that is known. unreadable: rows that were left out, by reason.
+    whole: whether a prompt without turns is known to be all that was asked."""
 
     name: str
     rows: list[Row]
@@ -59,6 +61,12 @@ class MethodRows:
     judge: str | None = None
     seed: int | None = None
     unreadable: Counter[str] = field(default_factory=Counter)
+    whole: bool = False
+
+    @property
+    def knows_turns(self) -> bool:
+        """Whether its prompts are whole conversations."""
+        return self.whole or any(row.turns for row in self.rows)
 
     @property
     def has_scores(self) -> bool:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from trimtab.data.fields import BadRowError
 from trimtab.data.files import Line, local_rows
+from trimtab.data.records import OWN_COLUMNS
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
 from trimtab.readers import training_rows
@@ -21,6 +22,7 @@ from trimtab.readers.columns import OPPONENT, Reading, columns_for, value_at
 from trimtab.readers.rows import MethodRows, Row, Side
 from trimtab.readers.values import (
     completion_read,
+    conversation_read,
     key_read,
     preference_read,
     prompt_read,
@@ -83,6 +85,11 @@ class Columns:
     def at(self, row: JsonObject, name: str) -> JsonValue:
         return value_at(row, self.found.get(name))
 
+    def others(self, row: JsonObject) -> JsonObject:
+        """The columns that are not read."""
+        read = OWN_COLUMNS | {column.split(".")[0] for column in self.found.values()}
+        return {name: value for name, value in row.items() if name not in read}
+
     @property
     def compares(self) -> bool:
         """Whether rows hold a judgement of two answers, or both answers."""
@@ -141,7 +148,7 @@ class _Read(NamedTuple):
         assert self.opponent is not None
         assert row.opponent is not None
         preference = None if row.preference is None else 1 - row.preference
-        turned = Row(row.key, row.prompt, row.opponent, row.side, preference, row.judged)
+        turned = replace(row, side=row.opponent, opponent=row.side, preference=preference)
         return _Read(self.opponent, self.method, self.judge, turned)
 
 
@@ -187,16 +194,18 @@ def _from_one(rows: Sequence[JsonObject], found: Mapping[str, str], present: Seq
 def _read_row(row: JsonObject, columns: Columns, path: Path, scales: dict[str, str]) -> _Read:
     """scales: those of scores so far, with an example of each."""
     key, prompt = key_read(columns.at(row, "id")), prompt_read(columns.at(row, "prompt"))
-    if prompt is None:
-        prompt = _asked(columns.at(row, "completion"))
+    turns = conversation_read(columns.at(row, "prompt"), row.get("system"))
+    if prompt is None and (conversation := _asked(columns.at(row, "completion"))):
+        prompt, turns = prompt_read(conversation), conversation_read(conversation, row.get("system"))
     name = name_read(columns.at(row, "method")) or _side_name(columns.sides[0]) or stem(path)
     side, judge = _side(row, columns, "", scales), name_read(columns.at(row, "judge"))
     if not columns.compares:
-        return _Read(name, None, judge, Row(key, prompt, side))
+        return _Read(name, None, judge, Row(key, prompt, side, turns=turns, columns=columns.others(row)))
     other = name_read(columns.at(row, OPPONENT + "method")) or _side_name(columns.sides[1]) or "opponent"
     opponent = _side(row, columns, OPPONENT, scales)
     preference, judged = preference_of(row, columns, name, other)
-    return _Read(name, other, judge, Row(key, prompt, side, opponent, preference, judged))
+    asked = Row(key, prompt, side, opponent, preference, judged, turns, columns.others(row))
+    return _Read(name, other, judge, asked)
 
 
 def preference_of(row: JsonObject, columns: Columns, name: str, other: str) -> tuple[float | None, bool]:
@@ -233,10 +242,9 @@ def _side(row: JsonObject, columns: Columns, prefix: str, scales: dict[str, str]
     )
 
 
-def _asked(conversation: JsonValue) -> str | None:
+def _asked(conversation: JsonValue) -> JsonValue:
     """The prompt of a whole conversation: all but its last turn."""
-    is_whole = isinstance(conversation, list) and len(conversation) > 1
-    return prompt_read(conversation[:-1]) if is_whole else None
+    return conversation[:-1] if isinstance(conversation, list) and len(conversation) > 1 else None
 
 
 def _side_name(side: str) -> str | None:

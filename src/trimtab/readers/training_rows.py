@@ -11,11 +11,10 @@ from pathlib import Path
 
 from trimtab.data.fields import BadRowError
 from trimtab.data.layouts import Content, layout_of
-from trimtab.data.message import Prompt
-from trimtab.data.records import complete_prompt
+from trimtab.data.records import OWN_COLUMNS
 from trimtab.json_types import JsonObject
 from trimtab.readers.rows import MethodRows, Row, Side
-from trimtab.readers.values import key_read
+from trimtab.readers.values import completed, key_read
 
 CHOSEN, REJECTED = "chosen answers", "rejected answers"
 
@@ -42,17 +41,11 @@ def methods_of(rows: Sequence[JsonObject | BadRowError], path: Path) -> list[Met
 
 
 def _row(row: JsonObject, content: Content) -> Row:
-    whole = _whole_prompt(row, content)
+    whole = completed(content.prompt, row.get("system"))
     prompt, turns = (whole, ()) if isinstance(whole, str) else (whole[-1].content, whole)
     scores: list[float | None] = list(content.scores or map(float, content.labels or ()))
     scores += [None] * (len(content.completions) - len(scores))
     sides = [Side(text, score) for text, score in zip(content.completions, scores, strict=True)]
-    return Row(key_read(row.get("id")), prompt, sides[0], sides[-1] if len(sides) > 1 else None, turns=turns)
-
-
-def _whole_prompt(row: JsonObject, content: Content) -> Prompt:
-    """With its system turn; as it is where no answer could follow it, which is no matter for what stands there."""
-    try:
-        return complete_prompt(content.prompt, row.get("system"), dialogue=True)
-    except BadRowError:
-        return content.prompt
+    others = {name: value for name, value in row.items() if name not in OWN_COLUMNS}
+    opponent = sides[-1] if len(sides) > 1 else None
+    return Row(key_read(row.get("id")), prompt, sides[0], opponent, turns=turns, columns=others)

@@ -8,7 +8,8 @@ from numbers import Real
 from typing import NamedTuple
 
 from trimtab.data.fields import BadRowError, dialogue_turns, messages_of, score_of, turns_of
-from trimtab.data.message import as_answer
+from trimtab.data.message import Message, Prompt, Turns, as_answer
+from trimtab.data.records import complete_prompt
 from trimtab.json_types import JsonValue
 
 WORDS = {
@@ -121,6 +122,31 @@ def prompt_read(value: JsonValue) -> str | None:
         return (asked or list(turns))[-1].content
     dialogue = dialogue_turns(str(value))
     return dialogue if isinstance(dialogue, str) else dialogue[-1].content
+
+
+def conversation_read(value: JsonValue, system: JsonValue = None) -> Turns:
+    """All turns of a prompt, where they are more than a text; a system prompt of its own column stands first."""
+    if value is None:
+        return ()
+    value = _messages(value)
+    prompt = turns_of(value, "prompt") if isinstance(value, list) else str(value)
+    return more_than_text(completed(prompt, system))
+
+
+def completed(prompt: Prompt, system: JsonValue) -> Prompt:
+    """A prompt with its turns, and the system prompt of its row; as it is where no answer could follow it, which is
+    no matter for what stands there."""
+    try:
+        return complete_prompt(prompt, system, dialogue=True)
+    except BadRowError:
+        return prompt
+
+
+def more_than_text(prompt: Prompt) -> Turns:
+    """A prompt's turns; () where it is a text alone, or a user's only turn."""
+    if isinstance(prompt, str) or (prompt == (Message("user", prompt[0].content),)):
+        return ()
+    return prompt
 
 
 def completion_read(value: JsonValue) -> str | None:
