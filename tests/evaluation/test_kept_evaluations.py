@@ -104,7 +104,13 @@ def test_an_evaluation_that_is_run_again_gives_the_same_results(
     ]
     assert first.opponent_method == "model"  # the same weights, and the same answers
     assert first.verdict == ["model is the opponent itself, which the others' win rates are against."]
+    # What was asked lies beside the answers; of an earlier version it comes without anything being made anew.
+    kept = {file: file.read_bytes() for file in out.glob("evaluation/*/*") if file.is_file()}
+    asked = out / "evaluation" / "model" / "asked.jsonl"
+    assert json.loads(asked.read_text().splitlines()[0])["columns"] == {"chosen": "It is 0.", "rejected": "No."}
+    asked.unlink()
     assert but_for_the_date(run()) == but_for_the_date(first)
+    assert {file: file.read_bytes() for file in kept} == kept
     # What the disk did is said, and changes no result.
     with (out / "evaluation" / "model" / "scores.jsonl").open("a") as scores:
         scores.write("\n")

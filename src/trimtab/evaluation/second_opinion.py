@@ -37,7 +37,9 @@ def second_opinion(
         )
 
     judged = {name: [by_it(answers) for answers in of_method] for name, of_method in runs.items()}
-    everyone = dict(judged) | ({opponent.outputs.name: [by_it(opponent)]} if opponent is not None else {})
+    among = any(run.outputs.is_opponent for of_method in runs.values() for run in of_method)
+    alone = {opponent.outputs.name: [by_it(opponent)]} if opponent is not None and not among else {}
+    everyone = dict(judged) | alone
     estimates = {
         name: {
             metric: estimate

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from trimtab.catalogue import label, ordered_methods
+from trimtab.catalogue import ordered_methods
 from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.results import Results, SecondJudge
 from trimtab.formats import NONE, number, with_interval
+from trimtab.report.layout import method_label
 from trimtab.report.pair_tables import comparison_row
 from trimtab.report.table import Table, Value, with_ends
 
@@ -20,7 +21,7 @@ def second_judges_table(results: Results) -> Table:
             cells = [_cell(judge, method, name) for name in ("win_rate", "judge_score")]
             first = None if own is None else own.estimates.get("win_rate")
             beside = NONE if first is None else with_interval(first.value, first.ci95, 1, 100)
-            rows.append([judge.name, label(method), *cells, beside])
+            rows.append([judge.name, method_label(results, method), *cells, beside])
             record: dict[str, Value] = {"judge": judge.name, "method": method}
             for name, estimate in found.items():
                 record |= with_ends(name, estimate.value, estimate.ci95)
