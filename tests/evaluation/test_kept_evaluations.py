@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from study.same_results import but_for_the_date
+from trimtab.comparing.labelled import report_labelled
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings
 from trimtab.errors import TrimtabError
@@ -151,8 +152,13 @@ def test_labels_come_when_the_answers_are_there(
     votes = [{"prompt": g.prompt, "completion": g.completion, "winner": "model"} for g in read_generations(answers)]
     file = tmp_path / "votes.jsonl"
     file.write_text("".join(json.dumps(vote) + "\n" for vote in votes))
+    report_labelled(out, file)
+    from_folder = Results.read(out / "results.json")
     results = evaluate_only(model, data, out, model, constant, None, [*FEW, f"labels={file}"])
     assert results.people is not None
+    assert (from_folder.people, from_folder.verdict) == (results.people, results.verdict)
+    settings = [{s.name: s for s in found.provenance.settings} for found in (from_folder, results)]
+    assert settings[0] == settings[1]
     [number] = results.people.numbers
     assert (results.people.votes, number.a, number.labels.value) == (3, "model", 1)
     assert answers.stat().st_mtime_ns == before

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from trimtab.audit.preferences import AuditReport, amplification
-from trimtab.catalogue import ordered_methods
-from trimtab.errors import TrimtabError
 from trimtab.evaluation.answers import DEFAULTS, Answers, Options, scores_of
 from trimtab.evaluation.bradley_terry import FEWEST, bradley_terry, outcomes_of_pairs
 from trimtab.evaluation.cautions import warnings_of
 from trimtab.evaluation.compare import compare, matrix
 from trimtab.evaluation.judge_card import card_of
-from trimtab.evaluation.judge_probes import Probe
-from trimtab.evaluation.length_control import difficulty_of
 from trimtab.evaluation.method_numbers import method_result
 from trimtab.evaluation.metrics import METRICS
-from trimtab.evaluation.near_duplicates import UNASKED, near_duplicates, told_of
-from trimtab.evaluation.outputs import MethodOutputs, align, check_unique
+from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.evaluation.people import people_of
 from trimtab.evaluation.people_words import people_sentences, people_warnings
 from trimtab.evaluation.results import (
@@ -33,44 +28,13 @@ from trimtab.evaluation.results import (
     StageCurves,
 )
 from trimtab.evaluation.second_opinion import second_opinion
-from trimtab.evaluation.statistics import Floats, holm
+from trimtab.evaluation.statistics import holm
+from trimtab.evaluation.study_outputs import Aligned, answers_of
+from trimtab.evaluation.study_outputs import StudyOutputs as StudyOutputs  # where scripts look for it
 from trimtab.evaluation.task_results import task_results
 from trimtab.evaluation.task_verdict import task_sentences
 from trimtab.evaluation.verdict import NOT_JUDGED, find, mostly_missing, verdict
-from trimtab.evaluation.votes import Labels
-from trimtab.instructions.checks import Instruction
 from trimtab.progress import Progress
-
-
-@dataclass(frozen=True)
-class StudyOutputs:
-    """What the models of a study answered.
-
-    per_seed: of each training seed, the outputs of every method that was trained with it, always the same ones.
-    fixed: methods that no training seed touches, such as base, measured once.
-    references, chosen_lengths (tokens): of the chosen completions, in the order of the opponent's generations, or
-    of the first method's where there is no opponent; both may be empty. asked: the prompts' instructions, likewise.
-    clusters: of each prompt, the name of the cluster of rows that it is of; empty: rows of the same prompt are one.
-    near_duplicates: whether prompts that are nearly the same are one cluster, where `clusters` is empty.
-    difficulty: of each prompt, a number; empty: the other methods' outcomes tell it. labels: what people said of
-    the answers. probes: what the judge said when it was asked again.
-    """
-
-    per_seed: Mapping[int, Sequence[MethodOutputs]]
-    fixed: Sequence[MethodOutputs] = ()
-    opponent: MethodOutputs | None = None
-    references: Sequence[str] = ()
-    chosen_lengths: Sequence[int] = ()
-    asked: Sequence[Sequence[Instruction]] = ()
-    clusters: Sequence[str] = ()
-    difficulty: Sequence[float] = ()
-    labels: Labels | None = None
-    probes: Sequence[Probe] = ()
-    near_duplicates: bool = False
-
-    def judged_once(self) -> list[MethodOutputs]:
-        """Every method's outputs, of its first seed."""
-        return [*self.fixed, *next(iter(self.per_seed.values()), ())]
 
 
 @dataclass(frozen=True)
@@ -93,25 +57,6 @@ class About:
     second_judges: Sequence[SecondJudge] = ()
 
 
-@dataclass(frozen=True)
-class _Aligned:
-    """Every list in the same order of prompts. methods: in their order, of each its outputs by seed, or one for a
-    method that no seed touches."""
-
-    methods: Mapping[str, Sequence[MethodOutputs]]
-    opponent: MethodOutputs | None
-
-    def everyone(self) -> list[MethodOutputs]:
-        """All outputs, the opponent's last, unless a method is the opponent itself."""
-        outputs = [run for runs in self.methods.values() for run in runs]
-        alone = self.opponent is not None and not any(run.is_opponent for run in outputs)
-        return [*outputs, self.opponent] if self.opponent is not None and alone else outputs
-
-    def first_runs(self) -> list[MethodOutputs]:
-        """The first seed's outputs of each method, then the opponent's."""
-        return replace(self, methods={name: runs[:1] for name, runs in self.methods.items()}).everyone()
-
-
 def summarise(outputs: StudyOutputs, about: About, options: Options = DEFAULTS) -> Results:
     """Results of a study of one training seed or of several, pooled as pooling.py says.
 
@@ -123,20 +68,8 @@ def summarise(outputs: StudyOutputs, about: About, options: Options = DEFAULTS) 
 
 
 def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Results:
-    seeds = list(outputs.per_seed)
-    aligned = _align_all(outputs)
-    clusters, alike = _clusters(outputs, aligned)
-
-    def answers(run: MethodOutputs) -> Answers:
-        against = run.opponent or aligned.opponent
-        given = (outputs.references, outputs.chosen_lengths, options, outputs.asked, clusters)
-        return Answers(run, against, *given)
-
-    runs = with_difficulty(
-        {name: [answers(run) for run in by_seed] for name, by_seed in aligned.methods.items()}, outputs.difficulty
-    )
-    opponent = aligned.opponent
-    against = None if opponent is None else answers(replace(opponent, is_opponent=True))
+    answered = answers_of(outputs, options)
+    aligned, seeds, runs, against = answered.aligned, answered.seeds, answered.runs, answered.opponent
     results = Results(
         name=about.name,
         opponent=_opponent_name(aligned),
@@ -148,7 +81,7 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         opponent_result=None if against is None else method_result([against], [], options),
         comparisons=compare(runs, seeds, options, against),
         ranking=_ranking(runs, against, options),
-        tasks=task_results(aligned.methods, opponent, seeds, options),
+        tasks=task_results(aligned.methods, aligned.opponent, seeds, options),
         second_judges=[second_opinion(judge, runs, seeds, options, against) for judge in about.second_judges],
         lengths=_lengths(aligned.everyone(), outputs.chosen_lengths),
         curves=dict(about.curves.get(seeds[0], {})) if seeds else {},
@@ -159,26 +92,10 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         people=outputs.labels and people_of(outputs.labels, runs, against, seeds, options, about.start),
         provenance=about.provenance,
     )
-    return worded(results, [*about.warnings, *alike], about.start)
+    return worded(results, [*about.warnings, *answered.told], about.start)
 
 
-def _clusters(outputs: StudyOutputs, aligned: _Aligned) -> tuple[Sequence[str], list[str]]:
-    """The name of each prompt's cluster, none where each is its own; and what a reader must know of prompts that
-    are nearly the same. They are looked for where that is asked for, or takes no time to speak of."""
-    prompts = [answer.prompt for answer in aligned.everyone()[-1].generations]
-    if outputs.near_duplicates and not all(prompts):
-        raise TrimtabError(
-            "near-duplicates can't be told: the text of some prompts is not known. Give files with it."
-        )
-    if outputs.clusters or not all(prompts) or (len(prompts) > UNASKED and not outputs.near_duplicates):
-        return outputs.clusters, []
-    groups = near_duplicates(prompts)
-    if outputs.near_duplicates:
-        return [str(group) for group in groups], []
-    return [], [line] if (line := told_of(groups, prompts)) else []
-
-
-def _opponent_name(aligned: _Aligned) -> str | None:
+def _opponent_name(aligned: Aligned) -> str | None:
     """Of the common opponent, or what the methods' own ones are called."""
     if aligned.opponent is not None:
         return aligned.opponent.name
@@ -206,67 +123,6 @@ def _ranking(runs: Mapping[str, Sequence[Answers]], opponent: Answers | None, op
         seed=options.seed,
     )
     return [Rating(name=one.name, strength=one.strength, elo=one.elo) for one in found]
-
-
-def with_difficulty(
-    runs: Mapping[str, Sequence[Answers]], difficulty: Sequence[float] = ()
-) -> dict[str, list[Answers]]:
-    """The answers, which know how hard prompts are: by these numbers, or by how the other methods did on each."""
-    if difficulty:
-        column = np.asarray(difficulty, dtype=np.float64)
-        return {
-            name: [replace(run, difficulty=column, difficulty_from="column") for run in of_method]
-            for name, of_method in runs.items()
-        }
-    means = {name: mean for name, of in runs.items() if (mean := _mean_outcomes(of)) is not None}
-    told = {name: difficulty_of([mean for other, mean in means.items() if other != name]) for name in runs}
-    return {
-        name: [
-            run if (known := told[name]) is None else replace(run, difficulty=known, difficulty_from="others")
-            for run in of_method
-        ]
-        for name, of_method in runs.items()
-    }
-
-
-def _mean_outcomes(runs: Sequence[Answers]) -> Floats | None:
-    """Of each prompt, over seeds; NaN where none is known."""
-    outcomes = [run.outcomes for run in runs if run.is_judged and run.outcomes is not None]
-    if not outcomes:
-        return None
-    known = np.stack(outcomes)
-    counts = (~np.isnan(known)).sum(axis=0)
-    return np.where(counts > 0, np.nansum(known, axis=0) / np.maximum(counts, 1), np.nan)
-
-
-def _align_all(outputs: StudyOutputs) -> _Aligned:
-    """Methods in their order, every row of them and of the opponent in the same order of prompts."""
-    per_seed, opponent = outputs.per_seed, outputs.opponent
-    if len({tuple(sorted(m.name for m in methods)) for methods in per_seed.values()}) > 1:
-        raise ValueError("every seed must have the same methods")
-    methods = [*outputs.fixed, *next(iter(per_seed.values()), ())]
-    if not methods:
-        raise ValueError("no method to summarise")
-    # The opponent and the chosen texts share tables with the methods, so a name stands for one of them.
-    taken = ["chosen"] if opponent is None else ["chosen", opponent.name]
-    check_unique([*(m.name for m in methods), *taken], "names of methods, opponent and chosen")
-    first = opponent if opponent is not None else methods[0]
-    template = first.generations
-    if not template:
-        raise ValueError(f"generations of {first.name}: none")
-    names = ("references", "chosen_lengths", "asked", "clusters", "difficulty")
-    listed = {name: getattr(outputs, name) for name in names}
-    for name, rows in listed.items():
-        if rows and len(rows) != len(template):
-            raise ValueError(f"{name}: {len(rows)} for {len(template)} prompts of {first.name}")
-    by_name: dict[str, list[MethodOutputs]] = {m.name: [m] for m in outputs.fixed}
-    for of_seed in per_seed.values():
-        for m in of_seed:
-            by_name.setdefault(m.name, []).append(m)
-    return _Aligned(
-        {name: [align(m, template) for m in by_name[name]] for name in ordered_methods(by_name)},
-        None if opponent is None else align(opponent, template),
-    )
 
 
 def _lengths(everyone: Iterable[MethodOutputs], chosen_lengths: Sequence[int]) -> dict[str, list[int]]:
@@ -329,7 +185,25 @@ def worded(results: Results, warnings: Sequence[str], start: str | None = None) 
     correct_against_opponent(results)
     results.start = start
     results.warnings = [*mostly_missing(results), *warnings, *warnings_of(results), *people_warnings(results)]
+    return _with_verdict(results)
+
+
+def _with_verdict(results: Results) -> Results:
+    start = results.start
     said, others = verdict(results, start), [*people_sentences(results), *task_sentences(results, start)]
     results.verdict = others if others and said == [NOT_JUDGED] else [*said, *others]
     results.summary = results.verdict[0] if results.verdict else ""
     return results
+
+
+def with_people(results: Results, outputs: StudyOutputs, options: Options = DEFAULTS) -> Results:
+    """The same results with what the outputs' labels say, in place of what earlier ones said; no other number is
+    worked out anew. outputs: those of the results. ValueError where they have no labels."""
+    if outputs.labels is None:
+        raise ValueError("the outputs have no labels")
+    answered, earlier = answers_of(outputs, options), people_warnings(results)
+    people = people_of(outputs.labels, answered.runs, answered.opponent, answered.seeds, options, results.start)
+    kept = [line for line in results.warnings if line not in earlier]
+    found = results.model_copy(update={"people": people})
+    found.warnings = [*kept, *people_warnings(found)]
+    return _with_verdict(found)

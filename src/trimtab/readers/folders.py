@@ -52,9 +52,11 @@ def methods_of(path: Path) -> list[MethodRows]:
     """Every method, of each training seed, against the folder's own opponent where it has one, which comes last.
     TrimtabError where a file of it is damaged."""
     results = _results(path)
-    judge, called = results.get("judge"), results.get("opponent_method") or results.get("opponent")
     places = list(_places(path))
     against_name = _opponent(path, [place for _, place in places])
+    judge, called = results.get("judge"), results.get("opponent")
+    if results.get("opponent_method") == against_name:
+        called = against_name
     opponent = next((_sides(place) for _, place in places if place.name == against_name and place != path), None)
     seeds = {seed for seed, _ in places if seed is not None}
     methods = []
