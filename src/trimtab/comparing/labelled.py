@@ -76,7 +76,8 @@ def _in_clusters(outputs: StudyOutputs, joined: Joined, results: Results) -> Stu
 
 def _with_source(results: Results, labels: Path) -> Results:
     """Named among the settings, as if they had been there from the start."""
-    of_study = any(name.startswith("evaluation.") for name in results.provenance.defaults)
+    named = [*results.provenance.defaults, *(setting.name for setting in results.provenance.settings)]
+    of_study = any(one.startswith("evaluation.") for one in named)
     name = "evaluation.labels" if of_study else "labels"
     others = [setting for setting in results.provenance.settings if setting.name != name]
     kept = {key: value for key, value in results.provenance.defaults.items() if key != name}
