@@ -52,6 +52,7 @@ FLOW = (
     "options",
     "chat_command",
     "compare_command",
+    "report_command",
     "prefer_command",
     "cli",
     "__main__",

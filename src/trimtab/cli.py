@@ -32,6 +32,7 @@ from trimtab.options import (
     Workers,
 )
 from trimtab.prefer_command import prefer_command
+from trimtab.report_command import report_command
 from trimtab.rewards.kinds import NAMES
 from trimtab.settings_command import settings_command
 from trimtab.show import print_ending, print_results, print_table
@@ -236,28 +237,7 @@ def audit(
         print(f"Audit: {write_audit(audit, out)}")
 
 
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="A study's folder, with results.json.")],
-    labels: Annotated[Path | None, typer.Option("--labels", help="People's labels of some of its answers.")] = None,
-    mapping: Annotated[
-        list[str] | None, typer.Option("--map", metavar="NAME=COLUMN", help="What the labels' columns are called.")
-    ] = None,
-) -> None:
-    """Writes report.html, tables and figures anew from results.json; with --labels, with what people say."""
-    from trimtab.errors import TrimtabError
-    from trimtab.study.asked import report_asked
-
-    if labels is None:
-        if mapping:
-            raise TrimtabError("--map is of --labels: what the columns of people's labels are called.")
-        print(f"Report: {report_asked(folder)}")
-        return
-    from trimtab.comparing.labelled import report_labelled
-
-    print(f"Report: {report_labelled(folder, labels, mapping or ())}")
-
-
+app.command("report")(report_command)
 app.command("settings")(settings_command)
 
 
