@@ -2,7 +2,8 @@
 
 A product of few rows costs what its weights cost to read and what the call costs. Weights that stand side by side
 are one call; large ones are laid out anew, once, in the order in which oneDNN's kernel reads them: at 8 rows it
-then takes half the time. Both are copies: made for the decoding of some batches, and dropped with it.
+then takes half the time. Both are copies: made for the decoding of some batches, and dropped with it. Under
+autocast they are in its precision, to which the modules themselves would cast their weights for every token.
 
 Dimension suffixes: _B rows, _I what goes in, _O what comes out.
 """
@@ -25,7 +26,8 @@ ROWS = 32
 class Product:
     """x -> the outputs of all maps side by side, [B, I] -> [B, O].
 
-    Anything but plain linear maps in float32 on a CPU (adapters, autocast) is computed by the modules themselves.
+    Under autocast to bf16 as autocast has it: x, weights and outputs in bf16. Anything but plain linear maps in
+    float32 on a CPU (adapters) is computed by the modules themselves.
     """
 
     def __init__(self, *maps: nn.Module) -> None:
@@ -33,15 +35,16 @@ class Product:
         self.weight_OI: Tensor | None = None
         self.bias_O: Tensor | None = None
         self.packed: Any = None
+        self.dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         linear = [one for one in maps if type(one) is nn.Linear]
-        if len(linear) < len(maps) or torch.is_autocast_enabled("cpu") or not all(map(_on_cpu, linear)):
+        if len(linear) < len(maps) or not all(map(_on_cpu, linear)) or self.dtype == torch.float16:
             return
         biases = [one.bias for one in linear]
         if any((bias is None) != (biases[0] is None) for bias in biases):
             return
         with torch.no_grad():
-            self.weight_OI = _joined([one.weight for one in linear])
-            self.bias_O = None if biases[0] is None else _joined(biases)
+            self.weight_OI = _joined([one.weight for one in linear]).to(self.dtype)
+            self.bias_O = None if biases[0] is None else _joined(biases).to(self.dtype)
             if self.weight_OI.numel() >= LARGE and _has_onednn():
                 self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI, ROWS)
                 self.weight_OI = None
@@ -49,9 +52,10 @@ class Product:
     def __call__(self, x_BI: Tensor) -> Tensor:
         """Without gradient."""
         if self.weight_OI is not None:
-            return functional.linear(x_BI, self.weight_OI, self.bias_O)
+            return functional.linear(x_BI.to(self.dtype), self.weight_OI, self.bias_O)
         out_BO: Tensor
         if self.packed is not None:
+            x_BI = x_BI.to(self.dtype)
             out_BO = torch.ops.mkldnn._linear_pointwise(x_BI, self.packed, self.bias_O, "none", [], "")
         else:
             parts = [one(x_BI) for one in self.maps]
@@ -60,6 +64,8 @@ class Product:
 
     def added_to(self, hidden_BO: Tensor, x_BI: Tensor) -> Tensor:
         """hidden + the product, in one call where it can be."""
+        if self.dtype != torch.float32:  # autocast adds in the wider of both
+            return hidden_BO + self(x_BI)
         if self.weight_OI is not None and self.bias_O is None:
             return torch.addmm(hidden_BO, x_BI, self.weight_OI.t())
         if self.packed is not None:
