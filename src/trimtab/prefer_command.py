@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -50,8 +52,27 @@ def prefer_command(
         typer.Option("--model", help="Models that answer prompts of one's own, two or more; a study's without it."),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Of such an answer at most.")] = 512,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="VOTES", help="Say what a file of votes says, beside the judge of RUN_OR_FILES."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --report: one JSON object alone.")] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="Write votes as trl, kto, openai, lmarena, label-studio or argilla."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --export: the file to write.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="PERSON", help="With --export: whose votes are left out.")
+    ] = None,
 ) -> None:
     """People judge: a page that shows two answers, blind, and keeps which one is better."""
+    if report is not None:
+        _report(report, sources or (), opponent, mapping or (), as_json)
+        return
+    if export is not None or out is not None or without:
+        _export(sources or (), export, out, without or ())
+        return
     from trimtab.chat.settings import ChatSettings
     from trimtab.prefer.run import Asked, check, run
 
@@ -67,3 +88,31 @@ def prefer_command(
         code = stop.exit_code if isinstance(stop, Stopped) else 128 + signal.SIGINT
         # Ctrl-C is how it ends; another signal is told as what it was.
         raise typer.Exit(0 if code == 128 + signal.SIGINT else code) from None
+
+
+def _report(
+    votes: Path, sources: Sequence[str], opponent: str | None, mapping: Sequence[str], as_json: bool
+) -> None:
+    from trimtab.prefer.numbers import report_votes
+    from trimtab.show import print_table
+
+    found = report_votes(votes, sources, opponent=opponent, mapping=mapping)
+    if as_json:
+        print(json.dumps(found.as_json(), ensure_ascii=False, indent=2))
+        return
+    for line in [*found.sentences, *(f"Warning: {line}" for line in found.warnings)]:
+        print(line)
+    for table in found.tables:
+        print_table(table, table.caption)
+
+
+def _export(sources: Sequence[str], format_name: str | None, out: Path | None, without: Sequence[str]) -> None:
+    from trimtab.errors import TrimtabError
+    from trimtab.prefer.exports import FORMATS, export_votes
+
+    if format_name is None or out is None or len(sources) != 1:
+        formats = ", ".join(FORMATS)
+        raise TrimtabError(f"--export FORMAT --out FILE votes.sqlite: name all three. Formats: {formats}.")
+    written = export_votes(Path(sources[0]), format_name, out, without)
+    even = f"; of {written.even} items persons are even, and they have no row" if written.even else ""
+    print(f"{out}: {written.rows} rows{even}.")

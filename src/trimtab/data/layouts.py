@@ -23,6 +23,14 @@ from trimtab.data.fields import (
     text_of,
     turns_of,
 )
+from trimtab.data.judged_layouts import (
+    Judged,
+    argilla_record,
+    battle,
+    flat_task,
+    label_studio_task,
+    openai_pair,
+)
 from trimtab.data.message import Message, Prompt, Turns
 from trimtab.json_types import JsonValue
 
@@ -288,6 +296,11 @@ def _prompt_alone(row: Row) -> Content:
     return Content(prompt_of(row["prompt"], "prompt"), ())
 
 
+def _judged(read: Callable[[Row], Judged]) -> Callable[[Row], Content]:
+    """What somebody said of two answers, in another tool's file."""
+    return lambda row: Content(*read(row))
+
+
 SCORED, ASKED = "score_chosen score_rejected metadata", "input history"
 LAYOUTS = (
     Layout("pairs", "prompt chosen rejected", _prompted_pair, also=SCORED),
@@ -295,6 +308,13 @@ LAYOUTS = (
     Layout("Alpaca pairs", "instruction chosen rejected", _instructed_pair, also=f"{ASKED} {SCORED}"),
     Layout("question pairs", "question chosen rejected", _asked_pair, also=f"{ASKED} {SCORED}"),
     Layout("pairs with an implicit prompt", "chosen rejected", _implicit_pair, also=SCORED),
+    Layout(
+        "battles (LMArena)", "conversation_a conversation_b winner", _judged(battle), also="model_a model_b judge"
+    ),
+    Layout("pairs (OpenAI)", "input preferred_output non_preferred_output", _judged(openai_pair)),
+    Layout("tasks (Label Studio)", "data annotations", _judged(label_studio_task)),
+    Layout("flat tasks (Label Studio)", "answer1 answer2 annotation_id", _judged(flat_task), also="prompt"),
+    Layout("records (Argilla)", "fields responses", _judged(argilla_record)),
     Layout("labelled completions (KTO)", "prompt completion label", _labelled(_completion)),
     Layout("labelled conversations (KTO)", "messages label", _labelled(_conversation("messages")), also="prompt"),
     Layout(

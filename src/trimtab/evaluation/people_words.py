@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trimtab.catalogue import label
-from trimtab.evaluation.people_result import CorrectedNumber, People
+from trimtab.evaluation.people_result import CorrectedNumber, People, Voting
 from trimtab.evaluation.results import Results
 from trimtab.formats import interval_text, number, percent
 
@@ -51,15 +51,15 @@ def people_warnings(results: Results) -> list[str]:
             f"The labelled answers are no random sample, which the correction needs: {differ}. Draw the prompts to "
             "label by chance."
         )
-    return warnings + _voters(people) + _few(people) + _agreement(people)
+    voters = voting_warnings(people.source, people.voting) if people.voting else []
+    return warnings + voters + _few(people) + _agreement(people)
 
 
-def _voters(people: People) -> list[str]:
+def voting_warnings(source: str, voting: Voting) -> list[str]:
     """Whose votes say little of the answers."""
-    persons = people.voting.persons if people.voting else []
     return [
-        f"Votes of {people.source}: {voter.person} {told}. They count as everybody's do."
-        for voter in persons
+        f"Votes of {source}: {voter.person} {told}. They count as everybody's do."
+        for voter in voting.persons
         for told in voter.told
     ]
 

@@ -15,8 +15,9 @@ from trimtab.data.fields import BadRowError
 from trimtab.data.vote_file import CastVote, is_vote_file, read_votes
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
+from trimtab.readers.annotations import judgements_in
 from trimtab.readers.columns import OPPONENT, columns_for
-from trimtab.readers.tables import GUESSED, Columns, name_read, preference_of, rows_of
+from trimtab.readers.tables import GUESSED, Columns, asked_before, name_read, preference_of, rows_of
 from trimtab.readers.values import completion_read, key_read, prompt_read, score_read, whole_read, winner_read
 
 SKIPPED = {"skip", "skipped"}
@@ -74,7 +75,7 @@ def read_labels(path: Path, mapping: Mapping[str, str], pair: tuple[str, str] | 
     if is_vote_file(path):
         return labels_cast(read_votes(path))
     rows = rows_of(path)
-    good = [row for row in rows if isinstance(row, dict)]
+    good = [judged for row in rows if isinstance(row, dict) for judged in judgements_in(row)]
     present = list(dict.fromkeys(name for row in good for name in row))
     told = {name: column for name, column in mapping.items() if column.split(".")[0] in present}
     found, sides = columns_for(present, told)
@@ -154,6 +155,7 @@ def _read_row(
         file.not_random += 1
         return
     key, prompt = key_read(columns.at(row, "id")), prompt_read(columns.at(row, "prompt"))
+    prompt = prompt_read(asked_before(columns.at(row, "completion"))) if prompt is None else prompt
     if key is None and prompt is None:
         raise BadRowError("a label needs the prompt's id or text")
     who = name_read(columns.at(row, "person")) or name_read(columns.at(row, "judge")) or NOBODY

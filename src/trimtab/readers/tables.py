@@ -195,7 +195,7 @@ def _read_row(row: JsonObject, columns: Columns, path: Path, scales: dict[str, s
     """scales: those of scores so far, with an example of each."""
     key, prompt = key_read(columns.at(row, "id")), prompt_read(columns.at(row, "prompt"))
     turns = conversation_read(columns.at(row, "prompt"), row.get("system"))
-    if prompt is None and (conversation := _asked(columns.at(row, "completion"))):
+    if prompt is None and (conversation := asked_before(columns.at(row, "completion"))):
         prompt, turns = prompt_read(conversation), conversation_read(conversation, row.get("system"))
     name = name_read(columns.at(row, "method")) or _side_name(columns.sides[0]) or stem(path)
     side, judge = _side(row, columns, "", scales), name_read(columns.at(row, "judge"))
@@ -242,7 +242,7 @@ def _side(row: JsonObject, columns: Columns, prefix: str, scales: dict[str, str]
     )
 
 
-def _asked(conversation: JsonValue) -> JsonValue:
+def asked_before(conversation: JsonValue) -> JsonValue:
     """The prompt of a whole conversation: all but its last turn."""
     return conversation[:-1] if isinstance(conversation, list) and len(conversation) > 1 else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trimtab.catalogue import label
 from trimtab.evaluation.estimate import Estimate
-from trimtab.evaluation.people_result import CorrectedNumber, Voting
+from trimtab.evaluation.people_result import CorrectedNumber, People, Voting
 from trimtab.evaluation.results import Results
 from trimtab.formats import NONE, number, with_interval
 from trimtab.report.table import Table, Value, with_ends
@@ -12,9 +12,18 @@ from trimtab.report.table import Table, Value, with_ends
 WHO = {"judge": "Judge and people", "people": "People with each other"}
 
 
+def tables_of(people: People) -> list[Table]:
+    """Everything that people's labels say, without a study's results."""
+    tables = [_people_table(people), _agreement_table(people), _length_table(people), _voters_table(people)]
+    return [table for table in tables if table.rows]
+
+
 def people_table(results: Results) -> Table:
     """Win rates and differences by people, beside the judge's and the labels' alone."""
-    people = results.people
+    return _people_table(results.people)
+
+
+def _people_table(people: People | None) -> Table:
     numbers = people.numbers if people else []
     header = ["Win rate, or difference", "Corrected [95 %]", "Judge alone", "Labels alone", "λ"]
     header += ["Labelled", "Of", "More to halve", "More for ± 5"]
@@ -59,7 +68,11 @@ def _record(n: CorrectedNumber) -> dict[str, Value]:
 
 def agreement_table(results: Results) -> Table:
     """Of the judge with people, and of people with each other."""
-    found = results.people.agreement if results.people else []
+    return _agreement_table(results.people)
+
+
+def _agreement_table(people: People | None) -> Table:
+    found = people.agreement if people else []
     rows, records = [], []
     for one in found:
         rows.append([
@@ -79,7 +92,11 @@ def agreement_table(results: Results) -> Table:
 
 def length_agreement_table(results: Results) -> Table:
     """Of the judge with people, by how far lengths are apart."""
-    found = results.people.lengths if results.people else []
+    return _length_table(results.people)
+
+
+def _length_table(people: People | None) -> Table:
+    found = people.lengths if people else []
     rows = [
         [
             f"{one.low:,.0f} to {one.high:,.0f}", str(one.agreement.n), _cell(one.agreement, 1, 100),
@@ -103,7 +120,11 @@ def length_agreement_table(results: Results) -> Table:
 
 def voters_table(results: Results) -> Table:
     """Who voted how: sides, agreement with others and with oneself, time. Of a file of votes alone."""
-    voting = results.people.voting if results.people else None
+    return _voters_table(results.people)
+
+
+def _voters_table(people: People | None) -> Table:
+    voting = people.voting if people else None
     return voting_table(voting) if voting is not None else Table("voters", "Persons", [], [], [])
 
 
