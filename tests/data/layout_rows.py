@@ -176,6 +176,58 @@ LAYOUTS: dict[str, tuple[dict[str, Any], Any, tuple[str, ...], Any]] = {
         None,
     ),
     "question with output": ({"question": "Sky?", "output": "Blue."}, "Sky?", ("Blue.",), None),
+    "LMArena's battles": (
+        {
+            "model_a": "m",
+            "model_b": "n",
+            "winner": "model_b",
+            "conversation_a": [SKY, GREEN],
+            "conversation_b": [SKY, BLUE],
+        },
+        (USER,),
+        ("Blue.", "Green."),
+        None,
+    ),
+    "OpenAI's pairs": (
+        {
+            "input": {"messages": [SKY], "tools": [], "parallel_tool_calls": True},
+            "preferred_output": [BLUE],
+            "non_preferred_output": [GREEN],
+        },
+        (USER,),
+        ("Blue.", "Green."),
+        None,
+    ),
+    "Label Studio's tasks": (
+        {
+            "data": {"prompt": "Sky?", "answer1": "Green.", "answer2": "Blue."},
+            "annotations": [{"result": [{"type": "pairwise", "value": {"selected": "right"}}]}],
+        },
+        "Sky?",
+        ("Blue.", "Green."),
+        None,
+    ),
+    "Label Studio's flat tasks": (
+        {
+            "prompt": "Sky?",
+            "answer1": "Blue.",
+            "answer2": "Green.",
+            "annotation_id": 3,
+            "comparison": [{"selected": "left"}],
+        },
+        "Sky?",
+        ("Blue.", "Green."),
+        None,
+    ),
+    "Argilla's records": (
+        {
+            "fields": {"prompt": [SKY], "response1": "Blue.", "response2": "Green."},
+            "responses": {"preference": [{"value": "response1", "user_id": "u"}]},
+        },
+        (USER,),
+        ("Blue.", "Green."),
+        None,
+    ),
 }
 LABELLED: dict[str, tuple[dict[str, Any], Any]] = {
     "prompt, completion, label": ({"prompt": "Sky?", "completion": "Blue."}, "Sky?"),

@@ -40,7 +40,6 @@ def voted(draw: st.DrawFn) -> list[tuple[Item, str, str, bool]]:
         messages = json.dumps([{"role": role, "content": text} for role, text in turns])
         purpose = draw(st.sampled_from(["random", "training"]))
         key = item_id(prompt, [("dpo", seed, first), ("sft", seed, second)], purpose, str(number))
-        texts = (prompt, messages, "dpo", "sft", seed, first, second)
         names = (prompt, messages, "dpo", "sft", seed, first, second)
         one = Item(key, purpose, f"p{number}", *names)  # type: ignore[arg-type]
         for person in ("ann", "bob"):
@@ -69,7 +68,7 @@ def content(found: Sequence[Record]) -> Counter[Any]:
 @settings(max_examples=8, deadline=None)
 @given(votes=voted())
 def test_nothing_is_lost(votes: list[tuple[Item, str, str, bool]]) -> None:
-    """Pairs and KTO's labels are what the file of votes itself gives; a file of judgements has every one of them."""
+    """Pairs and KTO's labels are what the file of votes itself gives; a file of judgements has every one."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         path = write(folder / "votes.sqlite", votes)

@@ -121,7 +121,8 @@ LABEL_STUDIO_CONFIG = """<View>
 
 def label_studio(judged: Sequence[JudgedItem]) -> list[JsonObject]:
     """Label Studio's JSON: a task for each judgement, for who judged may have seen the sides swapped."""
-    return [_task(vote) for one in judged for vote in one.votes]
+    votes = [vote for one in judged for vote in one.votes]
+    return [{"id": number, **_task(vote)} for number, vote in enumerate(votes, start=1)]
 
 
 def _task(vote: CastVote) -> JsonObject:
