@@ -7,7 +7,7 @@ loaded anew, or the server started again, at any time.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TypeVar
@@ -27,10 +27,9 @@ from trimtab.notices import say
 from trimtab.prefer import bodies
 from trimtab.prefer.ballot import Assignment, Ballot, NewVote, UnknownItemError, second_left
 from trimtab.prefer.door import Door, Tokens
-from trimtab.prefer.numbers_page import progress_table
+from trimtab.prefer.numbers_page import Numbers, progress
 from trimtab.prefer.own import Asked, FullError, OwnPrompts
 from trimtab.prefer.shown import shown, shown_prompt
-from trimtab.report.table import Table
 from trimtab.report.templates import source
 
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -41,7 +40,7 @@ Body = TypeVar("Body", bound=BaseModel)
 class Served:
     """What one server serves. key: of this file of votes, so that a browser keeps apart what belongs to others.
     title: what people are told that they judge. own: prompts of one's own; None where there are no models. names,
-    numeric, tokens, cookie: see Door. numbers: the tables of the page of numbers."""
+    numeric, tokens, cookie: see Door. numbers: what its page of numbers says."""
 
     ballot: Ballot
     key: str
@@ -51,7 +50,7 @@ class Served:
     names: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
     numeric: bool = False
     cookie: str = "trimtab"
-    numbers: Sequence[Callable[[Ballot], Table]] = (progress_table,)
+    numbers: Callable[[Ballot], Numbers] = progress
 
 
 def make_app(served: Served) -> Starlette:
@@ -131,8 +130,8 @@ class _Pages:
     async def numbers(self, request: Request) -> Response:
         if request.state.role != "owner":
             raise HTTPException(403, "only for whoever started the page: it would tell which method is which")
-        made = [await run_in_threadpool(table, self.served.ballot) for table in self.served.numbers]
-        return self._page(request, "numbers.html.j2", tables=made)
+        now = await run_in_threadpool(self.served.numbers, self.served.ballot)
+        return self._page(request, "numbers.html.j2", numbers=now)
 
     async def static(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -1,6 +1,7 @@
 // Asking the server. What may go well later is told apart from what never will.
 
 const PATIENCE = 20000; // milliseconds
+const LONGEST = 8000; // between two attempts
 
 export class Unreachable extends Error {}
 export class Refused extends Error {}
@@ -25,7 +26,7 @@ export async function ask(path, body) {
   throw new Refused(words);
 }
 
-// Waits longer each time, up to half a minute; a little at random, so that many pages do not come back at once.
+// Waits longer each time, up to some seconds; a little at random, so that many pages do not come back at once.
 export class Backoff {
   constructor(again) {
     this.again = again;
@@ -36,7 +37,7 @@ export class Backoff {
   failed() {
     this.failures++;
     clearTimeout(this.timer);
-    const wait = Math.min(30000, 500 * 2 ** this.failures) * (0.75 + Math.random() / 2);
+    const wait = Math.min(LONGEST, 500 * 2 ** this.failures) * (0.75 + Math.random() / 2);
     this.timer = setTimeout(() => this.again(), wait);
   }
 
