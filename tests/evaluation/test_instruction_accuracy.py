@@ -77,6 +77,7 @@ def test_a_base_that_is_the_opponent_is_compared_once() -> None:
     base, sft, same = (
         answering(name, RESULTS[of]) for name, of in (("base", "base"), ("sft", "sft"), ("it", "base"))
     )
+    base.is_opponent = True
     found = summarise(StudyOutputs({0: [sft]}, [base], same, asked=asked(ASKED)), About("t"))
     [pair] = [c for c in found.comparisons if c.metric == "inst_level_strict_acc"]
     assert (pair.a, pair.b, pair.difference) == ("sft", "base", pytest.approx(1 / 6))

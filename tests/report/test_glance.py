@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evaluation.outputs_of import make, study
+from report.pages import Page
 from trimtab.evaluation.estimate import Estimate
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.results import Comparison, Results
@@ -69,6 +70,35 @@ def test_the_word_is_that_of_the_outcome() -> None:
     assert (sft.word, sft.size, sft.against) == ("helped", "+20.0 [+10.0, +30.0]", "Base")
     assert dpo is not None
     assert (dpo.word, dpo.size, dpo.against) == ("undecided", "−2.0 [−10.0, +6.0]", "SFT")
+
+
+def many(count: int, **more: object) -> Results:
+    methods = {f"m{i:02}": rated(0.3 + 0.4 * i / count, 0.2, 0.8) for i in range(count)}
+    return Results.model_validate({"name": "t", "opponent": "O", "methods": methods, **more})
+
+
+def test_of_many_methods_the_best_the_worst_and_the_start_stand_before_the_fold() -> None:
+    """48, and the one that the others are set beside in the middle of them."""
+    r = many(48, start="m20")
+    forest = forest_of(r)
+    assert forest is not None
+    assert [[lane.shown for lane in run] for run in forest.few] == [
+        ["m47", "m46", "m45", "m44"],
+        ["m20"],
+        ["m01", "m00"],
+    ]
+    page = Page(str(glance(r)))
+    assert [tag for tag, _ in page.tags].count("details") == 1
+    assert "Show all 48 methods" in page.text
+    rows = [attributes for tag, attributes in page.tags if tag == "th" and attributes.get("scope") == "row"]
+    assert len(rows) == 7 + 48
+    assert len(forest.csv.splitlines()) == 1 + 48
+    assert len({attributes["id"] for _, attributes in page.tags if "id" in attributes}) == 2
+    # Up to twelve are all shown, and nothing folds.
+    twelve = forest_of(many(12))
+    assert twelve is not None
+    assert (len(twelve.lanes), list(twelve.few)) == (12, [])
+    assert "details" not in glance(many(12))
 
 
 def test_warnings_of_one_kind_are_one_line_and_lose_no_number() -> None:

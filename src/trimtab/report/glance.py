@@ -47,10 +47,15 @@ class Lane:
     change: Change | None
 
 
+MANY, BEST, WORST = 12, 4, 2
+"""Methods from which on a plot folds, and how many of the best and of the worst stand before the fold."""
+
+
 @dataclass(frozen=True)
 class Forest:
     """column: what its numbers are headed by. line: what it is read against, and its place; None where there is
-    nothing."""
+    nothing. few: of many lanes those that stand before the fold, in runs between which others are; empty: all are
+    shown."""
 
     title: str
     column: str
@@ -58,6 +63,7 @@ class Forest:
     ticks: Sequence[tuple[str, float]]
     line: tuple[str, float] | None
     csv: str
+    few: Sequence[Sequence[Lane]] = ()
 
     @property
     def has_equal(self) -> bool:
@@ -73,7 +79,7 @@ class Forest:
 def glance(results: Results) -> Markup:
     """The plot as markup; nothing where no method has a number that tells which is better."""
     forest = forest_of(results)
-    return Markup("") if forest is None else render("glance.html.j2", forest=forest)
+    return Markup("") if forest is None else render("glance.html.j2", forest=forest, best=BEST, worst=WORST)
 
 
 def forest_of(results: Results) -> Forest | None:
@@ -122,7 +128,30 @@ def _forest(results: Results, metric: Metric, found: dict[str, Estimate]) -> For
     ]
     title = f"{metric.title} against {results.opponent}" if line and metric.name == "win_rate" else metric.title
     shown_line = None if line is None else (line[0], axis.place(metric.scale * line[1]))
-    return Forest(title, metric.title, lanes, axis.ticks(), shown_line, to_csv(records))
+    few = [[lanes[i] for i in run] for run in _runs(_few(results, order, len(lanes)))]
+    return Forest(title, metric.title, lanes, axis.ticks(), shown_line, to_csv(records), few)
+
+
+def _few(results: Results, order: Sequence[str], lanes: int) -> list[int]:
+    """The places of those that stand before the fold: the best, the worst, what the others are set beside, and what
+    has no number. order: of those with one; lanes: of all."""
+    if len(order) <= MANY:
+        return []
+    beside = {"base", "sft", results.start}
+    chosen = {i for i, name in enumerate(order) if name in beside}
+    chosen |= {*range(BEST), *range(len(order) - WORST, lanes)}
+    return sorted(chosen)
+
+
+def _runs(places: Sequence[int]) -> list[list[int]]:
+    """Neighbours together."""
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and runs[-1][-1] == place - 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return runs
 
 
 def _line(results: Results, metric: Metric) -> tuple[str, float] | None:

@@ -46,8 +46,9 @@ class Terms:
 
 @dataclass(frozen=True)
 class ShownTable:
-    """A table with what it can be downloaded as. style: classes of report.css, such as "dense" or "left" (text
-    rather than numbers). titled: whether its caption stands above it."""
+    """A table with what it can be downloaded as. style: classes of report.css, such as "dense", "left" (text
+    rather than numbers), "comparisons" and "three" (two and three columns of names). titled: whether its caption
+    stands above it."""
 
     table: Table
     style: str = ""

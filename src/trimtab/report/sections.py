@@ -73,9 +73,9 @@ def judge(view: View) -> list[Part]:
 
 def second_judges(view: View) -> list[Part]:
     """What others say of the same completions."""
-    pairs = view.table("second_judge_pairs", "dense")
+    pairs = view.table("second_judge_pairs", "dense three")
     folded = [Folded(view.tables["second_judge_pairs"].caption, pairs, "second-judge-pairs")] if pairs else []
-    return [*view.table("second_judges"), *folded]
+    return [*view.table("second_judges", "comparisons"), *folded]
 
 
 def people(view: View) -> list[Part]:
