@@ -53,8 +53,8 @@ def test_what_each_is_set_beside() -> None:
     assert [start_of(study, name) for name in study.methods] == [None, "base", "sft"]
     two = Results(name="t", opponent="O", start="a", methods={"a": MethodResult(), "b": MethodResult()})
     assert [start_of(two, name) for name in two.methods] == [None, "a"]
-    one = Results(name="t", opponent="O", methods={"model": MethodResult()})
-    assert start_of(one, "model") == "O"
+    several = Results(name="t", opponent="O", methods={"model": MethodResult(), "other": MethodResult()})
+    assert [start_of(several, name) for name in several.methods] == ["O", "O"]
 
 
 def test_the_word_is_that_of_the_outcome() -> None:

@@ -6,6 +6,7 @@ POST /v1/chat/completions reads the two answers out of trimtab's own rubric. Whi
 the word "quality" in each. Every draw is a hash of the question, so that anyone can say what it must have answered:
 
     position  share of questions that it decides by the place alone: for the first
+    own       share of the others that it decides for the answer that holds `mark`, where one does
     length    share of the others that it decides by length alone: for the longer
     noise     share of verdicts that it draws anew whenever it is asked: for either
     garbled   share of replies that hold no verdict
@@ -43,6 +44,8 @@ class Biases:
     answer is, where the answers themselves don't say."""
 
     position: float = 0.0
+    own: float = 0.0
+    mark: str = "own words"
     length: float = 0.0
     noise: float = 0.0
     garbled: float = 0.0
@@ -63,6 +66,8 @@ class Biases:
             return "AB"[number("side", question, attempt, self.seed) % 2]
         if uniform("position", *pair) < self.position:
             return "A"
+        if uniform("own", *pair) < self.own and (self.mark in first) != (self.mark in second):
+            return "A" if self.mark in first else "B"
         if uniform("length", *pair) < self.length and len(first) != len(second):
             return "A" if len(first) > len(second) else "B"
         one, other = self.quality(first), self.quality(second)

@@ -6,9 +6,10 @@ from trimtab.catalogue import label, optimising_methods, ordered_methods
 from trimtab.evaluation.judge_card import JudgeCard
 from trimtab.evaluation.method_result import MethodResult
 from trimtab.evaluation.results import Results
+from trimtab.evaluation.self_preference import PEOPLE
 from trimtab.evaluation.verdict import lead, stage_paths, survives
 from trimtab.evaluation.win_rate import WinCounts
-from trimtab.formats import interval_text, percent
+from trimtab.formats import interval_text, number, percent
 
 FEW_PROMPTS = 100
 MANY_TIES = 0.2
@@ -65,6 +66,13 @@ def _judge_warnings(card: JudgeCard) -> list[str]:
             f"The judge prefers {share} of answers to themselves once words that say nothing are behind them: "
             "longer answers may gain by no more than that."
         )
+    for one in card.self_preference:
+        if one.excess.ci95 is not None and one.excess.ci95[0] > 0:
+            more, who = number(one.excess.value, 1, 100), "people do" if one.by == PEOPLE else f"{one.by} does"
+            warnings.append(
+                f"The judge gives {label(one.own)}, of its own family, {more} points of win rate more than {who} "
+                f"on the same {one.excess.n} prompts (95 % interval {interval_text(one.excess.ci95)})."
+            )
     if card.repeated is not None and card.repeated.value < OFTEN_THE_SAME:
         share = percent(1 - card.repeated.value)
         warnings.append(f"Asked once more, the judge names another winner on {share} of the pairs.")

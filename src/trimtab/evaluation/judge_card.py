@@ -60,9 +60,22 @@ class Agreement(BaseModel):
     same: Estimate
 
 
+class SelfPreference(BaseModel):
+    """What the judge gives answers of its own family, beside what somebody else gives them. own: whose answers; by:
+    a second judge, or people. judge, other: their win rates by both on the same prompts. excess: the difference."""
+
+    model_config = STORED
+    own: str
+    by: str
+    judge: float
+    other: float
+    excess: Estimate
+
+
 class JudgeCard(BaseModel):
     """See the top of the file. pairs: judged ones; missing: without a judgement. nulls: by method. members: of a
-    jury. relatives: what has a name of the judge's family. smallest_gain: of a win rate, that so many prompts show
+    jury. relatives: what has a name of the judge's family; self_preference: of those that somebody else judged, too
+    (self_preference.py). smallest_gain: of a win rate, that so many prompts show
     four times in five. Agreement with labels that people gave is not measured here: it takes the labels."""
 
     model_config = STORED
@@ -76,6 +89,7 @@ class JudgeCard(BaseModel):
     nulls: dict[str, NullRates] = {}
     members: list[Agreement] = []
     relatives: list[str] = []
+    self_preference: list[SelfPreference] = []
     smallest_gain: float | None = None
 
 
@@ -231,6 +245,8 @@ def _smallest_gain(runs: Mapping[str, Sequence[Answers]]) -> float | None:
 
 # ---- self-preference
 
+STUDY_MODELS, THE_OPPONENT = "the models of this study", "the opponent"
+"""What relatives are called that are all of a study's methods, or the opponent."""
 NO_FAMILY = frozenset(
     {"model", "best", "last", "final", "base", "instruct", "chat", "judge", "opponent", "reward", "sandbox", "the"}
 )

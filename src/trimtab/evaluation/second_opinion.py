@@ -30,11 +30,7 @@ def second_opinion(
     scores among their `second_scores`. Its p-values are corrected over its own pairs."""
 
     def by_it(answers: Answers) -> Answers:
-        return replace(
-            answers,
-            outputs=_scored_by(judge.name, answers.outputs),
-            opponent=answers.opponent and _scored_by(judge.name, answers.opponent),
-        )
+        return scored_by(judge.name, answers)
 
     judged = {name: [by_it(answers) for answers in of_method] for name, of_method in runs.items()}
     among = any(run.outputs.is_opponent for of_method in runs.values() for run in of_method)
@@ -53,6 +49,12 @@ def second_opinion(
     scores = [score.score for of in everyone.values() for run in of for score in run.outputs.scores]
     counts = {"missing": scores.count(None), "asked": len(scores)}
     return judge.model_copy(update={"estimates": estimates, "comparisons": comparisons} | counts)
+
+
+def scored_by(judge: str, answers: Answers) -> Answers:
+    """The answers as if a second judge, by its name, were the only one."""
+    opponent = answers.opponent and _scored_by(judge, answers.opponent)
+    return replace(answers, outputs=_scored_by(judge, answers.outputs), opponent=opponent)
 
 
 def _scored_by(judge: str, outputs: MethodOutputs) -> MethodOutputs:

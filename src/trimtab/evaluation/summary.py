@@ -12,7 +12,7 @@ from trimtab.evaluation.answers import DEFAULTS, Answers, Options, scores_of
 from trimtab.evaluation.bradley_terry import FEWEST, bradley_terry, outcomes_of_pairs
 from trimtab.evaluation.cautions import warnings_of
 from trimtab.evaluation.compare import compare, matrix
-from trimtab.evaluation.judge_card import card_of
+from trimtab.evaluation.judge_card import JudgeCard, card_of
 from trimtab.evaluation.method_numbers import method_result
 from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.outputs import MethodOutputs
@@ -28,8 +28,9 @@ from trimtab.evaluation.results import (
     StageCurves,
 )
 from trimtab.evaluation.second_opinion import second_opinion
+from trimtab.evaluation.self_preference import PEOPLE, self_preferences
 from trimtab.evaluation.statistics import holm
-from trimtab.evaluation.study_outputs import Aligned, answers_of
+from trimtab.evaluation.study_outputs import Aligned, Answered, answers_of
 from trimtab.evaluation.study_outputs import StudyOutputs as StudyOutputs  # where scripts look for it
 from trimtab.evaluation.task_results import task_results
 from trimtab.evaluation.task_verdict import task_sentences
@@ -74,7 +75,7 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         name=about.name,
         opponent=_opponent_name(aligned),
         judge=about.judge,
-        judge_card=card_of(runs, outputs.probes, about.relatives),
+        judge_card=_card(outputs, about, answered, options),
         training_reward=about.training_reward,
         methods={name: method_result(of_method, seeds, options) for name, of_method in runs.items()},
         opponent_method=_opponent_method(runs),
@@ -93,6 +94,14 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         provenance=about.provenance,
     )
     return worded(results, [*about.warnings, *answered.told], about.start)
+
+
+def _card(outputs: StudyOutputs, about: About, answered: Answered, options: Options) -> JudgeCard | None:
+    card = card_of(answered.runs, outputs.probes, about.relatives)
+    if card is not None:
+        second = [judge.name for judge in about.second_judges]
+        card.self_preference = self_preferences(answered, about.relatives, second, outputs.labels, options)
+    return card
 
 
 def _opponent_name(aligned: Aligned) -> str | None:
@@ -196,6 +205,16 @@ def _with_verdict(results: Results) -> Results:
     return results
 
 
+def _card_with(results: Results, outputs: StudyOutputs, answered: Answered, options: Options) -> JudgeCard | None:
+    """The judge's card, with what it gives its own family beside what these labels give it."""
+    card = results.judge_card
+    if card is None:
+        return None
+    others = [one for one in card.self_preference if one.by != PEOPLE]
+    by_people = self_preferences(answered, card.relatives, (), outputs.labels, options)
+    return card.model_copy(update={"self_preference": [*others, *by_people]})
+
+
 def with_people(results: Results, outputs: StudyOutputs, options: Options = DEFAULTS) -> Results:
     """The same results with what the outputs' labels say, in place of what earlier ones said; no other number is
     worked out anew. outputs: those of the results. ValueError where they have no labels."""
@@ -204,6 +223,7 @@ def with_people(results: Results, outputs: StudyOutputs, options: Options = DEFA
     answered, earlier = answers_of(outputs, options), people_warnings(results)
     people = people_of(outputs.labels, answered.runs, answered.opponent, answered.seeds, options, results.start)
     kept = [line for line in results.warnings if line not in earlier]
-    found = results.model_copy(update={"people": people})
+    card = _card_with(results, outputs, answered, options)
+    found = results.model_copy(update={"people": people, "judge_card": card})
     found.warnings = [*kept, *people_warnings(found)]
     return _with_verdict(found)

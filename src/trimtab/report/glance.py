@@ -206,7 +206,7 @@ def start_of(results: Results, method: str) -> str | None:
     before = names[: names.index(method)]
     return next(
         (name for name in ("sft", "base") if name in before),
-        None if before or method == "base" else results.opponent,
+        None if method == "base" else results.opponent,
     )
 
 

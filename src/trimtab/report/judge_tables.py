@@ -59,11 +59,44 @@ def _notes(card: JudgeCard) -> list[str]:
         gain = number(card.smallest_gain, 1, 100)
         notes.append(f"So many prompts show a lead of {gain} points of win rate four times in five.")
     if card.relatives:
-        notes.append(
-            f"Of the judge's family, by name: {', '.join(card.relatives)}. A judge may prefer its family's ways, "
-            "and nothing here tells that from merit."
+        told = (
+            "the table below sets it beside others who judged the same answers."
+            if card.self_preference
+            else "and nothing here tells that from merit: a second judge or people's labels would."
         )
+        names = ", ".join(card.relatives)
+        notes.append(f"Of the judge's family, by name: {names}. A judge may prefer its family's ways; {told}")
     return notes
+
+
+def self_preference_table(results: Results) -> Table:
+    """What the judge gives answers of its own family, beside what others give them."""
+    found = results.judge_card.self_preference if results.judge_card is not None else []
+    rows = [
+        [
+            label(one.own), one.by, number(one.judge, 1, 100), number(one.other, 1, 100),
+            with_interval(one.excess.value, one.excess.ci95, 1, 100, sign=True), str(one.excess.n),
+        ]
+        for one in found
+    ]  # fmt: skip
+    records: list[dict[str, Value]] = [
+        {
+            "own": one.own,
+            "by": one.by,
+            "judge": one.judge,
+            "other": one.other,
+            **with_ends("excess", one.excess.value, one.excess.ci95),
+            "n": one.excess.n,
+        }
+        for one in found
+    ]
+    note = (
+        "Win rates of answers of the judge's own family, %, over the prompts that both judged, and their paired "
+        "difference in points. Above 0 the judge gives them more than the other does; a judge that is only noisier "
+        "draws rates to a half, too."
+    )
+    header = ["Of its family", "Beside", "Judge", "Other", "Difference [95 %]", "Prompts"]
+    return Table("self_preference", "Does it prefer its own family?", header, rows, records, [note])
 
 
 def null_judges_table(results: Results) -> Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -71,9 +71,14 @@ def _meta(results: Results) -> str:
         *([f"Training reward: {results.training_reward}"] if results.training_reward else []),
         *([f"Seeds: {', '.join(map(str, results.provenance.seeds))}"] if results.provenance.seeds else []),
         *models,
-        *([f"Data: {', '.join(data)}"] if data else []),
+        *([f"Data: {_few(data)}"] if data else []),
     ]
     return " · ".join(facts)
+
+
+def _few(names: Sequence[str]) -> str:
+    """All of up to six names; of more the first four: the table of sources has all."""
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:4])} and {len(names) - 4} more"
 
 
 def _remove_old(folder: Path, keep: set[str]) -> None:

@@ -68,7 +68,8 @@ def comparisons(view: View) -> list[Part]:
 
 def judge(view: View) -> list[Part]:
     """Its card: what its own judgements say of it."""
-    return [*view.table("judge"), *view.table("null_judges", titled=True)]
+    own = view.table("self_preference", "comparisons", titled=True)
+    return [*view.table("judge"), *own, *view.table("null_judges", titled=True)]
 
 
 def second_judges(view: View) -> list[Part]:

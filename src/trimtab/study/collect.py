@@ -18,7 +18,7 @@ from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
 from trimtab.devices import best_device, name_of
 from trimtab.evaluation.instruction_accuracy import asked_of
-from trimtab.evaluation.judge_card import relatives_of
+from trimtab.evaluation.judge_card import STUDY_MODELS, THE_OPPONENT, relatives_of
 from trimtab.evaluation.judge_probes import Probe
 from trimtab.evaluation.outputs import MethodOutputs, read_measured
 from trimtab.evaluation.results import Provenance, Results, SplitCounts, StageCurves
@@ -133,7 +133,7 @@ def collect_results(
         near_duplicates=takes_near_duplicates(splits.test, recipe.evaluation.clusters),
     )
     outputs = with_labels(answered, recipe.evaluation.labels)
-    named = {"the models of this study": recipe.model, "the opponent": recipe.opponent or ""}
+    named = {STUDY_MODELS: recipe.model, THE_OPPONENT: recipe.opponent or ""}
     about = About(
         name=recipe.name,
         judge=recipe.judge.describe() if recipe.judge else None,

@@ -13,7 +13,7 @@ from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits, split_records
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.instruction_accuracy import asked_of
-from trimtab.evaluation.judge_card import relatives_of
+from trimtab.evaluation.judge_card import THE_OPPONENT, relatives_of
 from trimtab.evaluation.judge_probes import Probe, probe_judge, rows_of
 from trimtab.evaluation.measure import measure
 from trimtab.evaluation.outputs import Generation, MethodOutputs
@@ -306,7 +306,7 @@ def _about(request: EvaluationRequest, inputs: Inputs, warnings: Sequence[str]) 
     changed, defaults = set_and_default(
         {"": inputs.settings, "data": inputs.data} | ({"tasks": tasks} if tasks else {})
     )
-    named = {**request.models, "the opponent": request.opponent or ""}
+    named = {**request.models, THE_OPPONENT: request.opponent or ""}
     return About(
         relatives=relatives_of(request.judge.model_names if request.judge else (), named),
         name=request.name,
