@@ -16,6 +16,7 @@ import httpx
 from trimtab.data.vote_file import Item
 from trimtab.prefer.app import Served
 from trimtab.prefer.ballot import Ballot
+from trimtab.prefer.numbers_page import LiveNumbers
 from trimtab.prefer.own import OwnPrompts
 from trimtab.prefer.serve import Place, at, key_of, serving
 
@@ -63,7 +64,9 @@ def page(
     """The page in a thread of this process, on a port that is free."""
     place = Place(host, 0)
     ballot = Ballot(votes, items, per_item)
-    served = at(place, Served(ballot, key_of(votes), "Which answer is better?", own), votes)
+    served = at(
+        place, Served(ballot, key_of(votes), "Which answer is better?", own, numbers=LiveNumbers(votes)), votes
+    )
     with serving(place, served):
         yield Running(f"http://127.0.0.1:{place.port}", votes, ballot, served)
     ballot.close()

@@ -99,12 +99,13 @@ def run(asked: Asked) -> None:
 
 def _served(asked: Asked, ballot: Ballot) -> Served:
     from trimtab.prefer.app import Served
+    from trimtab.prefer.numbers_page import LiveNumbers
     from trimtab.prefer.own import OwnPrompts
     from trimtab.prefer.serve import key_of
 
     loaders = speakers_of(asked)
     own = OwnPrompts(loaders, ballot.add) if len(loaders) > 1 else None
-    return Served(ballot, key_of(asked.file), "Which answer is better?", own)
+    return Served(ballot, key_of(asked.file), "Which answer is better?", own, numbers=LiveNumbers(asked.file))
 
 
 def speakers_of(asked: Asked) -> dict[str, Callable[[], Speaker]]:
