@@ -65,9 +65,14 @@ def report_votes(
         assert results.people is not None
         assert results.people.voting is not None
         return VotesReport(results.people.voting, results.people, people_warnings(results))
-    people = people_of_votes(votes, path.name)
+    return report_of(votes, path.name)
+
+
+def report_of(votes: Sequence[CastVote], source: str) -> VotesReport:
+    """What votes say by themselves. source: what they are from, for warnings."""
+    people = people_of_votes(votes, source)
     voting = people.voting if people is not None and people.voting is not None else voting_of(votes)
-    return VotesReport(voting, people, voting_warnings(path.name, voting))
+    return VotesReport(voting, people, voting_warnings(source, voting))
 
 
 def people_of_votes(votes: Sequence[CastVote], source: str) -> People | None:

@@ -54,10 +54,24 @@ def labels_of(
     with another text is one of other answers. TrimtabError where no label fits what is compared.
     """
     compared = _compared(outputs, aliases or {})
+    file = read_labels(path, mapping or {}, _pair(compared, start))
+    return _labels_of(file, path.name, compared, start, one_sample)
+
+
+def labels_in(file: LabelFile, source: str, outputs: StudyOutputs) -> Labels:
+    """The same of judgements that were read already."""
+    return _labels_of(file, source, _compared(outputs, {}), None, one_sample=True)
+
+
+def _pair(compared: _Compared, start: str | None) -> tuple[str, str] | None:
+    """The two methods of labels that name none, where only two are compared."""
     against = compared.opponent or start
     others = [name for name in compared.sides if name != against]
-    pair = (others[0], against) if len(others) == 1 and against is not None else None
-    file = read_labels(path, mapping or {}, pair)
+    return (others[0], against) if len(others) == 1 and against is not None else None
+
+
+def _labels_of(file: LabelFile, source: str, compared: _Compared, start: str | None, one_sample: bool) -> Labels:
+    pair, against = _pair(compared, start), compared.opponent or start
     lost: Counter[str] = Counter()
     votes = []
     for row in file.rows:
@@ -68,9 +82,9 @@ def labels_of(
             lost[found] += 1
     told = _told(file, lost)
     if not votes:
-        raise TrimtabError(f"{path}: no label is of what is compared. {'; '.join(told) or 'It has no rows.'}")
+        raise TrimtabError(f"{source}: no label is of what is compared. {'; '.join(told) or 'It has no rows.'}")
     ties = _ties(votes, compared) if one_sample else []
-    return Labels(path.name, votes, told, ties, file.cast)
+    return Labels(source, votes, told, ties, file.cast)
 
 
 def _ties(votes: Sequence[Vote], compared: _Compared) -> list[Vote]:
