@@ -69,6 +69,14 @@ def test_the_best_of_all_may_be_the_opponent() -> None:
     assert against(sft=N, dpo=1).verdict[0].startswith("SFT has the highest win rate, 100.0 %, clearly above")
 
 
+def test_of_many_equals_four_are_named() -> None:
+    """Six methods that win alike: the best and five more; seven: the best, four, and two that are counted."""
+    names = [f"m{i}" for i in range(7)]
+    few, many = (study([make(name, [1.0, -1.0] * 10) for name in names[:n]], make("o", [0.0] * N)) for n in (6, 7))
+    assert few.verdict[0].endswith("separate it from m1, m2, m3, m4 and m5.")
+    assert many.verdict[0].endswith("separate it from m1, m2, m3, m4 and 2 others.")
+
+
 def test_tables_and_files_have_a_dash_and_say_who_it_is() -> None:
     r = against(sft=18, dpo=10)
     assert [shown for _, shown, _ in entries(r)] == ["Base (opponent)", "SFT", "DPO"]

@@ -23,6 +23,8 @@ from trimtab.formats import interval_text, listed, number, p_text, percent, poin
 
 ALPHA = 0.05
 LENGTH_DROP = 0.05  # raw minus length-controlled win rate that is worth a sentence
+NAMED = 4
+"""Methods that a sentence names before it counts the others."""
 NOT_JUDGED = (
     "No method was judged, so nothing here says whether alignment helped: that needs a judge and an opponent."
 )
@@ -226,7 +228,10 @@ def _best(results: Results) -> str | None:
             return f"{first}, and all are clearly behind it."
     if not equals:
         return f"{first}, clearly above every other method."
-    return f"{first}; these data do not clearly separate it from {listed([label(e) for e in equals])}."
+    named = [label(name) for name in equals]
+    if len(named) > NAMED + 1:
+        named = [*named[:NAMED], f"{len(named) - NAMED} others"]
+    return f"{first}; these data do not clearly separate it from {listed(named)}."
 
 
 def verdict(results: Results, start: str | None = None) -> list[str]:

@@ -23,7 +23,7 @@ from trimtab.report.table import Value
 
 # Three colours that the page recolours for dark mode; no series uses them.
 INK, RULE, PAPER = "#1f2328", "#d7dbe0", "#fefefe"
-OTHERS = ("#cc79a7", "#332288", "#8c564b")
+OTHERS = ("#cc79a7", "#7a6fd0", "#8c564b")
 WIDTH = 6.0  # inches: on a phone its letters are half as high as the page's, on a desktop as high
 FONTS = "'DejaVu Sans', Verdana, system-ui, sans-serif"
 
