@@ -19,6 +19,8 @@ KEYS = {"left": "ArrowLeft", "right": "ArrowRight", "both good": "ArrowUp", "bot
 PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2,
 }  # fmt: skip
+PATIENCE = 120_000
+"""Milliseconds that are waited for: the machine may be busy."""
 SOON = 300
 """Milliseconds after which a vote counts: sooner is a key that bounces."""
 
@@ -58,6 +60,7 @@ class Person:
     def tab(self, path: str = "/") -> Page:
         """Another tab of the same browser."""
         page = self.context.new_page()
+        page.set_default_timeout(PATIENCE)
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: self.errors.append(f"dialog {dialog.message}"))
