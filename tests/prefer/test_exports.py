@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from prefer.cast import item, vote_all
 from readers.tool_files import write_lines
 from trimtab.data.files import rows_of
+from trimtab.data.hashing import hash_source
 from trimtab.data.layouts import layout_of
 from trimtab.data.records import ReadingSettings, Record, read_records, records_of
 from trimtab.data.vote_file import Item, read_votes
@@ -209,3 +210,23 @@ def test_lmarenas_battles(tmp_path: Path) -> None:
     assert [(one.share, one.person, one.prompt) for one in read_labels(path, {}).rows] == [
         (0.0, "arena_user_1", "Hi"), (0.5, "arena_user_1", "Hi"), (0.0, "arena_user_1", "So?"),
     ]  # fmt: skip
+
+
+def test_a_file_of_votes_is_what_its_votes_are(tmp_path: Path) -> None:
+    """A stage goes on with the same votes, wherever SQLite has them; with one vote more it is another's."""
+    path = tmp_path / "votes.sqlite"
+    ballot = Ballot(path, [item(0), item(1)], per_item=1)
+    ballot.record(NewVote("v0", item(0).id, "ann", False, "left"))
+    before = hash_source(str(path))
+    ballot.add(item(7, purpose="own"))
+    assert hash_source(str(path)) == before
+    ballot.record(NewVote("v1", item(1).id, "ann", False, "left"))
+    after = hash_source(str(path))
+    assert after != before
+    ballot.close()  # the last one to leave writes everything into the main file
+    assert hash_source(str(path)) == after
+    [one, other] = records(path)
+    assert {one.completions, other.completions} <= {(f"{a} {i}", f"{b} {i}") for i in (0, 1) for a, b in SIDES}
+
+
+SIDES = (("dpo", "sft"), ("sft", "dpo"))
