@@ -124,7 +124,7 @@ def test_what_would_not_be_seen_is(text: str, raw: str, note: str) -> None:
 
 @pytest.mark.parametrize("mark", ["*", "[", "(", "&"])
 def test_a_paragraph_of_very_many_marks_is_shown_raw(mark: str) -> None:
-    """Each stands alone here, where it begins nothing: such a text is parsed at once, others of its kind are not."""
+    """Each stands alone here, where it begins nothing: this is parsed at once, others of its kind are not."""
     marks = f"word {mark} " * MARKS
     assert "word" in (rendered(marks) or "")
     assert rendered(f"{marks}word {mark} ") is None
