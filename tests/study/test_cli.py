@@ -107,8 +107,8 @@ def test_bad_data(method: str, rows: list[Any], expected: list[str], train: Any)
 def test_no_such_data(tiny_model_dir: Callable[..., Path], dead_end: Callable[..., str]) -> None:
     found = dead_end("sft", "--model", tiny_model_dir(), "--data", "absent.jsonl", "--out", "out")
     assert found == (
-        "data absent.jsonl: no such file. Give a .jsonl, .json or .parquet file, votes (.sqlite), a folder of files, "
-        "or the name of a hub data set."
+        "data absent.jsonl: no such file. Give a .jsonl, .json or .parquet file, votes (.sqlite), a folder of "
+        "files, or the name of a hub data set."
     )
 
 
