@@ -69,6 +69,30 @@ def test_freed_memory_is_kept() -> None:
     assert faults("keep_freed_memory()") < faults("") / 10
 
 
+KEPT = """
+import torch
+from trimtab.devices import keep_freed_memory
+def resident():
+    with open("/proc/self/statm") as file:
+        return 4096 * int(file.read().split()[1])
+keep_freed_memory()
+before = resident()
+small, last = [torch.ones(2**18) for _ in range(256)], torch.ones(2**18)  # 256 MiB; the last holds them in the heap
+del small
+kept = resident() - before
+keep_freed_memory()
+print(kept // 2**20, (resident() - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_what_a_stage_left_goes_back_before_the_next() -> None:
+    run = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
+    kept, left = map(int, run.stdout.split())
+    assert kept > 240
+    assert left < 60
+
+
 @pytest.mark.parametrize(
     ("given", "expected"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import resource
@@ -174,10 +175,13 @@ def keep_freed_memory() -> None:
     """Has the C library keep the memory of freed tensors for the next ones, where it is glibc.
 
     By default it maps every large tensor anew and gives it back: the system then clears each page again in every
-    step. Without effect on results. Later calls change nothing.
+    step. Without effect on results. What was kept so far goes back first: tensors of another size don't fit into
+    it, and one stage after the other would take more.
     """
     if platform.libc_ver()[0] != "glibc":
         return
+    gc.collect()  # a model may hang in a circle
+    release_freed_memory()
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_MAX, 0)
     libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
