@@ -20,7 +20,7 @@ from trimtab.report.data_tables import (
 from trimtab.report.judge_tables import judge_table, null_judges_table, self_preference_table
 from trimtab.report.layout import INSTRUCTIONS, LENGTHS, OTHER_BLEU, WIN_RATES, Column, entries, method_columns
 from trimtab.report.pair_tables import all_seeds_table, comparisons_table, pairs_table, ranking_table, seeds_table
-from trimtab.report.people_tables import agreement_table, length_agreement_table, people_table
+from trimtab.report.people_tables import agreement_table, length_agreement_table, people_table, voters_table
 from trimtab.report.second_judges import second_judge_pairs_table, second_judges_table
 from trimtab.report.table import Table, Value, with_ends
 from trimtab.report.task_tables import task_metrics_table, task_pairs_table, tasks_table
@@ -186,7 +186,7 @@ def all_tables(results: Results) -> dict[str, Table]:
     makers = (
         methods_table, win_rates_table, pairs_table, comparisons_table, ranking_table, seeds_table, all_seeds_table,
         second_judges_table, second_judge_pairs_table, lengths_table, judge_table, self_preference_table,
-        null_judges_table, people_table, agreement_table, length_agreement_table, instructions_table,
+        null_judges_table, people_table, agreement_table, length_agreement_table, voters_table, instructions_table,
         instruction_kinds_table, tasks_table, task_pairs_table, task_metrics_table, behaviours_table, splits_table,
         words_table, markers_table, sources_table, settings_table, defaults_table, costs_table,
     )  # fmt: skip

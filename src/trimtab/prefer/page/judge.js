@@ -37,10 +37,20 @@ casting.elsewhere = ({ item, repeated }) => {
 const backoff = new Backoff(() => fill());
 
 // Votes that wait are counted as what they will be.
+function counted() {
+  const waiting = casting.outbox.items.length;
+  return { voted: standing.voted + waiting, left: Math.max(0, standing.left - waiting) };
+}
+
 function progress() {
   if (!person()) return;
-  const waiting = casting.outbox.items.length;
-  showProgress({ voted: standing.voted + waiting, left: Math.max(0, standing.left - waiting) }, casting.pace);
+  showProgress(counted(), casting.pace);
+  if (!byId("done").hidden) sayHowMany();
+}
+
+function sayHowMany() {
+  const { voted } = counted();
+  byId("done").querySelector("p").textContent = `You have judged ${voted} item${voted === 1 ? "" : "s"}.`;
 }
 
 function advance() {
@@ -83,8 +93,7 @@ function done() {
   casting.hide();
   byId("main").setAttribute("aria-busy", "false");
   byId("done").hidden = false;
-  byId("done").querySelector("p").textContent =
-    standing.voted === 1 ? "You have judged 1 item." : `You have judged ${standing.voted} items.`;
+  sayHowMany();
   byId("bar").hidden = false; // undo goes on
   byId("done-title").focus({ preventScroll: true });
 }
