@@ -111,9 +111,8 @@ def collect_results(
     evaluated += evaluation_warnings([opponent] if opponent else [], run_warnings)
     counts = {}
     for name, folder in runs[0].stages().items():
-        for split, entry in _read_json(folder / "data.json").items():
-            if isinstance(entry, dict) and entry["rows"]:
-                counts[f"{name}: {split}"] = _counts(entry)
+        for split, entry in splits_in(_read_json(folder / "data.json")).items():
+            counts[f"{name}: {split}"] = _counts(entry)
     # Every test prompt that templates take is answered, whatever its completions are.
     out = splits.left_out
     counts["evaluation: test"] = SplitCounts(
@@ -316,6 +315,12 @@ def _study_warnings(recipe: Recipe, splits: Splits, runs: Sequence[SeedRun]) -> 
                 why = ", ".join(f"{reason}: {count}" for reason, count in drawn["unpaired"].items())
                 warnings.append(f"{name}: {drawn['pairs']} of {drawn['prompts']} prompts gave a pair ({why}).")
     return warnings
+
+
+def splits_in(data: JsonObject) -> dict[str, JsonObject]:
+    """What a stage's data.json says of each split that has rows. Other entries are of all of them, as the values
+    that `split_by` went by."""
+    return {name: entry for name, entry in data.items() if isinstance(entry, dict) and entry.get("rows")}
 
 
 def _counts(split: JsonObject) -> SplitCounts:
