@@ -70,11 +70,11 @@ def test_freed_memory_is_kept() -> None:
 
 
 KEPT = """
-import torch
+import os, torch
 from trimtab.devices import keep_freed_memory
 def resident():
     with open("/proc/self/statm") as file:
-        return 4096 * int(file.read().split()[1])
+        return os.sysconf("SC_PAGE_SIZE") * int(file.read().split()[1])
 keep_freed_memory()
 before = resident()
 small, last = [torch.ones(2**18) for _ in range(256)], torch.ones(2**18)  # 256 MiB; the last holds them in the heap

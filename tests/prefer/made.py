@@ -37,6 +37,17 @@ def item(number: int, first: str = "", second: str = "", prompt: str = "") -> It
     )
 
 
+def two_sources(folder: Path, count: int) -> list[str]:
+    """Files with completions of two methods for as many prompts."""
+    files = []
+    for name in ("sft", "dpo"):
+        file = folder / f"{name}.jsonl"
+        rows = [{"prompt": f"ask {i}", "completion": f"{name} says {i}"} for i in range(count)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files.append(str(file))
+    return files
+
+
 @dataclass
 class Running:
     """A page that is served. votes: its file."""

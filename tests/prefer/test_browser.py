@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from itertools import cycle, islice
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from prefer.made import Process, item, page
+from prefer.made import Process, item, page, two_sources
 from prefer.people import CHROMIUM, PHONE, Person, assert_kept, chromium
 from prefer.test_own import Asking
 from trimtab.data.vote_file import read_votes
@@ -131,13 +130,7 @@ def test_votes_wait_while_the_connection_is_gone_and_are_sent_once(browser: Brow
 
 @pytest.fixture
 def sources(tmp_path: Path) -> list[str]:
-    files = []
-    for name in ("sft", "dpo"):
-        file = tmp_path / f"{name}.jsonl"
-        rows = [{"prompt": f"ask {i}", "completion": f"{name} says {i}"} for i in range(40)]
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        files.append(str(file))
-    return files
+    return two_sources(tmp_path, 40)
 
 
 def test_a_server_that_is_killed_loses_and_doubles_nothing(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from prefer.made import Process
+from prefer.made import Process, two_sources
 from trimtab.cli import app
 from trimtab.data.vote_file import read_votes
 from trimtab.prefer.run import Asked, speakers_of
@@ -21,14 +20,7 @@ from trimtab.prefer.serve import Place
 
 @pytest.fixture
 def sources(tmp_path: Path) -> list[str]:
-    """Completions of two methods."""
-    files = []
-    for name in ("sft", "dpo"):
-        file = tmp_path / f"{name}.jsonl"
-        rows = [{"prompt": f"ask {i}", "completion": f"{name} says {i}"} for i in range(12)]
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        files.append(str(file))
-    return files
+    return two_sources(tmp_path, 12)
 
 
 def post(address: str, path: str, **body: Any) -> Any:

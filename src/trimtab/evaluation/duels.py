@@ -84,6 +84,21 @@ def _numbers(run: Answers, column: str) -> Floats:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
+def in_order(
+    runs: Mapping[str, Sequence[Answers]], opponent: Answers | None, start: str | None = None
+) -> dict[str, Sequence[Answers]]:
+    """The opponent first, or each method's own; then what the others are set beside."""
+    own = [Answers(run.opponent) for of in runs.values() for run in of if run.opponent is not None]
+    first = [opponent] if opponent is not None else own
+    ordered: dict[str, Sequence[Answers]] = {}
+    for answers in first:
+        if answers.outputs.name not in runs:
+            ordered.setdefault(answers.outputs.name, [answers])
+    if start is not None and start in runs:
+        ordered[start] = runs[start]
+    return ordered | dict(runs)
+
+
 @dataclass(frozen=True)
 class Duel:
     """a against b. judged, people: of each answer, the share that a won: _SP, NaN where it is not known. people:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trimtab.evaluation.agreement import Agreement, categories, of_many, of_two
 from trimtab.evaluation.answers import DEFAULTS, Answers, Options
-from trimtab.evaluation.duels import Duel, Field, duels_of
+from trimtab.evaluation.duels import Duel, Field, duels_of, in_order
 from trimtab.evaluation.estimate import INDEPENDENT, THESE_SEEDS, Basis, Estimate
 from trimtab.evaluation.label_checks import by_length, not_random
 from trimtab.evaluation.people_result import CorrectedNumber, People, RaterAgreement
@@ -34,7 +34,7 @@ def people_of(
 ) -> People:
     """Everything that labels say. runs: by method, of each training seed. start: the method that others are set
     beside, where it is not the opponent."""
-    field = Field(_in_order(runs, opponent, start), list(seeds), options.tolerance)
+    field = Field(in_order(runs, opponent, start), list(seeds), options.tolerance)
     duels = duels_of(field, labels.votes, labels.ties)
     asked = {(vote.id, vote.seed) for vote in labels.votes}
     return People(
@@ -50,21 +50,6 @@ def people_of(
         ties=len(labels.ties),
         voting=voting_of(labels.cast) if labels.cast else None,
     )
-
-
-def _in_order(
-    runs: Mapping[str, Sequence[Answers]], opponent: Answers | None, start: str | None
-) -> dict[str, Sequence[Answers]]:
-    """The opponent first, or each method's own; then what the others are set beside."""
-    own = [Answers(run.opponent) for of in runs.values() for run in of if run.opponent is not None]
-    first = [opponent] if opponent is not None else own
-    ordered: dict[str, Sequence[Answers]] = {}
-    for answers in first:
-        if answers.outputs.name not in runs:
-            ordered.setdefault(answers.outputs.name, [answers])
-    if start is not None and start in runs:
-        ordered[start] = runs[start]
-    return ordered | dict(runs)
 
 
 def _judge_agreement(field: Field, duels: Sequence[Duel], seed: int) -> list[RaterAgreement]:

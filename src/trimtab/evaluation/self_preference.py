@@ -14,14 +14,14 @@ Dimension suffixes: _PS prompts × seeds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from trimtab.evaluation.answers import Answers, Options
 from trimtab.evaluation.compare import paired_difference
-from trimtab.evaluation.duels import Field, duels_of
+from trimtab.evaluation.duels import Field, duels_of, in_order
 from trimtab.evaluation.judge_card import STUDY_MODELS, THE_OPPONENT, SelfPreference
 from trimtab.evaluation.second_opinion import scored_by
 from trimtab.evaluation.statistics import Floats
@@ -121,17 +121,8 @@ def _columns(runs: Sequence[Answers]) -> Floats:
 def _by_people(answered: Answered, labels: Labels | None, options: Options) -> Iterator[_Both]:
     if labels is None:
         return
-    field = Field(_everyone(answered), answered.seeds, options.tolerance)
+    field = Field(in_order(answered.runs, answered.opponent), answered.seeds, options.tolerance)
     for duel in duels_of(field, labels.votes):
         runs = answered.runs.get(duel.a, [])
         if runs and runs[0].opponent is not None and runs[0].opponent.name == duel.b:
             yield _Both(duel.a, duel.b, PEOPLE, duel.judged.T, duel.people.T)
-
-
-def _everyone(answered: Answered) -> Mapping[str, Sequence[Answers]]:
-    """The opponent first, or each method's own."""
-    runs = [run for of_method in answered.runs.values() for run in of_method]
-    own = [Answers(run.outputs.opponent) for run in runs if run.outputs.opponent is not None]
-    first = [answered.opponent] if answered.opponent is not None else own
-    named = {answers.outputs.name: [answers] for answers in reversed(first)}
-    return {**{name: of for name, of in named.items() if name not in answered.runs}, **answered.runs}

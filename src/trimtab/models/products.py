@@ -45,7 +45,7 @@ class Product:
         with torch.no_grad():
             self.weight_OI = _joined([one.weight for one in linear]).to(self.dtype)
             self.bias_O = None if biases[0] is None else _joined(biases).to(self.dtype)
-            if self.weight_OI.numel() >= LARGE and _has_onednn():
+            if self.weight_OI.numel() >= LARGE and _has_onednn(self.dtype):
                 self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI, ROWS)
                 self.weight_OI = None
 
@@ -84,9 +84,11 @@ def _on_cpu(linear: nn.Linear) -> bool:
     return linear.weight.device.type == "cpu" and linear.weight.dtype == torch.float32
 
 
-def _has_onednn() -> bool:
-    """Whether this build of torch has the operators that its compiler uses for such weights."""
+def _has_onednn(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has the operators that its compiler uses for such weights, and this processor the
+    instructions that they need: in bf16 not every one has."""
     operators = torch.ops.mkldnn
-    return torch._C._has_mkldnn and all(
-        hasattr(operators, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
-    )
+    names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    if not torch._C._has_mkldnn or not all(hasattr(operators, name) for name in names):
+        return False
+    return dtype == torch.float32 or bool(operators._is_mkldnn_bf16_supported())

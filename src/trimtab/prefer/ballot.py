@@ -1,10 +1,9 @@
 """Who is shown what, and what they say of it, kept.
 
 Order: items stand in one random order for all; those that were chosen for training in the order in which they come,
-the closest first. A person is given a random one of the first `WINDOW` that still want
-votes and that the person has not judged, so that people meet the same items (agreement needs that) in different
-orders. Sides: by a hash of person and item. About one in `REPEAT_EVERY` is an item that the person judged before,
-with sides swapped.
+the closest first. A person is given a random one of the first `WINDOW` that still want votes and that the person
+has not judged, so that people meet the same items (agreement needs that) in different orders. Sides: by a hash of
+person and item. About one in `REPEAT_EVERY` is an item that the person judged before, with sides swapped.
 
 All of it is a function of the file: a page that is reloaded, or a server that is started again, goes on.
 """

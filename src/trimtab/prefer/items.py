@@ -1,7 +1,7 @@
 """From sources to what people are shown: two answers to a prompt, with the names of the methods behind them.
 
 Sources are those of `trimtab compare`, joined and set beside each other as there. A pair whose two texts are the
-same is no item: nobody need be asked, and estimates take it as a tie (readers/ties.py).
+same is no item: nobody need be asked, and estimates take it as a tie (readers/votes.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Literal
 from trimtab.comparing.judged import with_sides
 from trimtab.comparing.run import Asked, read_sources
 from trimtab.comparing.sides import Sides, sides_of
-from trimtab.data.message import Message, Turns, prompt_as_json
+from trimtab.data.message import Message, prompt_as_json
+from trimtab.data.records import Record
 from trimtab.data.vote_file import Item, Purpose
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.outputs import MethodOutputs
@@ -56,11 +57,11 @@ def items_of(
     read = with_sides(read_sources(Asked(sources, mapping, opponent)))
     sides = sides_of(read, opponent)
     purpose: Purpose = "training" if for_training else "random"
-    turns = _turns_of(sides)
+    asked = sides.joined.asked
     found: list[tuple[float, Item]] = []
     same = 0
     for pair in _pairs(sides, methods, pairs):
-        for place, item in _items(pair, purpose, turns):
+        for place, item in _items(pair, purpose, asked):
             if item.first_completion.strip() == item.second_completion.strip():
                 same += 1
             else:
@@ -83,7 +84,7 @@ def _pairs(sides: Sides, methods: Sequence[str], pairs: Pairs) -> list[_Pair]:
         raise TrimtabError(f"--methods {unknown[0]}: there is no such method. There are: {', '.join(runs)}.")
     if pairs == "all" or (len(known) == 2 and methods):
         if len(known) < 2:
-            raise TrimtabError(f"--methods {known[0]} --pairs all: name two methods or more of {', '.join(runs)}.")
+            raise TrimtabError(f"--methods {known[0]} --all-pairs: name two methods or more of {', '.join(runs)}.")
         named = list(combinations(known, 2))
         return [_with_preferences(pair, sides) for a, b in named for pair in _of_seeds(runs, b, a)]
     found: list[_Pair] = []
@@ -124,14 +125,15 @@ def _of_seeds(runs: Mapping[str, Mapping[int | None, MethodOutputs]], a: str, b:
             yield _Pair(first, second, seed, judged=False)
 
 
-def _items(pair: _Pair, purpose: Purpose, turns: Mapping[str, Turns]) -> Iterator[tuple[int, Item]]:
-    """The place of each prompt that both answered, and its item."""
+def _items(pair: _Pair, purpose: Purpose, asked: Mapping[str, Record]) -> Iterator[tuple[int, Item]]:
+    """The place of each prompt that both answered, and its item. asked: the prompts, by the answers' ids."""
     others = {answer.id: answer.completion for answer in pair.second.generations}
     for place, answer in enumerate(pair.first.generations):
         ours, theirs = answer.completion, others.get(answer.id)
         if ours is None or theirs is None:
             continue
-        asked = turns.get(answer.id) or (Message("user", answer.prompt),)
+        whole = asked[answer.id].prompt
+        turns = (Message("user", whole),) if isinstance(whole, str) else whole
         answers = [(pair.first.name, pair.seed, ours), (pair.second.name, pair.seed, theirs)]
         yield (
             place,
@@ -140,7 +142,7 @@ def _items(pair: _Pair, purpose: Purpose, turns: Mapping[str, Turns]) -> Iterato
                 purpose=purpose,
                 prompt_id=answer.id,
                 prompt=answer.prompt,
-                messages=json.dumps(prompt_as_json(asked), ensure_ascii=False),
+                messages=json.dumps(prompt_as_json(turns), ensure_ascii=False),
                 first=pair.first.name,
                 second=pair.second.name,
                 seed=pair.seed,
@@ -160,14 +162,3 @@ def _margin(pair: _Pair, place: int) -> float:
         return float("inf")
     a, b = first.scores[place].score, second.scores[place].score
     return float("inf") if a is None or b is None else abs(a - b)
-
-
-def _turns_of(sides: Sides) -> dict[str, Turns]:
-    """Of each prompt, the whole conversation, where a source has it."""
-    found: dict[str, Turns] = {}
-    for group in sides.joined.rows:
-        for key, rows in group.items():
-            for row in rows:
-                if row.turns:
-                    found.setdefault(key, row.turns)
-    return found
