@@ -153,7 +153,12 @@ def test_a_card_names_no_folder_and_no_server(study: tuple[Path, Recipe, Results
     section = results_section(named, "dpo")
     assert "/srv" not in section
     assert f"against {Path(results.opponent or '').name}, judged by rm (rm)" in section
-    assert f"{Path(results.opponent or '').name} (opponent)" in section
+    assert "\n| Base (opponent) |" in section  # the opponent is this method, and has no row of its own
+    alone = named.model_copy(update={"opponent_method": None, "opponent_result": results.methods["base"]})
+    assert f"\n| {Path(results.opponent or '').name} (opponent) |" in results_section(alone, "dpo")
+    among = results_section(named.model_copy(update={"opponent_method": "sft"}), "dpo")
+    assert "\n| SFT (opponent) |" in among and "\n| DPO |" in among
+    assert "/srv" not in results_section(alone, "dpo")
     assert str(Path(results.opponent or "").parent) not in section
     assert public({"base_url": "http://gpu1:8000", "model": "Qwen/Qwen3-8B"}) == {
         "base_url": "(an address)", "model": "Qwen/Qwen3-8B",

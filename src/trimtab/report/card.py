@@ -20,7 +20,8 @@ def results_section(results: Results, method: str) -> str:
         return ""
     table = methods_table(results)
     opponent = f"{results.opponent or 'opponent'} (opponent)"
-    shown = {opponent, *(method_label(results, name) for name in ("base", method))}
+    beside = {"base", method, results.opponent_method or "base"}
+    shown = {opponent, *(method_label(results, name) for name in beside)}
     rows = [row for row in table.rows if row[0] in shown]
     # The card is for others: no folder of this machine in it.
     rows = [[public_text(row[0]), *row[1:]] for row in rows]
