@@ -20,11 +20,13 @@ from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 from models.families import FAMILIES, OTHERS, SHAPE, VOCABULARY, make
 from trimtab.data.groups import CompletionGroup, pack
 from trimtab.errors import TrimtabError
+from trimtab.models.keys_values import KeysValues
 from trimtab.models.one_token import serves
 from trimtab.models.policy import Policy
+from trimtab.rollout import rows as rows_module
 from trimtab.rollout.drawing import UNIT, invert_cdf
 from trimtab.rollout.one_token_rows import OneTokenRows
-from trimtab.rollout.rows import Prompts, serves_cache
+from trimtab.rollout.rows import GrowingLayer, Prompts, serves_cache
 from trimtab.rollout.sampler import Sample, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 
@@ -483,6 +485,37 @@ def test_under_autocast_the_weights_can_be_trained_afterwards(family: str, bf16:
     logps.sum().backward()
     missing = [name for name, weight in policy.named_parameters() if weight.grad is None]
     assert not missing
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2"])
+def test_under_autocast_keys_are_kept_as_attention_reads_them(
+    family: str, bf16: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once in bf16, not cast for every token; what is drawn is the same to the last bit."""
+    kept: set[torch.dtype] = set()
+    for owner, name in ((KeysValues, "grow"), (GrowingLayer, "update")):
+        plain = getattr(owner, name)
+
+        def seen(self: Any, *args: Any, plain: Any = plain) -> Any:
+            kept.update(
+                x.dtype for x in (self.layers if isinstance(self, KeysValues) else (self.keys, self.values))
+            )
+            return plain(self, *args)
+
+        monkeypatch.setattr(owner, name, seen)
+
+    def drawn() -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+        found = TransformersSampler(policy_of(MODELS[family])).sample(
+            PROMPTS, 2, Sampling(max_new_tokens=6), seed=0, stops=[]
+        )
+        return [(one.tokens, one.policy_logps) for one in flat(found)]
+
+    in_bf16 = drawn()
+    assert kept == {torch.bfloat16}
+    kept.clear()
+    monkeypatch.setattr(rows_module, "_attended_in", lambda layer: torch.float32)
+    assert drawn() == in_bf16
+    assert torch.float32 in kept
 
 
 def test_prompts_that_cannot_be_sampled() -> None:

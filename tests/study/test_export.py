@@ -157,7 +157,8 @@ def test_a_card_names_no_folder_and_no_server(study: tuple[Path, Recipe, Results
     alone = named.model_copy(update={"opponent_method": None, "opponent_result": results.methods["base"]})
     assert f"\n| {Path(results.opponent or '').name} (opponent) |" in results_section(alone, "dpo")
     among = results_section(named.model_copy(update={"opponent_method": "sft"}), "dpo")
-    assert "\n| SFT (opponent) |" in among and "\n| DPO |" in among
+    assert "\n| SFT (opponent) |" in among
+    assert "\n| DPO |" in among
     assert "/srv" not in results_section(alone, "dpo")
     assert str(Path(results.opponent or "").parent) not in section
     assert public({"base_url": "http://gpu1:8000", "model": "Qwen/Qwen3-8B"}) == {

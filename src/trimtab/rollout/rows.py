@@ -94,8 +94,7 @@ def _spread(layer: DynamicLayer, prompt_B: Tensor, pad_B: Tensor) -> GrowingLaye
     """A row for each entry of prompt_B, moved right by its pad; what is left of a row is to be masked."""
     column_T = torch.arange(layer.keys.shape[2], device=pad_B.device)
     column_BT = (column_T - pad_B[:, None]).clamp_(min=0)
-    # Under autocast rotary embeddings can leave keys in float32, which would be cast in every pass.
-    dtype = layer.values.dtype
+    dtype = _attended_in(layer)
     moved = (x.to(dtype).transpose(1, 2)[prompt_B[:, None], column_BT] for x in (layer.keys, layer.values))
     return GrowingLayer(*(x.transpose(1, 2) for x in moved))
 
@@ -177,9 +176,17 @@ def one_token_pass(policy: Policy) -> OneTokenPass | None:
 
 def _keys_and_values(layer: DynamicLayer) -> Tensor:
     """Of all tokens of the prompts one behind the other, keys first: [N, K, D]."""
-    # Under autocast rotary embeddings can leave keys in float32.
-    both = torch.cat([layer.keys.to(layer.values.dtype), layer.values], dim=1)
+    dtype = _attended_in(layer)
+    both = torch.cat([layer.keys.to(dtype), layer.values.to(dtype)], dim=1)
     return both.transpose(1, 2).flatten(0, 1)
+
+
+def _attended_in(layer: DynamicLayer) -> torch.dtype:
+    """What attention reads keys and values in. Under autocast that is its precision, to which it would cast all
+    of them for every token: rotary embeddings and packed passes leave them in float32."""
+    values: Tensor = layer.values
+    kind = values.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else values.dtype
 
 
 class CachedRows:

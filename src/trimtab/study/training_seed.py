@@ -132,9 +132,14 @@ class TrainingSeed:
 
     @cached_property
     def trained_reward(self) -> ClassifierReward:
-        """The reward model that this seed trains, once it is there."""
+        """The reward model that this seed trains, once it is there, in the precision that it was trained in."""
         stage = self._reward_stage
-        return ClassifierReward(self.model_of(stage.name), name="proxy", trust=with_model_places(stage.settings))
+        return ClassifierReward(
+            self.model_of(stage.name),
+            name="proxy",
+            precision=stage.settings.precision,
+            trust=with_model_places(stage.settings),
+        )
 
     def second_judges(self) -> dict[str, Reward]:
         """By name, ready to score. The trained one is this seed's."""
