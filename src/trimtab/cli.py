@@ -19,6 +19,7 @@ from trimtab.options import (
     AcceptChangedReward,
     Commands,
     Data,
+    Gpus,
     Limit,
     Model,
     Out,
@@ -84,14 +85,16 @@ def study(
     ] = None,
     limit: Limit = None,
     workers: Workers = None,
+    gpus: Gpus = None,
     accept_changed_reward: AcceptChangedReward = False,
     settings: Set = None,
 ) -> None:
     """The whole experiment: train every method, compare them, report."""
-    from trimtab.command_settings import seeds_named
+    from trimtab.command_settings import gpus_named, seeds_named
     from trimtab.study.asked import loading_libraries, recipe_asked
 
     training_seeds = seeds_named(seeds) if seeds is not None else None
+    pinned = gpus_named(gpus)
     loaded = recipe_asked(recipe, limit, settings or ())
     with loading_libraries():
         from trimtab.study.run import run_study
@@ -99,7 +102,7 @@ def study(
 
     folder = out or Path("runs") / loaded.name
     with accepting_changed_reward(accept_changed_reward):
-        results = run_study(loaded, folder, training_seeds, workers)
+        results = run_study(loaded, folder, training_seeds, workers, pinned)
     print_results(results)
     print(f"Report: {folder / 'report.html'}")
 

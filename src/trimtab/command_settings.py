@@ -74,6 +74,16 @@ def audit_settings(
     return rows, parse(TrustSettings, value, "--set (audit)")
 
 
+def gpus_named(text: str | None) -> list[str]:
+    """`--gpus 0,1`: numbers, or CUDA's own names of GPUs (GPU-…, MIG-…). None of them without the option."""
+    if text is None:
+        return []
+    gpus = [part.strip() for part in text.split(",")]
+    if not all(gpu.isdecimal() or gpu.startswith(("GPU-", "MIG-")) for gpu in gpus) or len(set(gpus)) < len(gpus):
+        raise TrimtabError(f"--gpus {text!r}: expected numbers of GPUs with commas between, such as 0,1.")
+    return gpus
+
+
 def seeds_named(text: str) -> list[int]:
     """`--seeds 0,1,2`."""
     try:

@@ -31,6 +31,14 @@ Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="A quick try: the first N rows of each split.", metavar="N")
 ]
 Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes that share the work and threads.")]
+Gpus = Annotated[
+    str | None,
+    typer.Option(
+        "--gpus",
+        metavar="0,1",
+        help="GPUs that these processes see, one each, in turn.",
+    ),
+]
 Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Take N rows, not all.", metavar="N")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Begin anew where OUT has what was made with other settings.")

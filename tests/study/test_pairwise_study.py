@@ -16,8 +16,8 @@ from trimtab.data.parsing import parse
 from trimtab.evaluation.outputs import read_generations, read_scores
 from trimtab.recipe import Recipe
 from trimtab.study.evaluate import evaluate_only
+from trimtab.study.graph import tasks_of
 from trimtab.study.run import run_study
-from trimtab.study.workers import tasks_of
 
 KEY = "test-key-LeAkEd-pairs"
 LONGER = Biases(length=1.0)

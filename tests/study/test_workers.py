@@ -7,8 +7,6 @@ import pickle
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,22 +18,25 @@ import yaml
 from commands import Commands, Running
 from study.same_results import but_for_the_date
 from training.toy import write_model
+from trimtab.command_settings import gpus_named
 from trimtab.data.parsing import parse
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.methods.sft import SFT
-from trimtab.notices import collected, current_warnings, warn
+from trimtab.notices import collected, warn
 from trimtab.recipe import Recipe
 from trimtab.sandbox.annotator import write_preferences
 from trimtab.sandbox.generate import preference_data
 from trimtab.stopping import SENTENCE
 from trimtab.study import workers
+from trimtab.study.crew import Died, Outcome, Processes
 from trimtab.study.run import sandbox_data
 from trimtab.study.sources import make_judge
 from trimtab.study.training_seed import TrainingSeed
-from trimtab.study.workers import run_of, seeds_of_run, tasks_of, workers_for
+from trimtab.study.worker import run_of, seeds_of_run
+from trimtab.study.workers import tasks_of, workers_for
 from trimtab.training.stage import run_stage
 
 STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "logging_interval": 1, "learning_rate": 1e-3}
@@ -151,7 +152,10 @@ def test_two_processes_give_the_results_of_one(alone: Path, file: Path, tmp_path
     assert ran.returncode == 0, ran.stderr
     assert "2 processes of 1 thread share the stages and evaluations" in ran.stderr
     assert "already done" not in ran.stderr
-    assert "grpo: 2/2" in ran.stderr
+    assert "grpo: done, " in ran.stderr
+    assert "(8/8 tasks done)" in ran.stderr
+    assert "grpo: 2/2" in (out / "logs" / "seed-0-grpo.log").read_text()
+    assert (out / "logs" / "seed-0-answers-base.log").is_file()
     for pattern in ("best/*.safetensors", "generations.jsonl", "scores.jsonl"):
         files = sorted(path.relative_to(alone) for path in alone.rglob(pattern))
         assert len(files) >= 4
@@ -210,57 +214,107 @@ def test_a_process_is_told_all_that_a_seed_has(tmp_path: Path) -> None:
         assert None not in after, f"{field.name}: give this test one, so that it sees whether it is told"
 
 
+class Scripted:
+    """A crew whose tasks come to what a test says: of each title the outcomes in order, then nothing amiss."""
+
+    def __init__(self, seeds: list[TrainingSeed], outcomes: dict[str, list[Outcome]], slots: int = 1) -> None:
+        self.seeds, self.outcomes, self.slots = seeds, outcomes, slots
+        self.now: list[workers.Task] = []
+        self.begun: list[str] = []
+        self.left = False
+
+    def is_free(self) -> bool:
+        return len(self.now) < self.slots
+
+    def begin(self, task: workers.Task) -> None:
+        assert self.is_free()
+        self.now.append(task)
+        self.begun.append(task.title(self.seeds))
+
+    def ended(self, seconds: float) -> list[tuple[workers.Task, Outcome]]:
+        task = self.now.pop(0)
+        script = self.outcomes.get(task.title(self.seeds), [])
+        return [(task, script.pop(0) if script else {})]
+
+    def leave(self) -> None:
+        self.left = True
+
+
 def test_what_a_process_warned_of_is_kept_and_not_said_again(
-    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Pool:
-        def __init__(self, *_: Any) -> None:
-            """Nothing is started."""
-
-        def submit(self, _: Any, task: workers.Task) -> Future[dict[str, str]]:
-            future: Future[dict[str, str]] = Future()
-            with collected():
-                if task.stage == "sft":
-                    warn("the rows were damaged", about="rows")
-                future.set_result(current_warnings())
-            return future
-
-        def shutdown(self, **_: Any) -> None:
-            """Nothing is left."""
-
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
+    seeds = [seed_of(recipe(model))]
+    crew = Scripted(seeds, {"sft": [{"rows": "the rows were damaged"}]})
     with collected() as kept:
-        workers._run([seed_of(recipe(model))], 1, 1)
+        workers.work_through(seeds, crew)
         warn("the rows were damaged", about="rows")
     assert kept.by_subject == {"rows": "the rows were damaged"}
-    assert capsys.readouterr().err.count("the rows were damaged") == 1
+    assert "the rows were damaged" not in capsys.readouterr().err, "the process has said it"
+    assert crew.left
+    assert sorted(crew.begun) == sorted(task.title(seeds) for task in tasks_of(seeds))
 
 
-@pytest.mark.parametrize("at", ["a task's end", "the next task's beginning"])
-def test_a_pool_that_is_gone_is_told_in_words(at: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process was killed at work, or between two tasks: then it is the next task that finds no pool."""
+@pytest.mark.parametrize(("deaths", "begun"), [(1, 2), (2, 3), (3, 3), (9, 3)])
+def test_a_task_whose_process_dies_is_begun_again_twice(deaths: int, begun: int, model: Path) -> None:
+    """Then it is named, and what does not wait for it is done before that."""
+    seeds = [seed_of(recipe(model))]
+    crew = Scripted(seeds, {"dpo": [Died("killed by SIGKILL")] * deaths}, slots=2)
+    if deaths < workers.TRIES:
+        workers.work_through(seeds, crew)
+    else:
+        message = r"^dpo: its process was killed by SIGKILL, 3 times, .*seed-0-dpo\.log\)\. .*--workers 1"
+        with pytest.raises(TrimtabError, match=message):
+            workers.work_through(seeds, crew)
+    assert crew.begun.count("dpo") == begun
+    assert crew.begun.count("grpo") == 1
+    assert crew.begun.count("answers of grpo") == 1
+    assert crew.begun.count("answers of dpo") == (deaths < workers.TRIES)
 
-    class Gone:
-        def __init__(self, *_: Any) -> None:
-            self.given = 0
 
-        def submit(self, *_: Any) -> Future[dict[str, str]]:
-            self.given += 1
-            if self.given > 1:
-                raise BrokenProcessPool
-            future: Future[dict[str, str]] = Future()
-            if at == "a task's end":
-                future.set_exception(BrokenProcessPool())
-            else:
-                future.set_result({})
-            return future
+def test_a_dead_end_is_not_tried_again(model: Path) -> None:
+    seeds = [seed_of(recipe(model))]
+    crew = Scripted(seeds, {"reward": [TrimtabError("no rows")]})
+    with pytest.raises(TrimtabError, match=r"^no rows$"):
+        workers.work_through(seeds, crew)
+    assert crew.begun.count("reward") == 1
+    assert {"dpo", "answers of dpo", "answers of base"} <= set(crew.begun)
+    assert not {"grpo", "answers of grpo"} & set(crew.begun), "they wait for the reward model"
 
-        def shutdown(self, **_: Any) -> None:
-            """Nothing is left."""
 
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", Gone)
-    with pytest.raises(TrimtabError, match="a process of the study was killed"):
-        workers._run([seed_of(recipe(model))], 1, 1)
+def test_a_crew_is_left_whatever_ends_the_work(model: Path) -> None:
+    seeds = [seed_of(recipe(model))]
+    crew = Scripted(seeds, {})
+    crew.ended = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        workers.work_through(seeds, crew)
+    assert crew.left
+
+
+def test_gpus_are_handed_out_in_turn_and_must_be_there(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = [seed_of(recipe(model))]
+    slots = Processes(run_of(seeds, 1), 3, ["1", "GPU-7a"]).slots
+    assert [slot.gpu for slot in slots] == ["1", "GPU-7a", "1"]
+    assert [slot.gpu for slot in Processes(run_of(seeds, 1), 2).slots] == [None, None]
+    assert workers_for(seeds, None, ["0", "1", "2"]) == 3
+    assert workers_for(seeds, 2, ["0", "1", "2"]) == 2
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrimtabError, match=r"^--gpus 0,1: CUDA has no GPU 0, 1 here; it sees none\.$"):
+        workers.check_gpus(["0", "1"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    workers.check_gpus(["0", "1", "GPU-7a"])
+    with pytest.raises(TrimtabError, match=r"no GPU 2 here; it sees 0, 1"):
+        workers.check_gpus(["1", "2"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert workers.visible_gpus() == ["4", "6"]
+    workers.check_gpus(["6"])
+
+
+@pytest.mark.parametrize("text", ["", "a", "0,,1", "-1", "0,0", "0;1"])
+def test_gpus_that_are_none(text: str) -> None:
+    with pytest.raises(TrimtabError, match="expected numbers of GPUs"):
+        gpus_named(text)
 
 
 def children_of(pid: int) -> list[int]:
@@ -289,13 +343,14 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the processes of Linux")
 def test_stopped_and_killed_and_run_again(model: Path, tmp_path: Path, commands: Commands) -> None:
-    """Its own process told to stop, a worker killed, all at once killed: nobody is left behind, and one line says
-    how it goes on. In the end the model is the one of a run that nothing disturbed."""
+    """Its own process told to stop, all at once killed, a worker killed: nobody is left behind, and one line says
+    how it goes on. After the worker's death it does so by itself. In the end the model is the one of a run that
+    nothing disturbed."""
     out, file = tmp_path / "run", tmp_path / "longer.yaml"
     value = recipe(model, methods=["sft"], sft={**STAGE, "max_steps": 60, "evaluation_interval": 10})
     file.write_text(yaml.safe_dump(value))
     log = out / "seed-0" / "stages" / "sft" / "metrics.jsonl"
-    for end in ("SIGTERM", "SIGKILL of a worker", "SIGKILL"):
+    for end in ("SIGTERM", "SIGKILL", "SIGKILL of a worker"):
         run = commands.start(*words(file, out))
         pool = training(run, log)
         assert pool
@@ -303,15 +358,13 @@ def test_stopped_and_killed_and_run_again(model: Path, tmp_path: Path, commands:
         ended = run.wait()
         code, said = ended.returncode, ended.stderr
         assert "Traceback" not in said
-        assert (code, said.count(SENTENCE)) == {"SIGTERM": (143, 1), "SIGKILL": (-9, 0)}.get(end, (1, 0))
+        assert (code, said.count(SENTENCE)) == {"SIGTERM": (143, 1), "SIGKILL": (-9, 0)}.get(end, (0, 0))
         if "worker" in end:
-            [error] = [line for line in said.splitlines() if line.startswith("error: ")]
-            assert "a process of the study was killed" in error
+            assert "sft: its process was killed by SIGKILL; it goes on in another one" in said
         until = time.monotonic() + 15
         while any(map(is_alive, pool)):
             assert time.monotonic() < until
             time.sleep(0.05)
-    assert commands.run(*words(file, out, workers=1)).returncode == 0
     undisturbed = seed_of(value, 0)
     run_stage(
         "sft", SFT, undisturbed.recipe.sft, sandbox_data(undisturbed.recipe, tmp_path), str(model), tmp_path / "sft"

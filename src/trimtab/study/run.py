@@ -52,7 +52,7 @@ from trimtab.study.training_seed import (
     folder_of_shared,
     shared_models,
 )
-from trimtab.study.workers import work_ahead
+from trimtab.study.workers import check_gpus, work_ahead
 from trimtab.tasks.ask import check as check_tasks
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage, split_once
@@ -77,17 +77,25 @@ def sandbox_data(recipe: Recipe, out: Path) -> DataSettings:
     return DataSettings(train=train, validation=validation, test=test, max_length=settings.max_length)
 
 
-def run_study(recipe: Recipe, out: Path, seeds: Sequence[int] | None = None, workers: int | None = 1) -> Results:
+def run_study(
+    recipe: Recipe,
+    out: Path,
+    seeds: Sequence[int] | None = None,
+    workers: int | None = 1,
+    gpus: Sequence[str] = (),
+) -> Results:
     """Runs what is missing of the study in `out`, and writes its results and report.
 
     seeds: training seeds, each in its folder seed-S, pooled in the results; None: the folder's, and of a new one
     the recipe's. Seeds belong to the folder: those that it has stay in its results, new ones are added. Data,
     decoding, base and opponent are the same for all. workers: processes that share the stages and evaluations, and
     this process's threads; None: as many as are worth it, which takes a program that may be started anew
-    (multiprocessing's spawn).
+    (multiprocessing's spawn). gpus: those that these processes are pinned to, in turn, one each where workers is
+    None.
     """
+    check_gpus(gpus)
     with holding(out), collected() as run_warnings:
-        return _run_study(recipe, out, seeds, workers, run_warnings)
+        return _run_study(recipe, out, seeds, workers, gpus, run_warnings)
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,12 @@ def study_rows(recipe: Recipe, out: Path) -> StudyRows:
 
 
 def _run_study(
-    recipe: Recipe, out: Path, seeds: Sequence[int] | None, workers: int | None, run_warnings: Warnings
+    recipe: Recipe,
+    out: Path,
+    seeds: Sequence[int] | None,
+    workers: int | None,
+    gpus: Sequence[str],
+    run_warnings: Warnings,
 ) -> Results:
     training_seeds = seeds_of(out, recipe.seed, seeds)
     open_study_folder(recipe, out, training_seeds)
@@ -137,7 +150,7 @@ def _run_study(
     if (tasks := trained[0].tasks) is not None:
         asked = {name: resolve_model(source) for name, source in ((OPPONENT, recipe.opponent),) if source}
         check_tasks(tasks, out, asked, recipe.evaluation)
-    with work_ahead(trained, workers):
+    with work_ahead(trained, workers, gpus):
         if (first := asked_first(recipe)) is not None:
             evaluate_shared(trained, first)
         runs = []
