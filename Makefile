@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VLLM := .venv-vllm/bin
 
-.PHONY: quickstart real test test-parity test-vllm test-llamacpp test-lm-eval lint format clean
+.PHONY: quickstart real test test-parity test-vllm test-llamacpp test-lm-eval test-trackio lint format clean
 
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study quickstart
@@ -34,6 +34,9 @@ test-llamacpp: .venv/llamacpp/installed  ## what llama.cpp makes of GGUF files: 
 
 test-lm-eval: .venv/lm-eval/installed  ## standard tasks by lm-eval's own engine, on task files of our own
 	PYTHONPATH=.venv/lm-eval $(BIN)/python -m pytest -m lm_eval tests/tasks
+
+test-trackio: .venv/trackio/installed  ## what Trackio's own reader has of a run that was killed
+	PYTHONPATH=.venv/trackio $(BIN)/python -m pytest -m trackio tests/training/test_callbacks.py
 
 lint: .venv/installed-dev  ## ruff, format check, types
 	$(BIN)/ruff check .
@@ -81,6 +84,12 @@ format: .venv/installed-dev
 .venv/lm-eval/installed: constraints-lm-eval.txt .venv/installed-dev
 	rm -rf .venv/lm-eval
 	$(BIN)/python -m pip install --quiet --no-deps --target .venv/lm-eval --requirement $<
+	touch $@
+
+# Alone: it wants another pillow than the reports are drawn with.
+.venv/trackio/installed: constraints-trackio.txt .venv/installed-dev
+	rm -rf .venv/trackio
+	$(BIN)/python -m pip install --quiet --no-deps --target .venv/trackio --requirement $<
 	touch $@
 
 # vLLM brings torchvision, torchaudio and torchcodec of CUDA, which a torch without it cannot load.

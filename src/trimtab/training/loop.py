@@ -23,6 +23,7 @@ from trimtab.errors import TrimtabError
 from trimtab.files import write_directory
 from trimtab.notices import say, warn
 from trimtab.stopping import Stopped, asked, patiently
+from trimtab.training.callbacks import Callback
 from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.guard import Guard, skipped_row
 from trimtab.training.metrics import Means, MetricsLog
@@ -52,7 +53,9 @@ class Loop:
         sample: Callable[[], list[dict[str, str]]] | None = None,
         title: str = "train",
         draws: Draws | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
+        self.callbacks = callbacks
         self.policy, self.method, self.groups, self.settings = policy, method, groups, settings
         self.folder, self.accelerator, self.title = folder, accelerator, title
         self.save_best, self.sample = save, sample
@@ -182,6 +185,13 @@ class Loop:
 
     def run(self) -> Finished:
         """Runs the remaining steps, from the newest checkpoint on. Stopped where a signal asks for it."""
+        try:
+            return self._run()
+        finally:
+            for callback in self.callbacks:
+                callback.ended()
+
+    def _run(self) -> Finished:
         self._resume()
         if self.accelerator.is_main_process:
             for name, log in self.logs.items():
@@ -240,10 +250,15 @@ class Loop:
             "seconds": round(self.state.seconds, 3),
         }
         if self.accelerator.is_main_process:
-            self.log.write(row)
+            self._write(row)
             for sampled in self.state.samples:
                 self.completions.write({"step": step, **sampled})
         self.state.samples = []
+
+    def _write(self, row: Mapping[str, object]) -> None:
+        self.log.write(row)
+        for callback in self.callbacks:
+            callback.logged(row)
 
     def _epoch(self, step: int) -> float:
         return step / self.method.steps_per_batch * self.settings.step_groups / len(self.groups)
@@ -258,7 +273,7 @@ class Loop:
             values = gather_object([values])[0]
         named = {f"eval_{name}": value for name, value in values.items()}
         if self.accelerator.is_main_process:
-            self.log.write({"step": step, "epoch": self._epoch(step), **named})
+            self._write({"step": step, "epoch": self._epoch(step), **named})
         value = ({"eval_step": float(step)} | named).get(f"eval_{self.best_metric.removeprefix('eval_')}")
         if value is None:
             if not named:  # no validation data: the last weights are the best known

@@ -14,6 +14,7 @@ OF_TRAINING = {
     "logging_interval",
     "checkpoint_interval",
     "sample_interval",
+    "trackers",
 }
 OF_STUDY = {"tasks"}
 """Standard tasks are asked of what was trained, and each is kept with how it was asked."""

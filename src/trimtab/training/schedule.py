@@ -9,13 +9,15 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.settings import BUDGET, IN_MEMORY, LEARNING_RATE, STEPS, WEIGHT, Seed
+from trimtab.data.settings import BUDGET, IN_MEMORY, LEARNING_RATE, STEPS, WEIGHT, Seed, distinct
 from trimtab.models.settings import ModelSettings
 from trimtab.training.order_settings import OrderSettings
 
+TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
+"""Programs that show runs; accelerate knows how each is told."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -65,6 +67,8 @@ class TrainingSettings(ModelSettings):
     """Optimizer steps from one look at samples to the next; None: no samples while training."""
     checkpoint_interval: int | None = Field(None, gt=0, le=STEPS)
     """Optimizer steps from one checkpoint to the next; None: with every evaluation."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Programs that are told every line of metrics while it is written: tensorboard, trackio, wandb, mlflow."""
     patience: int | None = Field(None, gt=0, le=STEPS)
     """Stop after so many steps without a better best_metric; None: never."""
     best_metric: str | None = None
@@ -81,6 +85,11 @@ class TrainingSettings(ModelSettings):
         if (self.best_metric is None) != (self.best_is is None):
             raise ValueError("best_metric and best_is (highest or lowest) go together")
         return self
+
+    @field_validator("trackers")
+    @classmethod
+    def _each_tracker_once(cls, value: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        return distinct(value)
 
     @property
     def added_input(self) -> str | None:

@@ -48,6 +48,7 @@ from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import without_asking
 from trimtab.training.accelerator import make_accelerator
+from trimtab.training.callbacks import callbacks_of, check_trackers
 from trimtab.training.changed import changes_of
 from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.difficulty import check_order, draws_of
@@ -106,6 +107,7 @@ def run_stage(
     asks for today's date, where neither the folder nor the model keeps one; None: today.
     """
     check_model_source(model, settings, method.role)
+    check_trackers(settings.trackers)
     keep_freed_memory()
     request = StageRequest(
         name, method, settings, data, model, tokenizer or model, out, cache or out / "reference",
@@ -223,7 +225,9 @@ def _train(
     sample = _sampler(policy, chat, splits)
     groups = trained.training_groups()
     draws = draws_of(request.name, trained, groups, settings, context)
-    loop = Loop(policy, trained, groups, settings, out, accelerator, save, sample, title=request.name, draws=draws)
+    shown = settings.model_dump(mode="json") | {"method": request.name, "model": request.model}
+    callbacks = callbacks_of(settings.trackers, out, shown) if accelerator.is_main_process else []
+    loop = Loop(policy, trained, groups, settings, out, accelerator, save, sample, request.name, draws, callbacks)
     finished = loop.run()
     if accelerator.is_main_process:
         changes = changes_of(out)
