@@ -44,6 +44,7 @@ FLOW = (
     "study",
     "comparing",
     "prefer",
+    "watch",
     "api",
     "init",
     "plan",
@@ -54,6 +55,7 @@ FLOW = (
     "compare_command",
     "report_command",
     "prefer_command",
+    "watch_command",
     "cli",
     "__main__",
 )

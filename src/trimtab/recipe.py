@@ -17,7 +17,7 @@ from trimtab.errors import TrimtabError
 from trimtab.evaluation.settings import EvaluationSettings
 from trimtab.json_types import JsonObject
 from trimtab.methods.table import METHODS
-from trimtab.recipe_defaults import defaults_model, with_defaults, with_inherited
+from trimtab.recipe_defaults import asks_trained_reward, defaults_model, with_defaults, with_inherited
 from trimtab.recipe_files import read_recipe
 from trimtab.rewards.settings import AnyReward, Rewards, check_judge, reward_named
 from trimtab.rewards.settings_base import RewardSettings
@@ -129,10 +129,15 @@ class Recipe(_WithStages):
         trained = [name for name in methods if name in list(STAGES)] if isinstance(methods, list) else []
         # One without settings of its own has those of the stage that it inherits from, defaults and all.
         runs = [name if whole.get(name) is not None else INHERITS.get(name, name) for name in trained]
+        runs += ["reward"] if asks_trained_reward(whole, runs) else []
         starts = whole.get("starts_from")
         other = starts if isinstance(starts, dict) else {}
-        runs += [start for name in trained if (start := other.get(name, CATALOGUE[name].starts_from)) in STAGES]
-        return with_defaults(whole, STAGES, StageDefaults, dict.fromkeys(runs), reward="reward")
+        begun = [*trained, *runs]
+        for name in begun:  # which grows: what a stage starts from runs too
+            start = other.get(name, CATALOGUE[name].starts_from)
+            begun += [start] if start in STAGES and start not in begun else []
+            runs += [start] if start in STAGES else []
+        return with_defaults(whole, STAGES, StageDefaults, dict.fromkeys(runs))
 
     @field_validator("judge", mode="before")
     @classmethod

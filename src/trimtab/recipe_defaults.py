@@ -47,12 +47,12 @@ def with_inherited(value: JsonObject, stages: Stages, inherits: Mapping[str, str
 
 
 def with_defaults(
-    value: JsonObject, stages: Stages, defaults_type: type[BaseModel], runs: Iterable[str], reward: str
+    value: JsonObject, stages: Stages, defaults_type: type[BaseModel], runs: Iterable[str]
 ) -> JsonObject:
     """The recipe with `defaults` under every stage that the study runs.
 
-    defaults_type: see defaults_model. runs: names of stages, of which one may have no settings. reward: the stage
-    that runs where a reward of kind trained drives another. Wrong defaults are left for the recipe to complain of.
+    defaults_type: see defaults_model. runs: names of stages, of which one may have no settings. Wrong defaults are
+    left for the recipe to complain of.
     """
     defaults = _settings(value.get("defaults"))
     if not defaults:
@@ -64,8 +64,6 @@ def with_defaults(
     whole = {name: stage for name, stage in value.items() if name != "defaults"}
     for name in runs:
         whole[name] = _under(defaults, whole.get(name, {}), stages[name])
-    if any(_has_trained_reward(whole.get(name)) for name in runs):
-        whole[reward] = _under(defaults, whole.get(reward, {}), stages[reward])
     return whole
 
 
@@ -100,8 +98,16 @@ def _settings(value: object) -> JsonObject | None:
     return value if isinstance(value, dict) else None
 
 
-def _has_trained_reward(stage: object) -> bool:
-    rewards = (_settings(stage) or {}).get("rewards")
-    return isinstance(rewards, list | tuple) and any(
-        (_settings(reward) or {}).get("kind") == "trained" for reward in rewards
-    )
+def asks_trained_reward(value: JsonObject, runs: Iterable[str]) -> bool:
+    """Whether a reward of kind trained drives a stage, or is a second judge, alone or in an ensemble."""
+    driving = [(_settings(value.get(name)) or {}).get("rewards") for name in runs]
+    return any(_names_trained(reward) for reward in (*driving, value.get("second_judges")))
+
+
+def _names_trained(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_names_trained, value))
+    if isinstance(value, str):  # a member of an ensemble
+        return value == "trained"
+    reward = _settings(value) or {}
+    return reward.get("kind") == "trained" or _names_trained(reward.get("members", ()))

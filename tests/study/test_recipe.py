@@ -211,6 +211,19 @@ def test_defaults_are_under_every_stage_that_runs() -> None:
     assert weights.dpo.loss == {"ipo": 1.0}, "a value, no group of settings"
 
 
+def test_defaults_are_under_stages_that_run_for_others() -> None:
+    """The reward model of a second judge or in an ensemble, what it starts from, and what that starts from."""
+    plain = SANDBOX | {"methods": ["base", "dpo"], "starts_from": {"dpo": "base"}, "defaults": {"batch_size": 4}}
+    usual = recipe(SANDBOX).sft.batch_size
+    made = recipe(plain)
+    assert [made.dpo.batch_size, made.reward.batch_size, made.sft.batch_size] == [4, usual, usual]
+    judged = recipe(plain | {"second_judges": [{"kind": "trained"}], "opponent": "sandbox:base", "judge": "gold"})
+    assert [judged.dpo.batch_size, judged.reward.batch_size, judged.sft.batch_size] == [4, 4, 4]
+    several = {"kind": "ensemble", "members": ["trained", "gold"]}
+    driven = recipe(plain | {"methods": ["grpo"], "grpo": {"rewards": [several]}})
+    assert driven.reward.batch_size == 4
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
