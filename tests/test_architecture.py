@@ -38,6 +38,7 @@ FLOW = (
     "recipe_defaults",
     "recipe_files",
     "recipe",
+    "recipe_spaces",
     "settings_list",
     "recipe_schema",
     "chat",
@@ -45,6 +46,7 @@ FLOW = (
     "comparing",
     "prefer",
     "watch",
+    "tune",
     "api",
     "init",
     "plan",
@@ -56,6 +58,7 @@ FLOW = (
     "report_command",
     "prefer_command",
     "watch_command",
+    "tune_command",
     "cli",
     "__main__",
 )

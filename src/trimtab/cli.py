@@ -38,6 +38,7 @@ from trimtab.rewards.kinds import NAMES
 from trimtab.settings_command import settings_command
 from trimtab.show import print_ending, print_results, print_table
 from trimtab.stopping import Stopped, listening
+from trimtab.tune_command import tune_command
 from trimtab.watch_command import watch_command
 
 BROKEN_PIPE = 141
@@ -244,6 +245,7 @@ def audit(
 app.command("report")(report_command)
 app.command("settings")(settings_command)
 app.command("watch")(watch_command)
+app.command("tune")(tune_command)
 
 
 @app.command()

@@ -201,6 +201,9 @@ def test_a_process_is_told_all_that_a_seed_has(tmp_path: Path) -> None:
             (prompts, own),
             (DataSettings(train="pairs.jsonl"), Splits([Record("e", ("f", "g"))])),
             4,
+            tmp_path / "shared",
+            frozenset({"sft"}),
+            "evaluation-tuning",
         )
         for recipe in (parse(Recipe, {**value, "seed": seed}, "test") for seed in (0, 4))
         for judge in [make_judge(recipe.judge, tmp_path)]

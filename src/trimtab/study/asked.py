@@ -24,6 +24,7 @@ from trimtab.models.kinds import check_model_source
 from trimtab.progress import Progress
 from trimtab.recipe import Recipe, check_recipe
 from trimtab.recipe_files import read_recipe
+from trimtab.recipe_spaces import read_spaces, refuse_spaces, tuned_method, with_values
 from trimtab.rewards.settings import reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.study.sources import resolve_model, with_model_places
@@ -43,7 +44,25 @@ SMALL = 2**20
 def recipe_asked(recipe: Path, limit: int | None, overrides: Sequence[str]) -> Recipe:
     """The checked recipe of `trimtab study` and `plan`. TrimtabError where its file or something in it is wrong, or
     what it names is not there."""
-    read = check_recipe(*read_recipe(recipe, [*overrides, *([f"limit={limit}"] if limit else [])]))
+    path, value = read_recipe(recipe, [*overrides, *([f"limit={limit}"] if limit else [])])
+    refuse_spaces(value, str(path))
+    read = check_recipe(path, value)
+    check_named(read)
+    return read
+
+
+def tune_asked(recipe: Path, limit: int | None, overrides: Sequence[str]) -> tuple[Path, JsonObject]:
+    """The recipe of `trimtab tune` as it is written, checked with the values of its first trial."""
+    path, value = read_recipe(recipe, [*overrides, *([f"limit={limit}"] if limit else [])])
+    settings, spaces = read_spaces(value, str(path))
+    first = check_recipe(path, with_values(value, {space.path: space.start for space in spaces}))
+    tuned_method(settings, spaces, list(first.methods), str(path))
+    check_named(first)
+    return path, value
+
+
+def check_named(read: Recipe) -> None:
+    """TrimtabError where rows, models or rewards that a recipe names are not there."""
     for rows in filter(None, (read.data, read.prompts, read.reward_data)):
         check_rows(rows)
     for model in filter(None, (read.model, read.opponent, read.reward_model)):
@@ -54,7 +73,6 @@ def recipe_asked(recipe: Path, limit: int | None, overrides: Sequence[str]) -> R
     _check_rewards(read.second_judges)
     for name in read.rewarded:
         _check_rewards(read.rewards_of(name))
-    return read
 
 
 def stage_asked(

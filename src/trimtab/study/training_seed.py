@@ -29,6 +29,7 @@ from trimtab.study.sources import SCORES, resolve_model, rewards_by_name, with_m
 from trimtab.study.stages import Stage, last_stages, stages_of
 from trimtab.tasks.ask import with_tasks, with_template
 from trimtab.tasks.settings import TaskSettings
+from trimtab.training.callbacks import Callback
 from trimtab.training.stage import run_stage
 
 BASE, OPPONENT = "base", "opponent"
@@ -38,7 +39,9 @@ BASE, OPPONENT = "base", "opponent"
 class TrainingSeed:
     """What one seed's stages and evaluations share. recipe: with this seed; out: the study's folder. sampled: the
     rows of their own of methods that a reward drives, where they have any; of_reward: those of the reward model.
-    first_seed: of the study's seeds the one whose reward model is the second judge of all; None: this one."""
+    first_seed: of the study's seeds the one whose reward model is the second judge of all; None: this one. shared:
+    a folder that several studies have in common, where the stages `untouched` and what is the same for all of them
+    are kept; None: this study's own. answers: the name of the folder of evaluations."""
 
     recipe: Recipe
     data: DataSettings
@@ -48,6 +51,9 @@ class TrainingSeed:
     sampled: tuple[DataSettings, Splits] | None = None
     of_reward: tuple[DataSettings, Splits] | None = None
     first_seed: int | None = None
+    shared: Path | None = None
+    untouched: frozenset[str] = frozenset()
+    answers: str = "evaluation"
 
     @property
     def folder(self) -> Path:
@@ -72,7 +78,12 @@ class TrainingSeed:
 
     def model_of(self, stage: str) -> str:
         """The folder of the model that a stage leaves."""
-        return str(self.folder / "stages" / stage / "best")
+        return str(self._places(stage) / stage / "best")
+
+    def _places(self, stage: str) -> Path:
+        """Where a stage's folder is."""
+        kept = self.shared if self.shared is not None and stage in self.untouched else self.out
+        return kept / f"seed-{self.recipe.seed}" / "stages"
 
     def models(self) -> dict[str, str]:
         """Method → folder of its model, of the recipe's methods."""
@@ -86,12 +97,13 @@ class TrainingSeed:
         outputs = [self.evaluate(name, model) for name, model in self.models().items() if name != BASE]
         return SeedRun(self.recipe.seed, self.folder, self.models(), outputs)
 
-    def train(self, stage: Stage) -> None:
-        """Trains one stage, whose model it starts from is there. That model is also its reference."""
+    def train(self, stage: Stage, callbacks: Sequence[Callback] = ()) -> None:
+        """Trains one stage, whose model it starts from is there. That model is also its reference. callbacks: who
+        else sees its metrics, where it is no round of several."""
         from_stage = stage.starts_from in self.stages
         model = self.model_of(stage.starts_from) if from_stage else resolve_model(stage.model)
         method, settings = METHODS[stage.method].method, with_model_places(stage.settings)
-        places, cache = self.folder / "stages", self.out / "cache"
+        places, cache = self._places(stage.name), (self.shared or self.out) / "cache"
         data, splits = self._rows_of(stage.method) or (self.data, self.splits)
         driven = stage.method in self.recipe.rewarded
         rewards = self._rewards_for(stage) if driven or isinstance(settings, OnlineDPOSettings) else {}
@@ -107,7 +119,7 @@ class TrainingSeed:
             cache, splits,
             reward=make_reward(stage.rewards, rewards, scores) if driven else None,
             judge=self.judge if driven and self.judge is not None and not self.judge.compares else None,
-            day=day_of_runs(self.out),
+            day=day_of_runs(self.shared or self.out), callbacks=callbacks,
         )  # fmt: skip
 
     def _rows_of(self, method: str) -> tuple[DataSettings, Splits] | None:
@@ -155,7 +167,7 @@ class TrainingSeed:
         tokenizer = resolve_model(recipe.tokenizer) if recipe.tokenizer and name == BASE else None
         task = EvaluationTask(
             name, model, hash_model(model), self.splits.test, self.splits.validation, recipe.evaluation, self.data,
-            self.judge, self.folder / "evaluation" / name, tokenizer, say, day_of_runs(self.out),
+            self.judge, self.folder / self.answers / name, tokenizer, say, day_of_runs(self.shared or self.out),
             opponent=self.opponent_answers(name),
         )  # fmt: skip
         return with_tasks(measure(task), task, self.tasks)
@@ -171,7 +183,8 @@ class TrainingSeed:
         the opponent itself is evaluated."""
         if self.judge is None or not self.judge.compares or name == opponent_of(self.recipe):
             return None
-        return read_generations(keeper_of(self.out, opponent_of(self.recipe)) / "generations.jsonl")
+        kept = keeper_of(self.shared or self.out, opponent_of(self.recipe), self.answers)
+        return read_generations(kept / "generations.jsonl")
 
 
 def shared_models(recipe: Recipe) -> dict[str, str]:
@@ -194,9 +207,9 @@ def asked_first(recipe: Recipe) -> str | None:
     return opponent_of(recipe) if recipe.judge is not None and recipe.judge.compares else None
 
 
-def keeper_of(out: Path, name: str) -> Path:
+def keeper_of(out: Path, name: str, answers: str = "evaluation") -> Path:
     """The folder of what one of `shared_models` answered. TrimtabError where it was not asked yet."""
-    for folder in sorted(out.glob(f"seed-*/evaluation/{name}")):
+    for folder in sorted(out.glob(f"seed-*/{answers}/{name}")):
         if (folder / "inputs.json").is_file():
             return folder
     raise TrimtabError(f"{out}: {name} was not evaluated yet, and the judge compares with its answers.")
@@ -210,8 +223,9 @@ def evaluate_shared(seeds: Sequence[TrainingSeed], name: str) -> MethodOutputs:
 
 def folder_of_shared(seeds: Sequence[TrainingSeed], name: str) -> Path:
     """Where the evaluation of one of `shared_models` is kept."""
-    return _keeper(seeds, name).folder / "evaluation" / name
+    keeper = _keeper(seeds, name)
+    return keeper.folder / keeper.answers / name
 
 
 def _keeper(seeds: Sequence[TrainingSeed], name: str) -> TrainingSeed:
-    return next((s for s in seeds if (s.folder / "evaluation" / name).is_dir()), seeds[0])
+    return next((s for s in seeds if (s.folder / s.answers / name).is_dir()), seeds[0])

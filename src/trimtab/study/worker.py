@@ -33,8 +33,8 @@ LOOK = 0.2
 
 
 class Run(NamedTuple):
-    """What a process is told when it begins. recipes: one for each training seed, as in a file. data to first_seed:
-    as a TrainingSeed has them. parent: the study's own process, where it is on this machine."""
+    """What a process is told when it begins. recipes: one for each training seed, as in a file. data to answers: as
+    a TrainingSeed has them. parent: the study's own process, where it is on this machine."""
 
     recipes: list[JsonObject]
     data: DataSettings
@@ -43,6 +43,9 @@ class Run(NamedTuple):
     sampled: tuple[DataSettings, Splits] | None
     of_reward: tuple[DataSettings, Splits] | None
     first_seed: int | None
+    shared: Path | None
+    untouched: frozenset[str]
+    answers: str
     threads: int
     quiet: bool
     debug: bool
@@ -56,7 +59,8 @@ def run_of(seeds: Sequence[TrainingSeed], threads: int) -> Run:
     debug = bool(os.environ.get("TRIMTAB_DEBUG"))
     return Run(
         recipes, first.data, first.splits, first.out, first.sampled, first.of_reward, first.first_seed,
-        threads, is_quiet(), debug, accepts_changed_reward(), os.getpid(),
+        first.shared, first.untouched, first.answers, threads, is_quiet(), debug, accepts_changed_reward(),
+        os.getpid(),
     )  # fmt: skip
 
 
@@ -64,8 +68,11 @@ def seeds_of_run(run: Run) -> list[TrainingSeed]:
     """The training seeds that `run_of` was given."""
     recipes = [Recipe.model_validate(recipe) for recipe in run.recipes]
     judge = make_judge(recipes[0].judge, run.out)
-    shared = (run.data, run.splits, run.out, judge, run.sampled, run.of_reward, run.first_seed)
-    return [TrainingSeed(recipe, *shared) for recipe in recipes]
+    alike = (
+        run.data, run.splits, run.out, judge, run.sampled, run.of_reward, run.first_seed, run.shared, run.untouched,
+        run.answers,
+    )  # fmt: skip
+    return [TrainingSeed(recipe, *alike) for recipe in recipes]
 
 
 def do(task: Task, seeds: Sequence[TrainingSeed], run: Run) -> JsonObject:

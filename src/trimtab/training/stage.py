@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -48,7 +48,7 @@ from trimtab.notices import Warnings, collected, say, warn
 from trimtab.rewards.base import Reward
 from trimtab.rewards.settings import without_asking
 from trimtab.training.accelerator import make_accelerator
-from trimtab.training.callbacks import callbacks_of, check_trackers
+from trimtab.training.callbacks import Callback, callbacks_of, check_trackers
 from trimtab.training.changed import changes_of
 from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.difficulty import check_order, draws_of
@@ -100,18 +100,20 @@ def run_stage(
     reward: Reward | None = None,
     judge: Reward | None = None,
     day: datetime.date | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Trains, or finishes training, and returns the folder of the best model.
 
     reward: what GRPO or PPO optimises. judge: what it is watched with; it chooses nothing. day: for a template that
-    asks for today's date, where neither the folder nor the model keeps one; None: today.
+    asks for today's date, where neither the folder nor the model keeps one; None: today. callbacks: who else sees
+    the rows of metrics, beside the trackers that the settings name.
     """
     check_model_source(model, settings, method.role)
     check_trackers(settings.trackers)
     keep_freed_memory()
     request = StageRequest(
         name, method, settings, data, model, tokenizer or model, out, cache or out / "reference",
-        cache or out / "prepared", day,
+        cache or out / "prepared", day, callbacks,
     )  # fmt: skip
     with holding(out):
         _run_held(request, splits, reward, judge)
@@ -160,6 +162,7 @@ class StageRequest:
     cache: Path
     prepared: Path
     day: datetime.date | None = None
+    callbacks: Sequence[Callback] = ()
 
     @property
     def sources(self) -> dict[str, str | None]:
@@ -226,8 +229,11 @@ def _train(
     groups = trained.training_groups()
     draws = draws_of(request.name, trained, groups, settings, context)
     shown = settings.model_dump(mode="json") | {"method": request.name, "model": request.model}
-    callbacks = callbacks_of(settings.trackers, out, shown) if accelerator.is_main_process else []
-    loop = Loop(policy, trained, groups, settings, out, accelerator, save, sample, request.name, draws, callbacks)
+    trackers = callbacks_of(settings.trackers, out, shown) if accelerator.is_main_process else []
+    loop = Loop(
+        policy, trained, groups, settings, out, accelerator, save, sample, request.name, draws,
+        [*trackers, *request.callbacks],
+    )  # fmt: skip
     finished = loop.run()
     if accelerator.is_main_process:
         changes = changes_of(out)
