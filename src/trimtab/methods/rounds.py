@@ -100,17 +100,19 @@ def run_round(
     cache: Path,
     reward: Reward,
     tokenizer: str | None = None,
+    judge: Reward | None = None,
 ) -> Path:
     """Runs what is missing of one round, counted from 1, and returns the folder of its model.
 
-    model: what the round starts from. reward: what its pairs are made by.
+    model: what the round starts from. reward: what its pairs are made by. judge: who chooses the weights, with
+    best_metric: judge.
     """
     check_model_source(model, settings, "policy")
     name = f"{NAME}-{number}"
     drawing = Round(number, settings, data, splits, model, where / f"{name}{PAIRS}", reward, tokenizer)
     rows, day = drawing.pairs(), day_for(drawing.folder)
     return run_stage(
-        name, OnlineDPO, settings.of_a_round, rows, model, where / name, tokenizer, cache, day=day
+        name, OnlineDPO, settings.of_a_round, rows, model, where / name, tokenizer, cache, day=day, judge=judge
     )  # fmt: skip
 
 

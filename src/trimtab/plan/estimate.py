@@ -187,8 +187,9 @@ def _calls(recipe: Recipe, works: Sequence[StageWork], splits: Splits, chat: Cha
         method = recipe.rewarded.get(work.method)
         rewards = ", ".join(reward.kind for reward in method.rewards) if method else ""
         for calls, by in ((work.reward_calls, f"the training reward ({rewards})"), (work.judge_calls, "the judge")):
-            if calls and work.rollouts is not None:
-                tokens = round(calls * (work.rollouts.prompt_tokens + work.rollouts.cap))
+            sampled = work.rollouts or work.validation_samples
+            if calls and sampled is not None:
+                tokens = round(calls * (sampled.prompt_tokens + sampled.cap))
                 expected_calls.append(Calls(f"{work.name}: samples while training", by, calls, tokens))
     judges = {"the judge": recipe.judge} if recipe.judge is not None else {}
     judges |= {f"the second judge {name}": judge for name, judge in named_apart(recipe.second_judges).items()}

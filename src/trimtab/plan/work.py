@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trimtab.data.chat import ChatFormat
 from trimtab.data.groups import CompletionGroup, cut_into_passes
@@ -16,6 +16,7 @@ from trimtab.data.records import Record
 from trimtab.data.split_groups import CompletionsOf, Expansion, encode_records
 from trimtab.data.splits import Splits
 from trimtab.errors import TrimtabError
+from trimtab.evaluation.settings import Decoding
 from trimtab.json_types import JsonObject
 from trimtab.losses.table import needs_reference
 from trimtab.methods.distillation_settings import DistillationSettings
@@ -123,7 +124,7 @@ def stage_work(stage: Stage, recipe_judged: bool, splits: Splits, chat: ChatForm
     method_class = METHODS[method].method
     chat = method_class.text_format(chat.tokenizer, chat.truncation, settings)
     if isinstance(settings, OnlineDPOSettings):
-        return _round_work(name, settings, splits, chat)
+        return _with_judge(_round_work(name, settings, splits, chat), splits)
     expand = method_class.expansion(settings)
     train = encoded(splits.train, chat, method_class.completions_of(settings), expand)
     if not train.groups:
@@ -147,7 +148,7 @@ def stage_work(stage: Stage, recipe_judged: bool, splits: Splits, chat: ChatForm
     if penalty is not None and isinstance(settings, SFTSettings) and settings.length_penalty is not None:
         extra = [_sampled_group(g, settings.length_penalty.paths, penalty.cap) for g in train.groups]
         largest = max([largest, *_passes(extra, settings, 1)[0]], key=_tokens)
-    return StageWork(
+    work = StageWork(
         name, method, settings, train.count, steps,
         step_tokens=step_tokens,
         largest=largest,
@@ -161,6 +162,19 @@ def stage_work(stage: Stage, recipe_judged: bool, splits: Splits, chat: ChatForm
         forward_tokens=(points + (teaching is not None)) * steps * step_tokens,
         **_rhythm(settings, steps, (1 + points + (teaching is not None)) * validation.tokens),
     )  # fmt: skip
+    return work if teaching else _with_judge(work, splits)
+
+
+def _with_judge(work: StageWork, splits: Splits) -> StageWork:
+    """What choosing the checkpoint by the judge adds: answers to validation prompts at each evaluation."""
+    settings = work.settings
+    asked = min(settings.judged_prompts, len(splits.validation))
+    if not settings.chosen_by_judge or not asked:
+        return work
+    mean_prompt = sum(len(group.prompt) for group in work.example) / len(work.example)
+    drawn = work.evaluations * asked
+    sampled = Sampled(drawn, settings.judged_tokens, min(asked, Decoding().batch_size), mean_prompt)
+    return replace(work, validation_samples=sampled, judge_calls=drawn)
 
 
 @dataclass(frozen=True)

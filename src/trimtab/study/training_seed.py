@@ -30,6 +30,7 @@ from trimtab.study.stages import Stage, last_stages, stages_of
 from trimtab.tasks.ask import with_tasks, with_template
 from trimtab.tasks.settings import TaskSettings
 from trimtab.training.callbacks import Callback
+from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage
 
 BASE, OPPONENT = "base", "opponent"
@@ -110,7 +111,17 @@ class TrainingSeed:
         scores = cache / SCORES.name
         if isinstance(settings, OnlineDPOSettings):
             reward = rewards_of_rounds(settings, rewards, scores)(model)
-            run_round(stage.round, settings, data, splits, model, places, cache, reward)
+            run_round(
+                stage.round,
+                settings,
+                data,
+                splits,
+                model,
+                places,
+                cache,
+                reward,
+                judge=self._watching(settings, driven=False),
+            )
             return
         own = resolve_model(self.recipe.tokenizer) if self.recipe.tokenizer else self.base
         run_stage(
@@ -118,9 +129,15 @@ class TrainingSeed:
             own if model == self.base and not from_stage else None,
             cache, splits,
             reward=make_reward(stage.rewards, rewards, scores) if driven else None,
-            judge=self.judge if driven and self.judge is not None and not self.judge.compares else None,
+            judge=self._watching(settings, driven),
             day=day_of_runs(self.shared or self.out), callbacks=callbacks,
         )  # fmt: skip
+
+    def _watching(self, settings: TrainingSettings, driven: bool) -> Reward | None:
+        """The judge, where it is asked while a stage trains: of a method that a reward drives it watches the
+        samples."""
+        watches = driven and self.judge is not None and not self.judge.compares
+        return self.judge if watches or settings.chosen_by_judge else None
 
     def _rows_of(self, method: str) -> tuple[DataSettings, Splits] | None:
         """A method's rows of its own."""

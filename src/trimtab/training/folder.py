@@ -32,7 +32,7 @@ BESIDE = ("key", "trimtab", "reward_changes")
 """In stage.json: what is no input."""
 
 
-NEWER: JsonObject = {"optimizer": "adamw", "order": None, "heads": 1}
+NEWER: JsonObject = {"optimizer": "adamw", "order": None, "heads": 1, "judged_prompts": 64, "judged_tokens": 128}
 """Settings that earlier versions had not, with what they did: so set, they are no inputs."""
 
 

@@ -54,8 +54,9 @@ class Loop:
         title: str = "train",
         draws: Draws | None = None,
         callbacks: Sequence[Callback] = (),
+        judged: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
-        self.callbacks = callbacks
+        self.callbacks, self.judged = callbacks, judged
         self.policy, self.method, self.groups, self.settings = policy, method, groups, settings
         self.folder, self.accelerator, self.title = folder, accelerator, title
         self.save_best, self.sample = save, sample
@@ -72,8 +73,7 @@ class Loop:
         self.logs = {log.path.name: log for log in (self.log, self.samples, self.completions, self.skipped)}
         self.saved_best: int | None = None
         """The best step that the newest checkpoint would resume with."""
-        self.guard = Guard(settings.explosion)
-        self.optimizer = make_optimizer(policy, settings, method.rates)
+        self.guard, self.optimizer = Guard(settings.explosion), make_optimizer(policy, settings, method.rates)
         self.state = Progress()
         self.wrapped, self.optimizer = accelerator.prepare(policy, self.optimizer)
         if settings.step_groups < accelerator.num_processes:
@@ -267,7 +267,7 @@ class Loop:
         """Evaluates, logs, and keeps the weights when they are the best so far (ties: the earliest)."""
         self.policy.eval()
         with torch.no_grad():
-            values = self.method.evaluate(self.wrapped)
+            values = {**self.method.evaluate(self.wrapped), **(self.judged() if self.judged else {})}
         if self.accelerator.num_processes > 1:
             # The main process's, for all: what is best, and when to stop, must not depend on rounding.
             values = gather_object([values])[0]

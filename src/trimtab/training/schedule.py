@@ -12,12 +12,14 @@ import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 from trimtab.data.groups import CompletionGroup
-from trimtab.data.settings import BUDGET, IN_MEMORY, LEARNING_RATE, STEPS, WEIGHT, Seed, distinct
+from trimtab.data.settings import BUDGET, IN_MEMORY, LEARNING_RATE, ROWS, STEPS, TOKENS, WEIGHT, Seed, distinct
 from trimtab.models.settings import ModelSettings
 from trimtab.training.order_settings import OrderSettings
 
 TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 """Programs that show runs; accelerate knows how each is told."""
+JUDGED = "judge"
+"""The metric of validation answers that a judge scored, without eval_."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -73,9 +75,14 @@ class TrainingSettings(ModelSettings):
     """Stop after so many steps without a better best_metric; None: never."""
     best_metric: str | None = None
     """Which evaluation metric picks the checkpoint that is kept; None: the method's own. `step`, highest: the
-    last one."""
+    last one. `judge`, highest: the one whose answers to validation prompts the study's judge scores best."""
     best_is: Literal["highest", "lowest"] | None = None
     """Whether the highest or the lowest best_metric is best; goes with best_metric."""
+
+    judged_prompts: int = Field(64, gt=0, le=ROWS)
+    """With best_metric: judge, how many validation prompts are answered at each evaluation, greedily."""
+    judged_tokens: int = Field(128, gt=0, le=TOKENS)
+    """With best_metric: judge, the longest such answer."""
 
     carries_inputs: ClassVar[bool] = False
     """Whether the method goes on with what a model is fed beside token ids (models/inputs.py)."""
@@ -90,6 +97,11 @@ class TrainingSettings(ModelSettings):
     @classmethod
     def _each_tracker_once(cls, value: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
         return distinct(value)
+
+    @property
+    def chosen_by_judge(self) -> bool:
+        """Whether the checkpoint that is kept is the judge's choice."""
+        return (self.best_metric or "").removeprefix("eval_") == JUDGED
 
     @property
     def added_input(self) -> str | None:

@@ -54,6 +54,7 @@ from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.difficulty import check_order, draws_of
 from trimtab.training.ending import WARNINGS, mark_done
 from trimtab.training.folder import changed_model, check_finished, inputs_key, open_stage_folder, resolve_auto
+from trimtab.training.judging import judged_answers
 from trimtab.training.loop import Loop
 from trimtab.training.round_trip import read_back_once, rehearse
 from trimtab.training.schedule import TrainingSettings
@@ -226,13 +227,17 @@ def _train(
         accelerator.wait_for_everyone()
     trained = method(settings, context)
     sample = _sampler(policy, chat, splits)
+    own = hasattr(settings, "validation_prompts")  # answers that the method asks the judge about itself
+    judged = None
+    if settings.chosen_by_judge and not own and isinstance(policy, Policy) and isinstance(chat, ChatFormat):
+        judged = judged_answers(request.name, policy, chat, splits.validation, settings, judge)
     groups = trained.training_groups()
     draws = draws_of(request.name, trained, groups, settings, context)
     shown = settings.model_dump(mode="json") | {"method": request.name, "model": request.model}
     trackers = callbacks_of(settings.trackers, out, shown) if accelerator.is_main_process else []
     loop = Loop(
         policy, trained, groups, settings, out, accelerator, save, sample, request.name, draws,
-        [*trackers, *request.callbacks],
+        [*trackers, *request.callbacks], judged,
     )  # fmt: skip
     finished = loop.run()
     if accelerator.is_main_process:
