@@ -173,11 +173,7 @@ class Recipe(_WithStages):
                     )
         _check_inputs(self)
         for name, stage in zip(METHODS, map(self._own, METHODS), strict=True):
-            if (
-                self.judge is None
-                and stage is not None
-                and (stage.best_metric or "").removeprefix("eval_") == "judge"
-            ):
+            if self.judge is None and stage is not None and stage.chosen_by_judge:
                 raise ValueError(f"{name}.best_metric: judge needs a judge, which the recipe does not name")
         for stage in map(self._own, METHODS):
             if stage is not None and "seed" not in stage.model_fields_set:

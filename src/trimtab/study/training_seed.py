@@ -111,17 +111,8 @@ class TrainingSeed:
         scores = cache / SCORES.name
         if isinstance(settings, OnlineDPOSettings):
             reward = rewards_of_rounds(settings, rewards, scores)(model)
-            run_round(
-                stage.round,
-                settings,
-                data,
-                splits,
-                model,
-                places,
-                cache,
-                reward,
-                judge=self._watching(settings, driven=False),
-            )
+            judge = self._watching(settings, driven=False)
+            run_round(stage.round, settings, data, splits, model, places, cache, reward, judge=judge)
             return
         own = resolve_model(self.recipe.tokenizer) if self.recipe.tokenizer else self.base
         run_stage(
