@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from trimtab.catalogue import CATALOGUE
 from trimtab.data.parsing import parse
-from trimtab.data.settings import Settings, distinct, plain_types
+from trimtab.data.settings import Seed, Settings, distinct, plain_types
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject, JsonValue
 from trimtab.methods.table import METHODS
@@ -26,18 +26,19 @@ from trimtab.methods.table import METHODS
 SECTION = "tune"
 """The part of a recipe that says how its spaces are searched."""
 Choice = bool | int | float | str | None
+Number = Annotated[float, Field(ge=-1e12, le=1e12)]
 
 
 class RangeSpace(Settings):
     """Every number from low to high."""
 
-    low: float
+    low: Number
     """The smallest value that is tried."""
-    high: float
+    high: Number
     """The largest."""
     log: bool = False
     """Whether values are drawn evenly by their logarithm: a learning rate's should be."""
-    start: float | None = None
+    start: Number | None = None
     """What the first trial takes; None: the setting's default, or the middle."""
 
     @model_validator(mode="after")
@@ -65,9 +66,9 @@ class TuneSettings(Settings):
     """How many settings are tried, those of the recipe first."""
     objectives: dict[str, Literal["highest", "lowest"]] = Field({"win_rate": "highest"}, min_length=1)
     """The metrics that are wanted high or low on the tuning prompts: win_rate, judge_score, length, …"""
-    constraints: dict[str, float] = Field({})
-    """What a metric may be at most, such as excess_length: 20."""
-    seeds: tuple[int, ...] | None = Field(None, min_length=1)
+    constraints: dict[str, Number] | None = Field(None, min_length=1)
+    """What a metric may be at most, such as excess_length: 20; None: there is none."""
+    seeds: tuple[Seed, ...] | None = None
     """Training seeds of a trial, which are pooled; None: the recipe's own."""
     sampler: Literal["tpe", "random"] = "tpe"
     """How the next settings are chosen: tpe learns from those before; random does not."""
@@ -83,6 +84,8 @@ class TuneSettings(Settings):
     @field_validator("seeds")
     @classmethod
     def _each_seed_once(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value == ():
+            raise ValueError("name at least one training seed")
         return None if value is None else distinct(value)
 
 

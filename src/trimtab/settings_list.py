@@ -23,6 +23,7 @@ from trimtab.data.parsing import kinds_of, models_in, nearest
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.markdown import escape_markdown
 from trimtab.recipe import STAGES, Recipe, StageDefaults
+from trimtab.recipe_spaces import SECTION, TuneSettings
 from trimtab.training.schedule import TrainingSettings
 
 PLAIN = {int: "whole number", float: "number", str: "text", bool: "true or false", Any: "any value"}
@@ -67,7 +68,12 @@ def settings_table(key: str = "") -> SettingsTable:
     """
     key = key.replace("-", "_")
     models: list[type[BaseModel]] = [Recipe]
-    for part in filter(None, key.split(".")):
+    first, _, rest = key.partition(".")
+    if first == SECTION:
+        models, inner = [TuneSettings], rest
+    else:
+        inner = key
+    for part in filter(None, inner.split(".")):
         fields = _kinds(models) if len(models) > 1 else models[0].model_fields if models else {}
         if part not in fields:
             raise TrimtabError(
@@ -231,7 +237,7 @@ def _markdown_table(rows: list[list[str]]) -> Iterator[str]:
 def _sections() -> Iterator[str]:
     common = settings_rows(TrainingSettings)
     seen: dict[type[BaseModel], str] = {StageDefaults: "defaults"}
-    waiting: list[tuple[str, type[BaseModel]]] = [("", Recipe)]
+    waiting: list[tuple[str, type[BaseModel]]] = [("", Recipe), (SECTION, TuneSettings)]
     while waiting:
         key, model = waiting.pop(0)
         inside: list[tuple[str, type[BaseModel]]] = []

@@ -25,6 +25,7 @@ from trimtab.methods.table import METHODS
 from trimtab.models.length_encoding import LengthEncoding
 from trimtab.models.settings import LoraSettings
 from trimtab.recipe import Recipe, StageDefaults, load_recipe
+from trimtab.recipe_spaces import RangeSpace
 from trimtab.rewards.function import FunctionSettings
 from trimtab.rewards.local_settings import ClassifierSettings, LocalRewardSettings, NemotronLocalSettings
 from trimtab.rewards.nemotron import NemotronSettings
@@ -48,6 +49,7 @@ NEEDED: dict[type[Settings], dict[str, Any]] = {
     LocalRewardSettings: {"kind": "any", "model": "m"},
     **{kind: {"kind": "any"} for kind in (RewardSettings, NamedRewardSettings, RemoteRewardSettings)},
     TaskSettings: {"names": ["gsm8k"]},
+    RangeSpace: {"low": 1.0, "high": 2.0},
     TrainingSettings: {"learning_rate": 1e-3},
     OnPolicySettings: {"samples": 2, "kl_coefficient": 0.1},
 }
@@ -56,7 +58,7 @@ UNBOUNDED = {
     "max_grad_norm", "explosion", "weight_cap", "clip_high", "value_clip", "scale", "base", "slack",
 }  # fmt: skip
 """A large number switches these off, or it is a model's that was trained already."""
-NEGATIVE = {"length_penalty", "bound", "low", "high", "weight", "loss_options"}
+NEGATIVE = {"length_penalty", "bound", "low", "high", "start", "weight", "loss_options"}
 NEVER = ["", "many", [], {}, [[]], {"a": {}}, "0x10", "1:30", math.inf, -math.inf, math.nan, "nan", ".inf", "1e999"]
 
 

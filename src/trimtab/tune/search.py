@@ -142,7 +142,7 @@ def _sampler(settings: TuneSettings) -> optuna.samplers.BaseSampler:
         return optuna.samplers.RandomSampler(seed=settings.seed)
 
     def slack(trial: optuna.trial.FrozenTrial) -> Sequence[float]:
-        return [float(x) for x in trial.user_attrs.get(SLACK, [0.0] * len(settings.constraints))]
+        return [float(x) for x in trial.user_attrs.get(SLACK, [0.0] * len(settings.constraints or ()))]
 
     return optuna.samplers.TPESampler(seed=settings.seed, constraints_func=slack if settings.constraints else None)
 
@@ -255,7 +255,7 @@ def _run(
         say(f"failed: {first_line(error)}")
         return
     trial.set_user_attr(ESTIMATE, result.estimates[next(iter(settings.objectives))].model_dump_json())
-    trial.set_user_attr(SLACK, [wanted(result, name) - most for name, most in settings.constraints.items()])
+    trial.set_user_attr(SLACK, [wanted(result, name) - most for name, most in (settings.constraints or {}).items()])
     numbers = [wanted(result, name) for name in settings.objectives]
     study.tell(trial, numbers)
     say(", ".join(f"{name} {number:.4g}" for name, number in zip(settings.objectives, numbers, strict=True)))
