@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 from trimtab.formats import NONE, byte_size, rough_duration
 from trimtab.plan.estimate import Plan, StagePlan
+from trimtab.plan.schedule import critical_path, doubling, schedule
 from trimtab.report.table import Table
+from trimtab.study.graph import Task
+from trimtab.study.training_seed import TrainingSeed
 
 
 def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
@@ -81,6 +87,39 @@ def _time(plan: Plan) -> Table:
         whole += plan.evaluation_seconds
     rows.append(["all", *([NONE] * len(names)), rough_duration(whole)])
     return _table(f"Time on {plan.device}", ["Stage", *names, "Sum"], rows)
+
+
+def machines_table(
+    tasks: Sequence[Task],
+    seconds: Mapping[Task, float],
+    most: int,
+    seeds: Sequence[TrainingSeed],
+    price: float | None,
+) -> Table:
+    """A row for each number of machines. price: of a machine's hour, in any currency."""
+    alone = schedule(tasks, seconds, 1).seconds
+    rows = []
+    for machines in doubling(most):
+        made = schedule(tasks, seconds, machines)
+        paid = machines * made.seconds / 3600
+        rows.append(
+            [
+                str(machines),
+                rough_duration(made.seconds),
+                f"{alone / made.seconds:.2f}" if made.seconds else NONE,
+                f"{100 * made.busy:.0f}",
+                f"{paid:.1f}",
+                *([f"{paid * price:,.2f}"] if price is not None else []),
+            ]
+        )
+    path, longest = critical_path(tasks, seconds)
+    cost = ["Cost"] if price is not None else []
+    table = _table(
+        "On several machines", ["Machines", "Time", "Times as fast", "Busy, %", "Machine hours", *cost], rows
+    )
+    named = " → ".join(task.title(seeds) for task in path)
+    note = f"No number of machines is faster than {rough_duration(longest)}: {named}."
+    return replace(table, notes=[note, "Each machine is as fast as this one, and does one stage at a time."])
 
 
 def _calls(plan: Plan) -> Table:
