@@ -130,3 +130,14 @@ def test_a_tiny_model_takes_one_thread_and_says_so(
         assert devices.choose_threads(torch.device("cuda"), tiny=True) == 3, "the device computes"
     finally:
         torch.set_num_threads(before)
+
+
+def test_memory_goes_back_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, released = [1000.0], []
+    monkeypatch.setattr(devices.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(devices, "_released", [1000.0])
+    monkeypatch.setattr(devices, "release_freed_memory", lambda: released.append(clock[0]))
+    for seconds in (0, 30, 59, 61, 61, 100, 122, 122):
+        clock[0] = 1000.0 + seconds
+        devices.release_now_and_then()
+    assert released == [1061.0, 1122.0]

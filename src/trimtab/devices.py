@@ -171,6 +171,11 @@ def choose_threads(device: torch.device, tiny: bool) -> int:
     return 1
 
 
+MINUTE = 60.0
+"""Seconds. To clear two gigabytes of pages again takes one or two."""
+_released = [time.monotonic()]
+
+
 def keep_freed_memory() -> None:
     """Has the C library keep the memory of freed tensors for the next ones, where it is glibc.
 
@@ -185,6 +190,15 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_MAX, 0)
     libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_now_and_then() -> None:
+    """The same in a long loop, a minute after the last time: what is kept fits ever less, since tensors differ in
+    size. Of SmolLM2's DPO a process held 5.3 GB after three steps, and 7.9 after fourteen."""
+    now = time.monotonic()
+    if now - _released[0] > MINUTE:
+        _released[0] = now
+        release_freed_memory()
 
 
 def release_freed_memory() -> None:

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
+from trimtab.devices import release_now_and_then
 from trimtab.errors import TrimtabError
 from trimtab.files import write_directory
 from trimtab.notices import say, warn
@@ -214,6 +215,7 @@ class Loop:
                 step = self.state.step
                 window.add({name: (value, 1.0) for name, value in metrics.items()})
                 bar.show_step(metrics.get("loss"), tokens)
+                release_now_and_then()
                 if step % self.settings.logging_interval == 0 or step == self.steps:
                     self._log_step(step, window.means())
                     window = Means()
@@ -336,14 +338,7 @@ class Loop:
                 write_directory(self.folder / LAST, self.save_best)  # or nothing would be left of the training
         self.accelerator.wait_for_everyone()
         state = self.state
-        return Finished(
-            state.step,
-            best_step,
-            best,
-            stopped,
-            state.seconds,
-            state.tokens,
-        )
+        return Finished(state.step, best_step, best, stopped, state.seconds, state.tokens)
 
 
 def _by_name(parts: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
