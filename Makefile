@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VLLM := .venv-vllm/bin
 
-.PHONY: quickstart real test test-parity test-vllm test-llamacpp test-lm-eval test-trackio lint format clean
+.PHONY: quickstart real test test-slow test-parity test-vllm test-llamacpp test-lm-eval test-trackio lint format clean
 
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study quickstart
@@ -22,6 +22,9 @@ real: .venv/installed-real .venv/smollm2/installed  ## the study of a real model
 
 test: .venv/installed-dev .venv/transformers4/installed  ## all tests, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: .venv/installed-dev .venv/transformers4/installed  ## long runs: two processes in step, every recipe, kills, MPS's operators
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 test-parity: .venv/installed-dev .venv/smollm2/installed  ## a hundred steps beside TRL's trainers, and what bf16 changes in two hundred
 	$(BIN)/python -m pytest -m parity tests/training

@@ -21,6 +21,8 @@ from trimtab.models.loading import load_policy
 from trimtab.training.metrics import read_metrics
 from trimtab.training.stage import run_stage
 
+pytestmark = pytest.mark.slow
+
 
 def test_sft_lowers_the_perplexity_of_a_trained_model(shared_data: Path, tmp_path: Path) -> None:
     """stories260k, which has no template, on real texts it never saw."""

@@ -56,6 +56,7 @@ def recipe(tmp_path: Path, tiny_model_dir: Callable[..., Path]) -> dict[str, Any
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_study_makes_the_calls_that_were_planned(recipe: dict[str, Any], tmp_path: Path) -> None:
     """Training: 5 steps · 3 prompts · 2 samples = 30. Evaluations at 0, 2, 4 and 5: 4 · 4 prompts = 16 for the
     reward, and 16 for the judge. At the end 4 models answer 9 prompts: 36."""
@@ -74,6 +75,7 @@ def test_a_study_makes_the_calls_that_were_planned(recipe: dict[str, Any], tmp_p
     assert plan.stages[0].work.step_tokens * 5 == pytest.approx(sft["tokens"])
 
 
+@pytest.mark.slow
 def test_rounds_make_the_calls_that_were_planned(recipe: dict[str, Any], tmp_path: Path) -> None:
     """7 prompts · 3 samples in each of two rounds; then three models answer 9 prompts."""
     rounds = {"rounds": 2, "prompts": 7, "samples": 3, "sampling": {"max_new_tokens": 6}}
@@ -95,6 +97,7 @@ def test_rounds_make_the_calls_that_were_planned(recipe: dict[str, Any], tmp_pat
         assert sum("eval_loss" in row for row in rows) == stage.work.evaluations == 4
 
 
+@pytest.mark.slow
 def test_ppo_reads_its_samples_twice_and_scores_them_once(recipe: dict[str, Any], tmp_path: Path) -> None:
     """Two updates a batch: 5 steps take 3 batches of 3 prompts, one sample each: 9, and 16 for evaluations. The
     reference and, for its values, the policy read each batch once."""

@@ -25,6 +25,7 @@ def browser() -> Iterator[Browser]:
         yield started
 
 
+@pytest.mark.slow
 def test_three_people_vote_at_once_by_keys_and_by_touch(browser: Browser, tmp_path: Path) -> None:
     with page(tmp_path / "votes.sqlite", [item(i) for i in range(60)], per_item=3) as running:
         people = [

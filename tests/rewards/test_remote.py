@@ -51,6 +51,7 @@ def process(server: RewardServer, cache: Path, count: int, first: int = 0) -> su
     )
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_in_every_way_costs_no_score(tmp_path: Path) -> None:
     """30 % of calls fail. A completion is missing only where the server's own answer was reward:nan: 9 tries
     of anything else run out once in 0.27^9, 2,000 times. What is scored is what the server said, 0.0 included."""

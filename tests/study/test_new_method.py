@@ -14,6 +14,8 @@ from training.toy import write_model
 from trimtab.catalogue import CATALOGUE
 from trimtab.methods.table import METHODS
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("toy_method.py")
 STAGE = {"batch_size": 4, "max_steps": 2, "logging_interval": 1}
 

@@ -15,6 +15,8 @@ import pytest
 from commands import Commands, Done
 from data.malformed import CASES, SOURCES, real_rows, write_lines
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = (
     "ultrafeedback: chosen = 7",
     "sharegpt: conversations = []",

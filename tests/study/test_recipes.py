@@ -44,6 +44,7 @@ def test_the_reports_settings() -> None:
     assert (decoding.temperature, decoding.top_p, decoding.max_new_tokens) == (0.6, 0.95, 350)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", QWEN, ids=lambda path: path.stem)
 def test_a_recipe_plans_at_the_full_shape(
     path: Path, shared_data: Path, qwen_tokenizer_dir: Path, tmp_path: Path

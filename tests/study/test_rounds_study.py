@@ -21,6 +21,8 @@ from trimtab.recipe import Recipe
 from trimtab.study.export import export_model
 from trimtab.study.run import run_study
 
+pytestmark = pytest.mark.slow
+
 STAGE = {"batch_size": 4, "max_steps": 3, "evaluation_interval": 3, "logging_interval": 1, "learning_rate": 1e-3}
 
 

@@ -122,6 +122,7 @@ def test_nothing_is_scored_twice(done: tuple[Path, Results]) -> None:
     assert calls.read_text() == before
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same(done: tuple[Path, Results]) -> None:
     """A process gets all rows of their own, and knows whose reward model judges."""
     folder, results = done

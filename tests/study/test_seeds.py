@@ -102,6 +102,7 @@ def files(folder: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_a_superset_of_seeds_reuses_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Seed 0 alone, then 0 and 1 and 2: seed 0 is left as it was, base and opponent are measured once. Only its
     models' cards tell of the pooled results."""

@@ -20,6 +20,8 @@ from trimtab.training.accelerator import make_accelerator
 from trimtab.training.checkpoint import random_states
 from trimtab.training.schedule import TrainingSettings
 
+pytestmark = pytest.mark.slow
+
 METHODS = ["sft_length", "distillation", "dpo_sft", "ranking", "reward", "grpo_fixed", "ppo"]
 
 

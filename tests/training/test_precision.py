@@ -15,6 +15,8 @@ from training import real_runs
 from training.real_runs import LAYOUT_29M, Plan, Weights, World, write_random_model, write_short_pairs
 from trimtab.training.loop import Loop
 
+pytestmark = pytest.mark.slow
+
 BOUND = 0.1
 PLAN = Plan(200, 200, 2, 5e-6, 10, 1.0, weight_decay=0.0)
 SHORT = Plan(20, 20, 2, 5e-6, 2, 1.0, weight_decay=0.0)

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from training.processes import JOBS, KEPT, SHARING, a_teacher, run_jobs
 from trimtab.training.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 COMPARED = ("loss", "grad_norm", "eval_loss", "reward", "length_penalty", "length_penalty/grad_norm", "kl")
 SCRIPT = Path(__file__).with_name("processes.py")
 

@@ -12,6 +12,8 @@ import pytest
 from commands import Commands
 from trimtab.training.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 REWARD = """
 def low(completion_ids):
     with open(CALLS, "a") as out:

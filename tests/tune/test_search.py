@@ -52,6 +52,7 @@ def file(model: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed(file: Path, tmp_path: Path, commands: Commands) -> None:
     """A process dies in its second trial. Another goes on with that one and makes the rest; SFT is trained once."""
     out = tmp_path / "search"

@@ -172,8 +172,11 @@ class RemoteReward(Reward):
             if missing := [item for item in distinct if item not in scores]:
                 with Progress(f"scores by {self.name}", len(distinct), "completions", len(scores)) as progress:
                     wait_for(self._ask_all(missing, scores, progress))
-        except* TrimtabError as errors:
-            raise _first(errors) from None
+        except BaseExceptionGroup as errors:  # what `except*` raises Python 3.11.2 puts into another group
+            met, others = errors.split(TrimtabError)
+            if met is None or others is not None:
+                raise
+            raise _first(met) from None
         finally:
             if self.cache is not None:
                 self.cache.close()  # so that the file is whole, and may be copied
