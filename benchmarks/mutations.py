@@ -124,8 +124,8 @@ def test(tree: Path, tests: Sequence[str], log: Path) -> NoReturn:
     hypothesis.settings.register_profile("fault", phases=phases)
     hypothesis.settings.load_profile("fault")
     pytest = importlib.import_module("pytest")
-    options = ["-x", "--tb=line", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-    code = int(pytest.main([*options, "-m", "not vllm and not ray and not trackio", *(f"tests/{name}" for name in tests)]))
+    options = ["-x", "--tb=line", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-m", "not vllm and not trackio"]
+    code = int(pytest.main([*options, *(f"tests/{name}" for name in tests)]))
     found = getattr(sys.modules.get("trimtab"), "__file__", None) or ""
     sys.stdout.flush()
     os._exit(code if Path(found).is_relative_to(tree) else 99)
