@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VLLM := .venv-vllm/bin
 
-.PHONY: quickstart real test test-slow test-parity test-vllm test-llamacpp test-lm-eval test-trackio lint format clean
+.PHONY: quickstart real test test-slow test-parity test-vllm test-llamacpp test-lm-eval test-trackio test-ray lint format clean
 
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study quickstart
@@ -40,6 +40,9 @@ test-lm-eval: .venv/lm-eval/installed  ## standard tasks by lm-eval's own engine
 
 test-trackio: .venv/trackio/installed  ## what Trackio's own reader has of a run that was killed
 	PYTHONPATH=.venv/trackio $(BIN)/python -m pytest -m trackio tests/training/test_callbacks.py
+
+test-ray: .venv/ray/installed  ## a study on a Ray cluster of three simulated machines, with everything killed
+	PYTHONPATH=$(CURDIR)/.venv/ray:$(CURDIR)/tests $(BIN)/python -m pytest -m ray tests/study/test_ray.py
 
 lint: .venv/installed-dev  ## ruff, format check, types
 	$(BIN)/ruff check .
@@ -93,6 +96,11 @@ format: .venv/installed-dev
 .venv/trackio/installed: constraints-trackio.txt .venv/installed-dev
 	rm -rf .venv/trackio
 	$(BIN)/python -m pip install --quiet --no-deps --target .venv/trackio --requirement $<
+	touch $@
+
+.venv/ray/installed: constraints-ray.txt .venv/installed-dev
+	rm -rf .venv/ray
+	$(BIN)/python -m pip install --quiet --no-deps --target .venv/ray --requirement $<
 	touch $@
 
 # vLLM brings torchvision, torchaudio and torchcodec of CUDA, which a torch without it cannot load.

@@ -24,6 +24,7 @@ from trimtab.options import (
     Model,
     Out,
     Overwrite,
+    Ray,
     Rewards,
     Rows,
     Set,
@@ -88,6 +89,7 @@ def study(
     limit: Limit = None,
     workers: Workers = None,
     gpus: Gpus = None,
+    ray: Ray = None,
     accept_changed_reward: AcceptChangedReward = False,
     settings: Set = None,
 ) -> None:
@@ -104,7 +106,7 @@ def study(
 
     folder = out or Path("runs") / loaded.name
     with accepting_changed_reward(accept_changed_reward):
-        results = run_study(loaded, folder, training_seeds, workers, pinned)
+        results = run_study(loaded, folder, training_seeds, workers, pinned, ray)
     print_results(results)
     print(f"Report: {folder / 'report.html'}")
 

@@ -39,6 +39,10 @@ Gpus = Annotated[
         help="GPUs that these processes see, one each, in turn.",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Spread it over a Ray cluster: auto, local or its address."),
+]
 Rows = Annotated[int | None, typer.Option("--rows", min=1, help="Take N rows, not all.", metavar="N")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Begin anew where OUT has what was made with other settings.")

@@ -23,6 +23,7 @@ from trimtab.rewards.settings import AnyReward, Rewards, check_judge, reward_nam
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.sandbox.settings import SandboxSettings
 from trimtab.tasks.settings import Tasks
+from trimtab.training.resources import ResourceSettings
 from trimtab.training.schedule import TrainingSettings
 
 USUAL = ["base", "sft", "dpo"]
@@ -115,6 +116,8 @@ class Recipe(_WithStages):
     """What the reward model starts from that a study trains for rewards of kind 'trained'; None: the SFT model."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How every method is evaluated."""
+    resources: ResourceSettings = ResourceSettings()
+    """What each stage and evaluation takes of a machine, where a study is spread over several (`--ray`)."""
     tasks: Tasks | None = None
     """Standard tasks that every method, base and opponent are asked, by lm-eval: a list of names, such as
     [ifeval, gsm8k], or settings with names. None: none."""

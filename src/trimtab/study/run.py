@@ -52,7 +52,7 @@ from trimtab.study.training_seed import (
     folder_of_shared,
     shared_models,
 )
-from trimtab.study.workers import check_gpus, work_ahead
+from trimtab.study.workers import check_gpus, check_ray, work_ahead
 from trimtab.tasks.ask import check as check_tasks
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage import run_stage, split_once
@@ -83,6 +83,7 @@ def run_study(
     seeds: Sequence[int] | None = None,
     workers: int | None = 1,
     gpus: Sequence[str] = (),
+    ray: str | None = None,
 ) -> Results:
     """Runs what is missing of the study in `out`, and writes its results and report.
 
@@ -91,11 +92,13 @@ def run_study(
     decoding, base and opponent are the same for all. workers: processes that share the stages and evaluations, and
     this process's threads; None: as many as are worth it, which takes a program that may be started anew
     (multiprocessing's spawn). gpus: those that these processes are pinned to, in turn, one each where workers is
-    None.
+    None. ray: the address of a Ray cluster, whose machines do it instead.
     """
     check_gpus(gpus)
+    if ray is not None:
+        check_ray()
     with holding(out), collected() as run_warnings:
-        return _run_study(recipe, out, seeds, workers, gpus, run_warnings)
+        return _run_study(recipe, out, seeds, workers, gpus, ray, run_warnings)
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def _run_study(
     seeds: Sequence[int] | None,
     workers: int | None,
     gpus: Sequence[str],
+    ray: str | None,
     run_warnings: Warnings,
 ) -> Results:
     training_seeds = seeds_of(out, recipe.seed, seeds)
@@ -150,7 +154,7 @@ def _run_study(
     if (tasks := trained[0].tasks) is not None:
         asked = {name: resolve_model(source) for name, source in ((OPPONENT, recipe.opponent),) if source}
         check_tasks(tasks, out, asked, recipe.evaluation)
-    with work_ahead(trained, workers, gpus):
+    with work_ahead(trained, workers, gpus, ray):
         if (first := asked_first(recipe)) is not None:
             evaluate_shared(trained, first)
         runs = []

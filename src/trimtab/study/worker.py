@@ -34,7 +34,8 @@ LOOK = 0.2
 
 class Run(NamedTuple):
     """What a process is told when it begins. recipes: one for each training seed, as in a file. data to answers: as
-    a TrainingSeed has them. parent: the study's own process, where it is on this machine."""
+    a TrainingSeed has them. parent: the study's own process. place: its working folder, where relative names of
+    files start."""
 
     recipes: list[JsonObject]
     data: DataSettings
@@ -51,6 +52,7 @@ class Run(NamedTuple):
     debug: bool
     accepts_changed_reward: bool
     parent: int
+    place: str
 
 
 def run_of(seeds: Sequence[TrainingSeed], threads: int) -> Run:
@@ -60,7 +62,7 @@ def run_of(seeds: Sequence[TrainingSeed], threads: int) -> Run:
     return Run(
         recipes, first.data, first.splits, first.out, first.sampled, first.of_reward, first.first_seed,
         first.shared, first.untouched, first.answers, threads, is_quiet(), debug, accepts_changed_reward(),
-        os.getpid(),
+        os.getpid(), os.getcwd(),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ and finds them done: what it gathers, reports and refuses is the same for any nu
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -57,14 +58,30 @@ def check_gpus(gpus: Sequence[str]) -> None:
         raise TrimtabError(f"--gpus {','.join(gpus)}: CUDA has no GPU {', '.join(missing)} here; {there}.")
 
 
+def check_ray() -> None:
+    """TrimtabError where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise TrimtabError("--ray: Ray is not installed: pip install 'trimtab[ray]'")
+
+
 @contextmanager
-def work_ahead(seeds: Sequence[TrainingSeed], workers: int | None, gpus: Sequence[str] = ()) -> Iterator[None]:
+def work_ahead(
+    seeds: Sequence[TrainingSeed], workers: int | None, gpus: Sequence[str] = (), ray: str | None = None
+) -> Iterator[None]:
     """Does in several processes what the study does inside, where that is worth it; inside, little is said then.
 
     workers: how many processes; None: as many as are worth it. gpus: those that the processes are pinned to, in
-    turn; none: all that there are. TrimtabError of the first task that failed, when all that do not wait for it
-    are done.
+    turn; none: all that there are. ray: the address of a Ray cluster, whose machines do it instead. TrimtabError of
+    the first task that failed, when all that do not wait for it are done.
     """
+    if ray is not None and not _all_done(seeds):
+        from trimtab.study.ray_crew import RayCrew
+
+        resources = seeds[0].recipe.resources
+        work_through(seeds, RayCrew(run_of(seeds, resources.cpus), ray, resources))
+        with unsaid():
+            yield
+        return
     count = workers_for(seeds, workers, gpus)
     if (count == 1 and not gpus) or _all_done(seeds):
         yield

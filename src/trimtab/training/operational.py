@@ -16,8 +16,8 @@ OF_TRAINING = {
     "sample_interval",
     "trackers",
 }
-OF_STUDY = {"tasks"}
-"""Standard tasks are asked of what was trained, and each is kept with how it was asked."""
+OF_STUDY = {"tasks", "resources"}
+"""Standard tasks are asked of what was trained, each kept with how it was asked; resources are of machines."""
 OF_EVALUATION = {"token_budget", "labels", "judge_probes"}
 """Labels come when the answers are there, and probes ask a judge about what is there already."""
 OF_SAMPLING = {"batch_size", "vllm"}
