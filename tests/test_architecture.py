@@ -57,6 +57,7 @@ FLOW = (
     "compare_command",
     "report_command",
     "prefer_command",
+    "plan_command",
     "watch_command",
     "tune_command",
     "cli",
