@@ -32,7 +32,8 @@ from trimtab.sandbox.generate import preference_data
 from trimtab.stopping import SENTENCE
 from trimtab.study import workers
 from trimtab.study.crew import Died, Outcome, Processes
-from trimtab.study.run import sandbox_data
+from trimtab.study.folder import open_study_folder
+from trimtab.study.run import run_study, sandbox_data
 from trimtab.study.sources import make_judge
 from trimtab.study.training_seed import TrainingSeed
 from trimtab.study.worker import run_of, seeds_of_run
@@ -374,3 +375,22 @@ def test_stopped_and_killed_and_run_again(model: Path, tmp_path: Path, commands:
     )
     weights = "best/model.safetensors"
     assert (log.parent / weights).read_bytes() == (tmp_path / "sft" / weights).read_bytes()
+
+
+def test_ray_that_is_not_installed_is_a_dead_end(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(TrimtabError, match=r"--ray: Ray is not installed: pip install 'trimtab\[ray\]'"):
+        run_study(parse(Recipe, recipe(model), "test"), tmp_path / "run", ray="auto")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_machine_gives_is_no_part_of_what_a_study_is(model: Path, tmp_path: Path) -> None:
+    made = parse(Recipe, recipe(model), "test")
+    open_study_folder(made, tmp_path / "run")
+    (tmp_path / "run" / "seed-0" / "stages" / "sft").mkdir(parents=True)
+    (tmp_path / "run" / "seed-0" / "stages" / "sft" / "metrics.jsonl").touch()
+    open_study_folder(parse(Recipe, recipe(model, resources={"cpus": 8, "memory": 3.5}), "test"), tmp_path / "run")
+    with pytest.raises(TrimtabError, match="holds another study"):
+        open_study_folder(parse(Recipe, recipe(model, seed=4, limit=9), "test"), tmp_path / "run")
