@@ -56,6 +56,22 @@ def recipe(tmp_path: Path, tiny_model_dir: Callable[..., Path]) -> dict[str, Any
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["sft", "dpo"])
+def test_a_judge_that_chooses_is_counted(name: str, recipe: dict[str, Any]) -> None:
+    """Evaluations at steps 0, 2, 4 and 5, of three validation prompts each."""
+    chosen = STAGE | {"best_metric": "judge", "best_is": "highest", "judged_prompts": 3, "judged_tokens": 9}
+    value = recipe | {"methods": [name], "sft": STAGE, "dpo": STAGE} | {name: chosen}
+    plan = make_plan(parse(Recipe, value, "test"), measured=False)
+    works = {stage.work.name: stage.work for stage in plan.stages}
+    assert works[name].judge_calls == 12
+    drawn = works[name].validation_samples
+    assert drawn is not None
+    assert (drawn.completions, drawn.cap) == (12, 9)
+    [calls] = [one for one in plan.calls if one.who == f"{name}: samples while training"]
+    assert (calls.scored_by, calls.completions) == ("the judge", 12)
+    assert all(work.judge_calls == 0 for other, work in works.items() if other != name)
+
+
 @pytest.mark.slow
 def test_a_study_makes_the_calls_that_were_planned(recipe: dict[str, Any], tmp_path: Path) -> None:
     """Training: 5 steps · 3 prompts · 2 samples = 30. Evaluations at 0, 2, 4 and 5: 4 · 4 prompts = 16 for the

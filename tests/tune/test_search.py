@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +13,24 @@ import pytest
 import yaml
 
 from commands import Commands
+from study.test_workers import STAGE
+from study.test_workers import recipe as study_recipe
 from training.toy import write_model
+from trimtab.data.splits import DataSettings, Splits
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.results import Results
 from trimtab.recipe_spaces import TuneSettings, spaces_in
+from trimtab.study.run import StudyRows
 from trimtab.tune import search as searching
 from trimtab.tune.ending import Tried, tried_of
 from trimtab.tune.search import PrunedError, Pruning, bench_of, drawn, in_words, open_study, stored
 from trimtab.tune.trial import SHARED, Bench
 
-STAGE = {"batch_size": 4, "max_steps": 2, "evaluation_interval": 2, "logging_interval": 1, "learning_rate": 1e-3}
-
 
 def recipe(model: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "name": "small",
-        "model": str(model),
-        "opponent": str(model),
-        "judge": "gold",
-        "methods": ["sft", "dpo"],
-        "sandbox": {"train_rows": 24, "validation_rows": 8, "test_rows": 6},
-        "sft": STAGE,
-        "dpo": STAGE | {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "beta": [0.05, 0.1, 0.3]},
-        "evaluation": {"decoding": {"strategy": "greedy", "max_new_tokens": 8}},
-        "tune": {"trials": 4, "objectives": {"judge_score": "highest", "length": "lowest"}},
-        **changes,
-    }
+    spaces = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "beta": [0.05, 0.1, 0.3]}
+    tune = {"trials": 4, "objectives": {"judge_score": "highest", "length": "lowest"}}
+    return study_recipe(model, methods=["sft", "dpo"], dpo=STAGE | spaces, tune=tune) | changes
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +142,27 @@ def test_a_trial_below_the_median_is_stopped(model: Path, tmp_path: Path) -> Non
         worse.logged({"step": 2, "eval_accuracy": 0.4})
     better = Pruning(study.ask(), "eval_accuracy", 0)
     better.logged({"step": 2, "eval_accuracy": 0.8})
+    lowest = Pruning(study.ask(), "eval_loss", 0, sign=-1)
+    lowest.logged({"step": 2, "eval_loss": -0.8})
+    with pytest.raises(PrunedError):
+        Pruning(study.ask(), "eval_loss", 0, sign=-1).logged({"step": 2, "eval_loss": 0.8})
+
+
+def test_what_inherits_from_a_stage_that_is_searched_is_not_shared(model: Path, tmp_path: Path) -> None:
+    sft = STAGE | {"learning_rate": [1e-4, 1e-3]}
+    rows = StudyRows(DataSettings(train="x"), Splits([]), None, None, None)  # type: ignore[arg-type]
+    shared = {}
+    for method, stages in (("sft_length", {"sft": sft, "dpo": STAGE}), ("dpo", {"sft": STAGE, "dpo": sft})):
+        bench = a_bench(model, tmp_path, **stages)
+        shared[method] = replace(bench, method=method, rows=rows).untouched
+    assert shared == {"sft_length": frozenset(), "dpo": {"sft"}}
+
+
+def test_a_metric_that_is_none_is_told_before_anything_is_trained(model: Path, tmp_path: Path) -> None:
+    for tune in ({"objectives": {"win_rat": "highest"}}, {"constraints": {"lenght": 3}}):
+        with pytest.raises(TrimtabError, match="tune: no metric is called"):
+            bench_of(tmp_path / "r.yaml", recipe(model, tune=tune), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_rows_for_both_are_needed(model: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Its settings, and whether the rows and models that it names are there. What is i
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,8 @@ def recipe_asked(recipe: Path, limit: int | None, overrides: Sequence[str]) -> R
 
 def tune_asked(recipe: Path, limit: int | None, overrides: Sequence[str]) -> tuple[Path, JsonObject]:
     """The recipe of `trimtab tune` as it is written, checked with the values of its first trial."""
+    if importlib.util.find_spec("optuna") is None:
+        raise TrimtabError("tune: it needs Optuna, which is not installed: pip install 'trimtab[tune]'.")
     path, value = read_recipe(recipe, [*overrides, *([f"limit={limit}"] if limit else [])])
     settings, spaces = read_spaces(value, str(path))
     first = check_recipe(path, with_values(value, {space.path: space.start for space in spaces}))

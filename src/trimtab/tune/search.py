@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimtab.errors import TrimtabError, first_line
+from trimtab.evaluation.metrics import METRICS
 from trimtab.evaluation.outputs import MethodOutputs
 from trimtab.files import make_folder, read_json, write_json
 from trimtab.folder_lock import HeldError, holding, waiting_for
@@ -50,18 +51,19 @@ class PrunedError(Exception):
 @dataclass(frozen=True)
 class Pruning(Callback):
     """Reports a metric of evaluations, and ends a trial that Optuna gives up. steps_before: of stages and seeds
-    that come before."""
+    that come before. sign: -1 turns the metric round, which Optuna takes to be best where the objective is."""
 
     trial: optuna.Trial
     metric: str
     steps_before: int
+    sign: int = 1
 
     def logged(self, row: Mapping[str, object]) -> None:
         """See Callback.logged."""
         value = row.get(self.metric)
         if not isinstance(value, int | float):
             return
-        self.trial.report(float(value), self.steps_before + int(str(row["step"])))
+        self.trial.report(self.sign * float(value), self.steps_before + int(str(row["step"])))
         if self.trial.should_prune():
             raise PrunedError
 
@@ -87,6 +89,8 @@ def bench_of(path: Path, value: JsonObject, out: Path) -> Bench:
     probe = Bench(value, settings, spaces, "", out, None, None, None)  # type: ignore[arg-type]
     first = with_values(value, probe.start)
     method = tuned_method(settings, spaces, list(first["methods"]), str(path))
+    if unknown := [name for name in (*settings.objectives, *(settings.constraints or ())) if name not in METRICS]:
+        raise TrimtabError(f"{path}: tune: no metric is called {unknown[0]!r}; there are {', '.join(METRICS)}.")
     _claim(out, value)
     recipe = replace(probe, method=method).recipe(probe.start)
     with waiting_for(out / "rows"):
@@ -226,16 +230,15 @@ def _run(
 ) -> None:
     import optuna
 
-    shown = ", ".join(
-        f"{path}={value:.4g}" if isinstance(value, float) else f"{path}={value}" for path, value in values.items()
-    )
-    say(shown)
+    say(in_words(values))
     settings, before = bench.settings, [0]
 
     def watch(stage: Stage) -> list[Callback]:
         if settings.prune_by is None or len(settings.objectives) > 1:
             return []
-        callback = Pruning(trial, f"eval_{settings.prune_by.removeprefix('eval_')}", before[0])
+        [best] = settings.objectives.values()
+        sign = 1 if settings.prune_is == best else -1
+        callback = Pruning(trial, f"eval_{settings.prune_by.removeprefix('eval_')}", before[0], sign)
         before[0] += 10**6
         return [callback]
 
@@ -254,9 +257,9 @@ def _run(
             raise  # nothing works yet: not the values' fault
         say(f"failed: {first_line(error)}")
         return
+    numbers = [wanted(result, name) for name in settings.objectives]
     trial.set_user_attr(ESTIMATE, result.estimates[next(iter(settings.objectives))].model_dump_json())
     trial.set_user_attr(SLACK, [wanted(result, name) - most for name, most in (settings.constraints or {}).items()])
-    numbers = [wanted(result, name) for name in settings.objectives]
     study.tell(trial, numbers)
     say(", ".join(f"{name} {number:.4g}" for name, number in zip(settings.objectives, numbers, strict=True)))
 

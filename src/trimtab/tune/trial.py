@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from trimtab.data.parsing import parse
@@ -17,6 +18,7 @@ from trimtab.evaluation.row_columns import cluster_names
 from trimtab.evaluation.summary import About, StudyOutputs, summarise
 from trimtab.folder_lock import waiting_for
 from trimtab.json_types import JsonObject
+from trimtab.methods.table import METHODS
 from trimtab.recipe import Recipe
 from trimtab.recipe_spaces import Choice, Space, TuneSettings, with_values
 from trimtab.rewards.base import Reward
@@ -83,10 +85,11 @@ class Bench:
             for seed in self.training_seeds
         ]  # fmt: skip
 
-    @property
+    @cached_property
     def untouched(self) -> frozenset[str]:
-        """Stages that are the same in every trial: no space is theirs, nor of a stage before them."""
+        """Stages that are the same in every trial: no space is theirs, what they inherit's, or a stage's before."""
         touched = {space.path.split(".")[0] for space in self.spaces}
+        touched |= {name for name, binding in METHODS.items() if binding.inherits in touched}
         first = recipe_of_seed(self.recipe(self.start), self.training_seeds[0])
         probe = TrainingSeed(first, self.rows.data, self.rows.splits, self.out, None)
         free: set[str] = set()
