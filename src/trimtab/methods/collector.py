@@ -28,7 +28,7 @@ from trimtab.methods.rollouts import (
 from trimtab.methods.silence import ScoreWatch, tally
 from trimtab.models.policy import Policy
 from trimtab.rewards.base import Reward
-from trimtab.rollout.logps import read_off
+from trimtab.rollout.logps import AT_ONE, read_off
 from trimtab.rollout.sampler import Sampler, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.rollout.vllm import VLLMSampler
@@ -149,9 +149,18 @@ class Collector:
             for scoring in scorings
         ]
 
-    def metrics(self, scorings: Sequence[Scoring], ref_logps: list[list[Tensor]], reference: Policy) -> Sums:
-        """What was sampled, and how far from the reference. ref_logps: at the temperature that is optimised."""
-        at_one = self.read(reference, scorings, "logps", tempered=False)["logps"] if self.tempered else ref_logps
+    def read_reference(
+        self, reference: Policy, scorings: Sequence[Scoring]
+    ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        """The reference's log-probabilities of the samples at the temperature that is optimised, and at 1."""
+        if not self.tempered:
+            logps = self.read(reference, scorings, "logps")["logps"]
+            return logps, logps
+        both = self.read(reference, scorings, "logps", AT_ONE)
+        return both["logps"], both[AT_ONE]
+
+    def metrics(self, scorings: Sequence[Scoring], at_one: list[list[Tensor]]) -> Sums:
+        """What was sampled, and how far from the reference, whose log-probabilities at temperature 1 these are."""
         return sample_metrics(scorings) | ratio_metrics(scorings, at_one)
 
     # ---- processes

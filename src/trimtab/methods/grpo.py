@@ -83,7 +83,7 @@ class GRPO(OnPolicyMethod[GRPOSettings]):
         last = settings.rollouts == "fixed" or self.is_last_batch(step)
         scorings = collector.draw(prompts, settings.samples, step, last)
         old_logps = collector.sampled_logps(scorings)
-        ref_logps = collector.read(self.reference, scorings, "logps")["logps"]
+        ref_logps, at_one = collector.read_reference(self.reference, scorings)
         coefficient = settings.kl_coefficient if settings.kl == "reward" else 0.0
         assigned, groups = [], []
         for scoring, old, ref in zip(scorings, old_logps, ref_logps, strict=True):

@@ -81,13 +81,13 @@ class PPO(OnPolicyMethod[PPOSettings]):
         collector = self.collector
         scorings = collector.draw(prompts, self.settings.samples, step, self.is_last_batch(step))
         read = collector.read(self.context.policy, scorings, "logps", "values")
-        ref_logps = collector.read(self.reference, scorings, "logps")["logps"]
+        ref_logps, at_one = collector.read_reference(self.reference, scorings)
         rollouts_and_means = [
             self._with_advantages(*of_group)
             for of_group in zip(scorings, read["logps"], ref_logps, read["values"], strict=True)
         ]
         groups = [group for group, _ in rollouts_and_means]
-        metrics = collector.metrics(scorings, ref_logps, self.reference)
+        metrics = collector.metrics(scorings, at_one)
         metrics |= {"groups_dropped": (sum(group is None for group in groups), len(groups))}
         metrics |= self._reward_metrics(scorings, read["logps"], ref_logps)
         comparable = self.tempered or all(s.temperature == 1 for scoring in scorings for s in scoring.samples)

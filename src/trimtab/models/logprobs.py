@@ -37,13 +37,14 @@ class TokenStatistics(NamedTuple):
     """Of each prediction, float32 [M]. logps: of the target. entropy: nats, detached. stop_logps: log of the
     stop tokens' total probability. kl: KL(π‖π_ref), or another divergence, over the vocabulary, nats. None where
     not asked for.
-    values: of a value head, where the policy has one."""
+    values: of a value head, where the policy has one. logps_at_one: of the target at temperature 1."""
 
     logps: Tensor
     entropy: Tensor | None = None
     stop_logps: Tensor | None = None
     kl: Tensor | None = None
     values: Tensor | None = None
+    logps_at_one: Tensor | None = None
 
 
 def kl_to_reference(logps_SV: Tensor, reference_SV: Tensor) -> Tensor:

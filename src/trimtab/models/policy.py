@@ -113,11 +113,13 @@ class Policy(nn.Module):
         temperature: Tensor | None = None,
         reference: Policy | None = None,
         divergence: Divergence = kl_to_reference,
+        at_one: bool = False,
     ) -> PolicyOutput:
         """Log-probabilities of the batch's completion tokens, and what else is asked for.
 
         stops: token ids whose total log-probability is wanted at each step. temperature: [M], of each
-        token's distribution. reference: a frozen policy of the same vocabulary, for the exact divergence from it.
+        token's distribution; at_one: those at temperature 1 as well, by the same pass through the layers.
+        reference: a frozen policy of the same vocabulary, for the exact divergence from it.
         """
         head, hidden_MD, state_MD = self._hidden(batch)
         request = StatisticsRequest(entropy, None, temperature, None)
@@ -127,6 +129,9 @@ class Policy(nn.Module):
             with torch.no_grad():
                 request = request._replace(reference=reference._hidden(batch)[:2], divergence=divergence)
         out = token_logps(head, hidden_MD, batch.target, self.vocabulary, request, self._head_matrix())
+        if at_one:
+            plain = token_logps(head, hidden_MD, batch.target, self.vocabulary, None, self._head_matrix())
+            out = out._replace(logps_at_one=plain.logps)
         return out if state_MD is None else out._replace(values=self._values(state_MD))
 
     def _values(self, state_MD: Tensor) -> Tensor:

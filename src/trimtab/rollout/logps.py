@@ -11,6 +11,9 @@ from torch import Tensor
 from trimtab.data.groups import CompletionGroup, cut_places, pack
 from trimtab.models.policy import Policy, PolicyOutput
 
+AT_ONE = "logps_at_one"
+"""Of PolicyOutput's, the one that is computed only where it is asked for."""
+
 
 @contextmanager
 def evaluating(policy: Policy) -> Iterator[None]:
@@ -59,7 +62,8 @@ def read_off(
             if temperatures is not None:
                 each = [t for i in places for t in temperatures[i]]
                 per_token = torch.tensor(each, device=device)[batch.owner]
-            output = forward(batch, temperature=per_token)
+            more = {"at_one": True} if AT_ONE in names else {}
+            output = forward(batch, temperature=per_token, **more)
             for name in names:
                 pieces = iter(getattr(output, name).cpu().split(batch.lengths.tolist()))
                 for i in places:
