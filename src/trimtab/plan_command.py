@@ -20,6 +20,7 @@ def plan_command(
     seeds: Annotated[int, typer.Option(min=1, help="Training seeds, for the smallest gain that they show.")] = 1,
     pilot: Annotated[Path | None, typer.Option(help="A study's folder: how much its differences vary.")] = None,
     machines: Annotated[int | None, typer.Option(min=1, max=4096, help="Times on 1, 2, 4, … so many.")] = None,
+    processes: Annotated[int, typer.Option(min=1, max=4096, help="Of each stage, as torchrun starts them.")] = 1,
     price: Annotated[float | None, typer.Option(min=0, help="Of a machine's hour, for the cost.")] = None,
 ) -> None:
     """Memory, time, calls and disk of a study, and the smallest gain that it will show, before they are spent."""
@@ -35,7 +36,7 @@ def plan_command(
         from trimtab.study.read_results import read_results
 
     earlier = read_results(pilot) if pilot is not None else None
-    estimated = make_plan(loaded, measure, seeds, earlier)
+    estimated = make_plan(loaded, measure, seeds, earlier, processes)
     for table in plan_tables(estimated):
         print_table(table, table.caption)
     if machines is not None:

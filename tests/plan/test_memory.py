@@ -149,6 +149,26 @@ def test_parts_add_up_and_adapters_have_small_moments() -> None:
     assert stage_memory(work(GROUPS, several=True), config, "float32", True, 0).total >= full.total
 
 
+def test_shared_weights_by_hand() -> None:
+    """Of four processes each holds a quarter of weights, gradients and moments. While a layer computes, it, the
+    next one and what is outside all layers are whole."""
+    config = AutoConfig.for_model("qwen2", **SMALL)
+    alone = stage_memory(work(GROUPS, sharding="fsdp2"), config, "float32", True, 0)
+    assert alone.parts == stage_memory(work(GROUPS), config, "float32", True, 0, 4).parts
+    each = stage_memory(work(GROUPS, sharding="fsdp2"), config, "float32", True, 0, 4)
+    wide, inner, keys, words = SMALL["hidden_size"], SMALL["intermediate_size"], 2 * 12, SMALL["vocab_size"]
+    layer = 2 * wide * wide + 2 * wide * keys + wide + 2 * keys + 3 * wide * inner + 2 * wide
+    outside = words * wide * (1 if config.tie_word_embeddings else 2) + wide
+    total = 4 * (2 * layer + outside)
+    assert alone.parts["weights"] == total
+    assert each.phase == "a training pass"
+    assert each.parts["weights"] == total / 4
+    assert each.parts["Adam's moments"] == 2 * total / 4
+    assert each.parts["gradients"] == total / 4 + 4 * max(layer, outside)
+    assert each.parts["layers, gathered while they compute"] == 4 * (2 * layer + outside)
+    assert each.parts["activations"] == alone.parts["activations"]
+
+
 def test_four_bits_are_half_a_byte_and_their_scales() -> None:
     """Of every linear weight but the head's: 4 bytes less ½, 1/64 for the scales and 4/16,384 for theirs."""
     config = AutoConfig.for_model("qwen2", **SMALL)

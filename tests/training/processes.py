@@ -1,12 +1,18 @@
 """Every method for a few steps, in this process, or in each of several:
 
 torchrun --nproc_per_node 2 processes.py MODEL PAIRS OUT [JOB …]
+
+SHARDING=fsdp2 in the environment has them share the weights out, and writes down in OUT what each held of them;
+KILLED_AT=2 has them die by SIGKILL right behind the checkpoint of that step.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,7 +43,10 @@ from trimtab.methods.sft_settings import LengthEncodingSettings, LengthPenaltySe
 from trimtab.models.settings import LoraSettings
 from trimtab.rewards.function import FunctionReward
 from trimtab.rollout.sampler import Sampling
+from trimtab.training import stage
+from trimtab.training.loop import Loop
 from trimtab.training.order_settings import OrderSettings
+from trimtab.training.run_state import Finished
 from trimtab.training.stage import run_stage
 
 
@@ -90,6 +99,11 @@ JOBS: dict[str, tuple[Any, Any]] = {
         PPO,
         PPOSettings(**COMMON | LAST | {"batch_size": 2}, **GROUP | {"samples": 1}, updates_per_batch=1),
     ),
+    "sft_four": (SFT, SFTSettings(**COMMON | LAST | {"max_steps": 4, "checkpoint_interval": 2})),
+    "dpo_lora_four": (
+        DPO,
+        DPOSettings(**COMMON | LAST | {"max_steps": 4, "checkpoint_interval": 2}, lora=LoraSettings(rank=4)),
+    ),
     "disagreeing": (Disagreeing, SFTSettings(**COMMON | {"max_steps": 4, "evaluation_interval": 1, "patience": 1})),
     "grpo_one": (GRPO, GRPOSettings(**COMMON | {"batch_size": 2}, **GROUP)),
     "online_dpo-1": (OnlineDPO, OnlineDPOSettings(**COMMON, **ROUND)),
@@ -129,6 +143,35 @@ def a_teacher(student: Path) -> Path:
     return folder
 
 
+class Watched(Loop):
+    """Writes down what this process held of weights and moments at the end, and dies where it is told to."""
+
+    def _checkpoint(self) -> None:
+        super()._checkpoint()
+        if self.state.step == int(os.environ.get("KILLED_AT", "0")):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run(self) -> Finished:
+        finished = super().run()
+        trained = list(self.weights.trained.parameters())
+        moments = [x for state in self.optimizer.state.values() for name, x in state.items() if name != "step"]
+        held = {
+            "sharded": [hasattr(weight, "full_tensor") for weight in trained],
+            "weights": sum(weight.numel() for weight in trained),
+            "weights_here": sum(_here(weight) for weight in trained),
+            "moments": sum(moment.numel() for moment in moments),
+            "moments_here": sum(_here(moment) for moment in moments),
+            "plain_here": sum(weight.untyped_storage().nbytes() for weight in self.policy.parameters()),
+        }
+        place = self.accelerator.process_index
+        (self.folder / f"held-{place}.json").write_text(json.dumps(held))
+        return finished
+
+
+def _here(tensor: Any) -> int:
+    return int((tensor.to_local() if hasattr(tensor, "to_local") else tensor).numel())
+
+
 KEPT = ("sft",)
 """Jobs whose rows are kept on the disk: one process writes, all read."""
 SHARING = ("dpo", "dpo_lora")
@@ -140,6 +183,8 @@ def run_jobs(model: Path, pairs: Path, out: Path, jobs: Sequence[str] = ()) -> N
     rows = DataSettings(train=str(pairs), max_length=200, validation_rows=6)
     for name in jobs or JOBS:
         method, settings = JOBS[name]
+        if sharding := os.environ.get("SHARDING"):
+            settings = settings.model_copy(update={"sharding": sharding})
         cache = out / "cache" if name in SHARING else None
         if isinstance(settings, DistillationSettings):
             settings = settings.model_copy(update={"teacher": str(a_teacher(model))})
@@ -148,7 +193,8 @@ def run_jobs(model: Path, pairs: Path, out: Path, jobs: Sequence[str] = ()) -> N
         if method is OnlineDPO:
             run_rounds(settings, rows, None, str(model), out, out, {"trained": reward}, out / "scores.sqlite")
             continue
-        with patch.object(stored_records, "LARGE", 10 if name in KEPT else stored_records.LARGE):
+        large = patch.object(stored_records, "LARGE", 10 if name in KEPT else stored_records.LARGE)
+        with large, patch.object(stage, "Loop", Watched):
             run_stage(name, method, settings, rows, str(model), out / name, reward=reward, cache=cache)
 
 

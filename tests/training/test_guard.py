@@ -32,7 +32,7 @@ class Faulty:
     """SFT, but for what `spoil` does to the loss of row 5's pass."""
 
     best_metric, best_is = "score", "highest"
-    steps_per_batch, rates = 1, MappingProxyType({})
+    steps_per_batch, rates, runs_policy = 1, MappingProxyType({}), False
 
     def __init__(self, spoil: Callable[[Tensor], Tensor]) -> None:
         self.spoil, self.evaluations = spoil, 0

@@ -182,7 +182,7 @@ class Scripted:
 
     best_metric = "score"
     best_is = "highest"
-    steps_per_batch, rates = 1, MappingProxyType({})
+    steps_per_batch, rates, runs_policy = 1, MappingProxyType({}), False
 
     def __init__(self, values: list[float]) -> None:
         self.values = iter(values)

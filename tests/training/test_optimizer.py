@@ -17,6 +17,7 @@ from trimtab.training.adamw_8bit import AdamW8bitInPieces
 from trimtab.training.checkpoint import Checkpoints
 from trimtab.training.folder import inputs_key
 from trimtab.training.optimizer import make_optimizer
+from trimtab.training.weights import Weights
 
 RATE, BETAS, EPSILON, DECAY = 0.01, (0.8, 0.9), 1e-3, 0.1
 SETTINGS = SFTSettings(
@@ -100,10 +101,10 @@ def test_resumed_is_the_same(tmp_path: Path) -> None:
     for number in range(2):
         step(trained, optimizer, number)
     kept = Checkpoints(tmp_path)
-    kept.save(2, trained, optimizer, {})
+    kept.save(2, Weights(trained), optimizer, {})
     other = model()
     resumed = make_optimizer(other, SETTINGS)
-    kept.load(2, other, resumed)
+    kept.load(2, Weights(other), resumed)
     for number in (2, 3):
         step(trained, optimizer, number)
         step(other, resumed, number)

@@ -53,6 +53,7 @@ class Distillation(StageMethod[DistillationSettings]):
         self.teacher.eval().requires_grad_(False)
         acc = context.accelerator
         self.sampler = make_sampler(context.policy, settings.sampling, settings, acc.num_processes, "distillation")
+        self.runs_policy = settings.own_share > 0
 
     @classmethod
     def other_inputs(cls, settings: DistillationSettings) -> dict[str, str]:

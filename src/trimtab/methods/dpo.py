@@ -70,7 +70,7 @@ class DPO(StageMethod[DPOSettings]):
             _check_win_rates(joined([self.train, self.validation]))
         if any(map(needs_reference, settings.weights)):
             self.train, self.validation = context.with_reference(self.train, self.validation)
-        self.has_point = "reference_point" in settings.inputs
+        self.runs_policy = self.has_point = "reference_point" in settings.inputs
         if self.has_point:
             self.train, self.validation = with_mismatched(context, self.train, self.validation)
 

@@ -93,7 +93,7 @@ class GRPO(OnPolicyMethod[GRPOSettings]):
             rollout = rollout_group(scoring, of_group.kept, kept, old_logps=old, ref_logps=ref) if kept else None
             assigned.append(of_group)
             groups.append(rollout)
-        metrics = collector.metrics(scorings, ref_logps, self.reference)
+        metrics = collector.metrics(scorings, at_one)
         metrics |= group_metrics(scorings, assigned) | engine_metrics(scorings)
         metrics |= own_metrics(collector.reward, metrics)
         rows = table_rows(scorings, [of_group.advantages for of_group in assigned], self.context.train_records)

@@ -58,6 +58,10 @@ class GRPOSettings(OnPolicySettings):
             )
         if self.rollouts == "fixed" and self.updates_per_batch > 1:
             raise ValueError("fixed rollouts are reused by epochs; updates_per_batch is for on_policy")
+        if self.kl == "exact" and self.kl_coefficient and self.lora is not None and self.sharding != "none":
+            raise ValueError(
+                "kl 'exact' with lora reads its reference off weights that sharding: fsdp2 has shared out: use k3"
+            )
         if self.kl in ("k2", "exact") and self.normalisation == "sequences":
             raise ValueError(f"kl {self.kl!r} is of whole sequences, and has no mean over a sequence's tokens")
         if self.ratio == "sequence" and (self.normalisation == "sequences" or self._corrected):

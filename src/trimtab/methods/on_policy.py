@@ -34,6 +34,7 @@ class OnPolicyMethod(StageMethod[OnPolicySettingsT]):
     name: ClassVar[str]
     models_read: ClassVar[int] = 1
     """How many models read each batch of samples before it is trained on; the reference always does."""
+    runs_policy = True
     within_groups: ClassVar[bool] = True
     """Whether a completion is compared with those of its own prompt only."""
 

@@ -40,6 +40,7 @@ class SFT(StageMethod[SFTSettings]):
             raise TrimtabError("sft: this model counts down to a target length already: leave length_penalty out.")
         self.penalty: LengthPenalty | None = None
         if settings.length_penalty is not None:
+            self.runs_policy = True
             self.penalty = LengthPenalty(settings.length_penalty, settings.normalisation, settings.seed, context)
 
     @classmethod

@@ -77,9 +77,11 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def make_plan(recipe: Recipe, measured: bool = True, seeds: int = 1, pilot: Results | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe, measured: bool = True, seeds: int = 1, pilot: Results | None = None, processes: int = 1
+) -> Plan:
     """Counts, traces and, where `measured`, times the stages of a recipe. seeds, pilot: for what its test
-    prompts can show (power.py)."""
+    prompts can show (power.py). processes: of a stage, for the memory of each."""
     model = resolve_model(recipe.model)
     config = load_config(model)
     data, splits = _rows(recipe)
@@ -100,7 +102,8 @@ def make_plan(recipe: Recipe, measured: bool = True, seeds: int = 1, pilot: Resu
         for work in works:
             precision = resolve_precision(work.settings.precision, device)
             local = _local_models(work, recipe, model)
-            memory = stage_memory(work, _config_of(work, recipe, config), precision, device.type != "cpu", local)
+            own_config, on_gpu = _config_of(work, recipe, config), device.type != "cpu"
+            memory = stage_memory(work, own_config, precision, on_gpu, local, processes)
             sizes = count_parameters(model, work.settings.lora)
             stages.append(StagePlan(work, sizes, memory, disk_of(work, sizes, bool(rows_of[work.name].validation))))
             progress.advance()
@@ -110,6 +113,8 @@ def make_plan(recipe: Recipe, measured: bool = True, seeds: int = 1, pilot: Resu
             _measure(plan, recipe, config, splits, chat, progress)
     shown = power_lines(len(splits.test), len(set(recipe.methods)), seeds, pilot) if recipe.judge else []
     plan.notes = [*shown, *_notes(recipe, measured)]
+    if processes > 1:
+        plan.notes.append(f"Memory is of each of {processes} processes; times and counts are of one alone.")
     return plan
 
 

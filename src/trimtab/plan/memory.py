@@ -40,6 +40,7 @@ from trimtab.models.quantized import BYTES
 from trimtab.models.reward_model import RewardModel
 from trimtab.models.settings import LoraSettings, Role
 from trimtab.plan.work import Sampled, StageWork
+from trimtab.training.weights import layers_of
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -226,6 +227,25 @@ def trace(policy: Policy | RewardModel, batch: PackedBatch, precision: str, accu
 
 
 @dataclass(frozen=True)
+class Gathered:
+    """Bytes of a pass over weights that are shared out. weights: what is whole at once, which is all outside the
+    layers, the layer that computes and the next one. gradients: of the largest, before it is given away."""
+
+    weights: int
+    gradients: int
+
+    @classmethod
+    def of(cls, policy: nn.Module) -> Gathered:
+        """Of a model, with data or without."""
+        layers = [{id(p): p for p in layer.parameters()} for layer in layers_of(policy)]
+        inside = {key for layer in layers for key in layer}
+        groups = [*layers, {id(p): p for p in policy.parameters() if id(p) not in inside}]
+        weights = [FLOAT * sum(p.numel() for p in group.values()) for group in groups]
+        trained = [FLOAT * sum(p.numel() for p in group.values() if p.requires_grad) for group in groups]
+        return cls(weights[-1] + sum(sorted(weights[:-1])[-2:]), max(trained))
+
+
+@dataclass(frozen=True)
 class Memory:
     """Bytes by part, at the moment of the stage that needs most. phase: that moment."""
 
@@ -239,9 +259,10 @@ class Memory:
 
 
 def stage_memory(
-    work: StageWork, config: PretrainedConfig, precision: str, on_gpu: bool, local_models: int
+    work: StageWork, config: PretrainedConfig, precision: str, on_gpu: bool, local_models: int, processes: int = 1
 ) -> Memory:
-    """The peak of a stage. local_models: bytes of judges and rewards that are models on this device."""
+    """The peak of a stage, in each of its processes. local_models: bytes of judges and rewards that are models on
+    this device."""
     lora = work.settings.lora
     batch = pack(work.largest)
     attention_plan(batch)
@@ -265,23 +286,33 @@ def stage_memory(
     each = EIGHT_BITS if work.settings.optimizer == "adamw_8bit" else FLOAT
     moments = {"Adam's moments": int(2 * each * sizes.trained)}
     gradients = FLOAT * sizes.trained
+    whole: dict[str, int] = {}
     # With a single pass the gradients come while the activations go; with several they are there from the first.
     over = max(traced.peak, 0) if not work.several_passes else traced.peak + gradients
     over = max(over, gradients)
     activations = max(0, min(traced.activations, over - gradients))
+    held_gradients = gradients
+    if work.settings.sharding != "none" and processes > 1:
+        gathered = Gathered.of(policy)
+        whole = {"weights, gathered from all": fixed["weights"]}
+        fixed["weights"] = -(-fixed["weights"] // processes)
+        moments = {name: -(-size // processes) for name, size in moments.items()}
+        held_gradients = -(-gradients // processes) + gathered.gradients
     training = {
-        **fixed, **moments, "gradients": gradients, "activations": activations,
+        **fixed, **moments, "gradients": held_gradients, "activations": activations,
         "logits slice and passing": over - gradients - activations,
     }  # fmt: skip
+    if whole:
+        training["layers, gathered while they compute"] = gathered.weights
     if not on_gpu:
         training["kept by the allocator"] = int(KEPT_BY_ALLOCATOR * (over - gradients))
     phases = [Memory("a training pass", training)]
     for sampled in (work.rollouts, work.validation_samples, work.penalty):
         if sampled is not None:
             held = fixed if work.method == NAME else {**fixed, **moments}  # a round draws before it trains
-            kept = held | ({"gradients": gradients} if sampled is work.penalty else {})
+            kept = held | whole | ({"gradients": held_gradients} if sampled is work.penalty else {})
             phases.append(Memory("sampling", kept | sampling_memory(config, sampled)))
-    phases.append(Memory("evaluation", {**fixed, **moments, "evaluation pass": traced.evaluated}))
+    phases.append(Memory("evaluation", {**fixed, **moments, **whole, "evaluation pass": traced.evaluated}))
     return max(phases, key=lambda phase: phase.total)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -22,6 +23,7 @@ from trimtab.devices import best_device
 from trimtab.errors import TrimtabError, first_line
 from trimtab.files import SUMS, read_json, write_directory, write_json, written_damage
 from trimtab.json_types import JsonObject
+from trimtab.training.weights import Weights
 
 
 class RandomStates(TypedDict):
@@ -74,6 +76,9 @@ def trained_state(model: torch.nn.Module) -> dict[str, Tensor]:
     return trained | {name: b for name, b in model.named_buffers() if name in kept}
 
 
+WEIGHTS = "model.safetensors"
+PARTS = ".metadata"
+"""What torch.distributed.checkpoint writes beside each process's part of the weights."""
 SUMMED = "summed"
 """In a checkpoint's state: it was written with checksums."""
 
@@ -112,17 +117,32 @@ class Checkpoints:
             raise TrimtabError(f"{wrong}. {self.again}")
         shutil.copytree(self.best_path(step), out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SUMS))
 
-    def save(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: JsonObject) -> None:
-        """Writes a checkpoint aside, syncs it, and renames it; older ones go."""
+    def save(self, step: int, weights: Weights, optimizer: torch.optim.Optimizer, state: JsonObject) -> None:
+        """Writes a checkpoint aside, syncs it, and renames it; older ones go. Of weights that are shared out the
+        main process does, and the others `join` it."""
+        model = weights.trained
 
         def write(folder: Path) -> None:
-            save_file(trained_state(model), folder / "model.safetensors")
-            torch.save({"optimizer": optimizer.state_dict(), "random": random_states()}, folder / "optimizer.pt")
+            kept: JsonObject = {"random": random_states()}
+            if weights.shared_out:
+                from trimtab.training.sharing import write_parts
+
+                write_parts(folder, partial(trained_state, model), model, optimizer)
+            else:
+                save_file(trained_state(model), folder / WEIGHTS)
+                kept["optimizer"] = optimizer.state_dict()
+            torch.save(kept, folder / "optimizer.pt")
             write_json(folder / "state.json", {"step": step, **state, SUMMED: True})
 
         write_directory(self.path(step), write, sums=True)
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self.path(old))
+
+    def join(self, weights: Weights, optimizer: torch.optim.Optimizer) -> None:
+        """Writes this process's part of the checkpoint that the main process saves."""
+        from trimtab.training.sharing import write_parts
+
+        write_parts(None, partial(trained_state, weights.trained), weights.trained, optimizer)
 
     def newest(
         self,
@@ -161,20 +181,45 @@ class Checkpoints:
         lacking = state.pop(SUMMED, False) and not (folder / SUMS).is_file()
         return state, f"{folder / SUMS} is gone" if lacking else None
 
-    def load(self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Reads weights, moments and random states of a step back into place."""
-        folder = self.path(step)
+    def load(self, step: int, weights: Weights, optimizer: torch.optim.Optimizer) -> None:
+        """Reads weights, moments and random states of a step back into place, whoever wrote them: one process, or
+        any number of them."""
+        folder, model = self.path(step), weights.trained
+        parts = (folder / PARTS).is_file()
         try:
-            saved_weights = load_file(folder / "model.safetensors")
+            saved_weights = {} if parts else load_file(folder / WEIGHTS)
             with torch.serialization.safe_globals([]):
                 saved = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+            if parts:
+                from trimtab.training.sharing import read_parts
+
+                read_parts(folder, partial(trained_state, model), model, optimizer)
         except Exception as error:  # the libraries raise whatever they like
             raise TrimtabError(f"{folder}: cannot be read: {first_line(error)}. {self.again}") from error
-        ours = trained_state(model)
-        if saved_weights.keys() != ours.keys():
-            raise TrimtabError(f"{folder}: holds other weights than this model trains. Remove the stage's folder.")
-        with torch.no_grad():
-            for name, weight in ours.items():
-                weight.copy_(saved_weights[name])
-        optimizer.load_state_dict(saved["optimizer"])
+        if not parts:
+            if saved_weights.keys() != trained_state(model).keys():
+                raise TrimtabError(
+                    f"{folder}: holds other weights than this model trains. Remove the stage's folder."
+                )
+            _take(weights, optimizer, saved_weights, saved["optimizer"])
         set_random_states(saved["random"])
+
+
+def _take(
+    weights: Weights, optimizer: torch.optim.Optimizer, whole: dict[str, Tensor], moments: JsonObject
+) -> None:
+    """Weights and moments that one process wrote, into a model that may be shared out among several."""
+    if weights.shared_out:
+        from trimtab.training.sharing import laid_like
+
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        of_each = {
+            place: {name: laid_like(held[place], x) for name, x in of.items()}
+            for place, of in moments["state"].items()
+        }
+        moments = {**moments, "state": of_each}
+        whole = {name: laid_like(weight, whole[name]) for name, weight in trained_state(weights.trained).items()}
+    with torch.no_grad():
+        for name, weight in trained_state(weights.trained).items():
+            weight.copy_(whole[name])
+    optimizer.load_state_dict(moments)

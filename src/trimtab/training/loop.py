@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from trimtab.data.groups import CompletionGroup, cut_into_passes, pack
+from trimtab.data.groups import CompletionGroup
 from trimtab.devices import release_now_and_then
 from trimtab.errors import TrimtabError
 from trimtab.files import write_directory
@@ -26,6 +26,7 @@ from trimtab.notices import say, warn
 from trimtab.stopping import Stopped, asked, patiently
 from trimtab.training.callbacks import Callback
 from trimtab.training.checkpoint import Checkpoints
+from trimtab.training.gradient import Gradients
 from trimtab.training.guard import Guard, skipped_row
 from trimtab.training.metrics import Means, MetricsLog
 from trimtab.training.optimizer import make_optimizer
@@ -33,7 +34,8 @@ from trimtab.training.order import Draws, RandomDraws
 from trimtab.training.progress import StepProgress
 from trimtab.training.run_state import Finished, Progress
 from trimtab.training.schedule import TrainingSettings, learning_rate_factor, total_steps
-from trimtab.training.step import ExtraLoss, Method, PassLoss
+from trimtab.training.step import Method
+from trimtab.training.weights import Weights
 
 LAST = "last"
 """The last weights, beside best/, where that holds the model that training started from."""
@@ -56,8 +58,9 @@ class Loop:
         draws: Draws | None = None,
         callbacks: Sequence[Callback] = (),
         judged: Callable[[], Mapping[str, float]] | None = None,
+        weights: Weights | None = None,
     ) -> None:
-        self.callbacks, self.judged = callbacks, judged
+        self.callbacks, self.judged, self.weights = callbacks, judged, weights or Weights(policy)
         self.policy, self.method, self.groups, self.settings = policy, method, groups, settings
         self.folder, self.accelerator, self.title = folder, accelerator, title
         self.save_best, self.sample = save, sample
@@ -74,9 +77,17 @@ class Loop:
         self.logs = {log.path.name: log for log in (self.log, self.samples, self.completions, self.skipped)}
         self.saved_best: int | None = None
         """The best step that the newest checkpoint would resume with."""
-        self.guard, self.optimizer = Guard(settings.explosion), make_optimizer(policy, settings, method.rates)
-        self.state = Progress()
-        self.wrapped, self.optimizer = accelerator.prepare(policy, self.optimizer)
+        self.guard, self.state = Guard(settings.explosion), Progress()
+        trained = self.weights.trained
+        self.optimizer = make_optimizer(trained, settings, method.rates)
+        if self.weights.shared_out:  # what is read is not what is trained, and neither is wrapped once more
+            self.read = accelerator.prepare_model(policy, evaluation_mode=True)
+            wrapped = accelerator.prepare_model(trained, evaluation_mode=True)
+            self.optimizer = accelerator.prepare_optimizer(self.optimizer)
+        else:
+            wrapped, self.optimizer = accelerator.prepare(trained, self.optimizer)
+            self.read = wrapped
+        self.gradients = Gradients(accelerator, self.weights, wrapped, settings.pass_tokens)
         if settings.step_groups < accelerator.num_processes:
             raise TrimtabError(
                 f"batch_size × accumulation = {settings.step_groups} is less than the "
@@ -90,18 +101,19 @@ class Loop:
         acc, settings = self.accelerator, self.settings
         data_step = step // self.method.steps_per_batch
         drawn = self.draws.of_step(data_step)
-        self.policy.eval()  # while the method samples
-        prepared = self.method.prepare(drawn, step)
-        self.policy.train()
+        self.weights.train(False)  # while the method samples
+        with self.weights.whole() if self.method.runs_policy else nullcontext():
+            prepared = self.method.prepare(drawn, step)
+        self.weights.train()
         self.state.samples = list(prepared.samples) or self.state.samples
         means = Means()
         means.add(prepared.metrics)
         everyone, extra = list(prepared.groups), prepared.extra
         mine = everyone[acc.process_index :: acc.num_processes]
-        loss, norm = self._gradient(mine, prepared.loss, prepared.total, settings.max_grad_norm, means)
+        loss, norm = self.gradients.of_loss(mine, prepared.loss, prepared.total, settings.max_grad_norm, means)
         losses, norms = {"": loss}, {"": norm}
         if extra is not None:
-            losses[extra.name], norms[extra.name] = self._add_gradient(extra, means)
+            losses[extra.name], norms[extra.name] = self.gradients.add(extra, means)
             means.add({extra.name: (losses[extra.name], 1.0), f"{extra.name}/grad_norm": (norms[extra.name], 1.0)})
         means.add({"loss": (sum(losses.values()), 1.0)})
         rate = settings.learning_rate * learning_rate_factor(settings, step, self.steps)
@@ -138,49 +150,6 @@ class Loop:
                 f"(skipped.jsonl has their rows), {'all there are' if none_taken else f'more than {limit}'}.{kept} "
                 "A lower learning_rate is the usual cure."
             )
-
-    def _gradient(
-        self,
-        groups: Sequence[CompletionGroup],
-        loss_of: PassLoss,
-        total: float,
-        max_norm: float,
-        means: Means,
-    ) -> tuple[float, float]:
-        """Leaves the clipped gradient of the groups' loss in the weights. Returns the loss and the norm before."""
-        acc = self.accelerator
-        passes = cut_into_passes(groups, self.settings.pass_tokens)
-        step_loss = 0.0
-        if not passes and acc.num_processes > 1:
-            self._idle_pass()
-        for i, members in enumerate(passes):
-            batch = pack(members).to(acc.device)
-            last = i == len(passes) - 1
-            with nullcontext() if last else acc.no_sync(self.wrapped):
-                # DDP averages gradients over processes; the total is over all of them, so their sum is wanted.
-                loss, sums = loss_of(self.wrapped, batch, total / acc.num_processes)
-                acc.backward(loss)
-            means.add(sums)
-            step_loss += float(loss.detach())
-        return step_loss, float(acc.clip_grad_norm_(self.policy.parameters(), max_norm))
-
-    def _idle_pass(self) -> None:
-        """A process without groups takes part in adding the gradients up, with nothing of its own."""
-        batch = pack([CompletionGroup((0,), ((0,),))]).to(self.accelerator.device)
-        out = self.wrapped(batch)
-        self.accelerator.backward(0.0 * sum(x.sum() for x in (out.logps, out.values) if x is not None))
-
-    def _add_gradient(self, extra: ExtraLoss, means: Means) -> tuple[float, float]:
-        """Adds a second loss's gradient, clipped by itself, to the one in the weights."""
-        trained = [p for p in self.policy.parameters() if p.requires_grad]
-        kept = [p.grad for p in trained]
-        for p in trained:
-            p.grad = None
-        loss_and_norm = self._gradient(extra.groups, extra.loss, extra.total, extra.max_grad_norm, means)
-        for p, grad in zip(trained, kept, strict=True):
-            if grad is not None:
-                p.grad = grad if p.grad is None else p.grad.add_(grad)
-        return loss_and_norm
 
     # ---- the run
 
@@ -223,17 +192,21 @@ class Loop:
                 if step % self.evaluation_interval == 0 or step == self.steps:
                     self._evaluate(step)
                     stopped = self._out_of_patience()
-                interval = self.settings.sample_interval
-                if self.sample and interval and step % interval == 0 and self.accelerator.is_main_process:
-                    self.policy.eval()
-                    for row in self.sample():
-                        self.samples.write({"step": step, **row})
+                if self.settings.sample_interval and step % self.settings.sample_interval == 0:
+                    self._show_samples(step)
                 signal = self._asked_to_stop()
                 if signal or (step % self.checkpoint_interval == 0 and step < self.steps and not stopped):
                     self._checkpoint()
                 if signal:
                     raise Stopped(signal)
         return self._finish(stopped)
+
+    def _show_samples(self, step: int) -> None:
+        self.weights.train(False)
+        with self.weights.whole():
+            if self.sample and self.accelerator.is_main_process:
+                for row in self.sample():
+                    self.samples.write({"step": step, **row})
 
     def _asked_to_stop(self) -> int | None:
         """The signal, of any process: they stop at the same step."""
@@ -267,9 +240,13 @@ class Loop:
 
     def _evaluate(self, step: int) -> None:
         """Evaluates, logs, and keeps the weights when they are the best so far (ties: the earliest)."""
-        self.policy.eval()
+        self.weights.train(False)
+        with self.weights.whole():
+            self._evaluate_whole(step)
+
+    def _evaluate_whole(self, step: int) -> None:
         with torch.no_grad():
-            values = {**self.method.evaluate(self.wrapped), **(self.judged() if self.judged else {})}
+            values = {**self.method.evaluate(self.read), **(self.judged() if self.judged else {})}
         if self.accelerator.num_processes > 1:
             # The main process's, for all: what is best, and when to stop, must not depend on rounding.
             values = gather_object([values])[0]
@@ -308,9 +285,11 @@ class Loop:
             self.state.order = self.draws.state()
             self.state.logs = {name: log.mark() for name, log in self.logs.items()}
             state = {k: v for k, v in vars(self.state).items() if k != "step"}
-            self.checkpoints.save(self.state.step, self.policy, self.optimizer, state)
+            self.checkpoints.save(self.state.step, self.weights, self.optimizer, state)
             self.saved_best = self.state.best_step
             self._drop_old_best()
+        elif self.weights.shared_out:
+            self.checkpoints.join(self.weights, self.optimizer)
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
@@ -325,7 +304,7 @@ class Loop:
         self.method.load_state(self.state.method)
         self.guard.load_state(self.state.guard)
         self.draws.load_state(self.state.order)
-        self.checkpoints.load(self.state.step, self.policy, self.optimizer)
+        self.checkpoints.load(self.state.step, self.weights, self.optimizer)
 
     def _finish(self, stopped: bool) -> Finished:
         """Puts the best weights in `best/`. The checkpoints go only once the stage is marked done."""
@@ -334,8 +313,10 @@ class Loop:
             raise TrimtabError(f"{self.title}: no evaluation gave a finite {self.best_metric}; nothing to keep.")
         if self.accelerator.is_main_process:
             write_directory(self.folder / "best", lambda out: self.checkpoints.copy_best(best_step, out))
-            if best_step == 0 < self.state.step:
-                write_directory(self.folder / LAST, self.save_best)  # or nothing would be left of the training
+        if best_step == 0 < self.state.step:  # or nothing would be left of the training
+            with self.weights.whole():
+                if self.accelerator.is_main_process:
+                    write_directory(self.folder / LAST, self.save_best)
         self.accelerator.wait_for_everyone()
         state = self.state
         return Finished(state.step, best_step, best, stopped, state.seconds, state.tokens)

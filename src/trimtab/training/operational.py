@@ -15,6 +15,7 @@ OF_TRAINING = {
     "checkpoint_interval",
     "sample_interval",
     "trackers",
+    "sharding",
 }
 OF_STUDY = {"tasks", "resources"}
 """Standard tasks are asked of what was trained, each kept with how it was asked; resources are of machines."""

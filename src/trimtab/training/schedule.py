@@ -69,6 +69,9 @@ class TrainingSettings(ModelSettings):
     """Optimizer steps from one look at samples to the next; None: no samples while training."""
     checkpoint_interval: int | None = Field(None, gt=0, le=STEPS)
     """Optimizer steps from one checkpoint to the next; None: with every evaluation."""
+    sharding: Literal["none", "fsdp2"] = "none"
+    """fsdp2: several processes share weights, gradients and moments out, and gather a layer's where it computes.
+    none: each holds all of them. One process always does."""
     trackers: tuple[TrackerName, ...] = ()
     """Programs that are told every line of metrics while it is written: tensorboard, trackio, wandb, mlflow."""
     patience: int | None = Field(None, gt=0, le=STEPS)
@@ -91,6 +94,14 @@ class TrainingSettings(ModelSettings):
     def _check_best_metric(self) -> TrainingSettings:
         if (self.best_metric is None) != (self.best_is is None):
             raise ValueError("best_metric and best_is (highest or lowest) go together")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sharding(self) -> TrainingSettings:
+        if self.sharding != "none" and self.optimizer != "adamw":
+            raise ValueError("sharding: fsdp2 goes with optimizer: adamw, whose moments it shares out")
+        if self.sharding != "none" and self.lora is not None and self.lora.quantize is not None:
+            raise ValueError("sharding: fsdp2 does not share four-bit weights out: leave lora.quantize or it out")
         return self
 
     @field_validator("trackers")

@@ -59,6 +59,7 @@ from trimtab.training.loop import Loop
 from trimtab.training.round_trip import read_back_once, rehearse
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import AnyMethod, TextFormat, TrainedModel, TrainingContext
+from trimtab.training.weights import weights_of
 
 SAMPLES, SAMPLE_TOKENS = 4, 128
 
@@ -237,7 +238,7 @@ def _train(
     trackers = callbacks_of(settings.trackers, out, shown) if accelerator.is_main_process else []
     loop = Loop(
         policy, trained, groups, settings, out, accelerator, save, sample, request.name, draws,
-        [*trackers, *request.callbacks], judged,
+        [*trackers, *request.callbacks], judged, weights_of(policy, settings, accelerator),
     )  # fmt: skip
     finished = loop.run()
     if accelerator.is_main_process:

@@ -132,6 +132,7 @@ class ModelMethod(ABC, Generic[SettingsT, ModelT, FormatT]):
 
     steps_per_batch: int = 1
     rates: Mapping[str, float] = MappingProxyType({})
+    runs_policy: bool = False
 
     completions: ClassVar[CompletionsOf]
     """Which of a record's completions it trains on."""

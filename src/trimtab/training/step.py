@@ -60,6 +60,8 @@ class Method(Protocol):
     """Optimizer steps that are taken on the same groups of the data."""
     rates: Mapping[str, float]
     """Part of the policy → its learning rate as a multiple of the setting's."""
+    runs_policy: bool
+    """Whether `prepare` runs the policy, which then has all its weights there, in every process."""
 
     def prepare(self, groups: Sequence[CompletionGroup], step: int) -> Step:
         """The step, counted from 0, given the data's groups for it: the same, or fresh samples of their prompts."""

@@ -1,0 +1,128 @@
+"""Weights that two processes share out: the same steps as one process, in parts, and checkpoints for any number."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
+
+from training.processes import a_teacher
+from trimtab.training.metrics import read_metrics
+from trimtab.training.weights import layers_of
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).with_name("processes.py")
+SHARED = ["sft", "sft_length", "sft_lora", "dpo", "dpo_lora", "kto", "reward", "grpo", "ppo", "distillation"]
+COMPARED = ("loss", "grad_norm", "eval_loss", "reward", "length_penalty", "length_penalty/grad_norm", "kl")
+
+
+def ran(
+    model: Path, pairs: Path, out: Path, jobs: list[str], processes: int, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(SCRIPT), str(model), str(pairs), str(out)]
+    return subprocess.run(
+        [*command, *jobs],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, toy_model: Path, toy_pairs: Path) -> dict[int, Path]:
+    """The jobs by one process, and by two that share the weights out."""
+    folder = tmp_path_factory.mktemp("sharing")
+    a_teacher(toy_model)  # before two processes want it
+    for processes in (1, 2):
+        found = ran(toy_model, toy_pairs, folder / str(processes), SHARED, processes, SHARDING="fsdp2")
+        assert found.returncode == 0, found.stderr[-3000:]
+    return {1: folder / "1", 2: folder / "2"}
+
+
+@pytest.mark.parametrize("job", SHARED)
+def test_shared_weights_take_the_steps_of_whole_ones(job: str, both: dict[int, Path]) -> None:
+    """In float32, step by step."""
+    one, two = (read_metrics(both[n] / job / "metrics.jsonl") for n in (1, 2))
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    checked = 0
+    for alone, shared in zip(one, two, strict=True):
+        for name in COMPARED:
+            if name in alone:
+                assert shared[name] == pytest.approx(alone[name], rel=1e-5, abs=1e-5), (alone["step"], name)
+                checked += 1
+    assert checked >= 4
+
+
+@pytest.mark.parametrize("job", SHARED)
+def test_each_process_holds_its_part(job: str, both: dict[int, Path]) -> None:
+    """Every weight is a DTensor; a process holds half of weights and moments, and nothing of the plain model."""
+    alone = json.loads((both[1] / job / "held-0.json").read_text())
+    parts = [json.loads((both[2] / job / f"held-{place}.json").read_text()) for place in (0, 1)]
+    assert not any(alone["sharded"])
+    assert alone["weights_here"] == alone["weights"]
+    for part in parts:
+        assert all(part["sharded"])
+        assert part["weights"] == alone["weights"]
+        assert part["moments"] == alone["moments"] > 0
+        assert part["plain_here"] <= 8 * len(part["sharded"])
+    for what in ("weights", "moments"):
+        assert sum(part[f"{what}_here"] for part in parts) == alone[what]
+        # Rows of a matrix of odd height are one more in the first.
+        assert parts[1][f"{what}_here"] >= 0.45 * alone[what]
+
+
+@pytest.mark.parametrize("job", SHARED)
+def test_what_is_kept_is_one_whole_model(job: str, both: dict[int, Path], toy_model: Path) -> None:
+    one, two = (load_file(both[n] / job / "best" / "model.safetensors") for n in (1, 2))
+    assert one.keys() == two.keys()
+    start = load_file(toy_model / "model.safetensors")
+    known = [name for name in one if name in start]
+    moved = sum(float((one[name] - start[name]).square().sum()) for name in known) ** 0.5
+    apart = sum(float((one[name] - two[name]).square().sum()) for name in known) ** 0.5
+    assert apart <= 0.05 * moved or moved == apart == 0.0
+    auto = AutoModelForSequenceClassification if job == "reward" else AutoModelForCausalLM
+    assert auto.from_pretrained(both[2] / job / "best").num_parameters() > 0
+
+
+@pytest.mark.parametrize("job", ["sft_four", "dpo_lora_four"])
+@pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2), (2, 2)])
+def test_a_killed_run_goes_on_with_another_number_of_processes(
+    job: str, first: int, second: int, toy_model: Path, toy_pairs: Path, tmp_path: Path
+) -> None:
+    """Against a run that nobody killed: the same later steps, and no step twice."""
+    whole = ran(toy_model, toy_pairs, tmp_path / "whole", [job], 1)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    killed = ran(toy_model, toy_pairs, tmp_path / "cut", [job], first, SHARDING="fsdp2", KILLED_AT="2")
+    assert killed.returncode != 0
+    (checkpoint,) = (tmp_path / "cut" / job / "checkpoints").glob("step-*")
+    assert (checkpoint / ".metadata").is_file() == (first == 2)
+    again = ran(toy_model, toy_pairs, tmp_path / "cut", [job], second, SHARDING="fsdp2")
+    assert again.returncode == 0, again.stderr[-3000:]
+    expected, found = (read_metrics(tmp_path / run / job / "metrics.jsonl") for run in ("whole", "cut"))
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    for old, new in zip(expected, found, strict=True):
+        for name in COMPARED:
+            if name in old:
+                assert new[name] == pytest.approx(old[name], rel=1e-4, abs=1e-5), (old["step"], name)
+
+
+def test_layers_are_those_that_must_stay_whole() -> None:
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=3, num_attention_heads=2
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert layers_of(model) == list(model.model.layers)
+    assert layers_of(nn.Linear(2, 2)) == []
