@@ -51,6 +51,8 @@ def test_what_each_is_set_beside() -> None:
     """As the sentences: SFT beside the base, what comes after beside SFT; a comparison's by its own start."""
     study = Results(name="t", opponent="O", methods={name: MethodResult() for name in ("base", "sft", "dpo")})
     assert [start_of(study, name) for name in study.methods] == [None, "base", "sft"]
+    study.began_at = {"dpo": "base"}
+    assert [start_of(study, name) for name in study.methods] == [None, "base", "base"]
     two = Results(name="t", opponent="O", start="a", methods={"a": MethodResult(), "b": MethodResult()})
     assert [start_of(two, name) for name in two.methods] == [None, "a"]
     several = Results(name="t", opponent="O", methods={"model": MethodResult(), "other": MethodResult()})

@@ -138,7 +138,8 @@ class SplitCounts(_Model):
 
 class Results(_Model):
     """curves, samples: of the first seed. other_curves: of the other seeds, where there are several. start: the
-    method that a comparison's sentences set the others beside; None for a study's base and SFT. opponent_method:
+    method that a comparison's sentences set the others beside; None for a study's base and SFT. began_at: where a
+    recipe has a method start from another one's model than it usually does: that one. opponent_method:
     the method that is the opponent itself, as a base may be, and so has no win rate."""
 
     schema_version: Literal[1] = 1
@@ -149,6 +150,7 @@ class Results(_Model):
     opponent: str | None = None
     opponent_method: str | None = None
     start: str | None = None
+    began_at: dict[str, str] = {}
     judge: str | None = None
     judge_card: JudgeCard | None = None
     training_reward: str | None = None

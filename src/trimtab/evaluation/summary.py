@@ -42,6 +42,7 @@ from trimtab.progress import Progress
 class About:
     """What results say beside numbers. curves: by seed, then by stage. warnings: they come before those that the
     numbers give. start: the method that sentences set the others beside, where it is not a study's base or SFT.
+    began_at: method → the one whose model it started from, where it is not the usual one.
     relatives: what the judge may prefer as one of its family (judge_card.py). second_judges: without their
     numbers."""
 
@@ -54,6 +55,7 @@ class About:
     provenance: Provenance = field(default_factory=Provenance)
     warnings: Sequence[str] = ()
     start: str | None = None
+    began_at: Mapping[str, str] = field(default_factory=dict)
     relatives: Sequence[str] = ()
     second_judges: Sequence[SecondJudge] = ()
 
@@ -89,6 +91,7 @@ def _summarised(outputs: StudyOutputs, about: About, options: Options) -> Result
         other_curves={seed: dict(about.curves[seed]) for seed in seeds[1:] if seed in about.curves},
         samples=_samples(aligned.first_runs(), outputs.references, options.samples),
         data=dict(about.data),
+        began_at=dict(about.began_at),
         audit=about.audit and amplified(about.audit, aligned.everyone()),
         people=outputs.labels and people_of(outputs.labels, runs, against, seeds, options, about.start),
         provenance=about.provenance,

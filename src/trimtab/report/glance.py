@@ -198,14 +198,14 @@ class _Axis:
 
 
 def start_of(results: Results, method: str) -> str | None:
-    """What a method is set beside, as the verdict's sentences do: the comparison's own start, a study's SFT or
-    base, else the opponent; None for what stands at the beginning itself."""
+    """What a method is set beside, as the verdict's sentences do: the comparison's own start, what it started from,
+    a study's SFT or base, else the opponent; None for what stands at the beginning itself."""
     names = ordered_methods(results.methods)
     if results.start is not None:
         return results.start if method != results.start else None
     before = names[: names.index(method)]
     return next(
-        (name for name in ("sft", "base") if name in before),
+        (name for name in (results.began_at.get(method), "sft", "base") if name in before),
         None if method == "base" else results.opponent,
     )
 

@@ -140,6 +140,7 @@ def collect_results(
         audit=audit(splits.train),
         curves={run.seed: {name: _curves(folder) for name, folder in run.stages().items()} for run in runs},
         data=counts,
+        began_at={name: "base" for name in recipe.methods if recipe.starts_from.get(name) == "base"},
         provenance=_provenance(recipe, runs, data, models),
         relatives=relatives_of(recipe.judge.model_names if recipe.judge else (), named),
         second_judges=second_judges_of(recipe, runs[0].folder),
