@@ -95,11 +95,12 @@ def study(
     settings: Set = None,
 ) -> None:
     """The whole experiment: train every method, compare them, report."""
-    from trimtab.command_settings import gpus_named, seeds_named
+    from trimtab.command_settings import check_sharing, gpus_named, seeds_named
     from trimtab.study.asked import loading_libraries, recipe_asked
 
     training_seeds = seeds_named(seeds) if seeds is not None else None
     pinned = gpus_named(gpus)
+    check_sharing(ray, workers, pinned)
     loaded = recipe_asked(recipe, limit, settings or ())
     with loading_libraries():
         from trimtab.study.run import run_study

@@ -74,6 +74,14 @@ def audit_settings(
     return rows, parse(TrustSettings, value, "--set (audit)")
 
 
+def check_sharing(ray: str | None, workers: int | None, gpus: Sequence[str]) -> None:
+    """TrimtabError where it is said twice who does a study's work."""
+    if ray is not None and (workers is not None or gpus):
+        raise TrimtabError(
+            "--ray goes without --workers and --gpus: Ray decides what runs where, by the recipe's `resources`."
+        )
+
+
 def gpus_named(text: str | None) -> list[str]:
     """`--gpus 0,1`: numbers, or CUDA's own names of GPUs (GPU-…, MIG-…). None of them without the option."""
     if text is None:

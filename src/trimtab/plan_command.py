@@ -28,6 +28,8 @@ def plan_command(
 
     if not measure and machines is not None:
         raise TrimtabError("--machines needs times: leave --no-measure out.")
+    if price is not None and machines is None:
+        raise TrimtabError("--price is of machines: say how many at most, such as --machines 8.")
     loaded = recipe_asked(recipe, limit, settings or ())
     with loading_libraries():
         from trimtab.plan.estimate import make_plan

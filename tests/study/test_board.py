@@ -62,3 +62,14 @@ def test_a_log_that_is_not_there_or_of_other_bytes_is_no_matter(tmp_path: Path) 
         log.write_bytes(b"\xff\xfe half\n" + b"x" * 200_000 + b"\nlast\n")
         board.look()
         assert board.rows["x"].last == "last"
+
+
+def test_a_stage_of_a_seed_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clock, log = Clock(), tmp_path / "sft.log"
+    with Board(1, clock) as board:
+        board.begun("seed 1: sft", log)
+        add(log, "sft: 1/8 steps\n")
+        clock.now += 4
+        board.look()
+        assert capsys.readouterr().err == "seed 1: sft: 1/8 steps\n"
+        assert next(iter(board._table().columns[2].cells)) == "1/8 steps"

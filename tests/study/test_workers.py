@@ -18,7 +18,7 @@ import yaml
 from commands import Commands, Running
 from study.same_results import but_for_the_date
 from training.toy import write_model
-from trimtab.command_settings import gpus_named
+from trimtab.command_settings import check_sharing, gpus_named
 from trimtab.data.parsing import parse
 from trimtab.data.records import Record
 from trimtab.data.splits import DataSettings, Splits
@@ -394,3 +394,11 @@ def test_what_a_machine_gives_is_no_part_of_what_a_study_is(model: Path, tmp_pat
     open_study_folder(parse(Recipe, recipe(model, resources={"cpus": 8, "memory": 3.5}), "test"), tmp_path / "run")
     with pytest.raises(TrimtabError, match="holds another study"):
         open_study_folder(parse(Recipe, recipe(model, seed=4, limit=9), "test"), tmp_path / "run")
+
+
+def test_ray_decides_alone_what_runs_where() -> None:
+    check_sharing("auto", None, [])
+    check_sharing(None, 2, ["0"])
+    for processes, gpus in ((2, []), (None, ["0"])):
+        with pytest.raises(TrimtabError, match="--ray goes without --workers and --gpus"):
+            check_sharing("auto", processes, gpus)

@@ -97,11 +97,17 @@ class Board:
 
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         for title, row in self.rows.items():
-            table.add_row(title, rough_duration(self.clock() - row.began), _about(title, row.last))
+            table.add_row(title, rough_duration(self.clock() - row.began), _without_name(title, row.last))
         table.add_row(f"{self.done}/{self.total} tasks done", rough_duration(self.clock() - self.started), "")
         return table
 
 
 def _about(title: str, line: str) -> str:
-    """A task's line, with its title before it where it does not begin with that."""
-    return line if not line or line.startswith(title) else f"{title}: {line}"
+    """A task's line behind the task's title; nothing where it has said nothing."""
+    return line if not line or line.startswith(title) else f"{title}: {_without_name(title, line)}"
+
+
+def _without_name(title: str, line: str) -> str:
+    """A task's line without the title, or the stage's name in it, that it begins with."""
+    name = title.rpartition(": ")[2]
+    return next((line[len(start) :] for start in (f"{title}: ", f"{name}: ") if line.startswith(start)), line)
