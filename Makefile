@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 VLLM := .venv-vllm/bin
 
-.PHONY: quickstart real test test-slow test-parity test-vllm test-llamacpp test-lm-eval test-trackio test-ray lint format clean
+.PHONY: quickstart real test test-slow test-parity test-vllm test-llamacpp test-lm-eval test-trackio test-ray test-clouds lint format clean
 
 quickstart: .venv/installed  ## the whole study in the sandbox, into runs/quickstart
 	$(BIN)/trimtab study quickstart
@@ -43,6 +43,9 @@ test-trackio: .venv/trackio/installed  ## what Trackio's own reader has of a run
 
 test-ray: .venv/ray/installed  ## a study on a Ray cluster of three simulated machines, with everything killed
 	PYTHONPATH=$(CURDIR)/.venv/ray:$(CURDIR)/tests $(BIN)/python -m pytest -m ray tests/study/test_ray.py
+
+test-clouds: .venv/clouds/installed  ## docs/scale's files, by SkyPilot and by Kubernetes' schemas
+	.venv/clouds/bin/python -m pytest --noconftest -m clouds tests/study/test_scale_files.py
 
 lint: .venv/installed-dev  ## ruff, format check, types
 	$(BIN)/ruff check .
@@ -101,6 +104,12 @@ format: .venv/installed-dev
 .venv/ray/installed: constraints-ray.txt .venv/installed-dev
 	rm -rf .venv/ray
 	$(BIN)/python -m pip install --quiet --no-deps --target .venv/ray --requirement $<
+	touch $@
+
+# An environment of its own: nothing of trimtab is asked.
+.venv/clouds/installed: constraints-clouds.txt .venv/installed
+	test -x .venv/clouds/bin/python || $(PYTHON) -m venv .venv/clouds
+	.venv/clouds/bin/python -m pip install --quiet --constraint $< skypilot kubernetes-validate pytest pytest-timeout pyyaml
 	touch $@
 
 # vLLM brings torchvision, torchaudio and torchcodec of CUDA, which a torch without it cannot load.

@@ -96,21 +96,30 @@ def test_what_is_kept_is_one_whole_model(job: str, both: dict[int, Path], toy_mo
     assert auto.from_pretrained(both[2] / job / "best").num_parameters() > 0
 
 
-@pytest.mark.parametrize("job", ["sft_four", "dpo_lora_four"])
-@pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2), (2, 2)])
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, toy_model: Path, toy_pairs: Path) -> Path:
+    """Runs that nobody kills, by one process."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    found = ran(toy_model, toy_pairs, out, ["sft_four", "dpo_lora_four"], 1)
+    assert found.returncode == 0, found.stderr[-3000:]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("job", "first", "second"),
+    [("sft_four", 2, 1), ("sft_four", 1, 2), ("sft_four", 2, 2), ("dpo_lora_four", 2, 1), ("dpo_lora_four", 1, 2)],
+)
 def test_a_killed_run_goes_on_with_another_number_of_processes(
-    job: str, first: int, second: int, toy_model: Path, toy_pairs: Path, tmp_path: Path
+    job: str, first: int, second: int, undisturbed: Path, toy_model: Path, toy_pairs: Path, tmp_path: Path
 ) -> None:
-    """Against a run that nobody killed: the same later steps, and no step twice."""
-    whole = ran(toy_model, toy_pairs, tmp_path / "whole", [job], 1)
-    assert whole.returncode == 0, whole.stderr[-3000:]
-    killed = ran(toy_model, toy_pairs, tmp_path / "cut", [job], first, SHARDING="fsdp2", KILLED_AT="2")
+    """The same later steps, and no step twice."""
+    killed = ran(toy_model, toy_pairs, tmp_path, [job], first, SHARDING="fsdp2", KILLED_AT="2")
     assert killed.returncode != 0
-    (checkpoint,) = (tmp_path / "cut" / job / "checkpoints").glob("step-*")
+    (checkpoint,) = (tmp_path / job / "checkpoints").glob("step-*")
     assert (checkpoint / ".metadata").is_file() == (first == 2)
-    again = ran(toy_model, toy_pairs, tmp_path / "cut", [job], second, SHARDING="fsdp2")
+    again = ran(toy_model, toy_pairs, tmp_path, [job], second, SHARDING="fsdp2")
     assert again.returncode == 0, again.stderr[-3000:]
-    expected, found = (read_metrics(tmp_path / run / job / "metrics.jsonl") for run in ("whole", "cut"))
+    expected, found = (read_metrics(run / job / "metrics.jsonl") for run in (undisturbed, tmp_path))
     assert [row["step"] for row in found] == [row["step"] for row in expected]
     for old, new in zip(expected, found, strict=True):
         for name in COMPARED:

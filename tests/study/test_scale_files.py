@@ -1,0 +1,73 @@
+"""The files of docs/scale are read by the tools that they are for (make test-clouds)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.clouds
+SMALL = ("--nodes=1", "--gpus-per-node=0", "--cpus-per-task=1")
+FOLDER = Path(__file__).parents[2] / "docs" / "scale"
+
+
+def test_kubernetes_knows_every_field() -> None:
+    """By the schemas of version 1.33, the first whose Jobs may end with one of their pods; nothing unknown."""
+    import kubernetes_validate
+
+    documents = list(yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text()))
+    assert [document["kind"] for document in documents] == ["Service", "Job"]
+    for document in documents:
+        kubernetes_validate.validate(document, "1.33", strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(documents[1] | {"spec": {"templates": {}}}, "1.33", strict=True)
+
+
+def test_skypilot_reads_the_task() -> None:
+    import sky
+
+    task = sky.Task.from_yaml(str(FOLDER / "sky.yaml"))
+    assert (task.num_nodes, task.name) == (2, "trimtab")
+    assert all(one.use_spot for one in task.resources)
+    assert {name for one in task.resources for name in one.accelerators} == {"L4", "A10G"}
+    assert "--ray auto" in task.run
+
+
+@pytest.mark.skipif(shutil.which("sbatch") is None, reason="no Slurm here")
+def test_slurm_would_take_the_job() -> None:
+    """Where a controller answers: by its own check, which starts nothing."""
+    found = subprocess.run(
+        ["sbatch", "--test-only", *SMALL, FOLDER / "slurm.sh", "r", "o"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert "to start at" in found.stderr
+
+
+def test_slurm_sh_passes_on_what_it_is_given(tmp_path: Path) -> None:
+    """With stand-ins for Slurm's two commands that write down how they were called."""
+    for name, body in {"scontrol": "echo node-1; echo node-2", "srun": 'printf "%s\\n" "$@"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    found = subprocess.run(
+        ["bash", FOLDER / "slurm.sh", "mine.yaml", "/shared/out", "--seeds", "3"],
+        check=True, capture_output=True, text=True,
+        env=os.environ | {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node-[1-2]",
+            "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "16",
+        },
+    )  # fmt: skip
+    words = found.stdout.split()
+    assert words[1:3] == ["ray", "symmetric-run"]
+    assert words[words.index("--address") + 1] == "node-1:6379"
+    assert words[words.index("--") + 1 :] == [
+        "trimtab", "study", "mine.yaml", "--out", "/shared/out", "--ray", "auto", "--seeds", "3",
+    ]  # fmt: skip
+    asked = [line for line in (FOLDER / "slurm.sh").read_text().splitlines() if line.startswith("#SBATCH")]
+    assert len(asked) > 5
+    assert all(re.match(r"#SBATCH --[a-z-]+(=\S+)?$", line) for line in asked)
