@@ -284,7 +284,7 @@ def _check_inputs(recipe: Recipe) -> None:
         recipe.evaluation.decoding.engine,
         *(settings.sampling.engine for settings in recipe.rewarded.values()),
     }
-    if "vllm" in engines:
+    if engines - {"transformers"}:
         raise ValueError(f"sft.{setting} needs engine transformers: vLLM has no input for it")
 
 

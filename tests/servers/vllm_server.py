@@ -19,8 +19,8 @@ READY = 240.0
 
 
 @contextmanager
-def serving(model: Path, log: Path, *options: str) -> Iterator[str]:
-    """Yields the address once /health answers. The server's output is in `log`."""
+def serving(model: Path, log: Path, *options: str, dev: bool = False) -> Iterator[str]:
+    """Yields the address once /health answers. The server's output is in `log`. dev: it takes weights, too."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -30,6 +30,7 @@ def serving(model: Path, log: Path, *options: str) -> Iterator[str]:
     # trimtab's own engine, in this process, asks for what a server does not want.
     environment = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
     environment |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+    environment |= {"VLLM_SERVER_DEV_MODE": "1"} if dev else {}
     with log.open("w") as out:
         server = subprocess.Popen(
             command, stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True

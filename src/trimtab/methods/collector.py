@@ -32,6 +32,7 @@ from trimtab.rollout.logps import AT_ONE, read_off
 from trimtab.rollout.sampler import Sampler, Sampling
 from trimtab.rollout.transformers import TransformersSampler
 from trimtab.rollout.vllm import VLLMSampler
+from trimtab.rollout.vllm_server import VLLMServerSampler
 from trimtab.training.accelerator import gather_items, share_of
 from trimtab.training.schedule import TrainingSettings
 from trimtab.training.stage_method import PolicyContext
@@ -44,11 +45,13 @@ def make_sampler(
     policy: Policy, sampling: Sampling, settings: TrainingSettings, processes: int, method: str
 ) -> Sampler:
     """What draws from the policy as `sampling` says, with the precision and token budget of the settings."""
-    if sampling.engine != "vllm":
+    if sampling.engine == "transformers":
         return TransformersSampler(policy)
+    if sampling.engine == "vllm-server":
+        return VLLMServerSampler(policy, sampling.server, settings.pass_tokens)
     if processes > 1:
         raise TrimtabError(
-            f"{method}: sampling.engine vllm runs in one process; use engine transformers in several."
+            f"{method}: sampling.engine vllm runs in one process; use transformers, or vllm-server, in several."
         )
     return VLLMSampler(policy, sampling.vllm, settings.precision, settings.pass_tokens)
 

@@ -298,6 +298,6 @@ def _notes(recipe: Recipe, measured: bool) -> list[str]:
         )
     engines = {recipe.evaluation.decoding.engine}
     engines |= {method.sampling.engine for method in recipe.rewarded.values()}
-    if "vllm" in engines:
+    if engines - {"transformers"}:
         notes.append("Sampling is planned as transformers does it; vLLM's own speed and memory are not estimated.")
     return notes

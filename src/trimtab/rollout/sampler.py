@@ -8,16 +8,18 @@ trainer samples. At temperature 0 that distribution is a point, and logps are 0.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from trimtab.data.settings import IN_MEMORY, TOKENS, Settings
+from trimtab.data.settings import IN_MEMORY, SECONDS, TOKENS, Settings, distinct
 from trimtab.errors import TrimtabError
 
 Engine = Literal["transformers", "vllm"]
+TrainingEngine = Literal["transformers", "vllm", "vllm-server"]
 Finish = Literal["stop", "cap", "survival"]
 HOTTEST = 1000.0
 """Beyond it every token is as likely as the next."""
@@ -25,9 +27,9 @@ VLLM_COLDEST = 0.01
 """vLLM raises temperatures between 0 and this to it."""
 
 
-def check_temperature(engine: Engine, temperature: float) -> None:
+def check_temperature(engine: TrainingEngine, temperature: float) -> None:
     """ValueError where the engine would draw at another temperature than this one."""
-    if engine == "vllm" and 0 < temperature < VLLM_COLDEST:
+    if engine != "transformers" and 0 < temperature < VLLM_COLDEST:
         raise ValueError(f"vLLM samples at 0, or at {VLLM_COLDEST} and more: choose engine transformers")
 
 
@@ -44,6 +46,27 @@ class VLLMSettings(Settings):
     """Whether vLLM runs without graphs and compilation, which start slowly; a CPU always runs so."""
 
 
+class VLLMServerSettings(Settings):
+    """vLLM servers that draw; see docs/vllm.md."""
+
+    addresses: tuple[str, ...] = ()
+    """Where they are, such as http://HOST:8000 with the model that is trained. Several share samples out."""
+    transfer: Literal["nccl", "gloo"] = "nccl"
+    """How weights go there, as the servers were told: nccl from GPU to GPU; gloo, which is trimtab's, without."""
+    concurrency: int = Field(256, gt=0, le=10_000)
+    """Samples that each server is asked for at once."""
+    timeout: float = Field(600.0, gt=0, le=SECONDS)
+    """Seconds for an answer: a sample, or an update of weights."""
+
+    @field_validator("addresses")
+    @classmethod
+    def _check_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if not re.fullmatch(r"https?://[^\s/?#@]+/?", address):
+                raise ValueError(f"{address!r} is no address such as http://HOST:8000")
+        return distinct(value)
+
+
 class Sampling(Settings):
     """How the policy is sampled. There is no top-p: a truncated distribution has no honest log-probability
     ratio, so it is refused in training."""
@@ -54,15 +77,20 @@ class Sampling(Settings):
     """Tokens of a completion at most; one that reaches them is cut."""
     batch_size: int = Field(128, gt=0, le=IN_MEMORY)
     """Samples decoded together: memory and speed, never what is drawn (up to rounding). vLLM decides itself."""
-    engine: Engine = "transformers"
-    """Who draws. vllm: in this process, with the policy's weights pushed in before every draw."""
+    engine: TrainingEngine = "transformers"
+    """Who draws. vllm: in this process; vllm-server: servers, on GPUs or machines of their own. Both get the
+    policy's weights before every draw."""
     vllm: VLLMSettings = VLLMSettings()
-    """What vLLM takes of the machine, where it draws."""
+    """What vLLM takes of the machine, where it draws in this process."""
+    server: VLLMServerSettings = VLLMServerSettings()
+    """Where the servers are."""
 
     @model_validator(mode="after")
     def _check_temperatures(self) -> Sampling:
         for temperature in self.temperatures:
             check_temperature(self.engine, temperature)
+        if self.engine == "vllm-server" and not self.server.addresses:
+            raise ValueError("engine vllm-server needs server.addresses, such as [http://HOST:8000]")
         return self
 
 

@@ -40,6 +40,8 @@ from trimtab.rollout.sampler import Finish, Sample, Sampler, Sampling, VLLMSetti
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from trimtab.rollout.vllm_server import Servers
+
 GIB = 2**30
 NOT_SHAPE = ("architectures", "dtype", "torch_dtype", "transformers_version", "use_cache", "_name_or_path",
              "bos_token_id", "eos_token_id", "pad_token_id")  # fmt: skip
@@ -142,7 +144,7 @@ class Engine:
         try:
             with _apart():
                 self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
-                self.llm.apply_model(_repack)
+                self.llm.apply_model(repack)
                 self.llm.reset_prefix_cache()
         except Exception as error:  # vLLM raises whatever it likes
             raise _cannot(f"take the weights of this model ({model.config.model_type})", error) from error
@@ -237,7 +239,7 @@ def _cannot(what: str, error: Exception) -> TrimtabError:
     )
 
 
-def _repack(model: torch.nn.Module) -> None:
+def repack(model: torch.nn.Module) -> None:
     """On a CPU, vLLM multiplies by a packed copy of a layer's weights. A reload renews those of the layers
     that it loads, which a tied head is not: its copy would stay the old one's (seen with vLLM 0.32)."""
     for layer in list[Any](model.modules()):  # vLLM's own classes, which have attributes beyond a module's
@@ -283,7 +285,7 @@ class VLLMSampler(Sampler):
         self.engine  # noqa: B018  what is wrong with it is said before anything is computed
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Engine | Servers:
         """The engine for the policy's model: another one where the model's shape has changed."""
         return engine_for(self.policy.model, self.dtype, self.settings)
 

@@ -20,6 +20,7 @@ from trimtab.rewards.settings import check_rewards
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.rollout import vllm
 from trimtab.rollout.sampler import check_prompts
+from trimtab.rollout.vllm_server import Servers
 from trimtab.sandbox.judge import GoldJudge
 from trimtab.study.sources import resolve_model, with_model_places
 from trimtab.study.stages import stages_of
@@ -61,6 +62,9 @@ def check_needs(recipe: Recipe, data: DataSettings, splits: Splits, own: Mapping
             check_scored_rows(stage.rewards, records, "completion_ids")
         if (sampling := getattr(stage.settings, "sampling", None)) is not None:
             engines.add(sampling.engine)
+            if sampling.engine == "vllm-server":
+                vllm.check_installed()
+                Servers(sampling.server)  # which says what is wrong with them
     if recipe.trains_reward and recipe.reward_model:
         check_model_source(
             resolve_model(recipe.reward_model), recipe.settings_of("reward"), "start of a reward model"

@@ -21,7 +21,7 @@ OF_STUDY = {"tasks", "resources"}
 """Standard tasks are asked of what was trained, each kept with how it was asked; resources are of machines."""
 OF_EVALUATION = {"token_budget", "labels", "judge_probes"}
 """Labels come when the answers are there, and probes ask a judge about what is there already."""
-OF_SAMPLING = {"batch_size", "vllm"}
+OF_SAMPLING = {"batch_size", "vllm", "server"}
 """How many are drawn together, and what the engine takes of the machine."""
 
 
