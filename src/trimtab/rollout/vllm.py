@@ -1,13 +1,11 @@
-"""Sampling with vLLM, in the process that trains: the only file that imports it.
+"""Sampling with vLLM, in the process that trains.
 
-An engine is made for an architecture, without weights; the policy's are pushed in before every draw, by
-vLLM's own loader, which fuses and ties what its layers fuse and tie, and nothing of them touches the disk. With
-LoRA a merged copy is pushed. The engine's cached prefixes are dropped with the old weights. What it reports are
-the log-probabilities of the distribution that it drew from (after temperature); the policy's own are the trainer's,
-computed from the same weights, so that an importance ratio of the two corrects for the engine's arithmetic.
-
-Every sample has a seed of its own. On a CPU the same seeds draw the same; on a GPU, where the engine's
-batches change its rounding, nearly always.
+An engine is made for an architecture, without weights; the policy's are pushed in before every draw, by vLLM's own
+loader, which fuses and ties what its layers do, and nothing touches the disk. With LoRA a merged copy is pushed.
+Cached prefixes are dropped with the old weights. What the engine reports are log-probabilities of the distribution
+that it drew from (after temperature); the policy's own are the trainer's, computed from the same weights, so that
+an importance ratio of the two corrects for the engine's arithmetic. Every sample has a seed of its own. On a CPU
+the same seeds draw the same; on a GPU, where the engine's batches change its rounding, nearly always.
 """
 
 from __future__ import annotations
