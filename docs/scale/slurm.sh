@@ -13,8 +13,8 @@ set -euo pipefail
 
 recipe=$1 out=$2
 shift 2
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # On every machine the same line: the first becomes Ray's head and runs the study, the others lend themselves to it.
 srun --kill-on-bad-exit=1 \
-  ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus "$SLURM_CPUS_PER_TASK" -- \
+  ray symmetric-run --address "${hosts[0]}:6379" --min-nodes "$SLURM_JOB_NUM_NODES" --num-cpus "$SLURM_CPUS_PER_TASK" -- \
   trimtab study "$recipe" --out "$out" --ray auto "$@"
