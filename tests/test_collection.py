@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def names(seed: str) -> list[str]:
     """All tests, as a process finds them whose sets are in the order of this seed."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "-m", "", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-m", "", "-p", "no:cacheprovider"]
     found = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=300,
         cwd=Path(__file__).parents[1], env={**os.environ, "PYTHONHASHSEED": seed},
