@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -45,6 +46,7 @@ from trimtab.rewards.function import FunctionReward
 from trimtab.rollout.sampler import Sampling
 from trimtab.training import stage
 from trimtab.training.loop import Loop
+from trimtab.training.metrics import read_metrics
 from trimtab.training.order_settings import OrderSettings
 from trimtab.training.run_state import Finished
 from trimtab.training.stage import run_stage
@@ -170,6 +172,22 @@ class Watched(Loop):
 
 def _here(tensor: Any) -> int:
     return int((tensor.to_local() if hasattr(tensor, "to_local") else tensor).numel())
+
+
+COMPARED = ("loss", "grad_norm", "eval_loss", "reward", "length_penalty", "length_penalty/grad_norm", "kl")
+
+
+def check_same_steps(expected: Path, found: Path, rel: float, absolute: float) -> None:
+    """The metrics of two stages' folders are the same, row by row, within these tolerances."""
+    one, two = (read_metrics(folder / "metrics.jsonl") for folder in (expected, found))
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    checked = 0
+    for alone, shared in zip(one, two, strict=True):
+        for name in COMPARED:
+            if name in alone:
+                assert shared[name] == pytest.approx(alone[name], rel=rel, abs=absolute), (alone["step"], name)
+                checked += 1
+    assert checked >= 4
 
 
 KEPT = ("sft",)

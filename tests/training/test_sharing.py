@@ -14,15 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaConfig
 
-from training.processes import a_teacher
-from trimtab.training.metrics import read_metrics
+from training.processes import a_teacher, check_same_steps
 from trimtab.training.weights import layers_of
 
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).with_name("processes.py")
 SHARED = ["sft", "sft_length", "sft_lora", "dpo", "dpo_lora", "kto", "reward", "grpo", "ppo", "distillation"]
-COMPARED = ("loss", "grad_norm", "eval_loss", "reward", "length_penalty", "length_penalty/grad_norm", "kl")
 
 
 def ran(
@@ -54,15 +52,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, toy_model: Path, toy_pairs: P
 @pytest.mark.parametrize("job", SHARED)
 def test_shared_weights_take_the_steps_of_whole_ones(job: str, both: dict[int, Path]) -> None:
     """In float32, step by step."""
-    one, two = (read_metrics(both[n] / job / "metrics.jsonl") for n in (1, 2))
-    assert [row["step"] for row in one] == [row["step"] for row in two]
-    checked = 0
-    for alone, shared in zip(one, two, strict=True):
-        for name in COMPARED:
-            if name in alone:
-                assert shared[name] == pytest.approx(alone[name], rel=1e-5, abs=1e-5), (alone["step"], name)
-                checked += 1
-    assert checked >= 4
+    check_same_steps(both[1] / job, both[2] / job, 1e-5, 1e-5)
 
 
 @pytest.mark.parametrize("job", SHARED)
@@ -119,12 +109,7 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(
     assert (checkpoint / ".metadata").is_file() == (first == 2)
     again = ran(toy_model, toy_pairs, tmp_path, [job], second, SHARDING="fsdp2")
     assert again.returncode == 0, again.stderr[-3000:]
-    expected, found = (read_metrics(run / job / "metrics.jsonl") for run in (undisturbed, tmp_path))
-    assert [row["step"] for row in found] == [row["step"] for row in expected]
-    for old, new in zip(expected, found, strict=True):
-        for name in COMPARED:
-            if name in old:
-                assert new[name] == pytest.approx(old[name], rel=1e-4, abs=1e-5), (old["step"], name)
+    check_same_steps(undisturbed / job, tmp_path / job, 1e-4, 1e-5)
 
 
 def test_layers_are_those_that_must_stay_whole() -> None:

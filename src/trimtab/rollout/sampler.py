@@ -50,7 +50,7 @@ class VLLMServerSettings(Settings):
     """vLLM servers that draw; see docs/vllm.md."""
 
     addresses: tuple[str, ...] = ()
-    """Where they are, such as http://HOST:8000 with the model that is trained. Several share samples out."""
+    """Where servers of the trained model are, such as http://HOST:8000. Several share the samples out."""
     transfer: Literal["nccl", "gloo"] = "nccl"
     """How weights go there, as the servers were told: nccl from GPU to GPU; gloo, which is trimtab's, without."""
     concurrency: int = Field(256, gt=0, le=10_000)

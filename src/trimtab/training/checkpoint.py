@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -127,7 +126,7 @@ class Checkpoints:
             if weights.shared_out:
                 from trimtab.training.sharing import write_parts
 
-                write_parts(folder, partial(trained_state, model), model, optimizer)
+                write_parts(folder, trained_state(model), model, optimizer)
             else:
                 save_file(trained_state(model), folder / WEIGHTS)
                 kept["optimizer"] = optimizer.state_dict()
@@ -142,7 +141,7 @@ class Checkpoints:
         """Writes this process's part of the checkpoint that the main process saves."""
         from trimtab.training.sharing import write_parts
 
-        write_parts(None, partial(trained_state, weights.trained), weights.trained, optimizer)
+        write_parts(None, trained_state(weights.trained), weights.trained, optimizer)
 
     def newest(
         self,
@@ -193,7 +192,7 @@ class Checkpoints:
             if parts:
                 from trimtab.training.sharing import read_parts
 
-                read_parts(folder, partial(trained_state, model), model, optimizer)
+                read_parts(folder, trained_state(model), model, optimizer)
         except Exception as error:  # the libraries raise whatever they like
             raise TrimtabError(f"{folder}: cannot be read: {first_line(error)}. {self.again}") from error
         if not parts:

@@ -9,7 +9,7 @@ and take no room outside.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,10 +86,7 @@ class SharedWeights(Weights):
 
 
 def write_parts(
-    folder: Path | None,
-    trained: Callable[[], dict[str, Tensor]],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    folder: Path | None, trained: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Every process writes its parts of the weights and moments. folder: the main process's; None in the others.
     trained: what training changes, by name."""
@@ -98,22 +95,20 @@ def write_parts(
 
 
 def read_parts(
-    folder: Path, trained: Callable[[], dict[str, Tensor]], model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, trained: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Reads what any number of processes wrote into the weights and moments of this number, shared out or not."""
+    """Reads what any number of processes wrote into the weights and moments of this number, shared out or not.
+    Tensors are read into their place; trained: see write_parts."""
     alone = not torch.distributed.is_initialized()
     parts = _parts(trained, model, optimizer)
     load_parts(parts, checkpoint_id=str(folder), no_dist=alone)
-    with torch.no_grad():
-        for name, weight in trained().items():
-            weight.copy_(parts["model"][name])
     set_optimizer_state_dict(model, _plain(optimizer), parts["optimizer"])
 
 
 def _parts(
-    trained: Callable[[], dict[str, Tensor]], model: nn.Module, optimizer: torch.optim.Optimizer
+    trained: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, dict[str, Any]]:
-    return {"model": dict(trained()), "optimizer": get_optimizer_state_dict(model, _plain(optimizer))}
+    return {"model": trained, "optimizer": get_optimizer_state_dict(model, _plain(optimizer))}
 
 
 def _plain(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
