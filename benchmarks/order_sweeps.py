@@ -16,6 +16,7 @@ from typing import Any
 
 from sandbox_sweeps import LAST, SFT_RATE, Sweep, table
 
+from trimtab.rewards.base import Reward
 from trimtab.rewards.classifier import ClassifierReward
 from trimtab.rewards.ensemble import EnsembleReward
 from trimtab.training.metrics import read_metrics
@@ -83,32 +84,33 @@ def dpo(sweep: Sweep) -> None:
 
 
 def ensemble(sweep: Sweep) -> None:
-    """60 steps of 16 prompts × 4 samples without a KL term. Gold and KL of held-out prompts, every ten steps, say
-    when the policy has had what the proxy is good for."""
+    """60 steps of 16 prompts × 4 samples without a KL term, each seed on reward models of its own. Gold and KL of
+    held-out prompts, every ten steps, say when the policy has had what the proxy is good for."""
     given: dict[str, Any] = {"learning_rate": SFT_RATE, "best_metric": "loss", "best_is": "lowest"}
-    one = sweep.stage("reward", "proxy", sweep.sft(), **given) / "best"
-    five = sweep.stage("reward", "proxy-heads", sweep.sft(), heads=5, **given) / "best"
-    proxies: dict[str, Any] = {
-        "one": lambda: ClassifierReward(str(one), name="proxy"),
-        "five heads, k 0": lambda: EnsembleReward([ClassifierReward(str(five), name="proxy")], 0.0),
-        "five heads, k 1": lambda: EnsembleReward([ClassifierReward(str(five), name="proxy")], 1.0),
-    }
     sampled = {"samples": 4, "sampling": {"max_new_tokens": 160, "batch_size": 256}, "validation_prompts": 60}
-    kinds: dict[str, list[dict[str, float]]] = {name: [] for name in proxies}
+    kinds: dict[str, list[dict[str, float]]] = {}
     for seed in SEEDS:
+        one = sweep.stage("reward", f"proxy-{seed}", sweep.sft(), seed=seed, **given) / "best"
+        five = sweep.stage("reward", f"proxy-heads-{seed}", sweep.sft(), heads=5, seed=seed, **given) / "best"
+        proxies: dict[str, Reward] = {
+            "one": ClassifierReward(str(one), name="proxy"),
+            "five heads, k 0": EnsembleReward([ClassifierReward(str(five), name="proxy")], 0.0),
+            "five heads, k 1": EnsembleReward([ClassifierReward(str(five), name="proxy")], 1.0),
+        }
         for name, proxy in proxies.items():
             place = f"ensemble-{name.replace(', ', '-').replace(' ', '_')}-{seed}"
             folder = sweep.stage(
-                "grpo", place, sweep.sft(), reward=proxy(), judge=sweep.judge, learning_rate=3e-4,
+                "grpo", place, sweep.sft(), reward=proxy, judge=sweep.judge, learning_rate=3e-4,
                 kl_coefficient=0.0, max_steps=60, evaluation_interval=10, seed=seed, **sampled, **LAST,
             )  # fmt: skip
             watched = [row for row in read_metrics(folder / "metrics.jsonl") if "eval_judge" in row]
             best = max(watched, key=lambda row: row["eval_judge"])
             last = {"last gold": watched[-1]["eval_judge"], "last KL": watched[-1]["eval_kl"]}
             seen = {"best step": best["step"], "best gold": best["eval_judge"], **last}
-            kinds[name].append(judged(sweep, place, folder / "best") | seen)
+            kinds.setdefault(name, []).append(judged(sweep, place, folder / "best") | seen)
             print(f"{place}: {kinds[name][-1]}", file=sys.stderr, flush=True)
     compare(kinds, "one")
+    compare({name: seeds for name, seeds in kinds.items() if name != "one"}, "five heads, k 0")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def _print(compared: Compared, out: Path | None) -> None:
     from trimtab.report.people_tables import agreement_table, people_table, voters_table
     from trimtab.show import print_results, print_table
 
-    print_results(compared.results)
+    print_results(compared.results, compared.said)
     for outcome in compared.outcomes:
         why = f" ({outcome.why})" if outcome.why else ""
         print(f"Outcome of {outcome.method} against {outcome.against}: {outcome.outcome}{why}")

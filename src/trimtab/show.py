@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 WIDTH_OF_A_FILE = 140
 
 
-def print_results(results: Results) -> None:
+def print_results(results: Results, said: Collection[str] = ()) -> None:
+    """Warnings, tables and verdict. said: warnings that stand on the screen already."""
     from trimtab.report.table import filled
     from trimtab.report.tables import methods_table
     from trimtab.report.task_tables import tasks_table
 
-    for line in results.warnings:
+    for line in (line for line in results.warnings if line not in said):
         console.print(f"warning: {line}", style="yellow")
     print_table(filled(methods_table(results)))
     if results.tasks:

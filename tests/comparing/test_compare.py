@@ -267,6 +267,18 @@ def test_exit_codes_json_and_report(tmp_path: Path) -> None:
     assert run.invoke(app, ["compare", str(a), f"c={a}", "--fail-if", "undecided"]).exit_code == 4
 
 
+def test_each_warning_is_said_once(tmp_path: Path) -> None:
+    """One while a source is read, one of the results: both on the screen and in the JSON, each once."""
+    rows = [{"prompt": f"ask {i}", "completion": "x", "score": float(i % 2)} for i in range(20)]
+    a = write_lines(tmp_path / "a.jsonl", [*rows, {"prompt": "ask 20", "completion": "x", "score": "who knows"}])
+    b = write_lines(tmp_path / "b.jsonl", rows)
+    done = CliRunner().invoke(app, ["compare", str(a), str(b)])
+    said = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(said) == len(set(said)), said
+    assert [line for line in said if "could not be read" in line or "no score" in line]
+    assert [line for line in said if "Only 20 prompts" in line]
+
+
 def test_a_plan_from_a_pilot_or_from_assumptions(tmp_path: Path) -> None:
     """sd ½ a prompt without a pilot: 2.802 · 0.5 / √400 = 7.0 points. A pilot of which nine in ten are tied varies
     less, and one without scores says nothing."""

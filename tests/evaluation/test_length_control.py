@@ -29,8 +29,24 @@ def test_itself_is_half() -> None:
     found = lc([0.5] * 60, [100] * 60, [100] * 60, n_resamples=50)
     assert found is not None
     assert found.value == 0.5
-    assert found.ci95 == (0.5, 0.5)
     assert found.warnings == []
+
+
+@pytest.mark.parametrize("outcome", [0.0, 0.5, 1.0])
+def test_where_nothing_varies_the_interval_is_that_of_the_plain_rate(outcome: float) -> None:
+    """Every resample is alike. Of 50 prompts without a loss up to 7.1 % may be lost (Clopper and Pearson, one-sided
+    97.5 %: 1 − 0.025^(1 / 50)), and ties may hide as many either way, each worth half: 3.6 points."""
+    found = lc([outcome] * 50, [100] * 50, [100] * 50, n_resamples=50)
+    assert found is not None
+    assert found.estimate.basis is not None
+    assert found.estimate.basis.method == "wilson_effective_n"
+    unseen = 1 - 0.025 ** (1 / 50)
+    low, high = found.ci95
+    if outcome == 0.5:
+        assert (low, high) == pytest.approx((0.5 - unseen / 2, 0.5 + unseen / 2), abs=0.004)
+    else:
+        assert (low if outcome else 1 - high) == pytest.approx(1 - unseen, abs=0.005)
+        assert (high if outcome else 1 - low) == 1.0
 
 
 @pytest.mark.parametrize("difficult", [False, True])

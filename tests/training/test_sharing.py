@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,41 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(
     again = ran(toy_model, toy_pairs, tmp_path, [job], second, SHARDING="fsdp2")
     assert again.returncode == 0, again.stderr[-3000:]
     check_same_steps(undisturbed / job, tmp_path / job, 1e-4, 1e-5)
+
+
+def by_hosts(hosts: int, model: Path, pairs: Path, out: Path) -> None:
+    """`torchrun` as docs/scale.md has it, with an agent of its own for each host."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    launcher = ["-m", "torch.distributed.run", "--nnodes", str(hosts), "--nproc_per_node", "1"]
+    launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", place, "--rdzv_id", out.name, "-m", "trimtab"]
+    command = ["dpo", "--model", str(model), "--data", str(pairs), "--out", str(out)]
+    for setting in ("sharding=fsdp2", "precision=float32", "batch_size=4", "max_steps=4", "checkpoint_interval=2",
+                    "learning_rate=1e-3", "warmup_steps=0", "logging_interval=1", "data.max_length=200",
+                    "data.validation_rows=6"):  # fmt: skip
+        command += ["--set", setting]
+    agents = [
+        subprocess.Popen(
+            [sys.executable, *launcher, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for _ in range(hosts)
+    ]  # fmt: skip
+    try:
+        said = [agent.communicate(timeout=300)[0] for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+    assert [agent.returncode for agent in agents] == [0] * hosts, "\n".join(said)[-3000:]
+
+
+def test_two_hosts_take_the_steps_of_one(toy_model: Path, toy_pairs: Path, tmp_path: Path) -> None:
+    """Each host has a process 0 of its own; only one of all writes."""
+    for hosts in (1, 2):
+        by_hosts(hosts, toy_model, toy_pairs, tmp_path / f"hosts-{hosts}")
+    check_same_steps(tmp_path / "hosts-1", tmp_path / "hosts-2", 1e-5, 1e-5)
+    assert (tmp_path / "hosts-2" / "best" / "model.safetensors").is_file()
 
 
 def test_layers_are_those_that_must_stay_whole() -> None:

@@ -59,10 +59,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Compared:
-    """outcomes: of every method against what the others are set beside."""
+    """outcomes: of every method against what the others are set beside. said: the results' warnings that were said
+    aloud while the sources were read."""
 
     results: Results
     outcomes: list[Outcome] = field(default_factory=list)
+    said: frozenset[str] = frozenset()
 
     @property
     def outcome(self) -> Word:
@@ -111,7 +113,7 @@ def compare_sources(asked: Asked) -> Compared:
     )
     options = Options(n_resamples=asked.n_resamples, with_opponent=compares_opponent)
     results = summarise(replace(outputs, probes=probes, near_duplicates=asked.near_duplicates), about, options)
-    compared = Compared(results, _outcomes(results, sides))
+    compared = Compared(results, _outcomes(results, sides), frozenset(told.said))
     if asked.out is not None:
         _write(results, sides.outputs, asked.out)
     return compared

@@ -32,6 +32,7 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from trimtab.evaluation.estimate import INDEPENDENT, THESE_SEEDS, Basis, Estimate, Interval95
+from trimtab.evaluation.rates import rate_interval
 from trimtab.evaluation.statistics import Clusters, Floats, renumbered
 from trimtab.formats import percent
 
@@ -52,7 +53,7 @@ Difficulty = Literal["none", "others", "column"]
 @dataclass(frozen=True)
 class LengthControlled:
     """value: the win rate at equal length. ci95: over prompts. n: prompts that were judged. units: clusters
-    of them. overlap: 0 to 1.
+    of them. varied: whether any outcome is another than the first. overlap: 0 to 1.
     length_effect: φ of the GLM, positive when the judge's preference rises with length; None where length cannot be
     told from the method. warnings: why it may mean little, or is withheld."""
 
@@ -60,6 +61,7 @@ class LengthControlled:
     ci95: Interval95
     n: int
     units: int
+    varied: bool
     overlap: float
     length_effect: float | None
     warnings: list[str]
@@ -79,7 +81,8 @@ class LengthControlled:
         """As any other number."""
         unit = "prompts" if self.units == self.n else "clusters of rows"
         assumptions = [INDEPENDENT.format(unit.capitalize()), THESE_SEEDS, LOGISTIC]
-        basis = Basis(method="refitted_bootstrap", unit=unit, units=self.units, assumptions=assumptions)
+        method = "refitted_bootstrap" if self.varied else "wilson_effective_n"
+        basis = Basis(method=method, unit=unit, units=self.units, assumptions=assumptions)
         return Estimate(value=self.value, ci95=self.ci95, n=self.n, basis=basis)
 
 
@@ -210,12 +213,17 @@ def length_controlled_win_rate(
     beta = fit(x, y, ones, ridge=ridge)
     resampled = _bootstrap(y, delta, gamma, units, ridge, seed, n_resamples)
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    varied = bool(np.ptp(y) > 0)
+    if not varied:  # no resample differs: what could hide from so many prompts is that of the plain rate
+        plain = rate_interval(y, clusters=units, level=level)
+        low, high = min(low, plain.low), max(high, plain.high)
     constant = not x[..., 1].any()
     return LengthControlled(
         value=float(_predict(beta, gamma, ones)[0]),
         ci95=(float(low), float(high)),
         n=int(y.size),
         units=int(units.max()) + 1,
+        varied=varied,
         overlap=overlap_of(delta),
         length_effect=None if constant else float(beta[0, 1]),
         warnings=_warnings(delta, constant),
