@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,6 @@ def test_a_search_that_was_killed(file: Path, tmp_path: Path, commands: Commands
     assert killed.returncode == -9, killed.stderr
     begun = sorted(path.name for path in (out / "trials").iterdir() if path.is_dir() and path.name[0] != ".")
     assert len(begun) == 2
-    # The dead trial must look old: half a minute is not waited for here.
-    journal = out / searching.JOURNAL
-    journal.write_text(re.sub(r'("datetime_start": ?")[0-9]{4}', r"\g<1>2001", journal.read_text()))
     done = commands.run(*words)
     assert done.returncode == 0, done.stderr
     assert "sft: 2/2" not in done.stderr, "what no space touches is trained once, for all"
@@ -82,6 +80,73 @@ def test_a_search_that_was_killed(file: Path, tmp_path: Path, commands: Commands
     assert "holds another search" in other.stderr
     more = commands.run(*words, "--trials", "5")
     assert more.returncode == 0, more.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_search_and_one_is_killed(file: Path, tmp_path: Path, commands: Commands) -> None:
+    """The other makes the rest, with the trial that was begun; none is made twice."""
+    out, others = tmp_path / "search", Commands(tmp_path / "others")
+    words = ["tune", str(file), "--out", str(out), "--trials", "6", "--set", "tune.sampler=random"]
+    dying = others.start(*words, moment="step", count=3)  # 2 steps of SFT or of a trial, 1 of the next
+    done = commands.run(*words)
+    assert dying.wait().returncode == -9
+    others.close()
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((out / "trials.csv").open()))
+    assert len(rows) == len({row["dpo.learning_rate"] for row in rows}) == 6
+    assert len([path for path in (out / "trials").iterdir() if path.is_dir()]) == 6
+    journal = (out / searching.JOURNAL).read_text().splitlines()
+    assert sum("instead_of" in line for line in journal) == 1
+
+
+def test_another_process_is_taken_over_when_it_is_dead(model: Path, tmp_path: Path) -> None:
+    """Not while it waits: for the folder of its values, which another drew as well, or for its machine to wake."""
+    bench = a_bench(model, tmp_path)
+    study = open_study(bench)
+    trial = study.ask()
+    values = searching.proposed(bench, study, trial)
+    hold = "import sys; from pathlib import Path; from trimtab.folder_lock import holding\n"
+    hold += "with holding(Path(sys.argv[1]), beside=True): print('held', flush=True); sys.stdin.read()"
+    place = str(tmp_path / "trials" / f"trial-{trial.number}")
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, place], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    searching.take_over(bench, study)
+    assert [one.state.name for one in study.trials] == ["RUNNING"]
+    other.kill()
+    other.wait()
+    searching.take_over(bench, study)
+    assert [one.state.name for one in study.trials] == ["FAIL", "WAITING"]
+    assert searching.proposed(bench, study, study.ask()) == values
+    assert [one.number for one in searching.trials_of(study)] == [1]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_no_two_processes_propose_the_same(model: Path, tmp_path: Path, sampler: str) -> None:
+    """Nor does a search that goes on begin its draws anew: it proposes what an undisturbed one does."""
+    tune = {"trials": 9, "sampler": sampler}
+    for name in ("together", "alone"):
+        (tmp_path / name).mkdir()
+    together = a_bench(model, tmp_path / "together", tune=tune)
+    two = [open_study(together), open_study(together)]
+    begun = [(study, study.ask()) for study in (*two, *two)]
+    proposals = [searching.proposed(together, study, trial) for study, trial in begun]
+    assert len({values["dpo.learning_rate"] for values in proposals}) == 4
+    for (study, trial), score in zip(begun, (0.1, 0.2, 0.3, 0.4), strict=True):
+        study.tell(trial, [score, score])
+    alone = a_bench(model, tmp_path / "alone", tune=tune)
+    undisturbed = open_study(alone)
+    for score in (0.1, 0.2, 0.3, 0.4):
+        trial = undisturbed.ask()
+        searching.proposed(alone, undisturbed, trial)
+        undisturbed.tell(trial, [score, score])
+    assert [one.params for one in undisturbed.trials] == [one.params for one in two[0].trials]
+    resumed = open_study(together)
+    assert searching.proposed(together, resumed, resumed.ask()) == searching.proposed(
+        alone, undisturbed, undisturbed.ask()
+    )
 
 
 def a_bench(model: Path, out: Path, **changes: Any) -> Bench:

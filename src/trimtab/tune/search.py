@@ -7,12 +7,11 @@ another takes over.
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,13 +34,11 @@ if TYPE_CHECKING:
     import optuna
 
 JOURNAL = "trials.journal"
-FOLDER, VALUES, ESTIMATE, SLACK, FAILED, INSTEAD = "folder", "values", "estimate", "slack", "failed", "instead_of"
-"""What the journal says of a trial: its folder, its values as JSON, its first objective with its interval, by how
+VALUES, ESTIMATE, SLACK, FAILED, INSTEAD = "values", "estimate", "slack", "failed", "instead_of"
+"""What the journal says of a trial: its values as JSON, its first objective with its interval, by how
 much it breaks each constraint, why it failed, and whose place it takes."""
 LOOK = 1.0
 """Seconds between two looks at what others do."""
-STALE = datetime.timedelta(seconds=30)
-"""How old a trial must be whose folder nobody holds before another process takes it over."""
 
 
 class PrunedError(Exception):
@@ -129,7 +126,7 @@ def open_study(bench: Bench) -> optuna.Study:
             study_name="tune",
             load_if_exists=True,
             directions=["maximize" if best == "highest" else "minimize" for best in settings.objectives.values()],
-            sampler=_sampler(settings),
+            sampler=_sampler(settings, 0),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5)
             if settings.prune_by
             else optuna.pruners.NopPruner(),
@@ -139,16 +136,19 @@ def open_study(bench: Bench) -> optuna.Study:
     return study
 
 
-def _sampler(settings: TuneSettings) -> optuna.samplers.BaseSampler:
+def _sampler(settings: TuneSettings, number: int) -> optuna.samplers.BaseSampler:
+    """number: the trial's."""
+    import numpy as np
     import optuna
 
+    seed = int(np.random.SeedSequence([settings.seed, number]).generate_state(1)[0])
     if settings.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=settings.seed)
+        return optuna.samplers.RandomSampler(seed=seed)
 
     def slack(trial: optuna.trial.FrozenTrial) -> Sequence[float]:
         return [float(x) for x in trial.user_attrs.get(SLACK, [0.0] * len(settings.constraints or ()))]
 
-    return optuna.samplers.TPESampler(seed=settings.seed, constraints_func=slack if settings.constraints else None)
+    return optuna.samplers.TPESampler(seed=seed, constraints_func=slack if settings.constraints else None)
 
 
 def stored(spaces: Sequence[Space], values: Mapping[str, Choice]) -> dict[str, float | int | str]:
@@ -183,21 +183,40 @@ def search(bench: Bench) -> optuna.Study:
     opponent = prepare(bench, TUNING)
     study, states = open_study(bench), optuna.trial.TrialState
     while True:
-        _take_over(bench, study)
-        counted = Counter(trial.state for trial in trials_of(study))
-        ended, runs = sum(count for state, count in counted.items() if state.is_finished()), counted[states.RUNNING]
-        if ended >= bench.settings.trials:
-            return study
-        if ended + runs >= bench.settings.trials and not counted[states.WAITING]:
-            time.sleep(LOOK)  # others are at the last ones, or are gone
-            continue
-        trial = study.ask()
-        values = drawn(bench.spaces, trial)
-        folder = bench.folder(values)
-        trial.set_user_attr(FOLDER, folder.name)
-        trial.set_user_attr(VALUES, json.dumps(values))
-        with speaking_of(f"trial {trial.number}"), _held(folder):
+        with ExitStack() as held:
+            with waiting_for(bench.out / "turn"):  # one process at a time looks and begins
+                take_over(bench, study)
+                counted = Counter(trial.state for trial in trials_of(study))
+                ended = sum(count for state, count in counted.items() if state.is_finished())
+                if ended >= bench.settings.trials:
+                    return study
+                free = ended + counted[states.RUNNING] < bench.settings.trials or counted[states.WAITING]
+                trial = study.ask() if free else None
+                if trial is not None:
+                    held.enter_context(_begun(bench, trial.number))
+                    values = proposed(bench, study, trial)
+            if trial is None:
+                time.sleep(LOOK)  # others are at the last ones
+                continue
+            folder = bench.folder(values)
+            held.enter_context(speaking_of(f"trial {trial.number}"))
+            held.enter_context(waiting_for(folder))  # another process may have drawn the same values
+            held.enter_context(holding(folder))
             _run(bench, study, trial, values, opponent)
+
+
+def _begun(bench: Bench, number: int) -> AbstractContextManager[None]:
+    """Held by a trial's process to the trial's end, also while it waits for the folder of its values."""
+    return holding(bench.out / "trials" / f"trial-{number}", beside=True)
+
+
+def proposed(bench: Bench, study: optuna.Study, trial: optuna.Trial) -> dict[str, Choice]:
+    """The values of a trial, which the journal is told. What is random in them comes of the sampler's seed and the
+    trial's number: processes don't draw the same, and a search that goes on does not begin its stream anew."""
+    study.sampler = _sampler(bench.settings, trial.number)
+    values = drawn(bench.spaces, trial)
+    trial.set_user_attr(VALUES, json.dumps(values))
+    return values
 
 
 def trials_of(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -205,13 +224,6 @@ def trials_of(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     every = study.get_trials(deepcopy=False)
     left = {trial.user_attrs.get(INSTEAD) for trial in every}
     return [trial for trial in every if trial.number not in left]
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Holds a trial's folder: another process may have drawn the same values."""
-    with waiting_for(folder), holding(folder):
-        yield
 
 
 def in_words(values: Mapping[str, Choice]) -> str:
@@ -264,21 +276,15 @@ def _run(
     say(", ".join(f"{name} {number:.4g}" for name, number in zip(settings.objectives, numbers, strict=True)))
 
 
-def _take_over(bench: Bench, study: optuna.Study) -> None:
+def take_over(bench: Bench, study: optuna.Study) -> None:
     """Trials whose process is gone are ended, and their values are next."""
     import optuna
 
     states = optuna.trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-        folder, began = trial.user_attrs.get(FOLDER), trial.datetime_start
-        if began is None or datetime.datetime.now() - began < STALE:
-            continue
         try:
-            # Without a folder its process died before it had drawn all its values.
-            with holding(bench.out / "trials" / (folder or f"never-begun-{trial.number}")):
-                if study.get_trials(deepcopy=False)[trial.number].state == states.RUNNING:
-                    study.tell(trial.number, state=states.FAIL)
-                    attributes = {INSTEAD: trial.number}
-                    study.enqueue_trial(dict(trial.params), user_attrs=attributes)
+            with _begun(bench, trial.number):
+                study.tell(trial.number, state=states.FAIL)
+                study.enqueue_trial(dict(trial.params), user_attrs={INSTEAD: trial.number})
         except HeldError:
             continue
