@@ -83,7 +83,8 @@ class TrainingSettings(ModelSettings):
     """Whether the highest or the lowest best_metric is best; goes with best_metric."""
 
     judged_prompts: int = Field(64, gt=0, le=ROWS)
-    """With best_metric: judge, how many validation prompts are answered at each evaluation, greedily."""
+    """With best_metric: judge, how many validation prompts are answered at each evaluation, greedily. 64 tell apart
+    what differs by a third of the scores' spread, 256 by a sixth."""
     judged_tokens: int = Field(128, gt=0, le=TOKENS)
     """With best_metric: judge, the longest such answer."""
 
