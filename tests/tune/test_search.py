@@ -135,13 +135,13 @@ def test_no_two_processes_propose_the_same(model: Path, tmp_path: Path, sampler:
     proposals = [searching.proposed(together, study, trial) for study, trial in begun]
     assert len({values["dpo.learning_rate"] for values in proposals}) == 4
     for (study, trial), score in zip(begun, (0.1, 0.2, 0.3, 0.4), strict=True):
-        study.tell(trial, [score, score])
+        study.tell(trial, score)
     alone = a_bench(model, tmp_path / "alone", tune=tune)
     undisturbed = open_study(alone)
     for score in (0.1, 0.2, 0.3, 0.4):
         trial = undisturbed.ask()
         searching.proposed(alone, undisturbed, trial)
-        undisturbed.tell(trial, [score, score])
+        undisturbed.tell(trial, score)
     assert [one.params for one in undisturbed.trials] == [one.params for one in two[0].trials]
     resumed = open_study(together)
     assert searching.proposed(together, resumed, resumed.ask()) == searching.proposed(
