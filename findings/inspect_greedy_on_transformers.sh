@@ -1,6 +1,6 @@
 #!/bin/bash
-# inspect-ai takes `--temperature 0` for any model, and its own providers of servers decode greedily then. Its provider
-# of local transformers models hands the 0 on beside do_sample=True: the evaluation ends with transformers' ValueError,
+# inspect-ai takes `--temperature 0` for any model, and one expects greedy decoding. Its provider of local
+# transformers models hands the 0 on beside do_sample=True: the evaluation ends with transformers' ValueError,
 # and the command exits with 0. Without a temperature it samples. Greedy there is `-M do_sample=False`, which is the
 # provider's own. Exits 0 while it does so.
 set -eu
