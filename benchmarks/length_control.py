@@ -10,16 +10,18 @@ import csv
 import gzip
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import scipy.stats
+from numpy.typing import NDArray
 
 from trimtab.evaluation.answers import Answers, scores_of
-from trimtab.evaluation.length_control import LengthControlled, difficulty_of, fit, length_controlled_win_rate
+from trimtab.evaluation.length_control import LengthControlled, fit, length_controlled_win_rate
 from trimtab.evaluation.outputs import MethodOutputs, read_generations, read_scores
+from trimtab.evaluation.prompt_difficulty import Comparison, difficulties
 from trimtab.evaluation.statistics import Floats
 from trimtab.evaluation.win_rate import outcomes
 
@@ -35,6 +37,12 @@ class Judged:
     outcomes: Floats
     lengths: Floats
     opponent_lengths: Floats
+    texts: Sequence[str] = ()
+
+    @property
+    def comparison(self) -> Comparison:
+        """What others' difficulty is told by."""
+        return Comparison(self.outcomes, self.lengths - self.opponent_lengths, self.texts)
 
     def rate(self, difficulty: Floats | None, resamples: int) -> LengthControlled:
         """At equal length."""
@@ -62,7 +70,22 @@ class Judged:
 
 def others_of(methods: Mapping[str, Judged], name: str) -> Floats | None:
     """The difficulty that the other methods tell."""
-    return difficulty_of([judged.outcomes for other, judged in methods.items() if other != name])
+    return of_seeds({of: [judged] for of, judged in methods.items()})[name][0]
+
+
+def of_seeds(methods: Mapping[str, Sequence[Judged]]) -> dict[str, list[Floats | None]]:
+    """The difficulty that the other methods tell, for every seed of every method."""
+    told = difficulties({name: [judged.comparison for judged in of] for name, of in methods.items()})
+    return {name: list(by_seed or [None] * len(methods[name])) for name, by_seed in told.items()}
+
+
+def bare_others_of(methods: Mapping[str, Judged], name: str) -> Floats:
+    """The mean of the others' outcomes as they are, standardised: what is simpler, and too simple."""
+    outcomes_of = np.stack([judged.outcomes for other, judged in methods.items() if other != name])
+    known = ~np.isnan(outcomes_of)
+    means = np.where(known, outcomes_of, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    seen = known.any(axis=0)
+    return np.where(seen, (means - means[seen].mean()) / means[seen].std(), 0.0)
 
 
 def published(show: Show, resamples: int) -> None:
@@ -77,12 +100,13 @@ def published(show: Show, resamples: int) -> None:
         truth = {row["model"]: row for row in csv.DictReader(f)}
     methods = _alpaca(folder / "annotations.csv.gz", list(truth), list(gamma))
     column = np.array(list(gamma.values()))
-    errors: dict[str, list[float]] = {"none": [], "others": [], "file": [], "plain": []}
-    held: dict[str, list[bool]] = {"none": [], "others": [], "file": []}
+    errors: dict[str, list[float]] = {"none": [], "bare": [], "others": [], "file": [], "plain": []}
+    held: dict[str, list[bool]] = {"none": [], "bare": [], "others": [], "file": []}
     for name, judged in methods.items():
         expected = float(truth[name]["length_controlled_winrate"]) / 100
         found = {
             "none": judged.rate(None, resamples),
+            "bare": judged.rate(bare_others_of(methods, name), resamples),
             "others": judged.rate(others_of(methods, name), resamples),
             "file": judged.rate(column, resamples),
         }
@@ -120,20 +144,27 @@ def _alpaca(file: Path, models: list[str], prompts: list[int]) -> dict[str, Judg
 
 
 def of_study(show: Show, folder: Path, resamples: int) -> None:
-    """Methods of one base: how alike they are, and what others tell of a prompt."""
-    for seed in sorted(folder.glob("seed-*")):
-        outputs = {path.name: _read(path) for path in sorted((seed / "evaluation").iterdir())}
-        opponent = outputs.pop("opponent")
-        methods = {name: _judged(one, opponent) for name, one in outputs.items()}
-        for name, judged in methods.items():
-            none, others = judged.rate(None, resamples), judged.rate(others_of(methods, name), resamples)
+    """Methods of one base: how alike they are, and what others tell of a prompt. What no training seed touches,
+    the opponent and base, is in one seed's folder."""
+    outputs: dict[str, list[MethodOutputs]] = {}
+    for path in sorted(folder.glob("seed-*/evaluation/*/scores.jsonl")):
+        outputs.setdefault(path.parent.name, []).append(_read(path.parent))
+    (opponent,) = outputs.pop("opponent")
+    methods = {name: [_judged(one, opponent) for one in of] for name, of in outputs.items()}
+    told = of_seeds(methods)
+    for name, by_seed in methods.items():
+        for number, (judged, difficulty) in enumerate(zip(by_seed, told[name], strict=True)):
+            none, others = judged.rate(None, resamples), judged.rate(difficulty, resamples)
             ends = ["{:.1f} to {:.1f}".format(*(100 * end for end in one.ci95)) for one in (none, others)]
             show(
-                f"{folder.name}, {seed.name}: {name}",
+                f"{folder.name}: {name}, run {number + 1} of {len(by_seed)}",
                 f"plain {100 * float(np.nanmean(judged.outcomes)):.1f}; none {100 * none.value:.1f} ({ends[0]}); "
                 f"others {100 * others.value:.1f} ({ends[1]}); overlap {100 * none.overlap:.0f} %",
             )
-        _alike(show, f"{folder.name}, {seed.name}", methods)
+    for number in range(max(map(len, methods.values()))):
+        _alike(
+            show, f"{folder.name}, run {number + 1}", {m: of[min(number, len(of) - 1)] for m, of in methods.items()}
+        )
 
 
 def _read(folder: Path) -> MethodOutputs:
@@ -146,15 +177,16 @@ def _judged(method: MethodOutputs, opponent: MethodOutputs) -> Judged:
     lengths, others = Answers(method).characters, Answers(opponent).characters
     assert lengths is not None
     assert others is not None
-    return Judged(outcomes(scores_of(method), scores_of(opponent)), lengths, others)
+    return Judged(outcomes(scores_of(method), scores_of(opponent)), lengths, others, Answers(method).texts or [])
 
 
 def _alike(show: Show, what: str, methods: Mapping[str, Judged]) -> None:
-    pairs = list(_correlations(methods))
-    show(
-        f"{what}: correlation of two methods' outcomes",
-        f"{np.mean(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})",
-    )
+    for of, values in (("outcomes", "outcomes"), ("length differences", "delta")):
+        pairs = list(_correlations(methods, values))
+        show(
+            f"{what}: correlation of two methods' {of}",
+            f"{np.mean(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})",
+        )
     gains = [j.deviance(None) - j.deviance(others_of(methods, name)) for name, j in methods.items()]
     drawn = [_shuffled_gain(j, others_of(methods, name)) for name, j in methods.items()]
     show(
@@ -165,50 +197,103 @@ def _alike(show: Show, what: str, methods: Mapping[str, Judged]) -> None:
 
 
 def _shuffled_gain(judged: Judged, difficulty: Floats | None) -> float:
-    assert difficulty is not None
-    return judged.deviance(None) - judged.deviance(np.random.default_rng(1).permutation(difficulty))
+    drawn = None if difficulty is None else np.random.default_rng(1).permutation(difficulty)
+    return judged.deviance(None) - judged.deviance(drawn)
 
 
-def _correlations(methods: Mapping[str, Judged]) -> Iterator[float]:
-    for a, b in itertools.combinations(methods.values(), 2):
-        both = ~np.isnan(a.outcomes) & ~np.isnan(b.outcomes)
-        yield float(np.corrcoef(a.outcomes[both], b.outcomes[both])[0, 1])
+def _correlations(methods: Mapping[str, Judged], values: str) -> Iterator[float]:
+    for a, b in itertools.combinations((judged.comparison for judged in methods.values()), 2):
+        both = a.seen & b.seen
+        yield float(np.corrcoef(getattr(a, values)[both], getattr(b, values)[both])[0, 1])
+
+
+@dataclass(frozen=True)
+class World:
+    """What is simulated. shared: of luck and of length differences, by all methods. by_length: how much longer
+    answers to easier prompts are. copied: of one other method's answers, those that are the rated one's own.
+    hardness: the spread of prompts. taste: the judge's for length."""
+
+    shared: float
+    by_length: float = 0.3
+    copied: float = 0.0
+    hardness: float = 0.8
+    taste: float = 1.0
+    n: int = 300
+
+    @property
+    def words(self) -> str:
+        """As a row of the table."""
+        named = {"hardness": self.hardness, "taste": self.taste, "prompts": self.n}
+        usual = {"hardness": 0.8, "taste": 1.0, "prompts": 300}
+        told = [f"luck and lengths shared {self.shared:.0%}", f"length by ease {self.by_length:g}"]
+        told += [f"one copies {self.copied:.0%}"] if self.copied else []
+        return ", ".join([*told, *(f"{name} {value:g}" for name, value in named.items() if value != usual[name])])
+
+
+WORLDS = [
+    *(World(shared, by_length) for by_length in (0.3, 1.0) for shared in (0.0, 0.3, 0.6, 0.9)),
+    *(World(0.3, copied=copied) for copied in (0.5, 1.0)),
+    *(World(shared, hardness=0.0) for shared in (0.0, 0.3)),
+    World(0.6, taste=0.0),
+    *(World(shared, n=100) for shared in (0.3, 0.6)),
+]
+SIZES = (-0.5, 0.0, 0.3, 0.6)
 
 
 def simulated(show: Show, repetitions: int, resamples: int) -> None:
-    """Four methods and a judge with a known taste for length; methods share their luck on a prompt, more or less,
-    as those of one base do. 300 prompts; longer answers go with easier prompts."""
-    n, taste, sizes = 300, 1.0, (-0.5, 0.0, 0.3, 0.6)
-    for shared in (0.0, 0.3, 0.6, 0.9):
-        errors: dict[str, list[float]] = {"plain": [], "none": [], "others": []}
-        held: dict[str, int] = {"none": 0, "others": 0}
+    """Four methods and a judge with a known taste for length; methods share their luck and their lengths, more or
+    less, as those of one base do."""
+    for world in WORLDS:
+        errors: dict[str, list[float]] = {"plain": [], "none": [], "bare": [], "others": []}
+        held = dict.fromkeys(("none", "bare", "others"), 0)
         for repetition in range(repetitions):
-            rng = np.random.default_rng([3, repetition])
-            hardness = rng.normal(size=n)
-            length = rng.normal(size=n) + 0.3 * hardness
-            luck = rng.normal(size=n)
-            methods, truths = {}, {}
-            for place, size in enumerate(sizes):
-                delta = 0.4 * length + rng.normal(size=n) + 0.5
-                latent = 1.7 * (np.sqrt(shared) * luck + np.sqrt(1 - shared) * rng.normal(size=n))
-                base = size + 0.8 * hardness
-                won = base + taste * np.tanh(delta / delta.std(ddof=1)) + latent > 0
-                methods[str(place)] = Judged(won.astype(float), delta, np.zeros(n))
-                truths[str(place)] = float(scipy.stats.norm.cdf(base / 1.7).mean())
-            name = str(repetition % len(sizes))
-            truth, judged = truths[name], methods[name]
+            name = str(repetition % len(SIZES))
+            methods, truth = _drawn(world, np.random.default_rng([3, repetition]), name)
+            judged = methods[name]
             errors["plain"].append(judged.outcomes.mean() - truth)
-            for how, gamma in (("none", None), ("others", others_of(methods, name))):
+            gammas = {"none": None, "bare": bare_others_of(methods, name), "others": others_of(methods, name)}
+            for how, gamma in gammas.items():
                 found = judged.rate(gamma, resamples)
                 errors[how].append(found.value - truth)
                 held[how] += found.ci95[0] <= truth <= found.ci95[1]
         show(
-            f"simulated, luck shared {shared:.0%}: mean error (mean absolute), points",
-            ", ".join(
+            f"simulated, {world.words}",
+            "mean error (absolute): "
+            + ", ".join(
                 f"{how} {100 * np.mean(e):+.1f} ({100 * np.mean(np.abs(e)):.1f})" for how, e in errors.items()
-            ),
+            )
+            + "; held: "
+            + ", ".join(f"{how} {100 * k / repetitions:.0f} %" for how, k in held.items()),
         )
-        show(
-            f"simulated, luck shared {shared:.0%}: intervals that hold the truth",
-            ", ".join(f"{how} {100 * k / repetitions:.0f} %" for how, k in held.items()),
-        )
+
+
+def _drawn(world: World, rng: np.random.Generator, rated: str) -> tuple[dict[str, Judged], float]:
+    """Four methods, and the true rate at equal length of the one that is rated."""
+    n, own = world.n, np.sqrt(1 - world.shared)
+    hardness = rng.normal(size=n)
+    length = rng.normal(size=n) + world.by_length * hardness
+    luck, of_lengths = np.sqrt(world.shared) * rng.normal(size=(2, n))
+    methods, truths = {}, {}
+    for place, size in enumerate(SIZES):
+        delta = 0.4 * length + of_lengths + own * rng.normal(size=n) + 0.5
+        base = size + world.hardness * hardness
+        latent = 1.7 * (luck + own * rng.normal(size=n))
+        won = base + world.taste * np.tanh(delta / delta.std(ddof=1)) + latent > 0
+        texts = [f"{place} on {prompt}" for prompt in range(n)]
+        methods[str(place)] = Judged(won.astype(float), delta, np.zeros(n), texts)
+        truths[str(place)] = float(scipy.stats.norm.cdf(base / 1.7).mean())
+    if world.copied:
+        _copy(methods, rated, rng.random(n) < world.copied)
+    return methods, truths[rated]
+
+
+def _copy(methods: dict[str, Judged], rated: str, where: NDArray[np.bool_]) -> None:
+    """Make the next method's answers those of the rated one on these prompts."""
+    name = str((int(rated) + 1) % len(SIZES))
+    mine, other = methods[rated], methods[name]
+    methods[name] = Judged(
+        np.where(where, mine.outcomes, other.outcomes),
+        np.where(where, mine.lengths, other.lengths),
+        other.opponent_lengths,
+        [a if same else b for a, b, same in zip(mine.texts, other.texts, where, strict=True)],
+    )

@@ -28,6 +28,13 @@ def make(
     )
 
 
+def in_own_words(method: MethodOutputs) -> MethodOutputs:
+    """The same method with answers that no other gives, of 12 characters."""
+    for generation in method.generations:
+        generation.completion = f"{method.name:12.12}"
+    return method
+
+
 def study(
     methods: Sequence[MethodOutputs] | Mapping[int, Sequence[MethodOutputs]],
     opponent: MethodOutputs | None,

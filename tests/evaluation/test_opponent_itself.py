@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.outputs_of import make, study
+from evaluation.outputs_of import in_own_words, make, study
 from trimtab.evaluation.results import Results
 from trimtab.report.card import results_section
 from trimtab.report.figures import all_figures
@@ -117,8 +117,9 @@ def test_how_hard_prompts_are_is_not_told_by_its_ties() -> None:
     scores = {name: [float((i * k) % 3) for i in range(N)] for name, k in (("a", 1), ("b", 2), ("c", 4), ("d", 5))}
     base = make("base", [1.0] * N)
     base.is_opponent = True
-    three = study([base, *(make(name, scores[name]) for name in "abc")], replace(base, name="m"))
-    four = study([base, *(make(name, scores[name]) for name in "abcd")], replace(base, name="m"))
+    others = [in_own_words(make(name, scores[name])) for name in "abcd"]
+    three = study([base, *others[:3]], replace(base, name="m"))
+    four = study([base, *others], replace(base, name="m"))
 
     def told_by(r: Results) -> set[str]:
         return {m.length_effect.difficulty for name, m in r.methods.items() if name != "base" and m.length_effect}

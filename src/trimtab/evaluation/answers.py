@@ -11,6 +11,7 @@ import numpy as np
 from trimtab.evaluation.bleu import Bleu, corpus_bleu
 from trimtab.evaluation.length_control import Difficulty, LengthControlled, length_controlled_win_rate
 from trimtab.evaluation.outputs import MethodOutputs
+from trimtab.evaluation.prompt_difficulty import Comparison
 from trimtab.evaluation.statistics import N_RESAMPLES, Clusters, Floats, clusters_of
 from trimtab.evaluation.win_rate import Scores, outcomes
 from trimtab.instructions.checks import Instruction, Verdict, verdicts
@@ -108,11 +109,26 @@ class Answers:
         return outcomes(scores_of(self.outputs), scores_of(self.opponent), tolerance=self.options.tolerance)
 
     @cached_property
+    def opponent_characters(self) -> Floats | None:
+        """Characters of the opponent's completions; None where one is not known."""
+        return None if self.opponent is None else Answers(self.opponent).characters
+
+    @cached_property
+    def comparison(self) -> Comparison | None:
+        """What the difficulty of prompts is told by; None where nothing was judged."""
+        if self.outcomes is None or not self.is_judged:
+            return None
+        lengths, opponent_lengths = self.characters, self.opponent_characters
+        if lengths is None or opponent_lengths is None:
+            return Comparison(self.outcomes, np.zeros(self.outcomes.size), self.texts or [])
+        return Comparison(self.outcomes, lengths - opponent_lengths, self.texts or [])
+
+    @cached_property
     def length_controlled(self) -> LengthControlled | None:
         """The win rate at equal length; None where nothing was judged."""
-        if self.opponent is None or self.outcomes is None or not self.is_judged:
+        if self.outcomes is None or not self.is_judged:
             return None
-        lengths, opponent_lengths = self.characters, Answers(self.opponent).characters
+        lengths, opponent_lengths = self.characters, self.opponent_characters
         if lengths is None or opponent_lengths is None:
             return None
         return length_controlled_win_rate(

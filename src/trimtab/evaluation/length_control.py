@@ -5,9 +5,9 @@ comparisons, with y in [0, 1] (a tie is ½) and Δ = characters of the method - 
 
     P(win) = σ(θ + φ · tanh(Δ / std Δ) + ψ · γ_x)          LC = mean_x σ(θ + ψ · γ_x)
 
-γ_x, the difficulty of a prompt, is the outcomes of the *other* methods of the comparison on it, averaged and
-standardised (`difficulty_of`), where there are three of them at least; or a column of the rows. The published one
-is of 805 prompts and no others. Without any, the rate is that of a model with two terms, and says so.
+γ_x, the difficulty of a prompt, is told by the *other* methods of the comparison (`prompt_difficulty`), where
+there are three of them at least; or it is a column of the rows. The published one is of 805 prompts and no others.
+Without any, the rate is that of a model with two terms, and says so.
 
 What is won at equal length can be told only where lengths are about equal. The overlap is the smaller of two
 shares: prompts on which the method's completion is at least as long as the opponent's, and on which it is at most
@@ -43,8 +43,6 @@ _CHUNK = 500_000
 
 
 LOGISTIC = "The outcome's logit is linear in tanh(Δlength / sd) and in the prompt's difficulty."
-OTHERS = 3
-"""Methods beside the one that is rated, from which on their outcomes tell how hard a prompt is."""
 WITHHELD, EXTRAPOLATED = 0.10, 0.20
 """Overlaps of lengths below which the rate is not shown, or not without a word."""
 Difficulty = Literal["none", "others", "column"]
@@ -86,35 +84,25 @@ class LengthControlled:
         return Estimate(value=self.value, ci95=self.ci95, n=self.n, basis=basis)
 
 
-def difficulty_of(others: Sequence[Floats]) -> Floats | None:
-    """How hard each prompt is by the outcomes of other methods on it, [prompts] of each, NaN where one is
-    missing: their mean, standardised; 0 where all are missing. High is easy: γ's sign is fitted. None for fewer
-    than OTHERS methods, or where all prompts are alike."""
-    if len(others) < OTHERS:
-        return None
-    outcomes = np.stack(others)
-    known = ~np.isnan(outcomes)
-    counts = known.sum(axis=0)
-    means = np.where(known, outcomes, 0.0).sum(axis=0) / np.maximum(counts, 1)
-    seen = counts > 0
-    spread = float(means[seen].std()) if seen.any() else 0.0
-    return np.where(seen, (means - means[seen].mean()) / spread, 0.0) if spread > 1e-9 else None
-
-
 def overlap_of(delta: Floats) -> float:
     """The smaller of two shares: of differences that are at least 0, and at most 0."""
     return float(min((delta >= 0).mean(), (delta <= 0).mean()))
 
 
-def _design(delta_N: Floats, difficulty_N: Floats | None, weights_BN: Floats) -> Floats:
-    """Features [1, tanh(Δ / std), γ] as [B, N, F]; std (ddof 1) under each resample's own weights."""
+def length_term(delta_N: Floats, weights_BN: Floats) -> Floats:
+    """tanh(Δ / std Δ) as [B, N]; std (ddof 1) under each row's own weights. Where all differences are equal there
+    is nothing to learn about length: zeros."""
     n = weights_BN.sum(axis=1, keepdims=True)
-    mean = weights_BN @ delta_N[:, None] / n
+    mean = weights_BN @ delta_N[:, None] / np.maximum(n, 1)
     variance = (weights_BN * (delta_N - mean) ** 2).sum(axis=1, keepdims=True) / np.maximum(n - 1, 1)
     std = np.sqrt(variance)
-    # All differences equal: there is nothing to learn about length, and the term is dropped.
     varies = std > 1e-9 * max(1.0, float(np.abs(delta_N).max(initial=0.0)))
-    length = np.where(varies, np.tanh(delta_N / np.where(varies, std, 1.0)), 0.0)
+    return np.where(varies, np.tanh(delta_N / np.where(varies, std, 1.0)), 0.0)
+
+
+def _design(delta_N: Floats, difficulty_N: Floats | None, weights_BN: Floats) -> Floats:
+    """Features [1, tanh(Δ / std), γ] as [B, N, F]."""
+    length = length_term(delta_N, weights_BN)
     columns = [np.ones_like(length), length]
     if difficulty_N is not None:
         columns.append(np.broadcast_to(difficulty_N, length.shape))

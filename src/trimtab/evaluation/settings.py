@@ -140,7 +140,7 @@ class EvaluationSettings(TrustSettings):
     rows of the same prompt are one."""
     difficulty: str | None = None
     """A column of the test rows: a number for how hard a prompt is, of any scale, for the win rate at equal
-    length. null: the outcomes of the other methods, where there are three."""
+    length. null: the outcomes of the other methods tell it, where there are three that don't repeat each other."""
     judge_probes: int | None = Field(None, ge=0, le=ROWS)
     """Answers that the judge is asked about once more, and with harmless padding, for its card; null: 100, or 20 of
     a judge on a server."""

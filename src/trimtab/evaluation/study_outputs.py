@@ -12,10 +12,9 @@ from trimtab.catalogue import ordered_methods
 from trimtab.errors import TrimtabError
 from trimtab.evaluation.answers import Answers, Options
 from trimtab.evaluation.judge_probes import Probe
-from trimtab.evaluation.length_control import difficulty_of
 from trimtab.evaluation.near_duplicates import UNASKED, near_duplicates, told_of
 from trimtab.evaluation.outputs import MethodOutputs, align, check_unique
-from trimtab.evaluation.statistics import Floats
+from trimtab.evaluation.prompt_difficulty import Comparison, difficulties
 from trimtab.evaluation.votes import Labels
 from trimtab.instructions.checks import Instruction
 
@@ -126,25 +125,20 @@ def with_difficulty(
             name: [replace(run, difficulty=column, difficulty_from="column") for run in of_method]
             for name, of_method in runs.items()
         }
-    means = {name: mean for name, of in runs.items() if (mean := _mean_outcomes(of)) is not None}
-    told = {name: difficulty_of([mean for other, mean in means.items() if other != name]) for name in runs}
+    told = difficulties({name: compared for name, of in runs.items() if (compared := _comparisons(of))})
     return {
         name: [
-            run if (known := told[name]) is None else replace(run, difficulty=known, difficulty_from="others")
-            for run in of_method
+            replace(run, difficulty=known, difficulty_from="others") for run, known in zip(of, by_seed, strict=True)
         ]
-        for name, of_method in runs.items()
+        if (by_seed := told.get(name))
+        else list(of)
+        for name, of in runs.items()
     }
 
 
-def _mean_outcomes(runs: Sequence[Answers]) -> Floats | None:
-    """Of each prompt, over seeds; NaN where none is known."""
-    outcomes = [run.outcomes for run in runs if run.is_judged and run.outcomes is not None]
-    if not outcomes:
-        return None
-    known = np.stack(outcomes)
-    counts = (~np.isnan(known)).sum(axis=0)
-    return np.where(counts > 0, np.nansum(known, axis=0) / np.maximum(counts, 1), np.nan)
+def _comparisons(runs: Sequence[Answers]) -> list[Comparison]:
+    """Each seed's answers beside the opponent's; none where a seed was not judged."""
+    return compared if len(compared := [one for run in runs if (one := run.comparison)]) == len(runs) else []
 
 
 def _align_all(outputs: StudyOutputs) -> Aligned:
