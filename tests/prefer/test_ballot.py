@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from prefer.cast import item, vote_all
-from trimtab.data.vote_file import CastVote, connect, read_votes
+from trimtab.data.vote_file import CastVote, Verdict, connect, read_votes
 from trimtab.errors import TrimtabError
 from trimtab.prefer.ballot import REPEAT_AFTER, REPEAT_EVERY, WINDOW, Ballot, NewVote, second_left
 
@@ -25,15 +25,16 @@ SAID = ("left", "right", "both good", "both bad", "skip")
 
 
 def test_a_vote_is_for_the_answer_that_stood_there(tmp_path: Path) -> None:
-    """Whichever side the first answer stood on, who prefers it gives it 1."""
+    """Whichever side the first answer stood on, who prefers it gives it 1; also where an item comes again."""
     ballot = Ballot(tmp_path / "votes.sqlite", ITEMS)
     sides = set()
-    for one in ballot.next_for("ann", 20):
-        verdict = "left" if one.left == one.item.first_completion else "right"
-        vote = ballot.record(NewVote(one.item.id, one.item.id, "ann", False, verdict))  # type: ignore[arg-type]
+    while shown := ballot.next_for("ann"):
+        (one,) = shown
+        verdict: Verdict = "left" if one.left == one.item.first_completion else "right"
+        vote = ballot.record(NewVote(f"{one.item.id} {one.repeated}", one.item.id, "ann", one.repeated, verdict))
         assert (vote.share, vote.swapped, vote.item) == (1.0, one.swapped, one.item)
-        sides.add(one.swapped)
-    assert sides == {True, False}
+        sides.add((one.swapped, one.repeated))
+    assert len(sides) == 4
     ballot.close()
 
 
@@ -59,6 +60,8 @@ def test_order_sides_and_repeats_are_as_documented(tmp_path: Path) -> None:
     assert len({tuple(order) for order in orders.values()}) == 3
     swapped = [second_left(person, one.id) for person in orders for one in ITEMS]
     assert 0.4 < sum(swapped) / len(swapped) < 0.6
+    alike = [second_left("ann", one.id) == second_left("bob", one.id) for one in ITEMS]
+    assert 0.3 < sum(alike) / len(alike) < 0.7, "sides are each person's own"
 
 
 def test_persons_meet_the_same_items(tmp_path: Path) -> None:

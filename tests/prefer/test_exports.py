@@ -21,7 +21,7 @@ from trimtab.data.layouts import layout_of
 from trimtab.data.records import ReadingSettings, Record, read_records, records_of
 from trimtab.data.vote_file import Item, read_votes
 from trimtab.errors import TrimtabError
-from trimtab.prefer.ballot import Ballot, NewVote, item_id
+from trimtab.prefer.ballot import Ballot, NewVote, item_id, second_left
 from trimtab.prefer.exports import FORMATS, export_votes
 from trimtab.readers.labels import LabelRow, read_labels
 
@@ -140,6 +140,24 @@ def test_pairs_say_where_they_are_from(tmp_path: Path) -> None:
     export_votes(path, "lmarena", tmp_path / "some.jsonl", without=["cat"])
     assert read_labels(tmp_path / "some.jsonl", {}).rows
     assert {row.person for row in read_labels(tmp_path / "some.jsonl", {}).rows} == {"ann", "bob"}
+
+
+def test_a_person_who_judged_twice_counts_once(tmp_path: Path) -> None:
+    """ann preferred the second answer twice and bob the first once: of two persons, so they are even. With cat, who
+    preferred the first as well, it is two of three."""
+    on = item(0)
+
+    def says(person: str, repeated: bool, better: str) -> tuple[Item, str, str, bool]:
+        swapped = second_left(person, on.id) != repeated
+        return on, person, "left" if (better == "first") != swapped else "right", repeated
+
+    votes = [says("ann", False, "second"), says("ann", True, "second"), says("bob", False, "first")]
+    with pytest.raises(TrimtabError, match="no votes that could be written"):
+        export_votes(write(tmp_path / "even.sqlite", votes), "trl", tmp_path / "even.jsonl")
+    path = write(tmp_path / "votes.sqlite", [*votes, says("cat", False, "first")])
+    export_votes(path, "trl", tmp_path / "pairs.jsonl")
+    (row,) = map(json.loads, (tmp_path / "pairs.jsonl").read_text().splitlines())
+    assert (row["chosen_method"], row["share"]) == ("dpo", pytest.approx(2 / 3))
 
 
 def test_what_is_wrong_is_told(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_undo_gives_the_item_back_as_it_was_shown_and_can_be_sent_twice(running:
     shown = running.post("/api/items", person="mary", count=1)["items"][0]
     kept = running.post("/api/votes", **vote("mary", shown, "both good", "to-be-undone"))
     assert kept["last"]["vote_id"] == "to-be-undone"
+    theirs = running.post("/api/undo", person="eve", vote_id="to-be-undone", undo_id="undo-0003")
+    assert theirs["undone"] is None, "another's vote"
     undo = {"person": "mary", "vote_id": "to-be-undone", "undo_id": "undo-0001"}
     undone = running.post("/api/undo", **undo)
     assert undone["undone"] == shown
@@ -88,8 +90,6 @@ def test_undo_gives_the_item_back_as_it_was_shown_and_can_be_sent_twice(running:
     assert running.post("/api/undo", **undo) == undone
     again = running.post("/api/undo", **undo | {"undo_id": "undo-0002"})
     assert again["undone"] is None, "it does not stand"
-    theirs = running.post("/api/undo", person="eve", vote_id="to-be-undone", undo_id="undo-0003")
-    assert theirs["undone"] is None
     assert running.post("/api/votes", **vote("mary", shown, "skip", "judged-anew"))["voted"] == 1
 
 
