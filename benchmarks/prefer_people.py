@@ -1,11 +1,12 @@
 """Three people at once at one page of `trimtab prefer`, in browsers of their own: by keys, by keys in the dark, and
 by touch at the width of a phone.
 
-    PYTHONPATH=tests python benchmarks/prefer_people.py [--votes 200] [--axe axe.min.js]
+    PYTHONPATH=tests python benchmarks/prefer_people.py [--votes 200] [--axe axe.min.js] [--pictures FOLDER]
 
 Now and then one of them reloads the page, or loses the connection for some votes; the server is killed twice and
 started again. In the end every vote must stand in the file once, with the sides that its person saw. --axe:
-axe-core's script (npm install axe-core), which then looks at the page in each of its states.
+axe-core's script (npm install axe-core), which then looks at the page in each of its states, with a prompt of one's
+own that two models answer. --pictures: a picture of each state.
 """
 
 from __future__ import annotations
@@ -90,41 +91,76 @@ def _reload(person: Person) -> None:
             return
 
 
-def found_by_axe(axe: Path, address: str) -> Counter[str]:
-    """Faults by their weight, in every state of the page, light and dark, wide and narrow."""
-    script = axe.read_text(encoding="utf-8")
-    found: Counter[str] = Counter()
+class Looks:
+    """What axe finds in every state of the page, by its weight, and a picture of each where a folder is named."""
 
-    def look(page: Page, state: str) -> None:
-        page.evaluate(script)
+    def __init__(self, axe: Path | None, pictures: Path | None) -> None:
+        self.script = axe.read_text(encoding="utf-8") if axe else None
+        self.pictures = pictures
+        self.found: Counter[str] = Counter()
+
+    def look(self, page: Page, state: str) -> None:
+        if self.pictures is not None:
+            self.pictures.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=self.pictures / f"{state}.png", full_page=True)
+        if self.script is None:
+            return
+        page.evaluate(self.script)
         for fault in page.evaluate("() => axe.run()")["violations"]:
-            found[str(fault["impact"])] += 1
+            self.found[str(fault["impact"])] += 1
             print(f"axe, {state}: {fault['impact']}: {fault['id']}: {fault['nodes'][0]['html'][:120]}")
 
-    with chromium() as browser:
-        for number, style in enumerate(LOOKS):
-            context = browser.new_context(**style)
-            page = context.new_page()
-            page.goto(address)
-            look(page, f"{number} name")
-            person = Person(context, address, f"axe {number}")
-            person.ready()
-            look(person.page, f"{number} item")
-            person.page.click("#why summary")
-            person.page.keyboard.press("Escape")
-            person.page.keyboard.down("d")
-            look(person.page, f"{number} differences, reasons")
-            person.page.keyboard.up("d")
-            person.page.goto(f"{address}/numbers")
-            look(person.page, f"{number} numbers")
-    return found
+    def at_all(self, address: str) -> None:
+        """Wide and light, dark, and narrow: from the form for a name to the card after the last item. The page
+        serves few items, and two models."""
+        with chromium() as browser:
+            for number, style in enumerate(LOOKS):
+                context = browser.new_context(**style)
+                page = context.new_page()
+                page.goto(address)
+                self.look(page, f"{number}-name")
+                page.close()
+                person = Person(context, address, f"look {number}", touch=number == 2)
+                person.ready()
+                self.look(person.page, f"{number}-item")
+                person.page.click("#why summary")
+                person.page.keyboard.press("Escape")
+                person.page.keyboard.down("d")
+                self.look(person.page, f"{number}-differences-reasons")
+                person.page.keyboard.up("d")
+                while person.page.locator("#done").is_hidden():
+                    person.vote("left")
+                    person.page.wait_for_selector("main[data-item], #done:not([hidden])")
+                self.look(person.page, f"{number}-done")
+                self._own(person, number)
+                person.page.goto(f"{address}/numbers")
+                person.page.wait_for_timeout(3000)
+                person.page.reload()
+                self.look(person.page, f"{number}-numbers")
+                assert not person.errors, person.errors
+                context.close()
+
+    def _own(self, person: Person, number: int) -> None:
+        page = person.page
+        page.goto(f"{person.address}/side-by-side")
+        page.wait_for_selector("#ask:not([hidden])")
+        self.look(page, f"{number}-own")
+        page.fill("#own-prompt", "Tell me of five rivers, in a list.")
+        page.click("#ask button")
+        person.ready()
+        self.look(page, f"{number}-own-answers")
+        person.vote("right")
+        person.sent()
+        self.look(page, f"{number}-own-kept")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--votes", type=int, default=200)
     parser.add_argument("--axe", type=Path)
+    parser.add_argument("--pictures", type=Path)
     asked = parser.parse_args()
+    looks = Looks(asked.axe, asked.pictures)
     with tempfile.TemporaryDirectory() as folder:
         votes = Path(folder) / "votes.sqlite"
         words = [*write_sources(Path(folder), 3 * asked.votes), "--votes", str(votes), "--per-item", "3", "--port"]
@@ -149,11 +185,15 @@ def main() -> None:
         if not failures:
             kept = assert_kept(votes, *(person for person in people if person is not None))
             print(f"{len(kept)} votes of {len(people)} people, each once, with its sides; the server killed twice")
-        faults = found_by_axe(asked.axe, address) if asked.axe else Counter()
         page.end(signal.SIGINT)
+        if asked.axe or asked.pictures:
+            few = [*write_sources(Path(folder), 3), "--votes", str(Path(folder) / "few.sqlite"), "--per-item", "9"]
+            page = Process(*few, "--model", "base=sandbox:base", "--model", "other=sandbox:instruct", "--port", "0")
+            looks.at_all(page.address.rstrip("/"))
+            page.end(signal.SIGINT)
     if asked.axe:
-        print(f"axe: {dict(faults) or 'no faults'}")
-    sys.exit(1 if failures or faults["serious"] or faults["critical"] else 0)
+        print(f"axe: {dict(looks.found) or 'no faults'}")
+    sys.exit(1 if failures or looks.found["serious"] or looks.found["critical"] else 0)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,26 @@ def test_where_all_say_the_same() -> None:
     assert found.raw.ci95[0] < 0.95
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_where_all_units_agree_or_none_an_interval_says_what_could_hide(alike: bool) -> None:
+    """30 prompts, half of them won and half lost, on which two raters always agree, or never. Every resample says
+    the same or nearly. Chance is a half, so the share of agreement p is 2 p − 1 beyond chance; of 30 alike, up to
+    1 − 0.025^(1/30) may be otherwise (Clopper and Pearson, one-sided 97.5 %)."""
+    first = np.tile([1.0, 0.0], 15)
+    counts = (
+        np.stack([first == 0, np.zeros(30), first == 1], axis=1) * 2.0 if alike else np.tile([1.0, 0, 1], (30, 1))
+    )
+    two, many = of_two(first, first if alike else 1 - first, np.arange(30)), of_many(counts, np.arange(30))
+    assert many is not None
+    hidden = 1 - 0.025 ** (1 / 30)
+    for one in (two.kappa, two.alpha, many.alpha):
+        assert one is not None
+        assert one.ci95 is not None
+        inner = one.ci95[0] if alike else -one.ci95[1]
+        assert 1 - 2 * hidden - 0.06 < inner < 1 - 2 * hidden + 0.01
+        assert one.ci95[0] <= one.value <= one.ci95[1]
+
+
 def test_the_intervals_hold_the_truth() -> None:
     """200 times 100 votes of 50 prompts, right with a chance of 0.8 on even outcomes, so kappa and alpha are 0.6.
     Binomial standard error 1.5 points."""

@@ -8,14 +8,17 @@ Both are 1 where all agree and 0 where agreement is what chance would give.
 o_ck: pairs of values within units, each unit's pairs divided by its number of values less one; n_c = Σ_k o_ck;
 δ² is 1 for values that differ ("nominal"), or (c − k)² ("interval"): with outcomes 0, ½ and 1 a win beside a tie is
 then a quarter of a disagreement. Intervals resample clusters of units (Zapf et al. 2016 for alpha) and take
-expanded percentiles (statistics.py). Worked examples: tests/evaluation/test_agreement.py.
+expanded percentiles (statistics.py). Where all units agree, or none, resamples hardly differ and hide what was not
+seen: the interval then reaches as far as that of the share of agreement p does, by (p − p_e) / (1 − p_e), p_e being
+agreement by chance; disagreements are thereby taken to be as far apart as chance would put them. Worked examples:
+tests/evaluation/test_agreement.py.
 
 Dimension suffixes: _U units, _C clusters of units, _V values, _B resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +27,7 @@ from numpy.typing import NDArray
 
 from trimtab.evaluation.estimate import INDEPENDENT, Basis, Estimate
 from trimtab.evaluation.rates import rate_interval
-from trimtab.evaluation.statistics import Clusters, Floats, chunks, expanded_percentiles
+from trimtab.evaluation.statistics import Clusters, Floats, Interval, chunks, expanded_percentiles
 
 Level = Literal["nominal", "interval"]
 OUTCOMES = np.array([0.0, 0.5, 1.0])
@@ -87,11 +90,13 @@ def of_two(
     counts_UV = np.zeros((a.size, 3))
     np.add.at(counts_UV, (np.arange(a.size), a), 1.0)
     np.add.at(counts_UV, (np.arange(a.size), b), 1.0)
-    raw = rate_interval((a == b).astype(float), clusters=clusters)
+    same_U = (a == b).astype(float)
+    raw = rate_interval(same_U, clusters=clusters)
+    sure = raw if np.ptp(same_U) == 0 else None
     return Agreement(
-        _estimate(float((a == b).mean()), raw.pair(), a.size, clusters, "wilson_effective_n"),
-        _resampled(kappa, table_U, clusters, seed, n_resamples),
-        _resampled(_alpha_of_outcomes, coincidences(counts_UV), clusters, seed, n_resamples),
+        _estimate(float(same_U.mean()), raw.pair(), a.size, clusters, "wilson_effective_n"),
+        _resampled(kappa, table_U, clusters, seed, n_resamples, sure),
+        _resampled(_alpha_of_outcomes, coincidences(counts_UV), clusters, seed, n_resamples, sure),
     )
 
 
@@ -111,7 +116,7 @@ def of_many(
     return Agreement(
         _estimate(float(same_U.mean()), raw.pair(), same_U.size, clusters, "wilson_effective_n"),
         None,
-        _resampled(_alpha_of_outcomes, pairs_U, clusters, seed, n_resamples),
+        _resampled(_alpha_of_outcomes, pairs_U, clusters, seed, n_resamples, raw if np.ptp(same_U) == 0 else None),
     )
 
 
@@ -120,10 +125,17 @@ def _alpha_of_outcomes(pairs: Floats) -> Floats:
 
 
 def _resampled(
-    of: Callable[[Floats], Floats], tables_U: Floats, clusters: Clusters, seed: int, n_resamples: int
+    of: Callable[[Floats], Floats],
+    tables_U: Floats,
+    clusters: Clusters,
+    seed: int,
+    n_resamples: int,
+    sure: Interval | None,
 ) -> Estimate | None:
-    """A function of summed tables, with its interval over clusters; None where it is not defined."""
-    value = float(of(tables_U.sum(axis=0)))
+    """A function of summed tables, with its interval over clusters; None where it is not defined. sure: where all
+    units agree, or none, the interval of the share that does."""
+    total = tables_U.sum(axis=0)
+    value = float(of(total))
     if np.isnan(value):
         return None
     count = int(clusters.max()) + 1
@@ -138,7 +150,16 @@ def _resampled(
     values = np.concatenate(found)
     values = values[~np.isnan(values)]
     ends = expanded_percentiles(values, count).pair() if count > 1 and values.size else None
+    if ends is not None and sure is not None:
+        chance = float((total.sum(axis=0) * total.sum(axis=1)).sum() / total.sum() ** 2)
+        ends = _reaching(ends, value, [(share - chance) / (1 - chance) for share in sure.pair()])
     return _estimate(value, ends, len(tables_U), clusters, "bootstrap")
+
+
+def _reaching(ends: tuple[float, float], value: float, unseen: Sequence[float]) -> tuple[float, float]:
+    """An interval that also holds its value, and what could not be seen."""
+    every = [*ends, value, *unseen]
+    return min(every), max(every)
 
 
 def _estimate(value: float, ends: tuple[float, float] | None, n: int, clusters: Clusters, method: str) -> Estimate:

@@ -53,7 +53,7 @@ def _row(n: CorrectedNumber) -> list[str]:
     name = f"{label(n.a)} {'−' if is_difference else 'against'} {label(n.b)}"
     cells = [_cell(e, 1, 100, is_difference) for e in (n.corrected, n.judge, n.labels)]
     more = [NONE if count is None else f"{count:,}" for count in (n.more_to_halve, n.more_for_five)]
-    return [name, *cells, number(n.weight, 2), str(n.labelled), str(n.rows), *more]
+    return [name, *cells, number(n.weight, 2), str(n.labelled), str(n.rows) if n.rows else NONE, *more]
 
 
 def _record(n: CorrectedNumber) -> dict[str, Value]:
