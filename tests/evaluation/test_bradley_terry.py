@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import statsmodels.api as sm
 from scipy.special import expit
 
@@ -35,6 +36,26 @@ def test_ties_and_missing_scores() -> None:
     assert first.strength.value == pytest.approx(0.5 * math.log(2 / 1)) == -second.strength.value
     assert first.elo == pytest.approx(1000 + 200 * math.log10(2))
     assert bradley_terry(["a", "b"], np.full((2, 2, 3), np.nan)) == []
+
+
+@pytest.mark.parametrize("outcome", [1.0, 0.5, 0.0])
+def test_where_no_outcome_varies_an_interval_says_what_could_hide(outcome: float) -> None:
+    """Two methods and 30 prompts, all won, tied or lost. Jeffreys' posterior leaves a share u of other outcomes, of
+    which 2.5 % lie above its quantile: wins 30 (1 − u) and half a one, against 30 u and half a one. Ties that are
+    none fall either way, so that the 5 % above another quantile do, and each is half a win."""
+    won = np.full((2, 2, 30), outcome)
+    won[1, 0] = 1 - outcome
+    strengths = {one.name: one.strength for one in bradley_terry(["a", "b"], won, n_resamples=20_000)}
+    ends = strengths["a"].ci95
+    assert ends is not None
+    assert ends[0] <= strengths["a"].value <= ends[1]
+    u = scipy.stats.beta.ppf(0.975 if outcome != 0.5 else 0.95, 0.5, 30.5)
+    lost = 30 * (u if outcome != 0.5 else (1 + u) / 2)
+    beyond = 0.5 * math.log((30.5 - lost) / (lost + 0.5))
+    assert (ends[1] if outcome == 0.0 else ends[0]) == pytest.approx(
+        -beyond if outcome == 0.0 else beyond, abs=0.03
+    )
+    assert ends[1] - ends[0] > 0.05
 
 
 def test_same_as_statsmodels() -> None:

@@ -4,7 +4,9 @@
 
 An outcome of a pair on a prompt is 1, ½ (a tie: half a win each way) or 0, over several seeds their mean. To
 every pair that met, half a win each way is added, so that a method that never loses has a finite strength: log((n
-+ ½) / ½) beside one other after n wins. Intervals resample prompts whole, with all of their pairs.
++ ½) / ½) beside one other after n wins. Intervals resample prompts whole, with all of their pairs. Of two
+methods with the same outcome on every prompt no resample differs: what could hide is drawn, a share of prompts with
+another outcome from Jeffreys' posterior Beta(½, n + ½).
 
 Hand-worked strengths, statsmodels' GLM and coverage: tests/evaluation/test_bradley_terry.py. Own Newton steps,
 because a thousand refits of statsmodels take minutes; evalica 0.4.2 gives all the same 1e-6 where somebody never
@@ -15,6 +17,7 @@ Dimension suffixes: _P prompts, _K methods, _B resamples.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +109,7 @@ def bradley_terry(
     weights = rng.multinomial(count, np.full(count, 1 / count), size=n_resamples)[:, units].astype(np.float64)
     K = len(names)
     resampled = (weights @ won.reshape(K * K, -1).T).reshape(-1, K, K)
+    _draw_unseen(resampled, outcomes_KKP[:, :, seen], count, rng)
     ends = np.quantile(fit(resampled), [(1 - level) / 2, (1 + level) / 2], axis=0)
     strengths = fit(total[None])[0]
     n = int(seen.sum())
@@ -119,12 +123,32 @@ def bradley_terry(
     found = [
         Strength(
             name,
-            Estimate(value=float(value), ci95=(float(low), float(high)), n=n, basis=basis),
+            Estimate(
+                value=float(value),
+                ci95=(min(float(low), float(value)), max(float(high), float(value))),
+                n=n,
+                basis=basis,
+            ),
             float(1000 + 400 / math.log(10) * value),
         )
         for name, value, low, high in zip(names, strengths, *ends, strict=True)
     ]
     return sorted(found, key=lambda one: -one.strength.value)
+
+
+def _draw_unseen(wins_BKK: Floats, outcomes_KKP: Floats, units: int, rng: np.random.Generator) -> None:
+    """Where every outcome of a pair is the same, moves wins of each resample by what no prompt showed: towards a
+    loss where all were won, either way where all were tied."""
+    for i, j in itertools.combinations(range(outcomes_KKP.shape[0]), 2):
+        known = outcomes_KKP[i, j][~np.isnan(outcomes_KKP[i, j])]
+        if known.size == 0 or np.ptp(known) > 0:
+            continue
+        share = float(known[0])
+        games = wins_BKK[:, i, j] + wins_BKK[:, j, i]
+        up = rng.random(games.size) < (0.5 if 0 < share < 1 else 1 - share)
+        moved = games * rng.beta(0.5, min(units, known.size) + 0.5, games.size) * np.where(up, 1 - share, -share)
+        wins_BKK[:, i, j] += moved
+        wins_BKK[:, j, i] -= moved
 
 
 def _joined(met: np.ndarray) -> bool:
