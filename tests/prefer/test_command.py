@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,26 @@ def test_votes_outlive_a_kill_and_ctrl_c_ends_it_cleanly(sources: list[str], tmp
     code, printed = second.end(signal.SIGINT)
     assert (code, printed.strip()) == (0, f"2 votes of 1 people are in {votes}")
     assert [vote.vote_id for vote in read_votes(votes)] == ["vote-00000", "vote-00001"]
+
+
+def test_open_shows_the_owners_page_in_a_browser(
+    sources: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser that loads the address and keeps what it saw, as whoever is at this machine would."""
+    seen, browser = tmp_path / "seen", tmp_path / "browser"
+    load = "import sys, httpx, pathlib; text = httpx.get(sys.argv[1], trust_env=False).text; "
+    load += f"kept = pathlib.Path({str(seen)!r}); kept.with_suffix('.new').write_text(text); "
+    load += "kept.with_suffix('.new').rename(kept)"
+    browser.write_text(f"#!{sys.executable}\n{load}\n")
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    page = Process(*sources, "--votes", str(tmp_path / "votes.sqlite"), "--port", "0", "--open")
+    for _ in range(600):
+        if seen.exists():
+            break
+        time.sleep(0.1)
+    assert 'href="/numbers"' in seen.read_text()
+    assert page.end(signal.SIGINT)[0] == 0
 
 
 def test_a_token_is_printed_once_and_in_no_log(sources: list[str], tmp_path: Path) -> None:
