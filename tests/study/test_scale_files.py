@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -47,27 +45,3 @@ def test_slurm_would_take_the_job() -> None:
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert "to start at" in found.stderr
-
-
-def test_slurm_sh_passes_on_what_it_is_given(tmp_path: Path) -> None:
-    """With stand-ins for Slurm's two commands that write down how they were called."""
-    for name, body in {"scontrol": "echo node-1; echo node-2", "srun": 'printf "%s\\n" "$@"'}.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
-        (tmp_path / name).chmod(0o755)
-    found = subprocess.run(
-        ["bash", FOLDER / "slurm.sh", "mine.yaml", "/shared/out", "--seeds", "3"],
-        check=True, capture_output=True, text=True,
-        env=os.environ | {
-            "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "node-[1-2]",
-            "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "16",
-        },
-    )  # fmt: skip
-    words = found.stdout.split()
-    assert words[1:3] == ["ray", "symmetric-run"]
-    assert words[words.index("--address") + 1] == "node-1:6379"
-    assert words[words.index("--") + 1 :] == [
-        "trimtab", "study", "mine.yaml", "--out", "/shared/out", "--ray", "auto", "--seeds", "3",
-    ]  # fmt: skip
-    asked = [line for line in (FOLDER / "slurm.sh").read_text().splitlines() if line.startswith("#SBATCH")]
-    assert len(asked) > 5
-    assert all(re.match(r"#SBATCH --[a-z-]+(=\S+)?$", line) for line in asked)
