@@ -11,6 +11,7 @@ from trimtab.data.trust import TrustSettings
 from trimtab.errors import TrimtabError
 from trimtab.json_types import JsonObject
 from trimtab.methods.table import METHODS
+from trimtab.notices import say
 from trimtab.rewards.settings import reward_named
 from trimtab.rewards.settings_base import RewardSettings
 from trimtab.training.schedule import TrainingSettings
@@ -92,6 +93,10 @@ def gpus_named(text: str | None) -> list[str]:
     return gpus
 
 
+MANY_SEEDS = 20
+"""A lone number up to this may have been meant as how many."""
+
+
 def seeds_named(text: str) -> list[int]:
     """`--seeds 0,1,2`."""
     try:
@@ -102,4 +107,16 @@ def seeds_named(text: str) -> list[int]:
         raise TrimtabError(
             f"--seeds {text!r}: expected whole numbers from 0 to 2⁶⁴ − 1 with commas between, such as 0,1,2."
         )
+    if len(seeds) == 1 and 1 < seeds[0] <= MANY_SEEDS:
+        several = ",".join(map(str, range(seeds[0])))
+        say(f"--seeds {text}: one training seed, which is {seeds[0]}; {seeds[0]} of them are --seeds {several}")
     return seeds
+
+
+def seed_count(text: str) -> int:
+    """How many training seeds a plan is of: a number, or seeds as `trimtab study` takes them."""
+    if "," in text:
+        return len(set(seeds_named(text)))
+    if not text.isdecimal() or not 0 < int(text) <= 10_000:
+        raise TrimtabError(f"--seeds {text!r}: expected how many, such as 3, or which, such as 0,1,2.")
+    return int(text)

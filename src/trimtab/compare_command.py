@@ -72,14 +72,17 @@ def compare_command(
     prompts: Annotated[
         int | None, typer.Option(min=1, help="With --plan: test prompts. As many as the sources share, without it.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="With --plan: training seeds.")] = 1,
+    seeds: Annotated[str, typer.Option(metavar="3", help="With --plan: training seeds, how many or which.")] = "1",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Completions, scores or preferences of any origin: did it help? Needs no model."""
+    from trimtab.command_settings import seed_count
+
     failing = _check(sources or (), mapping or (), judge, labels, fail_if or ())
-    _check_plan(sources or (), plan, prompts, seeds, bool(out or fail_if or as_json))
+    count = seed_count(seeds)
+    _check_plan(sources or (), plan, prompts, count, bool(out or fail_if or as_json))
     if not sources:
-        _print_plan(None, prompts, seeds)
+        _print_plan(None, prompts, count)
         return
     from trimtab.comparing.run import Asked, compare_sources
 
@@ -90,7 +93,7 @@ def compare_command(
     )  # fmt: skip
     compared = compare_sources(asked)
     if plan:
-        _print_plan(compared, prompts, seeds)
+        _print_plan(compared, prompts, count)
         return
     if as_json:
         print(json.dumps(compared.as_json(), ensure_ascii=False, indent=2))

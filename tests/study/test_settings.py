@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from trimtab.command_settings import seeds_named, stage_settings
+from trimtab.command_settings import seed_count, seeds_named, stage_settings
 from trimtab.data.parsing import apply_overrides, parse
 from trimtab.data.settings import Settings, plain_types
 from trimtab.data.splits import DataSettings
@@ -165,6 +165,20 @@ def test_seeds_are_torchs() -> None:
         with pytest.raises(TrimtabError, match="expected whole numbers"):
             seeds_named(text)
     assert seeds_named("0,18446744073709551615") == [0, 2**64 - 1]
+
+
+def test_how_many_seeds_and_which(capfd: pytest.CaptureFixture[str]) -> None:
+    """A plan takes either; a study is told which, and says so of a number that may have been meant as how many."""
+    assert (seed_count("3"), seed_count("0,1,7"), seed_count("4,4")) == (3, 3, 1)
+    for text in ("0", "-1", "three", "", "0,x", "1.5", "٣x"):
+        with pytest.raises(TrimtabError, match="--seeds"):
+            seed_count(text)
+    assert seeds_named("0,1") == [0, 1]
+    assert seeds_named("1") == [1]
+    assert seeds_named("1337") == [1337]
+    assert capfd.readouterr().err == ""
+    assert seeds_named("3") == [3]
+    assert "one training seed, which is 3; 3 of them are --seeds 0,1,2" in capfd.readouterr().err
 
 
 def test_numbers_as_yaml_1_1_reads_them() -> None:
