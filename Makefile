@@ -44,7 +44,7 @@ test-trackio: .venv/trackio/installed  ## what Trackio's own reader has of a run
 test-ray: .venv/ray/installed  ## a study on a Ray cluster of three simulated machines, with everything killed
 	PYTHONPATH=$(CURDIR)/.venv/ray:$(CURDIR)/tests $(BIN)/python -m pytest -m ray tests/study/test_ray.py
 
-test-clouds: .venv/clouds/installed  ## docs/scale's files, by Kubernetes' schemas, and by SkyPilot where it is installed
+test-clouds: .venv/clouds/installed  ## docs/scale's files, by Kubernetes' schemas and by SkyPilot
 	.venv/clouds/bin/python -m pytest --noconftest -m clouds tests/study/test_scale_files.py
 
 lint: .venv/installed-dev  ## ruff, format check, types
@@ -109,7 +109,7 @@ format: .venv/installed-dev
 # An environment of its own: nothing of trimtab is asked.
 .venv/clouds/installed: constraints-clouds.txt .venv/installed
 	test -x .venv/clouds/bin/python || $(PYTHON) -m venv .venv/clouds
-	.venv/clouds/bin/python -m pip install --quiet --constraint $< kubernetes-validate pytest pytest-timeout pyyaml
+	.venv/clouds/bin/python -m pip install --quiet --constraint $< kubernetes-validate skypilot pytest pytest-timeout pyyaml
 	touch $@
 
 # vLLM brings torchvision, torchaudio and torchcodec of CUDA, which a torch without it cannot load.

@@ -26,14 +26,20 @@ def test_kubernetes_knows_every_field() -> None:
         kubernetes_validate.validate(documents[1] | {"spec": {"templates": {}}}, "1.33", strict=True)
 
 
-def test_skypilot_reads_the_task() -> None:
-    sky = pytest.importorskip("sky")
+def test_skypilot_reads_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own files go to a home of their own. What the task calls on a machine is there in its package."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    import sky
+    import sky_templates
 
     task = sky.Task.from_yaml(str(FOLDER / "sky.yaml"))
     assert (task.num_nodes, task.name) == (2, "trimtab")
     assert all(one.use_spot for one in task.resources)
     assert {name for one in task.resources for name in one.accelerators} == {"L4", "A10G"}
-    assert "--ray auto" in task.run
+    assert 'trimtab study "$RECIPE" --out "$OUT" --ray "$head:6379"' in task.run
+    script = Path(sky_templates.__file__).parent / "ray" / "start_cluster"
+    assert f"~/sky_templates/ray/{script.name} || exit 1" in task.run
+    assert "RAY_HEAD_PORT=${RAY_HEAD_PORT:-6379}" in script.read_text()
 
 
 @pytest.mark.skipif(shutil.which("sbatch") is None, reason="no Slurm here")
