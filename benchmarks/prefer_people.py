@@ -55,6 +55,10 @@ def vote_on(address: str, number: int, votes: int, people: list[Person | None], 
                     if offline == 0 and draw.random() < 0.04:
                         person.context.set_offline(True)
                         offline = draw.randint(1, 4)
+                    if offline and not person.page.locator("main[data-item]").count():
+                        # The server was killed before the connection went: the page has no item left to show.
+                        person.context.set_offline(False)
+                        offline = 0
                     person.vote(draw.choice(VERDICTS))
                     if offline:
                         offline -= 1

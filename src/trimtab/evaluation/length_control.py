@@ -199,15 +199,17 @@ def length_controlled_win_rate(
     ones = np.ones((1, y.size))
     x = _design(delta, gamma, ones)
     beta = fit(x, y, ones, ridge=ridge)
-    resampled = _bootstrap(y, delta, gamma, units, ridge, seed, n_resamples)
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    value = float(_predict(beta, gamma, ones)[0])
     varied = bool(np.ptp(y) > 0)
-    if not varied:  # no resample differs: what could hide from so many prompts is that of the plain rate
+    if varied:
+        resampled = _bootstrap(y, delta, gamma, units, ridge, seed, n_resamples)
+        low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    else:  # no resample would differ: what could hide from so many prompts is that of the plain rate
         plain = rate_interval(y, clusters=units, level=level)
-        low, high = min(low, plain.low), max(high, plain.high)
+        low, high = min(value, plain.low), max(value, plain.high)
     constant = not x[..., 1].any()
     return LengthControlled(
-        value=float(_predict(beta, gamma, ones)[0]),
+        value=value,
         ci95=(float(low), float(high)),
         n=int(y.size),
         units=int(units.max()) + 1,
