@@ -89,6 +89,37 @@ def test_where_all_units_agree_or_none_an_interval_says_what_could_hide(alike: b
         assert one.ci95[0] <= one.value <= one.ci95[1]
 
 
+def test_an_interval_stays_within_what_can_be() -> None:
+    """Where nearly all were won, one pair that disagrees is most of what chance would leave. 50 alike, 49 of them
+    won, may hide 1 − 0.025^(1/50) = 7.1 % that disagree, each of either rater with a win: 0.5 of 1, then."""
+    first = np.ones(50)
+    first[0] = 0
+    for clusters in (np.arange(50), np.arange(50) // 2, np.arange(50) // 10):
+        found = of_two(first, first.copy(), clusters)
+        for one in (found.kappa, found.alpha):
+            assert one is not None
+            assert one.ci95 is not None
+            assert -1 <= one.ci95[0] < one.value == one.ci95[1] == 1
+    kappa = of_two(first, first.copy(), np.arange(50)).kappa
+    assert kappa is not None
+    assert kappa.ci95 is not None
+    share = 1 - 0.025 ** (1 / 50)
+    table = np.array([[0.02 * (1 - share), share / 2], [share / 2, 0.98 * (1 - share)]])
+    chance = float((table.sum(axis=0) * table.sum(axis=1)).sum())
+    assert kappa.ci95[0] == pytest.approx((1 - share - chance) / (1 - chance), abs=0.01)
+
+
+def test_units_that_agree_in_part_are_not_taken_for_ones_that_do() -> None:
+    """Two of three raters alike on every unit: a third of the pairs agree, and resamples differ."""
+    counts = np.tile([[2.0, 0, 1], [1, 0, 2]], (15, 1))
+    found = of_many(counts, np.arange(30))
+    assert found is not None
+    assert found.alpha is not None
+    assert found.alpha.ci95 is not None
+    assert found.raw.value == pytest.approx(1 / 3)
+    assert found.alpha.ci95[1] - found.alpha.ci95[0] < 0.2
+
+
 def test_the_intervals_hold_the_truth() -> None:
     """200 times 100 votes of 50 prompts, right with a chance of 0.8 on even outcomes, so kappa and alpha are 0.6.
     Binomial standard error 1.5 points."""

@@ -58,6 +58,20 @@ def test_where_no_outcome_varies_an_interval_says_what_could_hide(outcome: float
     assert ends[1] - ends[0] > 0.05
 
 
+def test_prompts_of_one_cluster_show_as_much_as_one() -> None:
+    """A pair that met on 30 rows of one cluster only, beside one that met on 30 others, may hide far more."""
+    won = np.full((3, 3, 60), np.nan)
+    won[0, 1, :30], won[1, 0, :30] = 1.0, 0.0
+    won[1, 2, 30:], won[2, 1, 30:] = 1.0, 0.0
+    alone, together = np.arange(60), np.concatenate([np.zeros(30, dtype=int), np.arange(1, 31)])
+    ends = [
+        {one.name: one.strength.ci95 for one in bradley_terry(list("abc"), won, clusters=clusters)}["a"]
+        for clusters in (alone, together)
+    ]
+    assert all(end is not None for end in ends)
+    assert ends[1][0] < ends[0][0] - 0.5  # type: ignore[index]
+
+
 def test_same_as_statsmodels() -> None:
     """A binomial GLM of each pair's wins, no constant, no prior."""
     rng = np.random.default_rng(0)

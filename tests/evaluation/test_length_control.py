@@ -149,8 +149,8 @@ def test_lengths_that_hardly_overlap_are_withheld() -> None:
 def test_a_study_takes_difficulty_from_the_other_methods() -> None:
     """Four methods: each is told by three others, not by itself. All answers are as long as the opponent's. One
     that says nothing of its own, but repeats sft, is not another method: two others are left for each."""
-    easy, them = [2.0, 2.0, 0.0, 0.0], in_own_words(make("them", [1.0] * 4))
-    scores = {"base": easy, "sft": easy, "sft_length": easy, "dpo": [2.0, 0.0, 2.0, 0.0]}
+    easy, them = [2.0, 2.0, 0.0, 0.0] * 5, in_own_words(make("them", [1.0] * 20))
+    scores = {"base": easy, "sft": easy, "sft_length": easy, "dpo": [2.0, 0.0, 2.0, 0.0] * 5}
     methods = [in_own_words(make(name, of)) for name, of in scores.items()]
     found = study(methods, them, n_resamples=50)
     effect = found.methods["sft"].length_effect
@@ -158,7 +158,7 @@ def test_a_study_takes_difficulty_from_the_other_methods() -> None:
     assert (effect.difficulty, effect.overlap, effect.extrapolated) == ("others", 1.0, False)
     estimate = found.methods["sft"].estimates["length_controlled_win_rate"]
     assert estimate.basis is not None
-    assert (estimate.basis.method, estimate.basis.units) == ("refitted_bootstrap", 4)
+    assert (estimate.basis.method, estimate.basis.units) == ("refitted_bootstrap", 20)
 
     def told(methods: list[MethodOutputs]) -> set[str]:
         return {

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "scale"
 
 STAND_INS = {
     "scontrol": "echo node-1; echo node-2",
-    "srun": 'shift; exec "$@"',  # without its own option
+    "srun": 'echo "srun $1 $2" >> "$HERE/called"; shift 2; exec "$@"',
     "ray": 'echo "ray $*" >> "$HERE/called"; [ "$1" = stop ] || eval "$SYMMETRIC_RUN"',
     "trimtab": 'echo "trimtab $*" >> "$HERE/called"',
 }
@@ -32,9 +32,10 @@ def run(folder: Path, words: list[str], symmetric_run: str = "true", **given: st
     return subprocess.Popen(words, env=os.environ | given, text=True, start_new_session=True)
 
 
-def slurm(folder: Path, symmetric_run: str) -> subprocess.Popen[str]:
+def slurm(folder: Path, symmetric_run: str, out: str | None = None) -> subprocess.Popen[str]:
     """slurm.sh in an allocation of two machines."""
-    words = ["bash", str(FOLDER / "slurm.sh"), "mine.yaml", str(folder / "runs" / "out"), "--seeds", "0,1,2"]
+    out = out or str(folder / "runs" / "out")
+    words = ["bash", str(FOLDER / "slurm.sh"), "mine.yaml", out, "--seeds", "0,1,2"]
     return run(
         folder, words, symmetric_run, SLURM_JOB_NODELIST="node-[1-2]", SLURM_JOB_ID="7", SLURM_JOB_NUM_NODES="2",
         SLURM_CPUS_PER_TASK="16",
@@ -52,7 +53,8 @@ RUNS = 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
 
 def test_slurm_sh_passes_on_what_it_is_given(tmp_path: Path) -> None:
     assert slurm(tmp_path, RUNS).wait(30) == 0
-    stop, ray, trimtab = called(tmp_path)
+    srun, stop, ray, trimtab = called(tmp_path)
+    assert srun == "srun --kill-on-bad-exit=1 --cpus-per-task=16", "which it does not take from sbatch"
     assert stop == "ray stop --force"
     assert ray.startswith("ray symmetric-run --address node-1:6379 --min-nodes 2 --num-cpus 16 -- ")
     assert trimtab == f"trimtab study mine.yaml --out {tmp_path}/runs/out --ray auto --seeds 0,1,2"
@@ -67,22 +69,30 @@ def test_a_job_fails_where_the_study_did_not_run(symmetric_run: str, tmp_path: P
     """symmetric-run of Ray 2.60 ends with 0 where it could not start Ray."""
     assert slurm(tmp_path, symmetric_run).wait(30) != 0
     assert not [line for line in called(tmp_path) if line.startswith("trimtab")]
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_folder_may_end_with_a_slash_and_must_be_one(tmp_path: Path) -> None:
+    assert slurm(tmp_path, RUNS, f"{tmp_path}/runs/out/").wait(30) == 0
+    (tmp_path / "file").write_text("")
+    assert slurm(tmp_path, RUNS, f"{tmp_path}/file/out").wait(30) != 0
+    assert [line.split()[4] for line in called(tmp_path) if line.startswith("trimtab")] == [f"{tmp_path}/runs/out"]
 
 
 def test_a_task_that_slurm_ends_stops_its_ray(tmp_path: Path) -> None:
     """Slurm sends SIGTERM to all that it knows of a task; Ray's own processes are not among them."""
     job = slurm(tmp_path, "sleep 60")
     for _ in range(300):
-        if len(called(tmp_path)) == 2:
+        if len(called(tmp_path)) == 3:
             break
         time.sleep(0.1)
     os.killpg(job.pid, signal.SIGTERM)
     assert job.wait(30) != 0
     for _ in range(100):
-        if len(called(tmp_path)) == 3:
+        if len(called(tmp_path)) == 4:
             break
         time.sleep(0.1)
-    assert called(tmp_path)[2] == "ray stop --force"
+    assert called(tmp_path)[3] == "ray stop --force"
 
 
 def pod(folder: Path, symmetric_run: str) -> subprocess.Popen[str]:

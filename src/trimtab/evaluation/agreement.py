@@ -9,8 +9,8 @@ o_ck: pairs of values within units, each unit's pairs divided by its number of v
 δ² is 1 for values that differ ("nominal"), or (c − k)² ("interval"): with outcomes 0, ½ and 1 a win beside a tie is
 then a quarter of a disagreement. Intervals resample clusters of units (Zapf et al. 2016 for alpha) and take
 expanded percentiles (statistics.py). Where all units agree, or none, resamples hardly differ and hide what was not
-seen: the interval then reaches as far as that of the share of agreement p does, by (p − p_e) / (1 − p_e), p_e being
-agreement by chance; disagreements are thereby taken to be as far apart as chance would put them. Worked examples:
+seen. The interval then reaches to the number that the pairs would have with as little agreement as its own interval
+allows (or as much), where the raters' values are joined by chance in those that are otherwise. Worked examples:
 tests/evaluation/test_agreement.py.
 
 Dimension suffixes: _U units, _C clusters of units, _V values, _B resamples.
@@ -18,7 +18,7 @@ Dimension suffixes: _U units, _C clusters of units, _V values, _B resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,11 +92,10 @@ def of_two(
     np.add.at(counts_UV, (np.arange(a.size), b), 1.0)
     same_U = (a == b).astype(float)
     raw = rate_interval(same_U, clusters=clusters)
-    sure = raw if np.ptp(same_U) == 0 else None
     return Agreement(
         _estimate(float(same_U.mean()), raw.pair(), a.size, clusters, "wilson_effective_n"),
-        _resampled(kappa, table_U, clusters, seed, n_resamples, sure),
-        _resampled(_alpha_of_outcomes, coincidences(counts_UV), clusters, seed, n_resamples, sure),
+        _resampled(kappa, table_U, clusters, seed, n_resamples, raw),
+        _resampled(_alpha_of_outcomes, coincidences(counts_UV), clusters, seed, n_resamples, raw),
     )
 
 
@@ -116,7 +115,7 @@ def of_many(
     return Agreement(
         _estimate(float(same_U.mean()), raw.pair(), same_U.size, clusters, "wilson_effective_n"),
         None,
-        _resampled(_alpha_of_outcomes, pairs_U, clusters, seed, n_resamples, raw if np.ptp(same_U) == 0 else None),
+        _resampled(_alpha_of_outcomes, pairs_U, clusters, seed, n_resamples, raw),
     )
 
 
@@ -130,10 +129,10 @@ def _resampled(
     clusters: Clusters,
     seed: int,
     n_resamples: int,
-    sure: Interval | None,
+    raw: Interval,
 ) -> Estimate | None:
-    """A function of summed tables, with its interval over clusters; None where it is not defined. sure: where all
-    units agree, or none, the interval of the share that does."""
+    """A function of summed tables, with its interval over clusters; None where it is not defined. raw: of the
+    share of units that agree."""
     total = tables_U.sum(axis=0)
     value = float(of(total))
     if np.isnan(value):
@@ -150,16 +149,28 @@ def _resampled(
     values = np.concatenate(found)
     values = values[~np.isnan(values)]
     ends = expanded_percentiles(values, count).pair() if count > 1 and values.size else None
-    if ends is not None and sure is not None:
-        chance = float((total.sum(axis=0) * total.sum(axis=1)).sum() / total.sum() ** 2)
-        ends = _reaching(ends, value, [(share - chance) / (1 - chance) for share in sure.pair()])
+    if ends is not None:
+        hidden = [float(of(table)) for table in _otherwise(total, raw)]
+        every = [*ends, value, *(number for number in hidden if not np.isnan(number))]
+        ends = min(every), max(every)
     return _estimate(value, ends, len(tables_U), clusters, "bootstrap")
 
 
-def _reaching(ends: tuple[float, float], value: float, unseen: Sequence[float]) -> tuple[float, float]:
-    """An interval that also holds its value, and what could not be seen."""
-    every = [*ends, value, *unseen]
-    return min(every), max(every)
+def _otherwise(total_VV: Floats, raw: Interval) -> list[Floats]:
+    """Where all agree, the same many pairs of which as many disagree as may be hidden; where none does, of which as
+    many agree. Nothing elsewhere."""
+    count = total_VV.sum()
+    agreeing = np.trace(total_VV)
+    chance_VV = np.outer(total_VV.sum(axis=1), total_VV.sum(axis=0))
+    if np.isclose(agreeing, count):
+        np.fill_diagonal(chance_VV, 0.0)
+        share = 1 - raw.low
+    elif np.isclose(agreeing, 0.0):
+        chance_VV = np.diag(np.diag(chance_VV))
+        share = raw.high
+    else:
+        return []
+    return [(1 - share) * total_VV + share * count * chance_VV / chance_VV.sum()] if chance_VV.sum() > 0 else []
 
 
 def _estimate(value: float, ends: tuple[float, float] | None, n: int, clusters: Clusters, method: str) -> Estimate:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy  # loads scipy.stats, half a second, where it is first named
+from numpy.typing import NDArray
 
 from trimtab.evaluation.estimate import INDEPENDENT, THESE_SEEDS, Basis, Estimate
 from trimtab.evaluation.statistics import Clusters, Floats, renumbered
@@ -66,9 +67,12 @@ def outcomes_of_pairs(scores: Mapping[str, Floats], tolerance: float = 0.0) -> F
     return found
 
 
-def fit(wins_BKK: Floats, *, prior: float = PRIOR, max_steps: int = 100) -> Floats:
-    """Strengths [B, K] with mean 0, by Newton's method. wins_BKK[b, i, j]: what i won of j."""
-    met = (wins_BKK + wins_BKK.transpose(0, 2, 1)) > 0
+def fit(
+    wins_BKK: Floats, met_KK: NDArray[np.bool_] | None = None, *, prior: float = PRIOR, max_steps: int = 100
+) -> Floats:
+    """Strengths [B, K] with mean 0, by Newton's method. wins_BKK[b, i, j]: what i won of j. met_KK: the pairs that
+    met, also where a resample has none of their prompts; without it those of each table."""
+    met = (wins_BKK + wins_BKK.transpose(0, 2, 1)) > 0 if met_KK is None else met_KK[None]
     wins = wins_BKK + prior * met
     games = wins + wins.transpose(0, 2, 1)
     B, K = wins.shape[:2]
@@ -101,7 +105,8 @@ def bradley_terry(
     seen = ~np.isnan(outcomes_KKP).all(axis=(0, 1))
     won = np.nan_to_num(outcomes_KKP[:, :, seen])
     total = won.sum(axis=2)
-    if not seen.any() or not _joined(total + total.T > 0):
+    met_KK = total + total.T > 0
+    if not seen.any() or not _joined(met_KK):
         return []
     units = renumbered(np.arange(seen.size)[seen] if clusters is None else clusters[seen])
     count = int(units.max()) + 1
@@ -109,8 +114,8 @@ def bradley_terry(
     weights = rng.multinomial(count, np.full(count, 1 / count), size=n_resamples)[:, units].astype(np.float64)
     K = len(names)
     resampled = (weights @ won.reshape(K * K, -1).T).reshape(-1, K, K)
-    _draw_unseen(resampled, outcomes_KKP[:, :, seen], count, rng)
-    ends = np.quantile(fit(resampled), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    _draw_unseen(resampled, outcomes_KKP[:, :, seen], units, rng)
+    ends = np.quantile(fit(resampled, met_KK), [(1 - level) / 2, (1 + level) / 2], axis=0)
     strengths = fit(total[None])[0]
     n = int(seen.sum())
     unit = "prompts" if count == n else "clusters of rows"
@@ -136,17 +141,18 @@ def bradley_terry(
     return sorted(found, key=lambda one: -one.strength.value)
 
 
-def _draw_unseen(wins_BKK: Floats, outcomes_KKP: Floats, units: int, rng: np.random.Generator) -> None:
-    """Where every outcome of a pair is the same, moves wins of each resample by what no prompt showed: towards a
-    loss where all were won, either way where all were tied."""
+def _draw_unseen(wins_BKK: Floats, outcomes_KKP: Floats, units_P: Clusters, rng: np.random.Generator) -> None:
+    """Where every outcome of a pair is the same, moves wins of each resample by what no prompt showed. They fall
+    where all were won, and go either way where all were tied."""
     for i, j in itertools.combinations(range(outcomes_KKP.shape[0]), 2):
-        known = outcomes_KKP[i, j][~np.isnan(outcomes_KKP[i, j])]
+        met = ~np.isnan(outcomes_KKP[i, j])
+        known, units = outcomes_KKP[i, j][met], np.unique(units_P[met]).size
         if known.size == 0 or np.ptp(known) > 0:
             continue
         share = float(known[0])
         games = wins_BKK[:, i, j] + wins_BKK[:, j, i]
         up = rng.random(games.size) < (0.5 if 0 < share < 1 else 1 - share)
-        moved = games * rng.beta(0.5, min(units, known.size) + 0.5, games.size) * np.where(up, 1 - share, -share)
+        moved = games * rng.beta(0.5, units + 0.5, games.size) * np.where(up, 1 - share, -share)
         wins_BKK[:, i, j] += moved
         wins_BKK[:, j, i] -= moved
 

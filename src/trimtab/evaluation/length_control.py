@@ -17,8 +17,8 @@ length, not what length causes.
 Departures from the paper: a weak ridge ½ · 0.1 · |β|² instead of the published L1 and
 gamed baselines, so that an all-won or all-lost set stays finite (at 50/50 and n = 200 it moves θ by less
 than 0.2 %); the interval refits the GLM in every resample, where the published standard error ignores
-estimation. statsmodels' GLM gives the same θ at ridge 0 (a test compares them); own Newton steps, because
-a thousand refits of it take minutes.
+estimation; γ stays as it was told. statsmodels' GLM gives the same θ at ridge 0 (a test compares them); own Newton
+steps, because a thousand refits of it take minutes.
 """
 
 from __future__ import annotations

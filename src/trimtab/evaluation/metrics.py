@@ -210,9 +210,9 @@ _ROWS = (
     Metric(
         "length_controlled_win_rate", "At equal length, %",
         "logistic regression of the outcome on a constant, tanh(Δlength / sd) and the prompt's difficulty; lengths "
-        "in characters; the prediction at Δlength = 0 (Dubois et al. 2024). Difficulty: how three or more other "
-        "methods did on the prompt, without what their lengths explain, and what that lets expect; or a "
-        "column (`evaluation.difficulty`); else without. Withheld where under 10 % of the answers are as long as "
+        "in characters; the prediction at Δlength = 0 (Dubois et al. 2024). Difficulty: what is expected of it by "
+        "how three or more other methods did on the prompt, less what their lengths explain; or a column "
+        "(`evaluation.difficulty`); else without. Withheld where under 10 % of the answers are as long as "
         "the opponent's or longer, or as short or shorter; extrapolated under 20 %",
         scale=100, digits=1, overall=length_controlled, range=SHARE, judged=True,
         stored="length_controlled_win_rate.value",

@@ -1,17 +1,20 @@
 """How hard each prompt is, as the other methods of a comparison tell it: γ_x of the win rate at equal length.
 
 What a method won on a prompt depends on the prompt, on luck, and on the lengths of its answer and the opponent's.
-Methods of one base model write answers of like lengths, and some the very same ones, so the bare outcomes of others
-would hold part of the method's own outcome and of its own length, and take away from what length explains. Hence:
+Methods of one base model write answers of like lengths, and some are the same text. So the bare outcomes of others
+hold part of the rated method's own outcome and length, and a regression on them takes length's effect for theirs.
+Hence, with t = tanh(Δ / std Δ):
 
 1. An answer counts once: where two other methods gave the same text, that of the first, and where the rated method
    gave it as well, none.
-2. From each other method's outcomes the share of its own lengths is taken: a logistic regression on a constant and
-   tanh(Δ / std Δ), and in further passes on the difficulty that the rest tell; y − p(Δ) + p(0).
-3. Their mean tells the difficulty with an error. By the law of regression calibration (Carroll, Ruppert, Stefanski
-   and Crainiceanu, Measurement Error in Nonlinear Models, 2006, chapter 4) the regression takes its expectation,
-   given that mean and the method's own length: E[γ | mean, t]. The variance of γ is the covariance of two other
-   methods' outcomes, what is left of their variances is the error, and Cov(γ, t) is that of their outcomes with t.
+2. What a method's own lengths explain is taken out of its outcomes: y − p(t) + p(0), by a logistic regression on a
+   constant and t. In further passes it is on the difficulty as well that all the other methods told before. That
+   includes the rated one: its own outcome moves its difficulty by 0.06 standard deviations, which is let stand.
+3. The mean of a few noisy outcomes is not the difficulty. In its place the regression takes what is expected of the
+   difficulty, given that mean and the method's own length: E[γ | mean, t], linear in both. This is regression
+   calibration (Carroll, Ruppert, Stefanski, Crainiceanu, Measurement Error in Nonlinear Models, 2006, chapter 4).
+   The variance of γ is the covariance of two other methods' outcomes, and what is left of their variances is the
+   error; Cov(γ, t) is that of their outcomes with t.
 """
 
 from __future__ import annotations
@@ -30,8 +33,9 @@ OTHERS = 3
 """Methods beside the one that is rated, from which on their outcomes tell how hard a prompt is."""
 PASSES = 2
 """After the first: how often lengths are taken out again, beside the difficulty that was told before."""
-RELIABLE = 0.1
-"""The share of the mean's variance that is the prompts' own, below which nothing is told."""
+RELIABLE, LUCK = 0.1, 1.645
+"""Nothing is told below such a share of the mean's variance that is the prompts' own, or where luck would bring so
+large a covariance of others in one of twenty comparisons: so many standard errors."""
 COLLINEAR = 0.95
 """The largest correlation of difficulty and length that is believed."""
 
@@ -127,8 +131,9 @@ def _told(run: Comparison, rows: Sequence[Floats]) -> Floats | None:
     outcomes = np.stack(rows)
     known = ~np.isnan(outcomes)
     values = np.where(known, outcomes, 0.0)
-    signal, noise = _variances(values, known)
-    if signal <= RELIABLE * (signal + noise / len(rows)):
+    signal, noise, compared = _variances(values, known)
+    by_luck = LUCK * (signal + noise) / np.sqrt(max(compared, 1.0))
+    if signal <= max(RELIABLE * (signal + noise / len(rows)), by_luck):
         return None
     length = run.length()
     of_length = float((length[run.seen] ** 2).mean()) if run.seen.any() else 0.0
@@ -150,24 +155,24 @@ def _told(run: Comparison, rows: Sequence[Floats]) -> Floats | None:
 
 def _mean_over_seeds(rated: _Method, other: _Method, adjusted: Floats) -> Floats | None:
     """Another method's outcomes without length, less their mean, where its answers are its own; None where that is
-    on fewer than two prompts."""
+    on fewer than two prompts, or where it won as much on all of them."""
     same = (other.answers[:, None] == rated.answers[None]).any(axis=1)
     known = other.first & ~same & ~np.isnan(adjusted)
     counts = known.sum(axis=0)
-    if (counts > 0).sum() < 2:
+    won = np.stack([run.outcomes for run in other.runs])[known]
+    if (counts > 0).sum() < 2 or np.ptp(won) == 0:
         return None
     sums = np.where(known, adjusted, 0.0).sum(axis=0)
     means: Floats = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     return means - float(np.nanmean(means))
 
 
-def _variances(values: Floats, known: NDArray[np.bool_]) -> tuple[float, float]:
-    """Of [methods, prompts] with 0 where one is not known: what two methods share on average, and what a method
-    has of its own."""
+def _variances(values: Floats, known: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Of [methods, prompts] with 0 where one is not known: what two methods share, what a method has of its own,
+    and on how many prompts two were compared, summed over pairs. A pair counts by the prompts that both know."""
     both = known.astype(float) @ known.T.astype(float)
-    products = (values @ values.T) / np.maximum(both, 1)
-    pairs = np.triu(both > 1, k=1)
-    if not pairs.any():
-        return 0.0, float(np.diag(products).mean())
-    shared = max(0.0, float(products[pairs].mean()))
-    return shared, max(0.0, float(np.diag(products).mean()) - shared)
+    products = values @ values.T
+    compared = float(np.triu(both, k=1).sum())
+    shared = max(0.0, float(np.triu(products, k=1).sum()) / max(compared, 1.0))
+    alone = float(np.trace(products) / np.trace(both))
+    return shared, max(0.0, alone - shared), compared
