@@ -86,3 +86,8 @@ def byte_size(count: float | None) -> str:
 def listed(names: Sequence[str]) -> str:
     """Names in a sentence, as in "SFT, DPO and GRPO"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: "1 vote", "1,200 votes". many: where it is not made by an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

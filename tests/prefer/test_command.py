@@ -52,7 +52,7 @@ def test_votes_outlive_a_kill_and_ctrl_c_ends_it_cleanly(sources: list[str], tmp
     after = post(second.address, "/api/votes", **cast[1])
     assert (after["voted"], after["left"]) == (2, 10)
     code, printed = second.end(signal.SIGINT)
-    assert (code, printed.strip()) == (0, f"2 votes of 1 people are in {votes}")
+    assert (code, printed.strip()) == (0, f"In {votes}: 2 votes of 1 person")
     assert [vote.vote_id for vote in read_votes(votes)] == ["vote-00000", "vote-00001"]
 
 

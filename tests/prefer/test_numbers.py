@@ -12,6 +12,7 @@ from prefer.cast import cast, item, vote_all
 from prefer.test_items import write_study
 from trimtab.cli import app
 from trimtab.errors import TrimtabError
+from trimtab.formats import counted
 from trimtab.prefer.items import items_of
 from trimtab.prefer.numbers import people_of_votes, report_votes
 
@@ -79,3 +80,9 @@ def test_the_command_exports(tmp_path: Path) -> None:
     for words in (["--export", "trl", str(path)], ["--out", str(out), str(path)], ["--without", "ann"]):
         done = run.invoke(app, ["prefer", *words])
         assert "name all three" in str(done.exception)
+
+
+def test_one_is_said_as_one() -> None:
+    assert counted(1, "vote") == "1 vote"
+    assert counted(0, "vote") == "0 votes"
+    assert counted(1200, "person", "people") == "1,200 people"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trimtab.catalogue import label
 from trimtab.evaluation.people_result import CorrectedNumber, People, Voting
 from trimtab.evaluation.results import Results
-from trimtab.formats import interval_text, number, percent
+from trimtab.formats import counted, interval_text, number, percent
 
 FEW_LABELS = 30
 CORRECTED, ALONE = ", corrected by people: ", ", by people's "
@@ -28,7 +28,7 @@ def sentence(n: CorrectedNumber) -> str:
     if n.corrected is None or n.judge is None:
         unit = "points of win rate" if sign else "% won"
         alone = f"{number(n.labels.value, 1, 100, sign)} {unit} (95 % interval {interval_text(n.labels.ci95)})"
-        return f"{of}{ALONE}{n.labelled} labels alone: {alone}."
+        return f"{of}{ALONE}{counted(n.labelled, 'label')} alone: {alone}."
     what = f"{number(n.corrected.value, 1, 100, sign)} {'points of win rate' if sign else '% won'}"
     interval = f"95 % interval {interval_text(n.corrected.ci95, sign=sign)}, {n.labelled} of {n.rows} labelled"
     alone = f"the judge alone says {number(n.judge.value, 1, 100, sign)}"

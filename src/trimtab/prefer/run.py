@@ -14,6 +14,7 @@ from trimtab.catalogue import CATALOGUE
 from trimtab.chat.settings import ChatSettings
 from trimtab.data.yaml_text import read_yaml
 from trimtab.errors import TrimtabError
+from trimtab.formats import counted
 from trimtab.models.kinds import check_model_source
 from trimtab.prefer.ballot import Ballot
 from trimtab.readers.formats import check_sources, parts_of
@@ -94,7 +95,8 @@ def run(asked: Asked) -> None:
             served.own.close()
         counts = ballot.counts()
         ballot.close()
-        print(f"{sum(counts.values())} votes of {len(counts)} people are in {asked.file}", flush=True)
+        votes, people = counted(sum(counts.values()), "vote"), counted(len(counts), "person", "people")
+        print(f"In {asked.file}: {votes} of {people}", flush=True)
 
 
 def _served(asked: Asked, ballot: Ballot) -> Served:

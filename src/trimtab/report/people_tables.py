@@ -6,7 +6,7 @@ from trimtab.catalogue import label
 from trimtab.evaluation.estimate import Estimate
 from trimtab.evaluation.people_result import CorrectedNumber, People, Voting
 from trimtab.evaluation.results import Results
-from trimtab.formats import NONE, number, with_interval
+from trimtab.formats import NONE, counted, number, with_interval
 from trimtab.report.table import Table, Value, with_ends
 
 WHO = {"judge": "Judge and people", "people": "People with each other"}
@@ -36,8 +36,8 @@ def _people_table(people: People | None) -> Table:
     notes = [note] if people else []
     if people:
         notes.append(
-            f"{people.votes} votes of {people.persons} {'persons' if people.persons > 1 else 'person'} on "
-            f"{people.prompts} prompts, from {people.source}."
+            f"{counted(people.votes, 'vote')} of {counted(people.persons, 'person')} on "
+            f"{counted(people.prompts, 'prompt')}, from {people.source}."
         )
         if people.ties:
             notes.append(
