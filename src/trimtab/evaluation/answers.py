@@ -109,32 +109,27 @@ class Answers:
         return outcomes(scores_of(self.outputs), scores_of(self.opponent), tolerance=self.options.tolerance)
 
     @cached_property
-    def opponent_characters(self) -> Floats | None:
-        """Characters of the opponent's completions; None where one is not known."""
-        return None if self.opponent is None else Answers(self.opponent).characters
+    def both_lengths(self) -> tuple[Floats, Floats] | None:
+        """Characters of each completion, and of the opponent's; None where one is not known."""
+        theirs = None if self.opponent is None else Answers(self.opponent).characters
+        return None if self.characters is None or theirs is None else (self.characters, theirs)
 
     @cached_property
     def comparison(self) -> Comparison | None:
         """What the difficulty of prompts is told by; None where nothing was judged."""
         if self.outcomes is None or not self.is_judged:
             return None
-        lengths, opponent_lengths = self.characters, self.opponent_characters
-        if lengths is None or opponent_lengths is None:
-            return Comparison(self.outcomes, np.zeros(self.outcomes.size), self.texts or [])
-        return Comparison(self.outcomes, lengths - opponent_lengths, self.texts or [])
+        ours, theirs = self.both_lengths or (np.zeros(self.outcomes.size),) * 2
+        return Comparison(self.outcomes, ours - theirs, self.texts or [])
 
     @cached_property
     def length_controlled(self) -> LengthControlled | None:
         """The win rate at equal length; None where nothing was judged."""
-        if self.outcomes is None or not self.is_judged:
-            return None
-        lengths, opponent_lengths = self.characters, self.opponent_characters
-        if lengths is None or opponent_lengths is None:
+        if self.outcomes is None or not self.is_judged or self.both_lengths is None:
             return None
         return length_controlled_win_rate(
             self.outcomes,
-            lengths,
-            opponent_lengths,
+            *self.both_lengths,
             difficulty=self.difficulty,
             clusters=self.cluster_numbers,
             seed=self.options.seed,

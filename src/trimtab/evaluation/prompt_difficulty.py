@@ -136,18 +136,15 @@ def _told(run: Comparison, rows: Sequence[Floats]) -> Floats | None:
     if signal <= max(RELIABLE * (signal + noise / len(rows)), by_luck):
         return None
     length = run.length()
-    of_length = float((length[run.seen] ** 2).mean()) if run.seen.any() else 0.0
+    of_length = max(float((length[run.seen] ** 2).mean()) if run.seen.any() else 0.0, 1e-12)
     most = COLLINEAR * np.sqrt(signal * of_length)
     shared = float(np.clip((values * length).sum() / known.sum(), -most, most))
     counts = known.sum(axis=0)
     mean = values.sum(axis=0) / np.maximum(counts, 1)
-    if of_length < 1e-12:
-        expected = np.where(counts > 0, signal / (signal + noise / np.maximum(counts, 1)), 0.0) * mean
-    else:
-        error = noise / np.maximum(counts, 1)
-        left = (signal + error) * of_length - shared**2
-        by_mean = (signal * of_length - shared**2) / left * mean + shared * error / left * length
-        expected = np.where(counts > 0, by_mean, shared / of_length * length)
+    error = noise / np.maximum(counts, 1)
+    left = (signal + error) * of_length - shared**2
+    by_mean = (signal * of_length - shared**2) / left * mean + shared * error / left * length
+    expected = np.where(counts > 0, by_mean, shared / of_length * length)
     spread = float(expected.std())
     standardised: Floats = (expected - expected.mean()) / max(spread, 1e-9)
     return standardised if spread > 1e-9 else None
